@@ -1,0 +1,50 @@
+# make demo: raw videos -> trained model -> report.   make test: everything that is checked.
+# Both make .venv from constraints.txt when it is missing or stale; nothing else has to be done before.
+
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+BIN := .venv/bin
+STAMP := .venv/made-from-constraints
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export GX_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+.PHONY: help demo test setup check clean
+
+help:
+	@echo "make demo    raw videos -> trained model -> reports/report.html, through a Prefect server of its own"
+	@echo "make test    formatting, types, architecture, and all tests, the whole road among them"
+	@echo "make check   the quick half of it, without tests"
+	@echo "make setup   only the environment, .venv"
+	@echo "make clean   remove what the pipeline made (data/, checkpoints/, reports/), not its cache"
+
+setup: $(STAMP)
+
+$(STAMP): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  echo "make: $(PYTHON) is not Python 3.11, which the pinned packages need: install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "== making .venv from constraints.txt (a few minutes, once)"
+	@start=$$(date +%s); \
+	  rm -rf .venv && $(PYTHON) -m venv .venv && \
+	  $(BIN)/python -m pip install --progress-bar on -q -c constraints.txt torch==2.13.0 && \
+	  echo "== torch is there after $$(( $$(date +%s) - start )) s; now the rest" && \
+	  $(BIN)/python -m pip install --progress-bar on -q -c constraints.txt -e '.[dev]' && \
+	  echo "== .venv is ready after $$(( $$(date +%s) - start )) s"
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/python -m flows demo
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+test: check
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf data checkpoints reports .cache/times.json

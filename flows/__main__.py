@@ -1,0 +1,154 @@
+"""The command `stiv`: one verb per flow, its options derived from the flow's signature.
+
+Paths and names come from the command line, settings from params.yaml. A settings argument reads the section of
+its own name unless told another one: `stiv train ... --recipe recipes.t2i`.
+"""
+
+import argparse
+import importlib
+import inspect
+import logging
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any, get_args
+
+from flows.params import is_settings, load_params, section
+
+# Where each flow lives. Imported when asked for: a stage that needs no torch must not wait for it.
+FLOWS = {
+    "collect": "flows.curate",
+    "probe": "flows.curate",
+    "split": "flows.curate",
+    "score": "flows.curate",
+    "select": "flows.select",
+    "caption": "flows.caption",
+    "encode": "flows.encode",
+    "train": "flows.train",
+    "generate": "flows.generate",
+    "judge": "flows.evaluate",
+    "report": "flows.evaluate",
+    "pipeline": "flows.pipeline",
+}
+COMMANDS = {
+    "demo": "flows.demo",
+    "serve": "flows.serve",
+    "sample": "flows.sample",
+    "doctor": "flows.doctor",
+}
+
+HELP = """\
+usage: stiv VERB [options]      (or: python -m flows VERB [options]; `stiv VERB --help` tells its options)
+
+the whole road
+  stiv demo                     start a server, run everything through it, stop it, say where the report is
+  stiv pipeline                 bring every stage of dvc.yaml up to date
+  stiv pipeline --stages t2v samples
+  stiv serve                    serve the deployment stiv/full-pipeline to the server at PREFECT_API_URL
+
+try the model
+  stiv sample --prompt "a red circle moves left" --out red.mp4
+  stiv sample --prompt "a red circle moves left" --image first.png --out red.mp4
+  stiv doctor                   what this machine can run, and what is missing
+
+one stage's work, without DVC   (options as in dvc.yaml)
+  stiv collect | probe | split | score | select | caption | encode | train | generate | judge | report
+"""
+
+
+def load(verb: str) -> Any:
+    """Return the flow, or the plain function, behind a verb."""
+    module = importlib.import_module((FLOWS | COMMANDS)[verb])
+    return getattr(module, verb)
+
+
+def arguments(function: Any) -> list[inspect.Parameter]:
+    return list(inspect.signature(getattr(function, "fn", function)).parameters.values())
+
+
+def parser_of(verb: str, function: Any) -> argparse.ArgumentParser:
+    """Return the parser of one verb, derived from the signature behind it."""
+    doc = inspect.getdoc(getattr(function, "fn", function))
+    parser = argparse.ArgumentParser(
+        prog=f"stiv {verb}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for arg in arguments(function):
+        option = f"--{arg.name.replace('_', '-')}"
+        if is_settings(arg.annotation):
+            what = f"section of params.yaml (default: {arg.name})"
+            parser.add_argument(option, metavar="SECTION", default=arg.name, help=what)
+            continue
+        kind = _plain(arg.annotation)
+        needed = arg.default is arg.empty
+        how: dict[str, Any] = (
+            {"required": True} if needed else {"default": arg.default, "help": f"default: {arg.default}"}
+        )
+        if kind is bool:
+            parser.add_argument(option, action="store_true", help=how.get("help"))
+        elif getattr(kind, "__origin__", None) is list:
+            parser.add_argument(option, type=get_args(kind)[0], nargs="+", **how)
+        else:
+            parser.add_argument(option, type=kind, **how)
+    return parser
+
+
+def _plain(annotation: Any) -> Any:
+    """Return what remains of `X | None`."""
+    if isinstance(annotation, types.UnionType):
+        return next(kind for kind in get_args(annotation) if kind is not types.NoneType)
+    return annotation
+
+
+def call(verb: str, argv: list[str]) -> None:
+    """Parse the options of a verb and run what is behind it.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: the request is wrong, or the machine is in the way.
+        SystemExit: the flow did not complete.
+    """
+    function = load(verb)
+    values = {key: value for key, value in vars(parser_of(verb, function).parse_args(argv)).items()}
+    params = load_params()
+    for arg in arguments(function):
+        if is_settings(arg.annotation):
+            values[arg.name] = section(params, values[arg.name])
+    if verb in COMMANDS:
+        function(**values)
+        return
+    from flows.context import inherited
+
+    with inherited():
+        state = function(**values, return_state=True)
+    if not state.is_completed():
+        sys.exit(f"stiv {verb}: {_reason(state)}")
+
+
+def _reason(state: Any) -> str:
+    """Say in one line why a flow did not complete, without the name of the exception's class where it is ours."""
+    cause = state.data if isinstance(state.data, BaseException) else None
+    return " ".join(str(cause or state.message or state.name).split())
+
+
+def main(argv: list[str] | None = None) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for package in ("flows", "tasks", "stiv_model"):
+        logging.getLogger(package).setLevel(logging.INFO)
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP)
+        return
+    if argv[0] not in FLOWS | COMMANDS:
+        sys.exit(f"stiv: no verb {argv[0]}: it is one of {', '.join(FLOWS | COMMANDS)}")
+    try:
+        call(argv[0], argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(f"stiv {argv[0]}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"stiv {argv[0]}: stopped; the same command goes on where it was")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path.cwd()))
+    main()

@@ -1,0 +1,14 @@
+"""`stiv doctor`: what this machine can run, and what is missing."""
+
+import sys
+from pathlib import Path
+
+from tasks import doctor as examination
+
+
+def doctor() -> None:
+    """Say what this machine can run and what is missing; exit code 1 when something is."""
+    findings = examination.examine(Path.cwd())
+    print(examination.render(findings))
+    if any(finding.state == "missing" for finding in findings):
+        sys.exit(1)

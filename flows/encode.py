@@ -1,0 +1,27 @@
+"""The flow behind stage latents."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from stiv_model.settings import TextSettings, VaeSettings
+from tasks import manifest
+from tasks.latents import encode_all
+from tasks.settings import FenceSettings, LatentSettings
+
+
+@flow
+def encode(
+    source: str,
+    clips: Path,
+    captions: Path,
+    out: Path,
+    report: Path,
+    latents: LatentSettings,
+    vae: VaeSettings,
+    text: TextSettings,
+    fence: FenceSettings,
+) -> None:
+    """Encode every captioned clip once through the frozen VAE and text encoder."""
+    account = encode_all(source, clips, captions, out, latents, vae, text, fence)
+    manifest.write_report(report, account)

@@ -1,0 +1,30 @@
+"""The flow behind stage samples."""
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
+from tasks.samples import generate_all
+from tasks.settings import LatentSettings, SampleSettings
+
+
+@flow
+def generate(
+    checkpoint: Path,
+    tup: Path,
+    out: Path,
+    samples: SampleSettings,
+    vae: VaeSettings,
+    text: TextSettings,
+    latents: LatentSettings,
+    sampler: SamplerSettings,
+) -> None:
+    """Generate videos for prompts and first frames that training never saw."""
+    generate_all(checkpoint, tup, out, samples, vae, text, latents, sampler)
+    create_markdown_artifact(
+        f"{samples.text_prompts} videos from text, {samples.image_prompts} from text and image, "
+        f"{samples.image_prompts} interpolated in time: `{out}`; the gallery is in `reports/report.html`.",
+        key="samples",
+    )

@@ -1,0 +1,114 @@
+"""The one reader of params.yaml."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError, model_validator
+
+from stiv_model.settings import (
+    ModelSettings,
+    RecipeSettings,
+    SamplerSettings,
+    Settings,
+    TextSettings,
+    TrainingSettings,
+    VaeSettings,
+)
+from tasks.settings import (
+    CaptionSettings,
+    ClipSettings,
+    CorpusSettings,
+    FenceSettings,
+    LatentSettings,
+    SampleSettings,
+    ScoreSettings,
+    ShotSettings,
+    VideoSettings,
+)
+
+PARAMS = Path("params.yaml")
+
+
+class Params(Settings):
+    """Every section of params.yaml. A section missing here, or misspelt there, is an error."""
+
+    source: str
+    corpus: CorpusSettings
+    fence: FenceSettings
+    videos: VideoSettings
+    shots: ShotSettings
+    scores: ScoreSettings
+    clips: ClipSettings
+    captions: CaptionSettings
+    vae: VaeSettings
+    text: TextSettings
+    latents: LatentSettings
+    model: ModelSettings
+    training: TrainingSettings
+    recipes: dict[str, RecipeSettings]
+    sampler: SamplerSettings
+    samples: SampleSettings
+
+    @model_validator(mode="after")
+    def sections_agree(self):
+        for name, recipe in self.recipes.items():
+            if recipe.frames > self.latents.frames:
+                raise ValueError(
+                    f"recipes.{name}.frames is {recipe.frames}, but latents.frames is only {self.latents.frames}"
+                )
+            if recipe.frames > 1 and recipe.frames % self.model.temporal_patch:
+                raise ValueError(
+                    f"recipes.{name}.frames is {recipe.frames}, but model.temporal_patch is "
+                    f"{self.model.temporal_patch}: use a multiple of {self.model.temporal_patch}"
+                )
+            if recipe.frames == 1 and recipe.clean_frames != "none":
+                raise ValueError(f"recipes.{name} makes images (frames: 1), so clean_frames must be none")
+        return self
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Read and check the whole file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: one line per wrong key: its dotted name, what is wrong, and the value found.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist here: run stiv at the top of the repository")
+    try:
+        return Params.model_validate(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    except ValidationError as error:
+        raise ValueError("\n".join(f"{path}: {_one_line(problem)}" for problem in error.errors())) from None
+
+
+def _one_line(problem: Any) -> str:
+    place = ".".join(str(key) for key in problem["loc"])
+    found = problem["input"]
+    value = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
+    return f"{place}: {problem['msg']}{value}" if place else problem["msg"]
+
+
+def section(params: Params, name: str) -> Any:
+    """Return one section by its dotted name, such as `recipes.t2i`.
+
+    Raises:
+        ValueError: there is no such section.
+    """
+    value: Any = params
+    for key in name.split("."):
+        try:
+            value = value[key] if isinstance(value, dict) else getattr(value, key)
+        except (KeyError, AttributeError):
+            known = sorted(value) if isinstance(value, dict) else sorted(type(value).model_fields)
+            raise ValueError(
+                f"params.yaml has no section {name}: {key} is none of {', '.join(known)}"
+            ) from None
+    return value
+
+
+def is_settings(annotation: object) -> bool:
+    return inspect.isclass(annotation) and issubclass(annotation, Settings)

@@ -1,0 +1,34 @@
+"""The flow behind the six training stages."""
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
+from tasks import training as ranks
+
+
+@flow(flow_run_name="train {out.name}")
+def train(
+    latents: Path,
+    out: Path,
+    curve: Path,
+    model: ModelSettings,
+    recipe: RecipeSettings,
+    training: TrainingSettings,
+    init: Path | None = None,
+) -> None:
+    """Train one recipe, from the weights in `init` when given.
+
+    example: stiv train --latents data/latents --out checkpoints/t2v --curve reports/losses/t2v.tsv
+             --init checkpoints/t2i --recipe recipes.t2v
+    """
+    run = ranks.describe_run(latents, init, out.name, model, recipe, training)
+    ranks.train(run, out, curve)
+    last = curve.read_text().splitlines()[-1].split("\t")
+    create_markdown_artifact(
+        f"`{out}`: {recipe.steps} steps of {recipe.batch} samples, last loss {last[1]}, {last[4]} samples/s. "
+        f"Losses: `{curve}`.",
+        key=f"train-{out.name.replace('_', '-')}",
+    )

@@ -1,0 +1,73 @@
+"""Work that survives a crash: done in `OUT.partial`, moved to OUT when whole.
+
+`OUT.partial/run.json` says whose work it is: settings and hashes of inputs. The same run goes on where it stopped,
+another run starts empty. Single files inside are written aside, fsynced and renamed, so that a file that is there
+is whole.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def open_work(out: Path, run: dict) -> Path:
+    """Return the folder to work in, as the last attempt left it if that was the same run, else empty."""
+    work = out.with_name(f"{out.name}.partial")
+    run_file = work / "run.json"
+    text = json.dumps(run, indent=2, sort_keys=True)
+    if work.exists() and not (run_file.exists() and run_file.read_text() == text):
+        log.info("%s held another run: emptied", work)
+        shutil.rmtree(work)
+    elif work.exists():
+        log.info("%s: going on with the work that is there", work)
+    work.mkdir(parents=True, exist_ok=True)
+    with whole(run_file) as aside:
+        aside.write_text(text)
+    return work
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a path to write to; when the block ends well, its content appears at `path` at once, durably."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def finish(product: Path, out: Path) -> None:
+    """Put the finished folder in place, over whatever is there."""
+    if out.exists():
+        shutil.rmtree(out)
+    product.rename(out)
+    _sync_folder(out.parent)
+
+
+def discard_work(out: Path) -> None:
+    """Remove what is left of the work on `out`, once that is in place."""
+    shutil.rmtree(out.with_name(f"{out.name}.partial"), ignore_errors=True)
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

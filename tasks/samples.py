@@ -1,0 +1,248 @@
+"""Videos from a checkpoint: for held-out `shapes` prompts as a stage, for any prompt as a command."""
+
+import json
+import logging
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import cv2
+import numpy as np
+import torch
+from prefect import task
+
+from stiv_model import image_condition, weights
+from stiv_model.conditions import MICRO_CONDITIONS
+from stiv_model.latent_data import draw_seed
+from stiv_model.pixels import to_frames, to_pixels
+from stiv_model.sampler import Given, sample
+from stiv_model.settings import Pattern, SamplerSettings, TextSettings, VaeSettings
+from stiv_model.text import TextEncoder
+from stiv_model.transformer import StivTransformer
+from stiv_model.vae import Vae
+from stiv_model.vae import load as load_vae
+from tasks import resume, shapes
+from tasks.settings import LatentSettings, SampleSettings
+
+log = logging.getLogger(__name__)
+
+_CRF = "12"  # small pictures: nearly without loss
+_SCENE_PIXELS, _SCENE_FRAMES = 128, 24  # as the corpus is made
+
+
+class Generator(NamedTuple):
+    """Everything that turns a prompt into frames."""
+
+    model: StivTransformer
+    vae: Vae
+    text: TextEncoder
+    latents: LatentSettings
+    sampler: SamplerSettings
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: Path,
+        vae: VaeSettings,
+        text: TextSettings,
+        latents: LatentSettings,
+        sampler: SamplerSettings,
+    ) -> "Generator":
+        """Load a checkpoint of a video model with the frozen encoders.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint.
+            ValueError: it is of an image model.
+        """
+        model = weights.load(checkpoint)
+        if not model.is_video:
+            raise ValueError(
+                f"{checkpoint} holds an image model: videos need one of t2v and what comes after it"
+            )
+        return cls(model, load_vae(vae), TextEncoder(text), latents, sampler)
+
+    def frames(
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        pattern: Pattern,
+        given: list[np.ndarray] | None,
+        on_step: Callable[[int], None] = lambda step: None,
+    ) -> list[np.ndarray]:
+        """Return one video, uint8 RGB (T, H, W, 3), per prompt.
+
+        Args:
+            prompts: captions.
+            seeds: of the noise, one per prompt; a video depends on its own seed only.
+            pattern: which latent frames are given.
+            given: a video (T, H, W, 3) per prompt whose frames at the pattern are kept, None for `none`.
+        """
+        size, scale = self.latents, self.vae.downsampling
+        shape = (size.frames, self.model.settings.latent_channels, size.height // scale, size.width // scale)
+        noise = torch.stack(
+            [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        )
+        micro = dict.fromkeys(MICRO_CONDITIONS, 0.0) | {
+            "height": self.sampler.original_height,
+            "width": self.sampler.original_width,
+            "stride_frames": size.stride_frames,
+            "frames": size.frames,
+        }
+        clean = None
+        if given is not None:
+            latents = torch.stack([self.vae.encode(to_pixels(video)) for video in given])
+            is_clean = image_condition.clean_frames(pattern, size.frames).expand(len(prompts), -1)
+            clean = Given(latents, is_clean)
+        null = self.text.encode([""])
+        latents = sample(
+            self.model,
+            noise,
+            self.text.encode(prompts),
+            type(null)(*(part.expand(len(prompts), *part.shape[1:]) for part in null)),
+            torch.tensor([[float(micro[name]) for name in MICRO_CONDITIONS]]).expand(len(prompts), -1),
+            self.sampler,
+            clean,
+            on_step,
+        )
+        return [to_frames(self.vae.decode(video)) for video in latents]
+
+
+class Wanted(NamedTuple):
+    """One sample of the stage: what is asked, and what is given."""
+
+    id: str
+    mode: str
+    scene: shapes.Scene
+    number: int
+
+
+def wanted_samples(settings: SampleSettings) -> list[Wanted]:
+    """Return what the stage generates: held-out scenes, which no training video shows."""
+    counts = {"t2v": settings.text_prompts, "ti2v": settings.image_prompts, "tup": settings.image_prompts}
+    return [
+        Wanted(f"{mode}-{number:03d}", mode, shapes.scene(settings.seed, number, held_out=True), number)
+        for mode, count in counts.items()
+        for number in range(count)
+    ]
+
+
+PATTERNS: dict[str, Pattern] = {"t2v": "none", "ti2v": "first", "tup": "every_second"}
+
+
+def source_video(scene: shapes.Scene, latents: LatentSettings) -> np.ndarray:
+    """Return the scene as training would see it: uint8 RGB (T, H, W, 3)."""
+    frames = shapes.render(scene, _SCENE_PIXELS, _SCENE_FRAMES)[:: latents.stride_frames][: latents.frames]
+    return np.stack(
+        [cv2.resize(f, (latents.width, latents.height), interpolation=cv2.INTER_AREA) for f in frames]
+    )
+
+
+@task(task_run_name="generate {batch[0].id}", retries=1)
+def generate_batch(
+    generator: Generator, batch: list[Wanted], settings: SampleSettings, product: Path
+) -> list[dict]:
+    """Generate one batch of one mode, unless it is there from an earlier attempt."""
+    done = product / f"{batch[0].id}.json"
+    if not done.exists():
+        mode = batch[0].mode
+        given = None if mode == "t2v" else [source_video(wanted.scene, generator.latents) for wanted in batch]
+        prompts = [shapes.caption(wanted.scene) for wanted in batch]
+        seeds = [draw_seed(settings.seed, mode, wanted.number) for wanted in batch]
+        videos = generator.frames(prompts, seeds, PATTERNS[mode], given)
+        rows = [
+            _write(wanted, prompt, video, given and given[place], settings, product)
+            for place, (wanted, prompt, video) in enumerate(zip(batch, prompts, videos, strict=True))
+        ]
+        with resume.whole(done) as aside:
+            aside.write_text(json.dumps(rows))
+    return json.loads(done.read_text())
+
+
+def _write(
+    wanted: Wanted,
+    prompt: str,
+    video: np.ndarray,
+    given: np.ndarray | None,
+    settings: SampleSettings,
+    folder: Path,
+) -> dict:
+    np.save(folder / f"{wanted.id}.npy", video)
+    write_video(folder / f"{wanted.id}.mp4", video, settings.fps)
+    row = {
+        "id": wanted.id,
+        "mode": wanted.mode,
+        "prompt": prompt,
+        "colour": wanted.scene.colour,
+        "shape": wanted.scene.shape,
+        "direction": wanted.scene.direction,
+        "file": f"{wanted.id}.npy",
+        "video": f"{wanted.id}.mp4",
+        "image": None,
+        "status": "ok",
+    }
+    if wanted.mode == "ti2v":
+        row["image"] = f"{wanted.id}.png"
+        cv2.imwrite(str(folder / row["image"]), given[0][..., ::-1])
+    if wanted.mode == "tup":
+        row["given_frames"] = (
+            image_condition.clean_frames("every_second", len(video)).nonzero().flatten().tolist()
+        )
+    return row
+
+
+def generate_all(
+    checkpoint: Path,
+    tup: Path,
+    out: Path,
+    settings: SampleSettings,
+    vae: VaeSettings,
+    text: TextSettings,
+    latents: LatentSettings,
+    sampler: SamplerSettings,
+) -> None:
+    """Generate all samples of the stage: from `checkpoint`, and those that interpolate in time from `tup`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `Generator.load`.
+    """
+    everything = wanted_samples(settings)
+    run = {
+        "samples": settings.model_dump(),
+        "latents": latents.model_dump(),
+        "sampler": sampler.model_dump(),
+        "weights": [resume.sha256_file(folder / weights.WEIGHTS) for folder in (checkpoint, tup)],
+    }
+    product = resume.open_work(out, run) / "product"
+    product.mkdir(exist_ok=True)
+    rows = []
+    for folder, modes in ((checkpoint, ("t2v", "ti2v")), (tup, ("tup",))):
+        generator = Generator.load(folder, vae, text, latents, sampler)
+        for mode in modes:
+            these = [wanted for wanted in everything if wanted.mode == mode]
+            for start in range(0, len(these), settings.batch):
+                rows += generate_batch(generator, these[start : start + settings.batch], settings, product)
+                log.info("%d of %d samples", len(rows), len(everything))
+    assert [row["id"] for row in rows] == [wanted.id for wanted in everything], "a sample is missing"
+    for batch in product.glob("*.json"):
+        batch.unlink()
+    content = {"checkpoint": str(checkpoint), "sampler": sampler.model_dump(), "samples": rows}
+    (product / "samples.json").write_text(json.dumps(content, indent=2) + "\n")
+    resume.finish(product, out)
+    resume.discard_work(out)
+
+
+def write_video(path: Path, frames_THWC: np.ndarray, fps: int) -> None:  # noqa: N803 (shape suffix)
+    """Write uint8 RGB frames as H.264 that browsers play."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream(
+            "libx264", rate=Fraction(fps), options={"crf": _CRF, "preset": "veryfast"}
+        )
+        stream.height, stream.width = frames_THWC.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames_THWC:
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"))
+            )
+        container.mux(stream.encode())

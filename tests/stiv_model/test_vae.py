@@ -1,0 +1,120 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from stiv_model.settings import VaeSettings
+from stiv_model.vae import Vae, load
+from tasks import shapes
+
+EMBEDDED = "stiv_model/embedded/vae"
+FLOOR_DB = 24.0
+
+
+def settings(source: str | Path, batch_frames: int = 32) -> VaeSettings:
+    return VaeSettings(source=str(source), revision=None, batch_frames=batch_frames)
+
+
+@pytest.fixture(scope="module")
+def vae() -> Vae:
+    return load(settings(EMBEDDED))
+
+
+@pytest.fixture(scope="module", name="frames_TCHW")
+def held_out_frames() -> torch.Tensor:
+    """One frame of each of 24 held-out scenes, in [-1, 1]."""
+    scenes = [shapes.scene(99, number, held_out=True) for number in range(24)]
+    pictures = [torch.from_numpy(shapes.render(scene, pixels=64, frames=4)[2]) for scene in scenes]
+    return torch.stack(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def tiny_model() -> AutoencoderKL:
+    torch.manual_seed(0)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        latent_channels=3,
+        norm_num_groups=4,
+        scaling_factor=0.5,
+        shift_factor=0.25,
+    )
+
+
+def test_eight_by_eight_pixels_become_one_latent_and_come_back(vae, frames_TCHW):
+    latents_TCHW = vae.encode(frames_TCHW)
+    assert latents_TCHW.shape == (24, vae.latent_channels, 64 // vae.downsampling, 64 // vae.downsampling)
+    decoded_TCHW = vae.decode(latents_TCHW)
+    assert decoded_TCHW.shape == frames_TCHW.shape
+    assert decoded_TCHW.abs().max() <= 1
+
+
+def test_frames_come_back_as_they_were(vae, frames_TCHW):
+    error = ((vae.decode(vae.encode(frames_TCHW)) - frames_TCHW) / 2).square().mean(dim=(1, 2, 3))
+    assert (-10 * error.log10()).mean() > FLOOR_DB
+
+
+def test_latents_of_shapes_have_mean_0_and_variance_1(vae, frames_TCHW):
+    latents_TCHW = vae.encode(frames_TCHW)
+    assert abs(latents_TCHW.mean()) < 0.3
+    assert 0.6 < latents_TCHW.std() < 1.5
+
+
+def test_each_frame_is_coded_by_itself(vae, frames_TCHW):
+    together = vae.encode(frames_TCHW[:6])
+    one_by_one = torch.cat([vae.encode(frame_CHW[None]) for frame_CHW in frames_TCHW[:6]])
+    torch.testing.assert_close(together, one_by_one, rtol=0, atol=1e-5)
+
+
+def test_weights_are_frozen(vae, frames_TCHW):
+    assert not any(weight.requires_grad for weight in vae.model.parameters())
+    assert not vae.encode(frames_TCHW[:1]).requires_grad
+
+
+def test_the_repository_s_folder_is_found_from_another_working_directory(vae, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load(settings(EMBEDDED)).sha256 == vae.sha256
+
+
+def test_any_autoencoder_folder_loads_and_its_latents_are_the_scaled_mean(tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "tiny")
+    vae = load(settings(tmp_path / "tiny", batch_frames=2))
+    assert (vae.latent_channels, vae.downsampling) == (3, 2)
+    frames_TCHW = torch.rand(5, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        mean_TCHW = model.eval().encode(frames_TCHW).latent_dist.mean
+    torch.testing.assert_close(vae.encode(frames_TCHW), (mean_TCHW - 0.25) * 0.5)
+
+
+def test_the_hash_changes_with_one_byte_of_the_weights_or_the_config(tmp_path):
+    tiny_model().save_pretrained(tmp_path / "tiny")
+    before = load(settings(tmp_path / "tiny")).sha256
+    assert load(settings(shutil.copytree(tmp_path / "tiny", tmp_path / "same"))).sha256 == before
+
+    weights = tmp_path / "tiny" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert load(settings(tmp_path / "tiny")).sha256 != before
+
+    config = tmp_path / "same" / "config.json"
+    config.write_text(config.read_text().replace('"scaling_factor": 0.5', '"scaling_factor": 0.6'))
+    assert load(settings(tmp_path / "same")).sha256 != before
+
+
+def test_a_missing_folder_is_named_with_its_setting(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"vae\.source is .*nowhere"):
+        load(settings(tmp_path / "nowhere"))
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"vae\.source is .*no config\.json"):
+        load(settings(tmp_path))
+
+
+def test_a_size_that_does_not_divide_is_refused(vae):
+    with pytest.raises(ValueError, match=r"60 x 64 pixels"):
+        vae.encode(torch.zeros(1, 3, 60, 64))

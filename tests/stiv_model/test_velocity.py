@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from stiv_model import velocity
+from stiv_model.image_condition import clean_frames, replace
+
+
+def test_the_path_runs_from_noise_to_data_at_the_target_velocity():
+    data, noise = torch.randn(2, 2, 3, 4, 2, 2, dtype=torch.float64)
+    zero, one = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    torch.testing.assert_close(velocity.path(data, noise, zero), noise)
+    torch.testing.assert_close(velocity.path(data, noise, one), data)
+    moved = velocity.path(data, noise, 0.3 * one) + 0.5 * velocity.target(data, noise)
+    torch.testing.assert_close(velocity.path(data, noise, 0.8 * one), moved)
+
+
+def test_logit_normal_times_are_the_sigmoid_of_a_normal():
+    times = velocity.timesteps(
+        torch.rand(100_000, generator=torch.Generator().manual_seed(0)), "logit_normal"
+    )
+    logits = torch.logit(times)
+    assert logits.mean().abs() < 0.02
+    assert (logits.std() - 1).abs() < 0.02
+
+
+def test_frames_without_weight_get_no_gradient():
+    predicted = torch.randn(2, 4, 3, 2, 2, requires_grad=True)
+    weight = torch.ones(2, 4, 1, 1, 1)
+    weight[0, 0] = 0
+    velocity.loss(predicted, torch.zeros_like(predicted), weight).backward()
+    assert torch.equal(predicted.grad[0, 0], torch.zeros(3, 2, 2))
+    assert (predicted.grad[1] != 0).all()
+
+
+def test_a_sample_counts_as_much_with_clean_frames_as_without():
+    wanted = torch.zeros(2, 4, 1, 1, 1)
+    weight = torch.ones(2, 4, 1, 1, 1)
+    weight[0, 1:] = 0
+    assert velocity.loss(torch.ones(2, 4, 1, 1, 1), wanted, weight).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "clean"),
+    [("none", [0, 0, 0, 0]), ("first", [1, 0, 0, 0]), ("every_second", [1, 0, 1, 0])],
+)
+def test_patterns_say_which_frames_are_given(pattern, clean):
+    assert clean_frames(pattern, 4).int().tolist() == clean
+
+
+def test_replacement_touches_the_clean_frames_only():
+    x, clean = torch.zeros(2, 3, 1, 1, 1), torch.ones(2, 3, 1, 1, 1)
+    is_clean = torch.tensor([[True, False, False], [False, False, True]])
+    assert replace(x, clean, is_clean).flatten(1).tolist() == [[1, 0, 0], [0, 0, 1]]
