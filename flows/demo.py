@@ -61,9 +61,7 @@ def demo(port: int = 0) -> None:
         with _child([sys.executable, "-m", "flows", "serve"], environment, "serve"):
             state = asyncio.run(_run(started))
     if state != "Completed":
-        raise ValueError(
-            f"the pipeline ended as {state}: the lines above say why; the same command goes on from there"
-        )
+        raise ValueError(f"the pipeline ended as {state}: the lines above say why; the same command goes on from there")
     _say(started, f"done in {time.monotonic() - started:.0f} s")
     for mode, figures in json.loads(_JUDGE.read_text())["modes"].items():
         _say(started, f"judge, {mode}: {figures}")
@@ -98,9 +96,7 @@ async def _run(started: float) -> str:
             except ObjectNotFound:
                 pass
             if time.monotonic() - started > _SERVER_SECONDS:
-                raise TimeoutError(
-                    f"no deployment stiv/{NAME} after {_SERVER_SECONDS} s: see {_HOME}/serve.log"
-                )
+                raise TimeoutError(f"no deployment stiv/{NAME} after {_SERVER_SECONDS} s: see {_HOME}/serve.log")
             await asyncio.sleep(0.5)
         run = await client.create_flow_run_from_deployment(deployment.id)
         _say(started, f"flow run {run.name} of stiv/{NAME}")
@@ -150,18 +146,14 @@ def _wait_for(url: str, server: subprocess.Popen) -> None:
     limit = time.monotonic() + _SERVER_SECONDS
     while time.monotonic() < limit:
         if server.poll() is not None:
-            raise OSError(
-                f"the Prefect server ended with exit code {server.returncode}: see {_HOME}/server.log"
-            )
+            raise OSError(f"the Prefect server ended with exit code {server.returncode}: see {_HOME}/server.log")
         with (
             contextlib.suppress(URLError, ConnectionError, TimeoutError),
             urlopen(f"{url}/health", timeout=2),
         ):
             return
         time.sleep(0.3)
-    raise TimeoutError(
-        f"the Prefect server did not answer within {_SERVER_SECONDS} s: see {_HOME}/server.log"
-    )
+    raise TimeoutError(f"the Prefect server did not answer within {_SERVER_SECONDS} s: see {_HOME}/server.log")
 
 
 def _free_port() -> int:

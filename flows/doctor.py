@@ -3,12 +3,13 @@
 import sys
 from pathlib import Path
 
+from flows.params import load_params
 from tasks import doctor as examination
 
 
 def doctor() -> None:
     """Say what this machine can run and what is missing; exit code 1 when something is."""
-    findings = examination.examine(Path.cwd())
+    findings = examination.examine(Path.cwd(), load_params().training.ranks)
     print(examination.render(findings))
     if any(finding.state == "missing" for finding in findings):
         sys.exit(1)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.progress import publish
 from stiv_model.settings import TextSettings, VaeSettings
-from tasks import manifest
 from tasks.latents import encode_all
 from tasks.settings import FenceSettings, LatentSettings
 
@@ -23,5 +23,5 @@ def encode(
     fence: FenceSettings,
 ) -> None:
     """Encode every captioned clip once through the frozen VAE and text encoder."""
-    account = encode_all(source, clips, captions, out, latents, vae, text, fence)
-    manifest.write_report(report, account)
+    account = encode_all(source, clips, captions, out, report, latents, vae, text, fence)
+    publish("latents", account)

@@ -104,9 +104,7 @@ def section(params: Params, name: str) -> Any:
             value = value[key] if isinstance(value, dict) else getattr(value, key)
         except (KeyError, AttributeError):
             known = sorted(value) if isinstance(value, dict) else sorted(type(value).model_fields)
-            raise ValueError(
-                f"params.yaml has no section {name}: {key} is none of {', '.join(known)}"
-            ) from None
+            raise ValueError(f"params.yaml has no section {name}: {key} is none of {', '.join(known)}") from None
     return value
 
 

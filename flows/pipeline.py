@@ -20,9 +20,7 @@ TIMES = Path(".cache/times.json")
 def reproduce(stage: str, force: bool) -> None:
     """Bring one stage up to date and note how long it took."""
     started = time.monotonic()
-    ran = dag.reproduce(
-        stage, force, child_environment(), lambda line: log.info("%s", line) if line else None
-    )
+    ran = dag.reproduce(stage, force, child_environment(), lambda line: log.info("%s", line) if line else None)
     seconds = time.monotonic() - started
     log.info("stage %s %s, %.1f s", stage, "ran" if ran else "is up to date", seconds)
     if ran:

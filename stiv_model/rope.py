@@ -16,9 +16,7 @@ def angles(positions: Tensor, size: int, base: float) -> Tensor:
 
 def spatial_angles(rows: int, columns: int, size: int, base: float, device: torch.device) -> Tensor:
     """Return the angles (S, H / 2) of a grid, read row by row; half of a head turns with each axis."""
-    row, column = torch.meshgrid(
-        torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
-    )
+    row, column = torch.meshgrid(torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij")
     return torch.cat([angles(axis.flatten(), size // 2, base) for axis in (row, column)], dim=-1)
 
 

@@ -34,9 +34,7 @@ class TextEncoder:
         pinned = {"revision": settings.revision} if settings.revision else {}
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(source, **pinned)
         model = getattr(transformers, _MODELS[settings.kind])
-        self.model = (
-            model.from_pretrained(source, use_safetensors=True, **pinned).eval().requires_grad_(False)
-        )
+        self.model = model.from_pretrained(source, use_safetensors=True, **pinned).eval().requires_grad_(False)
         self.width: int = self.model.config.hidden_size
         self.sha256 = self._sha256()
 
@@ -48,8 +46,7 @@ class TextEncoder:
         2.1), the mean over text tokens for the others, which have no token trained to stand for the sentence.
         """
         parts = [
-            self._encode(captions[i : i + self.settings.batch])
-            for i in range(0, len(captions), self.settings.batch)
+            self._encode(captions[i : i + self.settings.batch]) for i in range(0, len(captions), self.settings.batch)
         ]
         return Text(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
@@ -71,9 +68,7 @@ class TextEncoder:
         digest = hashlib.sha256(f"{self.settings.kind} {self.settings.tokens}".encode())
         for name, weight in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
-            digest.update(
-                weight.contiguous().view(torch.uint8).numpy().data if weight.ndim else bytes(weight)
-            )
+            digest.update(weight.contiguous().view(torch.uint8).numpy().data if weight.ndim else bytes(weight))
         digest.update(repr(sorted(self.tokenizer.get_vocab().items())).encode())
         return digest.hexdigest()
 

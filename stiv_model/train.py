@@ -76,16 +76,10 @@ def draw(
     )
 
 
-def loss(
-    model: StivTransformer, batch: Batch, draws: Draws, null_text: Text, recipe: RecipeSettings
-) -> Tensor:
+def loss(model: StivTransformer, batch: Batch, draws: Draws, null_text: Text, recipe: RecipeSettings) -> Tensor:
     """Return the loss of one micro-batch (paper, sections 2.1 to 2.3)."""
     data = batch.latents_BFCHW
-    data = (
-        data[torch.arange(len(data)), draws.frame_B][:, None]
-        if recipe.frames == 1
-        else data[:, : recipe.frames]
-    )
+    data = data[torch.arange(len(data)), draws.frame_B][:, None] if recipe.frames == 1 else data[:, : recipe.frames]
     micro = batch.micro_BM.clone()
     micro[:, MICRO_CONDITIONS.index("frames")] = recipe.frames
     if recipe.frames == 1:
@@ -128,11 +122,7 @@ def train(work: Path) -> None:
     zero.start(training)
     rank, ranks = dist.get_rank(), dist.get_world_size()
     is_first = rank == 0
-    device = (
-        torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        if training.device == "cuda"
-        else torch.device("cpu")
-    )
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if training.device == "cuda" else torch.device("cpu")
 
     data = LatentData(Path(run.latents), recipe.best_fraction)
     if recipe.frames > data.frames:
@@ -241,22 +231,16 @@ def _refuse_infinite(value: Tensor, clips: list[str], step: int) -> None:
     """Stop before a bad number reaches the weights, on all ranks together."""
     is_bad = (~torch.isfinite(value.detach())).float()
     if is_bad:
-        log.error(
-            "step %d: the loss of a batch is %s; its clips: %s", step + 1, value.item(), ", ".join(clips)
-        )
+        log.error("step %d: the loss of a batch is %s; its clips: %s", step + 1, value.item(), ", ".join(clips))
     dist.all_reduce(is_bad, dist.ReduceOp.MAX)
     if is_bad:
-        raise FloatingPointError(
-            f"step {step + 1}: the loss is not finite on some rank; the log names the clips"
-        )
+        raise FloatingPointError(f"step {step + 1}: the loss is not finite on some rank; the log names the clips")
 
 
 def main() -> None:
     die_with_parent()  # else the ranks go on when their launcher is killed
     is_first = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(
-        level=logging.INFO if is_first else logging.WARNING, format="%(message)s", stream=sys.stdout
-    )
+    logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if os.environ.get("DS_ACCELERATOR") == "cpu":
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

@@ -42,9 +42,7 @@ class StivTransformer(nn.Module):
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.main_blocks = nn.ModuleList(StivBlock(settings, is_video) for _ in range(settings.depth))
         self.mask_token = nn.Parameter(torch.zeros(width))
-        self.unmasked_blocks = nn.ModuleList(
-            StivBlock(settings, is_video) for _ in range(settings.unmasked_depth)
-        )
+        self.unmasked_blocks = nn.ModuleList(StivBlock(settings, is_video) for _ in range(settings.unmasked_depth))
         self.last_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
         self.patch_out = nn.Linear(width, patch)
         self._initialise()

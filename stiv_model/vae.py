@@ -8,10 +8,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import diffusers
 import torch
+from diffusers.models import AutoencoderKL, AutoencoderTiny
 from huggingface_hub import snapshot_download
-from torch import Tensor, nn
+from torch import Tensor
 
 from stiv_model.settings import VaeSettings
 
@@ -22,6 +22,7 @@ _FILES = (
     "diffusion_pytorch_model-*.safetensors",
 )
 """What decides the latents; other precisions and formats that a hub repository may hold are not read."""
+_KINDS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 _REPOSITORY = Path(__file__).parent.parent
 
 
@@ -34,7 +35,7 @@ class Vae:
         sha256: hash of the config's and the weight files' bytes.
     """
 
-    def __init__(self, model: nn.Module, batch_frames: int, sha256: str):
+    def __init__(self, model: AutoencoderKL | AutoencoderTiny, batch_frames: int, sha256: str):
         if model.config.get("latents_mean") is not None:
             raise ValueError(
                 "vae.source: its config normalises with latents_mean, which is not supported: name an "
@@ -43,9 +44,9 @@ class Vae:
         self.model = model.eval().requires_grad_(False)
         self.batch_frames = batch_frames
         self.sha256 = sha256
-        self.latent_channels: int = model.config.latent_channels
-        self.downsampling: int = 2 ** (len(model.config.block_out_channels) - 1)
-        self.scale: float = model.config.scaling_factor
+        self.latent_channels: int = model.config["latent_channels"]
+        self.downsampling: int = 2 ** (len(model.config["block_out_channels"]) - 1)
+        self.scale: float = model.config["scaling_factor"]
         self.shift: float = model.config.get("shift_factor") or 0.0
 
     def encode(self, frames_TCHW: Tensor) -> Tensor:
@@ -97,10 +98,10 @@ def load(settings: VaeSettings, device: str | torch.device = "cpu") -> Vae:
             "diffusion_pytorch_model.safetensors: save it with diffusers' save_pretrained"
         )
     name = json.loads((folder / "config.json").read_text()).get("_class_name")
-    if name not in ("AutoencoderKL", "AutoencoderTiny"):
-        raise ValueError(f"vae.source is {settings.source}, a {name}: takes an AutoencoderKL or AutoencoderTiny")
+    if name not in _KINDS:
+        raise ValueError(f"vae.source is {settings.source}, a {name}: takes an {' or '.join(_KINDS)}")
     # low_cpu_mem_usage needs accelerate, and warns where it is not installed
-    model = getattr(diffusers, name).from_pretrained(
+    model = _KINDS[name].from_pretrained(
         folder, torch_dtype=torch.float32, use_safetensors=True, low_cpu_mem_usage=False
     )
     return Vae(model.to(device), settings.batch_frames, _sha256(files))

@@ -58,9 +58,7 @@ def check_parent(parent: Path, settings: ModelSettings, is_video: bool) -> None:
     """
     found, parent_is_video = read_card(parent)
     there, here = found.model_dump(), settings.model_dump()
-    if differ := ", ".join(
-        f"{key} {there[key]} there, {here[key]} here" for key in here if there[key] != here[key]
-    ):
+    if differ := ", ".join(f"{key} {there[key]} there, {here[key]} here" for key in here if there[key] != here[key]):
         raise ValueError(
             f"{parent} holds a model of another size ({differ}): set model.* in params.yaml back, or train "
             f"{parent} again"
@@ -94,12 +92,8 @@ def inflate(image: dict[str, Tensor], model: StivTransformer) -> dict[str, Tenso
     frames = model.temporal_patch
     own = {name: weight for name, weight in model.state_dict().items() if ".temporal_" in name}
     video = dict(image) | own
-    video["patch_in.weight"] = (
-        repeat(image["patch_in.weight"], "D patch -> D (frames patch)", frames=frames) / frames
-    )
-    video["patch_out.weight"] = repeat(
-        image["patch_out.weight"], "patch D -> (frames patch) D", frames=frames
-    )
+    video["patch_in.weight"] = repeat(image["patch_in.weight"], "D patch -> D (frames patch)", frames=frames) / frames
+    video["patch_out.weight"] = repeat(image["patch_out.weight"], "patch D -> (frames patch) D", frames=frames)
     video["patch_out.bias"] = repeat(image["patch_out.bias"], "patch -> (frames patch)", frames=frames)
     if missing := model.state_dict().keys() ^ video.keys():
         raise ValueError(f"the image model's weights do not fit the video model: {sorted(missing)}")

@@ -19,7 +19,9 @@ import torch
 import torch.distributed as dist
 from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils import set_z3_leaf_modules
 
+from stiv_model.block import StivBlock
 from stiv_model.ema import Ema
 from stiv_model.plan import micro_batch
 from stiv_model.settings import RecipeSettings, TrainingSettings
@@ -36,6 +38,8 @@ def configuration(recipe: RecipeSettings, training: TrainingSettings) -> dict[st
         "stage": 3,
         "overlap_comm": training.device == "cuda",
         "contiguous_gradients": True,
+        # parameters kept whole on every rank are gathered one by one after each step; a block comes in one piece
+        "stage3_param_persistence_threshold": 0,
     }
     if training.offload == "cpu":
         zero |= {"offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}
@@ -60,10 +64,9 @@ def start(training: TrainingSettings) -> None:
     torch.serialization.add_safe_globals([ZeroStageEnum, LossScaler])
 
 
-def engine(
-    model: StivTransformer, recipe: RecipeSettings, training: TrainingSettings
-) -> deepspeed.DeepSpeedEngine:
+def engine(model: StivTransformer, recipe: RecipeSettings, training: TrainingSettings) -> deepspeed.DeepSpeedEngine:
     """Share the model out over the ranks, with its optimizer."""
+    set_z3_leaf_modules(model, [StivBlock])  # gathered and released as a whole, not layer by layer
     settings = training.optimizer
     optimizer = torch.optim.AdamW(
         model.parameters(),
@@ -71,9 +74,7 @@ def engine(
         betas=(settings.beta1, settings.beta2),
         weight_decay=settings.weight_decay,
     )
-    shared, *_ = deepspeed.initialize(
-        model=model, optimizer=optimizer, config=configuration(recipe, training)
-    )
+    shared, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=configuration(recipe, training))
     return shared
 
 

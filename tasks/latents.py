@@ -26,12 +26,11 @@ from tasks import manifest, resume
 from tasks.fence import Fence
 from tasks.manifest import Account
 from tasks.settings import FenceSettings, LatentSettings
-from tasks.sources import local_file
+from tasks.sources import CACHE, local_file
 
 log = logging.getLogger(__name__)
 
 _CARRIED = ("clip", "video", "uri", "captioner", "text", "aesthetic", "motion", "width", "height")
-_CACHE = Path(".cache/media")  # where objects of a bucket are kept while they are needed
 
 
 class Encoders(NamedTuple):
@@ -72,7 +71,7 @@ def encode_clips(clips: list[dict], encoders: Encoders) -> tuple[list[dict], dic
         row = {key: clip[key] for key in _CARRIED}
         row |= {"status": result["status"], "reason": result.get("reason")}
         if result["status"] == "ok":
-            latent = encoders.vae.encode(to_pixels(result["frames"])).half()
+            latent = encoders.vae.encode(to_pixels(result["frames"])).half().contiguous()
             row |= {
                 "crop_top": result["crop_top"],
                 "crop_left": result["crop_left"],
@@ -101,9 +100,7 @@ def encode_shard(number: int, clips: list[dict], encoders: Encoders, product: Pa
                 save_file(tensors, aside, metadata=encoders.made_by)
         # the rows come last: a shard without them is made again
         with resume.whole(rows_file) as aside:
-            aside.write_text(
-                json.dumps([row | {"shard": shard.name if "row" in row else None} for row in rows])
-            )
+            aside.write_text(json.dumps([row | {"shard": shard.name if "row" in row else None} for row in rows]))
     return json.loads(rows_file.read_text())
 
 
@@ -112,6 +109,7 @@ def encode_all(
     clips: Path,
     captions: Path,
     out: Path,
+    report: Path,
     latents: LatentSettings,
     vae: VaeSettings,
     text: TextSettings,
@@ -123,8 +121,7 @@ def encode_all(
         ValueError: too many clips failed, or none is left.
     """
     captioned = {
-        row["clip"]: row
-        for row in manifest.ok(manifest.read_rows(captions / "captions.parquet", manifest.CAPTIONS))
+        row["clip"]: row for row in manifest.ok(manifest.read_rows(captions / "captions.parquet", manifest.CAPTIONS))
     }
     todo = [
         row
@@ -148,7 +145,7 @@ def encode_all(
     product.mkdir(exist_ok=True)
     rows, started = [], time.monotonic()
     with Fence(fence) as opened:
-        encoders = Encoders(frozen_vae, frozen_text, latents, opened, source, _CACHE)
+        encoders = Encoders(frozen_vae, frozen_text, latents, opened, source, CACHE)
         for start in range(0, len(todo), latents.shard_clips):
             shard = todo[start : start + latents.shard_clips]
             rows += encode_shard(start // latents.shard_clips, shard, encoders, product)
@@ -166,6 +163,7 @@ def encode_all(
     manifest.write_rows(product / "latents.parquet", rows, manifest.LATENTS)
     for rows_file in product.glob("shard-*.json"):
         rows_file.unlink()
+    manifest.write_report(report, account)
     resume.finish(product, out)
     resume.discard_work(out)
     return account

@@ -134,7 +134,7 @@ def settle(unit: str, given: Iterable[str], rows: list[dict], key: str) -> Accou
         AssertionError: a thing given has no row or several, a row is of nothing given, or a row that is not
             ok has no reason. The stage is wrong then, and must not hand on its output.
     """
-    wanted, found = Counter(given), Counter(row[key] for row in rows)
+    wanted, found = Counter(list(given)), Counter(row[key] for row in rows)
     lost, extra = wanted - found, found - wanted
     assert not lost and not extra, (
         f"the account of {unit} does not balance: {lost.total()} without a row {sorted(lost)[:3]}, "
@@ -173,9 +173,7 @@ def read_rows(path: Path, schema: pa.Schema) -> list[dict]:
         ValueError: the columns are others.
     """
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} does not exist: run the stage that makes it (dvc repro, or stiv pipeline)"
-        )
+        raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (dvc repro, or stiv pipeline)")
     table = pq.read_table(path)
     if table.schema.names != schema.names:
         raise ValueError(f"{path} has columns {table.schema.names}, expected {schema.names}: make it again")
@@ -206,7 +204,5 @@ def check_failures(account: Account, limit: float, place: str) -> None:
 def write_report(path: Path, *accounts: Account, **others: object) -> None:
     """Write a stage's accounts, and `others` beside them, as the JSON that `dvc metrics show` prints."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        account.unit: {k: v for k, v in account._asdict().items() if k != "unit"} for account in accounts
-    }
+    content = {account.unit: {k: v for k, v in account._asdict().items() if k != "unit"} for account in accounts}
     path.write_text(json.dumps(content | others, indent=2) + "\n")

@@ -8,6 +8,7 @@ from stiv_model.lifetime import die_with_parent
 
 log = logging.getLogger(__name__)
 
+
 def run(
     command: list[str],
     environment: dict[str, str] | None = None,

@@ -58,9 +58,7 @@ class Generator(NamedTuple):
         """
         model = weights.load(checkpoint)
         if not model.is_video:
-            raise ValueError(
-                f"{checkpoint} holds an image model: videos need one of t2v and what comes after it"
-            )
+            raise ValueError(f"{checkpoint} holds an image model: videos need one of t2v and what comes after it")
         return cls(model, load_vae(vae), TextEncoder(text), latents, sampler)
 
     def frames(
@@ -81,9 +79,7 @@ class Generator(NamedTuple):
         """
         size, scale = self.latents, self.vae.downsampling
         shape = (size.frames, self.model.settings.latent_channels, size.height // scale, size.width // scale)
-        noise = torch.stack(
-            [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        )
+        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         micro = dict.fromkeys(MICRO_CONDITIONS, 0.0) | {
             "height": self.sampler.original_height,
             "width": self.sampler.original_width,
@@ -134,15 +130,11 @@ PATTERNS: dict[str, Pattern] = {"t2v": "none", "ti2v": "first", "tup": "every_se
 def source_video(scene: shapes.Scene, latents: LatentSettings) -> np.ndarray:
     """Return the scene as training would see it: uint8 RGB (T, H, W, 3)."""
     frames = shapes.render(scene, _SCENE_PIXELS, _SCENE_FRAMES)[:: latents.stride_frames][: latents.frames]
-    return np.stack(
-        [cv2.resize(f, (latents.width, latents.height), interpolation=cv2.INTER_AREA) for f in frames]
-    )
+    return np.stack([cv2.resize(f, (latents.width, latents.height), interpolation=cv2.INTER_AREA) for f in frames])
 
 
 @task(task_run_name="generate {batch[0].id}", retries=1)
-def generate_batch(
-    generator: Generator, batch: list[Wanted], settings: SampleSettings, product: Path
-) -> list[dict]:
+def generate_batch(generator: Generator, batch: list[Wanted], settings: SampleSettings, product: Path) -> list[dict]:
     """Generate one batch of one mode, unless it is there from an earlier attempt."""
     done = product / f"{batch[0].id}.json"
     if not done.exists():
@@ -186,9 +178,7 @@ def _write(
         row["image"] = f"{wanted.id}.png"
         cv2.imwrite(str(folder / row["image"]), given[0][..., ::-1])
     if wanted.mode == "tup":
-        row["given_frames"] = (
-            image_condition.clean_frames("every_second", len(video)).nonzero().flatten().tolist()
-        )
+        row["given_frames"] = image_condition.clean_frames("every_second", len(video)).nonzero().flatten().tolist()
     return row
 
 
@@ -236,13 +226,9 @@ def generate_all(
 def write_video(path: Path, frames_THWC: np.ndarray, fps: int) -> None:  # noqa: N803 (shape suffix)
     """Write uint8 RGB frames as H.264 that browsers play."""
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream(
-            "libx264", rate=Fraction(fps), options={"crf": _CRF, "preset": "veryfast"}
-        )
+        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": _CRF, "preset": "veryfast"})
         stream.height, stream.width = frames_THWC.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for frame in frames_THWC:
-            container.mux(
-                stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"))
-            )
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode())

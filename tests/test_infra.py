@@ -168,9 +168,7 @@ def test_compose_has_the_services():
 def test_every_image_is_pinned():
     images = {name: service["image"] for name, service in services().items()}
     for path in DOCKERFILES:
-        images |= {
-            f"{path.name} {image}": image for image in re.findall(r"^FROM (\S+)", path.read_text(), re.M)
-        }
+        images |= {f"{path.name} {image}": image for image in re.findall(r"^FROM (\S+)", path.read_text(), re.M)}
     for place, image in images.items():
         name, _, tag = image.rpartition(":")
         assert name and re.search(r"\d", tag) and "latest" not in tag, f"{place}: {image}"
@@ -235,9 +233,7 @@ def test_image_runs_without_root(path: Path):
 @each_dockerfile
 def test_image_copies_what_exists(path: Path):
     copied = [
-        line.split()[1:-1]
-        for line in path.read_text().splitlines()
-        if line.startswith("COPY ") and "--" not in line
+        line.split()[1:-1] for line in path.read_text().splitlines() if line.startswith("COPY ") and "--" not in line
     ]
     assert {name for names in copied for name in names} >= {"flows", "tasks", "stiv_model", "constraints.txt"}
     assert [name for names in copied for name in names if not (TOP / name).exists()] == []
@@ -255,11 +251,7 @@ def test_constraints_are_exact_versions_of_an_index():
 
 def test_constraints_cover_every_dependency():
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
-    wanted = [
-        Requirement(text) for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    ]
-    pinned = {
-        canonicalize_name(name): version for name, version in (line.split("==") for line in constraints())
-    }
+    wanted = [Requirement(text) for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]]
+    pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in constraints())}
     assert [str(one) for one in wanted if canonicalize_name(one.name) not in pinned] == []
     assert [str(one) for one in wanted if pinned[canonicalize_name(one.name)] not in one.specifier] == []

@@ -4,9 +4,7 @@ from stiv_model import guidance
 from stiv_model.sampler import Given, sample
 from stiv_model.settings import SamplerSettings
 
-SETTINGS = SamplerSettings(
-    steps=6, guidance_scale=2.0, renormalise=False, original_height=8, original_width=8
-)
+SETTINGS = SamplerSettings(steps=6, guidance_scale=2.0, renormalise=False, original_height=8, original_width=8)
 
 
 def test_guidance_of_scale_one_is_the_conditional_and_zero_the_unconditional():
@@ -50,9 +48,7 @@ def test_euler_follows_a_constant_velocity_exactly(inputs):
     def straight(x, time, text, micro):
         return (data - noise).repeat(2, 1, 1, 1, 1)
 
-    torch.testing.assert_close(
-        sample(straight, noise, text, text, micro, SETTINGS), data, atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(sample(straight, noise, text, text, micro, SETTINGS), data, atol=1e-5, rtol=1e-5)
 
 
 def test_a_sample_does_not_depend_on_its_batch(lively, inputs):

@@ -38,9 +38,7 @@ TRAINING = TrainingSettings(
     checkpoint_steps=2,
     keep_checkpoints=2,
     seed=3,
-    optimizer=OptimizerSettings(
-        kind="adamw", beta1=0.9, beta2=0.99, weight_decay=0.0, clip_norm=1.0, ema_decay=0.9
-    ),
+    optimizer=OptimizerSettings(kind="adamw", beta1=0.9, beta2=0.99, weight_decay=0.0, clip_norm=1.0, ema_decay=0.9),
 )
 
 
@@ -90,9 +88,7 @@ def undisturbed(tmp_path, latents, settings):
     return tmp_path / "undisturbed"
 
 
-def test_a_run_killed_anywhere_ends_with_the_same_losses_and_weights(
-    tmp_path, latents, settings, undisturbed
-):
+def test_a_run_killed_anywhere_ends_with_the_same_losses_and_weights(tmp_path, latents, settings, undisturbed):
     work = tmp_path / "killed"
     process = start(work, latents, settings)
     at = random.randint(2, 10)

