@@ -1,7 +1,7 @@
 """The command `stiv`: one verb per flow, its options derived from the flow's signature.
 
 Paths and names come from the command line, settings from params.yaml. A settings argument reads the section of
-its own name unless told another one: `stiv train ... --recipe recipes.t2i`.
+its own name unless told another one: `stiv train ... --recipe train.t2i`.
 """
 
 import argparse

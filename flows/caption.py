@@ -25,4 +25,4 @@ def caption(clips: Path, out: Path, report: Path, captions: CaptionSettings) -> 
         [len(part.given) for part in todo],
         [partial(captioning.caption_shard.submit, part, captions) for part in todo],
     )
-    publish("captions", report, captioning.join_captions(work, parts, out))
+    publish("captions", captioning.join_captions(work, parts, out, report))

@@ -30,7 +30,7 @@ def collect(out: Path, report: Path, corpus: CorpusSettings) -> None:
         [len(part) for part in parts],
         [partial(corpora.make_shapes.submit, part, product, corpus) for part in parts],
     )
-    publish("corpus", report, *corpora.finish_corpus(product, out, corpus))
+    publish("corpus", *corpora.finish_corpus(product, out, report, corpus))
 
 
 @flow(task_runner=RUNNER)
@@ -53,7 +53,7 @@ def probe(source: str, out: Path, report: Path, videos: VideoSettings, fence: Fe
             [len(part.given) for part in todo],
             [partial(probing.probe_shard.submit, part, source, videos, opened, sources.CACHE) for part in todo],
         )
-    publish("videos", report, probing.join_videos(work, parts, videos, out))
+    publish("videos", probing.join_videos(work, parts, videos, out, report))
 
 
 @flow(task_runner=RUNNER)
@@ -76,7 +76,7 @@ def split(source: str, videos: Path, out: Path, report: Path, shots: ShotSetting
             [len(part.given) for part in todo],
             [partial(splitting.split_shard.submit, part, source, shots, opened, sources.CACHE) for part in todo],
         )
-    publish("shots", report, *splitting.join_shots(work, parts, shots, out))
+    publish("shots", *splitting.join_shots(work, parts, shots, out, report))
 
 
 @flow(task_runner=RUNNER)
@@ -92,4 +92,4 @@ def score(shots: Path, out: Path, report: Path, scores: ScoreSettings) -> None:
         [len(part.given) for _, part in todo],
         [partial(scoring.score_shard.submit, part, first, stills) for first, part in todo],
     )
-    publish("scores", report, scoring.join_scores(work, parts, out))
+    publish("scores", scoring.join_scores(work, parts, out, report))

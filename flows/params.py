@@ -47,24 +47,24 @@ class Params(Settings):
     latents: LatentSettings
     model: ModelSettings
     training: TrainingSettings
-    recipes: dict[str, RecipeSettings]
+    train: dict[str, RecipeSettings]
     sampler: SamplerSettings
     samples: SampleSettings
 
     @model_validator(mode="after")
     def sections_agree(self):
-        for name, recipe in self.recipes.items():
+        for name, recipe in self.train.items():
             if recipe.frames > self.latents.frames:
                 raise ValueError(
-                    f"recipes.{name}.frames is {recipe.frames}, but latents.frames is only {self.latents.frames}"
+                    f"train.{name}.frames is {recipe.frames}, but latents.frames is only {self.latents.frames}"
                 )
             if recipe.frames > 1 and recipe.frames % self.model.temporal_patch:
                 raise ValueError(
-                    f"recipes.{name}.frames is {recipe.frames}, but model.temporal_patch is "
+                    f"train.{name}.frames is {recipe.frames}, but model.temporal_patch is "
                     f"{self.model.temporal_patch}: use a multiple of {self.model.temporal_patch}"
                 )
             if recipe.frames == 1 and recipe.clean_frames != "none":
-                raise ValueError(f"recipes.{name} makes images (frames: 1), so clean_frames must be none")
+                raise ValueError(f"train.{name} makes images (frames: 1), so clean_frames must be none")
         return self
 
 
@@ -93,7 +93,7 @@ def _one_line(problem: Any) -> str:
 
 
 def section(params: Params, name: str) -> Any:
-    """Return one section by its dotted name, such as `recipes.t2i`.
+    """Return one section by its dotted name, such as `train.t2i`.
 
     Raises:
         ValueError: there is no such section.

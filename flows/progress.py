@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_table_artifact
@@ -39,9 +38,8 @@ def run_shards(unit: str, sizes: list[int], submit: Iterable[Callable[[], Prefec
         future.result()
 
 
-def publish(stage: str, report: Path, *accounts: manifest.Account) -> None:
-    """Write a stage's accounts to its report, to the log, and to the flow run's page."""
-    manifest.write_report(report, *accounts)
+def publish(stage: str, *accounts: manifest.Account) -> None:
+    """Write a stage's accounts to the log and to the flow run's page."""
     for account in accounts:
         why = ", ".join(f"{reason} {count}" for reason, count in account.reasons.items())
         log.info(

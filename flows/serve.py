@@ -3,7 +3,7 @@
 import os
 
 import prefect
-from prefect.deployments.runner import RunnerDeployment
+from prefect.deployments.runner import EntrypointType, RunnerDeployment
 
 from flows import stages
 from flows.pipeline import pipeline
@@ -30,9 +30,11 @@ def serve() -> None:
 
 def deployments() -> list[RunnerDeployment]:
     """Return the whole pipeline, and one deployment per stage."""
-    whole = pipeline.to_deployment(name=NAME, description="Every stage of dvc.yaml that is out of date.")
+    # by module, not by file: the context that a stage inherits names the flow's module
+    by_module = {"entrypoint_type": EntrypointType.MODULE_PATH}
+    whole = pipeline.to_deployment(NAME, description="Every stage of dvc.yaml that is out of date.", **by_module)
     single = [
-        pipeline.to_deployment(name=stage, parameters={"stages": [stage]}, description=f"Only stage {stage}.")
+        pipeline.to_deployment(stage, parameters={"stages": [stage]}, description=f"Only stage {stage}.", **by_module)
         for stage in stages.in_order()
     ]
     return [whole, *single]

@@ -26,17 +26,21 @@ def reproduce(stage: str, force: bool, environment: dict[str, str], on_line: Cal
     Returns:
         whether it ran.
     Raises:
-        RuntimeError: it failed; the message carries its last lines.
+        RuntimeError: it failed; the message says why.
     """
-    ran = True
+    ran, said = True, ""
 
     def listen(line: str) -> None:
-        nonlocal ran
+        nonlocal ran, said
         ran = ran and _SKIPPED not in line
+        said = line if line.startswith("stiv ") else said  # the one line with which our command ends
         on_line(line)
 
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage, *(["--force"] if force else [])]
     # dvc.yaml says `python`: that must be this one, also when the environment is not activated
     path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
-    processes.run(command, environment | {"PATH": path}, listen)
+    try:
+        processes.run(command, environment | {"PATH": path}, listen)
+    except RuntimeError as error:
+        raise RuntimeError(f"stage {stage} failed: {said or error}") from None
     return ran

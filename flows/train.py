@@ -22,7 +22,7 @@ def train(
     """Train one recipe, from the weights in `init` when given.
 
     example: stiv train --latents data/latents --out checkpoints/t2v --curve reports/losses/t2v.tsv
-             --init checkpoints/t2i --recipe recipes.t2v
+             --init checkpoints/t2i --recipe train.t2v
     """
     run = ranks.describe_run(latents, init, out.name, model, recipe, training)
     ranks.train(run, out, curve)

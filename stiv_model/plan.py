@@ -29,7 +29,7 @@ def check(name: str, recipe: RecipeSettings, model: ModelSettings, training: Tra
     micro_batch(recipe, training)
     if recipe.frames > 1 and recipe.frames % model.temporal_patch:
         raise ValueError(
-            f"recipes.{name}.frames is {recipe.frames}, but model.temporal_patch is {model.temporal_patch}: "
+            f"train.{name}.frames is {recipe.frames}, but model.temporal_patch is {model.temporal_patch}: "
             f"use a multiple of {model.temporal_patch} in params.yaml"
         )
     cores = len(os.sched_getaffinity(0))

@@ -127,7 +127,7 @@ def train(work: Path) -> None:
     data = LatentData(Path(run.latents), recipe.best_fraction)
     if recipe.frames > data.frames:
         raise ValueError(
-            f"recipes.{run.recipe_name}.frames is {recipe.frames}, but {run.latents} has {data.frames} frames "
+            f"train.{run.recipe_name}.frames is {recipe.frames}, but {run.latents} has {data.frames} frames "
             "per clip (latents.frames)"
         )
     model = StivTransformer(run.model, is_video=recipe.frames > 1)

@@ -94,7 +94,7 @@ def caption_shard(shard: shards.Shard, settings: CaptionSettings) -> None:
     shard.write(caption_clips(shard.given, settings), manifest.CAPTIONS)
 
 
-def join_captions(work: Path, parts: list[shards.Shard], out: Path) -> manifest.Account:
+def join_captions(work: Path, parts: list[shards.Shard], out: Path, report: Path) -> manifest.Account:
     """Put the shards' rows together in `out`, in the order of the clips.
 
     Raises:
@@ -106,6 +106,7 @@ def join_captions(work: Path, parts: list[shards.Shard], out: Path) -> manifest.
     rows = manifest.read_rows(product / TABLE, manifest.CAPTIONS)
     account = manifest.settle("clips", (clip["shot"] for part in parts for clip in part.given), rows, "clip")
     manifest.check_failures(account, 1.0, "captions.captioners")
+    manifest.write_report(report, account)
     resume.finish(product, out)
     resume.discard_work(out)
     return account

@@ -72,7 +72,9 @@ def make_shapes(numbers: range, folder: Path, corpus: CorpusSettings) -> None:
         make_shape(number, folder, corpus)
 
 
-def finish_corpus(product: Path, out: Path, corpus: CorpusSettings) -> tuple[manifest.Account, manifest.Account]:
+def finish_corpus(
+    product: Path, out: Path, report: Path, corpus: CorpusSettings
+) -> tuple[manifest.Account, manifest.Account]:
     """Add the packaged videos, check that all is there, and put the folder in place."""
     for name in corpus.packaged:
         with resume.whole(product / f"{name}.mp4") as aside:
@@ -86,6 +88,7 @@ def finish_corpus(product: Path, out: Path, corpus: CorpusSettings) -> tuple[man
     for kind, names in kinds.items():
         rows = [{"name": name, "status": "ok", "reason": None} for name in names if name in found]
         accounts.append(manifest.settle(kind, names, rows, "name"))
+    manifest.write_report(report, *accounts)
     resume.finish(product, out)
     resume.discard_work(out)
     return accounts[0], accounts[1]

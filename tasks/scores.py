@@ -171,13 +171,14 @@ def usable_shots(table: Path) -> list[dict]:
     return manifest.ok(manifest.read_rows(table, manifest.SHOTS))
 
 
-def join_scores(work: Path, parts: list[shards.Shard], out: Path) -> manifest.Account:
+def join_scores(work: Path, parts: list[shards.Shard], out: Path, report: Path) -> manifest.Account:
     """Put the shards' rows together in `out`, in the order of the shots."""
     product = work / "product"
     product.mkdir(exist_ok=True)
     shards.join([part.path for part in parts], product / TABLE, manifest.SCORES)
     rows = manifest.read_rows(product / TABLE, manifest.SCORES)
     account = manifest.settle("shots", (shot["shot"] for part in parts for shot in part.given), rows, "shot")
+    manifest.write_report(report, account)
     resume.finish(product, out)
     resume.discard_work(out)
     return account

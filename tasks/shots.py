@@ -112,7 +112,7 @@ def _beside(shard: Path, name: str) -> Path:
 
 
 def join_shots(
-    work: Path, parts: list[shards.Shard], settings: ShotSettings, out: Path
+    work: Path, parts: list[shards.Shard], settings: ShotSettings, out: Path, report: Path
 ) -> tuple[manifest.Account, manifest.Account]:
     """Put the shards' tables together in `out`, in the order of the videos.
 
@@ -136,6 +136,7 @@ def join_shots(
     accounts = videos, manifest.settle("shots", {row["shot"] for row in shots}, shots, "shot")
     manifest.check_failures(videos, settings.max_failed_fraction, "shots.max_failed_fraction")
     manifest.check_failures(accounts[1], 0.0, "shots.max_failed_fraction")
+    manifest.write_report(report, *accounts)
     resume.finish(product, out)
     resume.discard_work(out)
     return accounts

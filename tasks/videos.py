@@ -75,7 +75,9 @@ def probe_shard(shard: shards.Shard, source: str, settings: VideoSettings, fence
     shard.write(probe_videos(source, shard.given, settings, fence, cache), manifest.VIDEOS)
 
 
-def join_videos(work: Path, parts: list[shards.Shard], settings: VideoSettings, out: Path) -> manifest.Account:
+def join_videos(
+    work: Path, parts: list[shards.Shard], settings: VideoSettings, out: Path, report: Path
+) -> manifest.Account:
     """Put the shards' rows together in `out`; of files with the same bytes the first, by uri, is kept.
 
     Raises:
@@ -94,6 +96,7 @@ def join_videos(work: Path, parts: list[shards.Shard], settings: VideoSettings, 
     product = work / "product"
     product.mkdir(exist_ok=True)
     manifest.write_rows(product / TABLE, rows, manifest.VIDEOS)
+    manifest.write_report(report, account)
     resume.finish(product, out)
     resume.discard_work(out)
     return account

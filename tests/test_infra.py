@@ -73,13 +73,13 @@ def count(model: ModelSettings, is_video: bool, blocks: int) -> float:
 
 def paper_recipes(path: Path) -> dict[str, RecipeSettings]:
     """Return the recipes whose steps, batch and learning rate the paper states."""
-    recipes = load_params(path).recipes
+    recipes = load_params(path).train
     return {name: recipes[name] for name in BATCH}
 
 
 @pytest.mark.parametrize("path", [*EMBEDDED, *FULL_SIZE], ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_params_file_fits_the_settings(path: Path):
-    recipes = load_params(path).recipes
+    recipes = load_params(path).train
     assert list(recipes) == list(CLEAN_FRAMES), "the same six recipes in every file"
 
 
@@ -117,7 +117,7 @@ def test_recipes_have_the_steps_batch_and_rate_of_the_paper(path: Path):
 
 @each_full_size
 def test_recipes_differ_in_frames_masks_and_dropouts_as_in_the_paper(path: Path):
-    for name, recipe in load_params(path).recipes.items():
+    for name, recipe in load_params(path).train.items():
         assert recipe.clean_frames == CLEAN_FRAMES[name], name
         assert recipe.frames == (1 if name == "t2i" else 20), name
         assert recipe.mask_ratio == (0.0 if name == "unmask_sft" else 0.5), name
@@ -138,7 +138,7 @@ def test_optimizer_has_the_values_of_the_paper(path: Path):
 @each_full_size
 def test_batches_and_pictures_can_be_shared_out(path: Path):
     params = load_params(path)
-    for name, recipe in params.recipes.items():
+    for name, recipe in params.train.items():
         plan.check(name, recipe, params.model, params.training)
     assert params.latents.height % (8 * params.model.spatial_patch) == 0
 

@@ -140,7 +140,7 @@ def test_a_batch_with_a_number_that_is_none_stops_the_run_and_names_its_clips(tm
 
 
 def test_a_batch_that_the_ranks_cannot_share_is_refused():
-    with pytest.raises(ValueError, match="batch 5 .* multiple of 2"):
+    with pytest.raises(ValueError, match=r"batch 5 .* multiple of 2"):
         plan.micro_batch(RECIPE.model_copy(update={"batch": 5}), TRAINING)
 
 
@@ -151,5 +151,5 @@ def test_more_ranks_than_cores_are_refused(settings, monkeypatch):
 
 
 def test_frames_that_the_temporal_patch_does_not_divide_are_refused(settings):
-    with pytest.raises(ValueError, match=r"recipes\.t2v\.frames is 3, but model\.temporal_patch is 2"):
+    with pytest.raises(ValueError, match=r"train\.t2v\.frames is 3, but model\.temporal_patch is 2"):
         plan.check("t2v", RECIPE.model_copy(update={"frames": 3}), settings, TRAINING)

@@ -65,7 +65,7 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(tmp_path):
         for part in [part for part in parts if not part.is_done][:kill_after]:
             caption_shard.fn(part, BOTH)
         if kill_after is None:
-            assert join_captions(work, parts, tmp_path / name).ok == 7
+            assert join_captions(work, parts, tmp_path / name, tmp_path / "report.json").ok == 7
             return (tmp_path / name / "captions.parquet").read_bytes()
         return b""
 

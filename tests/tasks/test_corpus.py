@@ -38,7 +38,7 @@ def test_a_killed_stage_goes_on_with_the_first_video_that_is_not_whole(tmp_path)
 
 def test_the_finished_folder_holds_generated_and_packaged_videos(tmp_path):
     out = tmp_path / "raw"
-    accounts = corpus.finish_corpus(make(tmp_path / "raw.partial" / "product"), out, SETTINGS)
+    accounts = corpus.finish_corpus(make(tmp_path / "raw.partial" / "product"), out, tmp_path / "report.json", SETTINGS)
     assert [(account.unit, account.ok) for account in accounts] == [("shapes", 3), ("packaged", 1)]
     assert (out / "bikes.mp4").read_bytes() == corpus.packaged_file("bikes").read_bytes()
     assert not (tmp_path / "raw.partial").exists()
@@ -46,7 +46,9 @@ def test_the_finished_folder_holds_generated_and_packaged_videos(tmp_path):
 
 def test_a_missing_video_stops_the_stage(tmp_path):
     with pytest.raises(AssertionError, match="does not balance"):
-        corpus.finish_corpus(make(tmp_path / "raw.partial" / "product", range(2)), tmp_path / "raw", SETTINGS)
+        corpus.finish_corpus(
+            make(tmp_path / "raw.partial" / "product", range(2)), tmp_path / "raw", tmp_path / "report.json", SETTINGS
+        )
     assert not (tmp_path / "raw").exists()
 
 

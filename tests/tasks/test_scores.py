@@ -92,7 +92,7 @@ def run(shots: Path, work: Path, out: Path, size: int) -> manifest.Account:
     parts = shards.cut(work, scores.usable_shots(shots / "shots.parquet"), size)
     for number, part in enumerate(parts):
         scores.score_shard.fn(part, number * size, shots / "stills.parquet")
-    return scores.join_scores(work, parts, out)
+    return scores.join_scores(work, parts, out, out.with_suffix(".json"))
 
 
 def test_every_usable_shot_is_scored_once_whatever_the_shards(tmp_path):
@@ -113,5 +113,5 @@ def test_a_lost_row_stops_the_stage(tmp_path):
         scores.score_shard.fn(part, number * 2, tmp_path / "stills.parquet")
     parts[0].write(manifest.read_rows(parts[0].path, manifest.SCORES)[1:], manifest.SCORES)
     with pytest.raises(AssertionError, match="does not balance"):
-        scores.join_scores(work, parts, tmp_path / "out")
+        scores.join_scores(work, parts, tmp_path / "out", tmp_path / "report.json")
     assert not (tmp_path / "out").exists()

@@ -162,7 +162,7 @@ def run(raw: Path, out: Path, fence: Fence, shards_only: int | None = None):
     parts = shards.cut(work, videos, SETTINGS.shard_videos)
     for part in [part for part in parts if not part.is_done][:shards_only]:
         split_shard.fn(part, str(raw), SETTINGS, fence, raw)
-    return None if shards_only else join_shots(work, parts, SETTINGS, out)
+    return None if shards_only else join_shots(work, parts, SETTINGS, out, out.with_suffix(".json"))
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def run(source: Path | str, out: Path, fence: Fence, shards_only: int | None = N
     parts = shards.cut(work, items, 2)
     for part in [part for part in parts if not part.is_done][:shards_only]:
         probe_shard.fn(part, str(source), SETTINGS, fence, out.parent / ".cache")
-    return None if shards_only else join_videos(work, parts, SETTINGS, out)
+    return None if shards_only else join_videos(work, parts, SETTINGS, out, out.with_suffix(".json"))
 
 
 @pytest.fixture

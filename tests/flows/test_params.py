@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.__main__ import main
+from flows.params import load_params, section
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """Write params.yaml with one value changed, added or taken away."""
+
+    def write(place: str, value: object) -> Path:
+        params = yaml.safe_load((ROOT / "params.yaml").read_text())
+        *keys, last = place.split(".")
+        part = params
+        for key in keys:
+            part = part[key]
+        if value is None:
+            del part[last]
+        else:
+            part[last] = value
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+        return tmp_path / "params.yaml"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("model.widht", 3, r"model\.widht: Extra inputs are not permitted \(found 3\)"),
+        ("model.width", None, r"model\.width: Field required"),
+        ("clips.motion.min", -1.0, r"clips\.motion\.min: .*greater than or equal to 0 \(found -1\.0\)"),
+        ("clips.height", {"min": 9.0, "max": 3.0}, r"clips\.height: .*min 9\.0 is above max 3\.0"),
+        ("train.t2v.frames", 3, r"train\.t2v\.frames is 3, but model\.temporal_patch is 2"),
+        ("train.t2v.frames", 20, r"train\.t2v\.frames is 20, but latents\.frames is only 8"),
+        ("train.t2i.clean_frames", "first", r"train\.t2i makes images"),
+        ("model.heads", 7, r"model\.width is 128 and model\.heads is 7"),
+        ("training.optimizer.kind", "sgd", r"training\.optimizer\.kind: Input should be 'adamw' \(found 'sgd'\)"),
+        ("sampler.guidance_scale", float("nan"), r"sampler\.guidance_scale: .*finite"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_place(changed, place, value, said):
+    with pytest.raises(ValueError, match=said):
+        load_params(changed(place, value))
+
+
+def test_every_wrong_value_is_told_at_once(changed):
+    path = changed("model.widht", 3)
+    path.write_text(path.read_text().replace("ranks: 2", "ranks: 0"))
+    with pytest.raises(ValueError, match=r"(?s)model\.widht.*training\.ranks|training\.ranks.*model\.widht"):
+        load_params(path)
+
+
+def test_a_section_that_is_not_there_is_named_with_those_that_are():
+    with pytest.raises(ValueError, match=r"train\.t3v: t3v is none of .*t2v"):
+        section(load_params(ROOT / "params.yaml"), "train.t3v")
+
+
+def test_the_last_word_of_the_command_is_one_line_and_no_traceback(changed, monkeypatch, capsys):
+    monkeypatch.chdir(changed("clips.motion.min", -1.0).parent)
+    with pytest.raises(SystemExit) as stop:
+        main(["pipeline"])
+    assert str(stop.value).startswith("stiv pipeline: params.yaml: clips.motion.min")
+    assert "\n" not in str(stop.value)
+
+
+def test_outside_of_a_repository_the_command_says_where_to_go(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="run stiv at the top of the repository"):
+        main(["pipeline"])
+
+
+def test_an_unknown_verb_is_answered_with_the_known_ones():
+    with pytest.raises(SystemExit, match="no verb trian: .*train"):
+        main(["trian"])

@@ -1,0 +1,140 @@
+"""dvc.yaml, params.yaml, prefect.yaml, the README and the code must say the same thing."""
+
+import inspect
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+import yaml
+
+from flows.__main__ import COMMANDS, FLOWS, arguments, load, parser_of
+from flows.params import is_settings, load_params, section
+
+ROOT = Path(__file__).parents[1]
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+SOURCE = load_params(ROOT / "params.yaml").source
+IMPORTS = grimp.build_graph("flows", "tasks", "stiv_model", cache_dir=None)
+TRACKED_BY_VALUE = {"tasks.settings", "stiv_model.settings"}  # DVC follows their values through `params`
+STARTED_AS_A_PROGRAM = {"tasks.fence": "tasks.fence_worker", "tasks.training": "stiv_model.train"}
+PACKAGES = {"flows", "tasks", "stiv_model"}
+RECORDED_BY_THE_PIPELINE = {".cache/times.json"}
+
+
+def command(stage: str) -> tuple[str, dict[str, str]]:
+    python, dash_m, flows, flow, *options = shlex.split(STAGES[stage]["cmd"].replace("${source}", SOURCE))
+    assert (python, dash_m, flows) == ("python", "-m", "flows")
+    return flow, dict(zip((o.removeprefix("--") for o in options[::2]), options[1::2], strict=True))
+
+
+def paths(stage: str, *keys: str) -> set[str]:
+    entries = [entry for key in keys for entry in STAGES[stage].get(key, [])]
+    names = {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
+    return {name.replace("${source}", SOURCE) for name in names}
+
+
+def sections(stage: str) -> set[str]:
+    flow, options = command(stage)
+    return {options.get(a.name, a.name) for a in arguments(load(flow)) if is_settings(a.annotation)}
+
+
+def module(path: str) -> str:
+    return path.removesuffix(".py").replace("/", ".")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_declares_the_sections_its_flow_reads(stage):
+    assert set(STAGES[stage].get("params", [])) == sections(stage)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_section_is_in_the_params_file(stage):
+    params = load_params(ROOT / "params.yaml")
+    for name in sections(stage):
+        section(params, name)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_command_line_of_a_stage_is_what_its_flow_takes(stage):
+    flow, _ = command(stage)
+    words = shlex.split(STAGES[stage]["cmd"].replace("${source}", SOURCE))[4:]
+    parser_of(flow, load(flow)).parse_args(words)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_path_on_the_command_line_is_a_dep_or_an_out(stage):
+    _, options = command(stage)
+    known = paths(stage, "deps", "outs", "metrics", "plots") | RECORDED_BY_THE_PIPELINE
+    for path in set(options.values()) - sections(stage):
+        # a folder of reports is read file by file
+        assert path in known or any(name.startswith(f"{path}/") for name in known), path
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_name_every_module_that_decides_the_output(stage):
+    named = {module(dep) for dep in paths(stage, "deps") if dep.endswith(".py")}
+    assert named, "a stage without code"
+    needed = set(named)
+    for name in named:
+        needed |= IMPORTS.find_upstream_modules(name)
+    needed |= {program for name, program in STARTED_AS_A_PROGRAM.items() if name in named and "fence" not in program}
+    if "tasks.fence" in named and "${source}" in STAGES[stage]["cmd"]:
+        needed |= IMPORTS.find_upstream_modules("tasks.fence_worker") | {"tasks.fence_worker"}
+    missing = needed - named - TRACKED_BY_VALUE - PACKAGES
+    assert not missing, f"add to the deps of {stage}: {sorted(missing)}"
+
+
+def used_modules(function: Any) -> set[str]:
+    """Return the modules of ours whose names a flow's body uses."""
+    values = [function.__globals__[name] for name in function.__code__.co_names if name in function.__globals__]
+    modules = {v.__name__ if inspect.ismodule(v) else getattr(getattr(v, "fn", v), "__module__", "") for v in values}
+    return {name for name in modules if name.startswith(("tasks.", "stiv_model."))}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_name_the_modules_that_the_flow_itself_uses(stage):
+    flow, _ = command(stage)
+    named = {module(dep) for dep in paths(stage, "deps") if dep.endswith(".py")}
+    used = used_modules(load(flow).fn)
+    assert used - {"tasks.manifest"}, "the flow does nothing"
+    assert used - named <= {"tasks.manifest", *TRACKED_BY_VALUE}, used - named
+
+
+@pytest.mark.parametrize("verb", sorted(FLOWS | COMMANDS))
+def test_every_verb_says_what_it_does(verb):
+    function = load(verb)
+    assert inspect.getdoc(getattr(function, "fn", function))
+    assert parser_of(verb, function).format_help()
+
+
+def test_prefect_yaml_has_the_pipeline_and_every_stage_and_its_schedule_is_off():
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert {deployment["name"] for deployment in deployments} == {"full-pipeline", *STAGES}
+    for deployment in deployments[1:]:
+        assert deployment["parameters"]["stages"] == [deployment["name"]]
+    (schedule,) = deployments[0]["schedules"]
+    assert schedule["active"] is False
+
+
+def test_ci_calls_what_the_readme_names():
+    readme = (ROOT / "README.md").read_text()
+    ci = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line.startswith("make")]
+    assert ci == ["make test"]
+    assert "make test" in readme
+    assert "make demo" in readme
+
+
+def test_every_verb_in_the_readme_exists():
+    readme = (ROOT / "README.md").read_text()
+    for verb in re.findall(r"^\s*stiv (\w+)", readme, re.MULTILINE):
+        assert verb in FLOWS | COMMANDS, verb
+
+
+def test_every_folder_in_the_tree_of_the_readme_exists():
+    readme = (ROOT / "README.md").read_text()
+    named = re.findall(r"^[├└]── ([\w./]+)", readme, re.MULTILINE)
+    assert len(named) > 8
+    for name in named:
+        assert (ROOT / name).exists(), name
