@@ -14,6 +14,7 @@ import types
 from pathlib import Path
 from typing import Any, get_args
 
+from flows.logs import show_ours
 from flows.params import is_settings, load_params, section
 
 # Where each flow lives. Imported when asked for: a stage that needs no torch must not wait for it.
@@ -137,8 +138,7 @@ def _reason(state: Any) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for package in ("flows", "tasks", "stiv_model"):
-        logging.getLogger(package).setLevel(logging.INFO)
+    show_ours()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     # threads of torch that wait must not spin: on a busy machine that made encoding eight times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -59,7 +59,7 @@ def probe(source: str, out: Path, report: Path, videos: VideoSettings, fence: Fe
 @flow(task_runner=RUNNER)
 def split(source: str, videos: Path, out: Path, report: Path, shots: ShotSettings, fence: FenceSettings) -> None:
     """Cut every video into shots, and measure them, in one decoding pass."""
-    table = videos / probing.TABLE
+    table = videos / manifest.VIDEO_TABLE
     limits = fence.model_dump(exclude={"workers"})
     run = {
         "source": source,
@@ -82,10 +82,10 @@ def split(source: str, videos: Path, out: Path, report: Path, shots: ShotSetting
 @flow(task_runner=RUNNER)
 def score(shots: Path, out: Path, report: Path, scores: ScoreSettings) -> None:
     """Score every shot by its stills."""
-    stills = shots / splitting.STILLS
-    run = {"shots": resume.sha256_file(shots / splitting.SHOTS), "stills": resume.sha256_file(stills)}
+    stills = shots / manifest.STILL_TABLE
+    run = {"shots": resume.sha256_file(shots / manifest.SHOT_TABLE), "stills": resume.sha256_file(stills)}
     work = resume.open_work(out, run | {"scores": scores.model_dump()})
-    parts = shards.cut(work, scoring.usable_shots(shots / splitting.SHOTS), scores.shard_shots)
+    parts = shards.cut(work, scoring.usable_shots(shots / manifest.SHOT_TABLE), scores.shard_shots)
     todo = [(number * scores.shard_shots, part) for number, part in enumerate(parts) if not part.is_done]
     run_shards(
         "shots",

@@ -9,6 +9,7 @@ from prefect import flow, task
 
 from flows import stages as dag
 from flows.context import child_environment
+from flows.logs import show_ours
 from tasks import resume
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ def pipeline(stages: list[str] | None = None, force: bool = False) -> None:
     Raises:
         ValueError: a name is no stage.
     """
+    show_ours()  # a worker runs this without our command
     known = dag.in_order()
     if unknown := [stage for stage in stages or [] if stage not in known]:
         raise ValueError(f"no stage {', '.join(unknown)} in dvc.yaml: it is one of {', '.join(known)}")

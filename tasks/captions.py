@@ -11,7 +11,6 @@ from tasks.settings import CaptionSettings
 
 log = logging.getLogger(__name__)
 
-TABLE = "captions.parquet"
 _STILL = 0.15  # motion, per cent of the diagonal per frame, below which a clip is called still
 _FAST = 1.5
 
@@ -102,8 +101,8 @@ def join_captions(work: Path, parts: list[shards.Shard], out: Path, report: Path
     """
     product = work / "product"
     product.mkdir(exist_ok=True)
-    shards.join([part.path for part in parts], product / TABLE, manifest.CAPTIONS)
-    rows = manifest.read_rows(product / TABLE, manifest.CAPTIONS)
+    shards.join([part.path for part in parts], product / manifest.CAPTION_TABLE, manifest.CAPTIONS)
+    rows = manifest.read_rows(product / manifest.CAPTION_TABLE, manifest.CAPTIONS)
     account = manifest.settle("clips", (clip["shot"] for part in parts for clip in part.given), rows, "clip")
     manifest.check_failures(account, 1.0, "captions.captioners")
     manifest.write_report(report, account)

@@ -100,15 +100,15 @@ def select_clips(scores: Path, out: Path, report: Path, docs: Path, settings: Cl
         GateFailedError: the clips are too few or their table is wrong; its pages are in `docs`.failed.
         FileNotFoundError: there are no scores.
     """
-    table = scores / "scores.parquet"
+    table = scores / manifest.SCORE_TABLE
     given = manifest.ok(manifest.read_rows(table, manifest.SCORES))
     run = {"stage": "clips", "settings": settings.model_dump(), "scores": resume.sha256_file(table)}
     product = resume.open_work(out, run) / "product"
     product.mkdir(exist_ok=True)
     rows = judge_shots(given, settings)
     account = manifest.settle("shots", (row["shot"] for row in given), rows, "shot")
-    manifest.write_rows(product / "clips.parquet", rows, manifest.CLIPS)
-    gate = pass_gate(product / "clips.parquet", account, docs, settings)
+    manifest.write_rows(product / manifest.CLIP_TABLE, rows, manifest.CLIPS)
+    gate = pass_gate(product / manifest.CLIP_TABLE, account, docs, settings)
     selection = Selection(account, funnel(rows, settings), gate)
     manifest.write_report(report, account, funnel=selection.funnel, gate=gate._asdict())
     resume.finish(product, out)

@@ -121,7 +121,8 @@ def encode_all(
         ValueError: too many clips failed, or none is left.
     """
     captioned = {
-        row["clip"]: row for row in manifest.ok(manifest.read_rows(captions / "captions.parquet", manifest.CAPTIONS))
+        row["clip"]: row
+        for row in manifest.ok(manifest.read_rows(captions / manifest.CAPTION_TABLE, manifest.CAPTIONS))
     }
     todo = [
         row
@@ -130,7 +131,7 @@ def encode_all(
             "captioner": captioned[row["shot"]]["captioner"],
             "text": captioned[row["shot"]]["text"],
         }
-        for row in manifest.ok(manifest.read_rows(clips / "clips.parquet", manifest.CLIPS))
+        for row in manifest.ok(manifest.read_rows(clips / manifest.CLIP_TABLE, manifest.CLIPS))
         if row["shot"] in captioned
     ]
     frozen_vae, frozen_text = load_vae(vae), TextEncoder(text)

@@ -13,6 +13,15 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+# The table in each stage's folder.
+VIDEO_TABLE, SPLIT_TABLE, SHOT_TABLE, STILL_TABLE = (
+    "videos.parquet",
+    "splits.parquet",
+    "shots.parquet",
+    "stills.parquet",
+)
+SCORE_TABLE, CLIP_TABLE, CAPTION_TABLE = "scores.parquet", "clips.parquet", "captions.parquet"
+
 STATUSES = ("ok", "rejected", "failed")
 _STATE = [("status", pa.string()), ("reason", pa.string())]  # reason: a short fixed code, null when ok
 

@@ -85,7 +85,7 @@ def check_columns(path: Path, stage: str, schema: pa.Schema) -> None:
 def histograms(selected: Path, clips: ClipSettings) -> list[dict]:
     """Return a figure per thresholded score, over every scored shot."""
     ranges = {name: value for name, value in clips if isinstance(value, Range)}
-    path = selected / "clips.parquet"
+    path = selected / manifest.CLIP_TABLE
     check_columns(path, "clips", manifest.CLIPS)
     table = pq.read_table(path, columns=["status", *ranges])
     kept = np.array(table["status"].to_pylist()) == "ok"
@@ -109,7 +109,7 @@ def histograms(selected: Path, clips: ClipSettings) -> list[dict]:
 
 def examples(inputs: Inputs) -> list[dict]:
     """Return some clips with stills and captions, as many of each captioner, spread evenly over the table."""
-    path = inputs.captions / "captions.parquet"
+    path = inputs.captions / manifest.CAPTION_TABLE
     check_columns(path, "captions", manifest.CAPTIONS)
     texts = pq.read_table(path)
     written = sorted(manifest.ok(texts.to_pylist()), key=lambda row: row["clip"])
@@ -120,8 +120,8 @@ def examples(inputs: Inputs) -> list[dict]:
         count = min(len(rows), (EXAMPLES - len(chosen)) // (len(captioners) - number))
         chosen += [rows[place * len(rows) // count] for place in range(count)]
     names = [row["clip"] for row in chosen]
-    facts = _rows_of(inputs.selected / "clips.parquet", "clips", manifest.CLIPS, names)
-    pictures = _rows_of(inputs.shots / "stills.parquet", "shots", manifest.STILLS, names)
+    facts = _rows_of(inputs.selected / manifest.CLIP_TABLE, "clips", manifest.CLIPS, names)
+    pictures = _rows_of(inputs.shots / manifest.STILL_TABLE, "shots", manifest.STILLS, names)
     return [
         row | {"stills": [data_uri("image/jpeg", still) for still in pictures[row["clip"]]["stills"]],
                "uri": facts[row["clip"]]["uri"], "seconds": facts[row["clip"]]["seconds"],

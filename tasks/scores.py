@@ -16,7 +16,6 @@ from tasks import manifest, resume, shards
 
 log = logging.getLogger(__name__)
 
-TABLE = "scores.parquet"
 _SQUARE = 0.05  # share by which the sides of a square may differ
 _MIN_COLOUR_SHARE = 0.04  # of the picture, to be named
 _MAX_COLOURS = 3
@@ -175,8 +174,8 @@ def join_scores(work: Path, parts: list[shards.Shard], out: Path, report: Path) 
     """Put the shards' rows together in `out`, in the order of the shots."""
     product = work / "product"
     product.mkdir(exist_ok=True)
-    shards.join([part.path for part in parts], product / TABLE, manifest.SCORES)
-    rows = manifest.read_rows(product / TABLE, manifest.SCORES)
+    shards.join([part.path for part in parts], product / manifest.SCORE_TABLE, manifest.SCORES)
+    rows = manifest.read_rows(product / manifest.SCORE_TABLE, manifest.SCORES)
     account = manifest.settle("shots", (shot["shot"] for part in parts for shot in part.given), rows, "shot")
     manifest.write_report(report, account)
     resume.finish(product, out)

@@ -16,7 +16,6 @@ from tasks.settings import ShotSettings
 
 log = logging.getLogger(__name__)
 
-SHOTS, SPLITS, STILLS = "shots.parquet", "splits.parquet", "stills.parquet"
 _RULES = (
     "content_threshold",
     "fade_threshold",
@@ -101,7 +100,10 @@ def _shot_row(video: dict, part: dict[str, Any]) -> dict[str, Any]:
 def split_shard(shard: shards.Shard, source: str, settings: ShotSettings, fence: Fence, cache: Path) -> None:
     """Cut one shard of videos into shots."""
     splits, shots, stills = split_videos(source, shard.given, settings, fence, cache)
-    for name, rows, schema in ((SHOTS, shots, manifest.SHOTS), (STILLS, stills, manifest.STILLS)):
+    for name, rows, schema in (
+        (manifest.SHOT_TABLE, shots, manifest.SHOTS),
+        (manifest.STILL_TABLE, stills, manifest.STILLS),
+    ):
         with resume.whole(_beside(shard.path, name)) as aside:
             manifest.write_rows(aside, rows, schema)
     shard.write(splits, manifest.SPLITS)  # last: with it, the shard is done
@@ -124,11 +126,11 @@ def join_shots(
     """
     product = work / "product"
     product.mkdir(exist_ok=True)
-    shards.join([part.path for part in parts], product / SPLITS, manifest.SPLITS)
-    for name, schema in ((SHOTS, manifest.SHOTS), (STILLS, manifest.STILLS)):
+    shards.join([part.path for part in parts], product / manifest.SPLIT_TABLE, manifest.SPLITS)
+    for name, schema in ((manifest.SHOT_TABLE, manifest.SHOTS), (manifest.STILL_TABLE, manifest.STILLS)):
         shards.join([_beside(part.path, name) for part in parts], product / name, schema)
-    splits = manifest.read_rows(product / SPLITS, manifest.SPLITS)
-    shots = manifest.read_rows(product / SHOTS, manifest.SHOTS)
+    splits = manifest.read_rows(product / manifest.SPLIT_TABLE, manifest.SPLITS)
+    shots = manifest.read_rows(product / manifest.SHOT_TABLE, manifest.SHOTS)
     given = [video["video"] for part in parts for video in part.given]
     cut = [row["video"] for row in splits for _ in range(row["shots"])]
     videos = manifest.settle("videos", given, splits, "video")

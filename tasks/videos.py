@@ -14,7 +14,6 @@ from tasks.sources import Item
 log = logging.getLogger(__name__)
 
 SHARD_FILES = 128
-TABLE = "videos.parquet"
 
 
 def probe_videos(source: str, items: list[Item], settings: VideoSettings, fence: Fence, cache: Path) -> list[dict]:
@@ -95,7 +94,7 @@ def join_videos(
     manifest.check_failures(account, settings.max_failed_fraction, "videos.max_failed_fraction")
     product = work / "product"
     product.mkdir(exist_ok=True)
-    manifest.write_rows(product / TABLE, rows, manifest.VIDEOS)
+    manifest.write_rows(product / manifest.VIDEO_TABLE, rows, manifest.VIDEOS)
     manifest.write_report(report, account)
     resume.finish(product, out)
     resume.discard_work(out)
