@@ -5,6 +5,7 @@ its own name unless told another one: `stiv train ... --recipe train.t2i`.
 """
 
 import argparse
+import errno
 import importlib
 import inspect
 import logging
@@ -126,14 +127,20 @@ def call(verb: str, argv: list[str]) -> None:
 
 
 def _reason(state: Any) -> str:
-    """Say in one line why a flow did not complete, without the name of the exception's class where it is ours."""
+    """Say in one line why a flow did not complete."""
     try:
         state.result()
     except Exception as error:  # whatever a flow may raise: this is the last word on it
-        said = str(error) or type(error).__name__
-    else:
-        said = state.message or state.name
-    return " ".join(said.split())
+        return explain(error)
+    return " ".join(str(state.message or state.name).split())
+
+
+def explain(error: Exception) -> str:
+    """Say in one line what went wrong, with the remedy where the system only gives a number."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{said}: free some space or move the workspace to a larger disk; the same command then goes on"
+    return said
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -151,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         call(argv[0], argv[1:])
     except (ValueError, OSError) as error:
-        sys.exit(f"stiv {argv[0]}: {error}")
+        sys.exit(f"stiv {argv[0]}: {explain(error)}")
     except KeyboardInterrupt:
         sys.exit(f"stiv {argv[0]}: stopped; the same command goes on where it was")
 

@@ -2,17 +2,20 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.progress import SHARDS_AT_ONCE, publish, run_shards
 from tasks import captions as captioning
 from tasks import manifest, resume, shards
 from tasks.settings import CaptionSettings
 
+RUNNER: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=SHARDS_AT_ONCE)
 
-@flow(task_runner=ThreadPoolTaskRunner(max_workers=SHARDS_AT_ONCE))
+
+@flow(task_runner=RUNNER)
 def caption(clips: Path, out: Path, report: Path, captions: CaptionSettings) -> None:
     """Write one caption per clip."""
     table = clips / "clips.parquet"

@@ -2,9 +2,10 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.progress import SHARDS_AT_ONCE, publish, run_shards
 from tasks import corpus as corpora
@@ -15,7 +16,7 @@ from tasks import videos as probing
 from tasks.fence import Fence
 from tasks.settings import CorpusSettings, FenceSettings, ScoreSettings, ShotSettings, VideoSettings
 
-RUNNER = ThreadPoolTaskRunner(max_workers=SHARDS_AT_ONCE)
+RUNNER: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=SHARDS_AT_ONCE)
 
 
 @flow(task_runner=RUNNER)

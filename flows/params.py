@@ -73,7 +73,7 @@ def load_params(path: Path = PARAMS) -> Params:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: one line per wrong key: its dotted name, what is wrong, and the value found.
+        ValueError: every wrong key: its dotted name, what is wrong, and the value found.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist here: run stiv at the top of the repository")
@@ -82,7 +82,7 @@ def load_params(path: Path = PARAMS) -> Params:
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     except ValidationError as error:
-        raise ValueError("\n".join(f"{path}: {_one_line(problem)}" for problem in error.errors())) from None
+        raise ValueError("; ".join(f"{path}: {_one_line(problem)}" for problem in error.errors())) from None
 
 
 def _one_line(problem: Any) -> str:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
+from stiv_model.settings import Pattern, SamplerSettings, TextSettings, VaeSettings
 from tasks.samples import Generator, write_video
 from tasks.settings import LatentSettings
 
@@ -38,7 +38,7 @@ def sample(
         given = [np.stack([_cover(picture[..., ::-1], latents.height, latents.width)] * latents.frames)]
     generator = Generator.load(checkpoint, vae, text, latents, sampler)
     with tqdm(total=sampler.steps, desc="sampling steps", file=sys.stderr) as bar:
-        pattern = "none" if given is None else "first"
+        pattern: Pattern = "none" if given is None else "first"
         (video,) = generator.frames([prompt], [seed], pattern, given, lambda step: bar.update())
     out.parent.mkdir(parents=True, exist_ok=True)
     write_video(out, video, fps)

@@ -1,6 +1,7 @@
 """`stiv serve`: offer the deployments to a Prefect server and run what it asks for, in this process's children."""
 
 import os
+from typing import cast
 
 import prefect
 from prefect.deployments.runner import EntrypointType, RunnerDeployment
@@ -31,10 +32,18 @@ def serve() -> None:
 def deployments() -> list[RunnerDeployment]:
     """Return the whole pipeline, and one deployment per stage."""
     # by module, not by file: the context that a stage inherits names the flow's module
-    by_module = {"entrypoint_type": EntrypointType.MODULE_PATH}
-    whole = pipeline.to_deployment(NAME, description="Every stage of dvc.yaml that is out of date.", **by_module)
+    whole = pipeline.to_deployment(
+        NAME,
+        description="Every stage of dvc.yaml that is out of date.",
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
     single = [
-        pipeline.to_deployment(stage, parameters={"stages": [stage]}, description=f"Only stage {stage}.", **by_module)
+        pipeline.to_deployment(
+            stage,
+            parameters={"stages": [stage]},
+            description=f"Only stage {stage}.",
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
         for stage in stages.in_order()
     ]
-    return [whole, *single]
+    return cast(list[RunnerDeployment], [whole, *single])  # a coroutine only where an event loop runs

@@ -58,7 +58,7 @@ class StivBlock(nn.Module):
         h = rearrange(self.spatial_attention(h, at.spatial), "(B T) S D -> B (T S) D", T=frames)
         x = x + on.spatial.gate * self.norm(h)
 
-        if self.temporal_attention is not None:
+        if self.temporal_attention is not None and self.temporal_gain is not None:
             h = rearrange(self.norm(x), "B (T S) D -> (B S) T D", T=frames)
             h = rearrange(self.temporal_attention(h, at.temporal), "(B S) T D -> B (T S) D", S=places)
             x = x + self.temporal_gain * self.norm(h)

@@ -58,7 +58,7 @@ class Shard:
         """Read one clip's entry into a contiguous tensor of its shape and dtype."""
         dtype, shape, start = self.tensors[name]
         size = math.prod(shape) * dtype.itemsize
-        buffer = memoryview(into.view(torch.uint8).numpy()).cast("B")
+        buffer = into.view(torch.uint8).numpy().data.cast("B")
         if os.preadv(self.descriptor, [buffer], start + row * size) != size:
             raise OSError(f"a latent shard ends inside {name} of row {row}")
 

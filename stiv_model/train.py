@@ -143,7 +143,7 @@ def train(work: Path) -> None:
         log.info(
             "%s: %.1f million parameters, %d of %d clips, %d samples in %d steps, from step %d",
             run.recipe_name,
-            sum(p.ds_numel for p in model.parameters()) / 1e6,
+            sum(p.ds_numel for p in model.parameters()) / 1e6,  # type: ignore[attr-defined]  # set by DeepSpeed
             len(data.samples),
             data.given,
             recipe.steps * recipe.batch,

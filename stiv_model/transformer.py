@@ -55,6 +55,7 @@ class StivTransformer(nn.Module):
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.mask_token, std=0.02)
         for last in (self.modulation[-1], self.last_modulation[-1], self.patch_out):
+            assert isinstance(last, nn.Linear)
             nn.init.zeros_(last.weight)
 
     def forward(

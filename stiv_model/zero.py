@@ -102,7 +102,8 @@ def save(folder: Path, shared: deepspeed.DeepSpeedEngine, ema: Ema, step: int, k
         manifest = aside / _MANIFEST
         manifest.write_text(json.dumps({"step": step, "sha256": hashes}, indent=2))
         _fsync_and_hash(manifest)
-        (folder / tag).exists() and shutil.rmtree(folder / tag)
+        if (folder / tag).exists():
+            shutil.rmtree(folder / tag)
         aside.rename(folder / tag)
         for old in sorted(folder.glob("step-????????"))[:-keep]:
             shutil.rmtree(old)

@@ -173,8 +173,9 @@ def split(path: str, limits: decode.Limits, claimed_frames: int, analysis_pixels
             size = analysis_size(opened.stream.width, opened.stream.height, analysis_pixels)
             pieces, times = _pieces(opened, size, all_rules)
             decode.check_decoded(opened, len(times) - 1, claimed_frames)
-            shots = list(shots_of(pieces, times, float(opened.stream.time_base), all_rules))
             time_base = opened.stream.time_base
+            assert time_base is not None, "FFmpeg gives every stream of a file that it reads a time base"
+            shots = list(shots_of(pieces, times, float(time_base), all_rules))
     except decode.Refused as refused:
         return refused.result() | {"frames": None, "shots": []}
     except av.error.MemoryError:

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 import av
 import numpy as np
@@ -99,7 +99,9 @@ def open_video(path: str, limits: Limits) -> Iterator[Opened]:
             "max_streams": "16",
         }
         try:
-            container = av.open(file, format=format_name, options=options, timeout=(5, 5), metadata_errors="replace")
+            container = av.open(
+                file, "r", format=format_name, options=options, timeout=(5, 5), metadata_errors="replace"
+            )
         except av.error.MemoryError:
             raise
         except av.error.FFmpegError as error:
@@ -108,7 +110,7 @@ def open_video(path: str, limits: Limits) -> Iterator[Opened]:
             if not container.streams.video:
                 raise Refused("rejected", "no_video_stream")
             stream = container.streams.video[0]
-            name = stream.codec_context.name if stream.codec_context else None
+            name = stream.codec_context.name if stream.codec_context else ""  # none: FFmpeg has no decoder for it
             codec = _DECODERS.get(name, name)
             if codec not in CODECS:
                 raise Refused("rejected", "codec_not_allowed")
@@ -151,8 +153,9 @@ def _measure(opened: Opened) -> dict[str, Any]:
         last = max(last, time + (packet.duration or 0))
     if frames < _MIN_DECODED * stream.frames:
         raise Refused("failed", "truncated")
-    if not frames or stream.width == 0 or stream.height == 0:
+    if first is None or stream.width == 0 or stream.height == 0:
         raise Refused("failed", "no_frames")
+    assert stream.time_base is not None, "FFmpeg gives every stream of a file that it reads a time base"
     seconds = float((last - first) * stream.time_base)
     rate = stream.average_rate or stream.guessed_rate
     fps = float(rate) if rate else frames / seconds if seconds > 0 else 0.0
@@ -255,6 +258,7 @@ def _take(
     taken: list[np.ndarray] = []
     position = 0
     for frame in _decoded_from(opened, start_pts):
+        assert frame.pts is not None, "decoded refuses frames without a time"
         if frame.pts < start_pts:
             continue
         if position == 0 and frame.pts != start_pts:
@@ -278,7 +282,8 @@ def _decoded_from(opened: Opened, start_pts: int) -> Iterator[av.VideoFrame]:
     opened.container.seek(start_pts, stream=opened.stream, backward=True)
     frames = decoded(opened)
     first = next(frames, None)
-    if first is None or first.pts > start_pts:  # a poor index (mpegts, flv): read from the beginning
+    # decoded refuses frames without a time; a poor index (mpegts, flv) is read from the beginning
+    if first is None or cast(int, first.pts) > start_pts:
         opened.container.seek(opened.stream.start_time or 0, stream=opened.stream, backward=True)
         yield from decoded(opened)
         return

@@ -46,6 +46,8 @@ class _Worker:
             bufsize=1,
             start_new_session=True,  # Ctrl-C is for the stage; the worker ends when its stdin closes
         )
+        assert self.process.stdin is not None and self.process.stdout is not None, "both are pipes"
+        self._requests, self._answers = self.process.stdin, self.process.stdout
         self.network_cut: bool | None = None
 
     def ask(self, request: dict, seconds: float) -> dict | None:
@@ -56,27 +58,27 @@ class _Worker:
                 return None
             self.network_cut = hello["network_cut"]
         try:
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
+            self._requests.write(json.dumps(request) + "\n")
+            self._requests.flush()
         except BrokenPipeError:
             return None
         return self._line(seconds)
 
     def _line(self, seconds: float) -> dict | None:
-        if not select.select([self.process.stdout], [], [], seconds)[0]:
+        if not select.select([self._answers], [], [], seconds)[0]:
             return None
-        line = self.process.stdout.readline()
+        line = self._answers.readline()
         return json.loads(line) if line else None
 
     def stop(self) -> None:
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+            self._requests.close()
         try:
             self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.process.stdout.close()
+        self._answers.close()
 
 
 class Fence:

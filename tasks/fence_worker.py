@@ -107,7 +107,7 @@ def _confine(limits: Limits, parent: int) -> None:
 
 def _write(result: dict[str, Any], path: Path) -> None:
     """Write arrays to `path`.npz and everything else to `path`, as JSON; never a pickle."""
-    arrays = {name: value for name, value in result.items() if isinstance(value, np.ndarray)}
+    arrays: dict[str, Any] = {name: value for name, value in result.items() if isinstance(value, np.ndarray)}
     if arrays:
         np.savez(path.with_suffix(".npz"), **arrays)
     rest = {name: value for name, value in result.items() if name not in arrays}
@@ -135,7 +135,7 @@ def _child(request: dict, limits: Limits, parent: int) -> NoReturn:
 def _outcome(status: int) -> dict:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        reasons = {
+        reasons: dict[int, str] = {
             signal.SIGXCPU: "timeout",
             signal.SIGKILL: "killed",
         }  # killed: by the kernel, short of memory

@@ -66,7 +66,8 @@ def encode_clips(clips: list[dict], encoders: Encoders) -> tuple[list[dict], dic
         }
         for clip in clips
     ]
-    rows, captions, latents = [], [], []
+    rows, captions = [], []
+    latents: list[torch.Tensor] = []
     for clip, result in zip(clips, encoders.fence.map("clip_frames", asked), strict=True):
         row = {key: clip[key] for key in _CARRIED}
         row |= {"status": result["status"], "reason": result.get("reason")}

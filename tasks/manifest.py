@@ -157,7 +157,9 @@ def settle(unit: str, given: Iterable[str], rows: list[dict], key: str) -> Accou
     return Account(
         unit,
         wanted.total(),
-        *(states[status] for status in STATUSES),
+        states["ok"],
+        states["rejected"],
+        states["failed"],
         dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
     )
 

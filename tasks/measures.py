@@ -39,7 +39,7 @@ def vectors(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
     Dense inverse search (Kroeger et al., arXiv 1603.03590), OpenCV's fastest preset. Cost 1 ms.
     """
-    return _estimator().calc(before, after, None)
+    return _estimator().calc(before, after, None)  # type: ignore[call-overload]  # OpenCV's stub wants an array
 
 
 def motion(moved_by: np.ndarray) -> Motion:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import cv2
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from prefect import task
 
-from stiv_model import image_condition, weights
+from stiv_model import card, image_condition, weights
 from stiv_model.conditions import MICRO_CONDITIONS
 from stiv_model.latent_data import draw_seed
 from stiv_model.pixels import to_frames, to_pixels
@@ -144,7 +144,7 @@ def generate_batch(generator: Generator, batch: list[Wanted], settings: SampleSe
         seeds = [draw_seed(settings.seed, mode, wanted.number) for wanted in batch]
         videos = generator.frames(prompts, seeds, PATTERNS[mode], given)
         rows = [
-            _write(wanted, prompt, video, given and given[place], settings, product)
+            _write(wanted, prompt, video, given[place] if given is not None else None, settings, product)
             for place, (wanted, prompt, video) in enumerate(zip(batch, prompts, videos, strict=True))
         ]
         with resume.whole(done) as aside:
@@ -162,7 +162,7 @@ def _write(
 ) -> dict:
     np.save(folder / f"{wanted.id}.npy", video)
     write_video(folder / f"{wanted.id}.mp4", video, settings.fps)
-    row = {
+    row: dict[str, Any] = {
         "id": wanted.id,
         "mode": wanted.mode,
         "prompt": prompt,
@@ -175,6 +175,7 @@ def _write(
         "status": "ok",
     }
     if wanted.mode == "ti2v":
+        assert given is not None, "all modes but t2v are given frames"
         row["image"] = f"{wanted.id}.png"
         cv2.imwrite(str(folder / row["image"]), given[0][..., ::-1])
     if wanted.mode == "tup":
@@ -202,7 +203,7 @@ def generate_all(
         "samples": settings.model_dump(),
         "latents": latents.model_dump(),
         "sampler": sampler.model_dump(),
-        "weights": [resume.sha256_file(folder / weights.WEIGHTS) for folder in (checkpoint, tup)],
+        "weights": [resume.sha256_file(folder / card.WEIGHTS) for folder in (checkpoint, tup)],
     }
     product = resume.open_work(out, run) / "product"
     product.mkdir(exist_ok=True)

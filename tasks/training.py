@@ -8,9 +8,8 @@ from pathlib import Path
 
 from prefect import task
 
-from stiv_model import plan
+from stiv_model import card, plan
 from stiv_model.settings import ModelSettings, RecipeSettings, Run, TrainingSettings
-from stiv_model.weights import WEIGHTS, check_parent, read_card
 from tasks import processes, resume
 
 log = logging.getLogger(__name__)
@@ -50,13 +49,13 @@ def describe_run(
     if not table.exists():
         raise FileNotFoundError(f"{table} does not exist: run stage latents first")
     if parent:
-        check_parent(parent, model, is_video=recipe.frames > 1)
+        card.check_parent(parent, model, is_video=recipe.frames > 1)
     return Run(
         recipe_name=name,
         latents=str(latents),
         latents_sha256=resume.sha256_file(table),
         parent=parent and str(parent),
-        parent_sha256=parent and resume.sha256_file(parent / WEIGHTS),
+        parent_sha256=parent and resume.sha256_file(parent / card.WEIGHTS),
         model=model,
         recipe=recipe,
         training=training,
@@ -82,7 +81,7 @@ def train(run: Run, out: Path, curve: Path) -> None:
     curve.parent.mkdir(parents=True, exist_ok=True)
     with resume.whole(curve) as aside:
         shutil.copy(work / "losses.tsv", aside)
-    trained, _ = read_card(weights)
+    trained, _ = card.read(weights)
     assert trained == run.model, f"{weights} is of another model than run.json says"
     resume.finish(weights, out)
     resume.discard_work(out)

@@ -76,5 +76,5 @@ def test_outside_of_a_repository_the_command_says_where_to_go(tmp_path, monkeypa
 
 
 def test_an_unknown_verb_is_answered_with_the_known_ones():
-    with pytest.raises(SystemExit, match="no verb trian: .*train"):
+    with pytest.raises(SystemExit, match=r"no verb trian: .*train"):
         main(["trian"])

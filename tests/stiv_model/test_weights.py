@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stiv_model import weights
+from stiv_model import card, weights
 from stiv_model.transformer import StivTransformer
 
 
@@ -40,13 +40,13 @@ def test_a_checkpoint_of_another_size_is_refused_by_name_and_value(lively, setti
         True,
     )
     with pytest.raises(ValueError, match=r"ffn_ratio 3\.0 there, 2\.0 here"):
-        weights.check_parent(tmp_path, settings, is_video=True)
+        card.check_parent(tmp_path, settings, is_video=True)
 
 
 def test_an_image_recipe_does_not_start_from_a_video_model(lively, settings, tmp_path):
     weights.save(tmp_path, lively(is_video=True).state_dict(), settings, is_video=True)
     with pytest.raises(ValueError, match="video model"):
-        weights.check_parent(tmp_path, settings, is_video=False)
+        card.check_parent(tmp_path, settings, is_video=False)
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):

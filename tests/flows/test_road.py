@@ -1,0 +1,253 @@
+"""The whole road at test size: real Prefect server, real DVC, real DeepSpeed ranks, real ffmpeg, a real S3 server."""
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from flows.server import child, free_port, server
+
+pytestmark = pytest.mark.road
+
+ROOT = Path(__file__).parents[2]
+STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+RECIPES = ["t2i", "t2v", "stiv", "sft", "unmask_sft", "tup"]
+BIN = Path(sys.executable).parent
+# what must not depend on how often a run was killed
+MANIFESTS = {
+    "data/videos/videos.parquet": ["uri", "video", "status"],
+    "data/shots/shots.parquet": ["shot", "status", "start", "end"],
+    "data/clips/clips.parquet": ["shot", "status", "reason"],
+    "data/captions/captions.parquet": ["clip", "captioner", "text"],
+    "data/latents/latents.parquet": ["clip", "status", "text", "shard", "row", "sha256"],
+}
+
+
+def workspace(folder: Path) -> Path:
+    """Copy the project's files, with params.yaml at test size, into a git repository of its own."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    for name in listed:
+        if (ROOT / name).is_file() and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    shutil.copy(ROOT / "tests/params.yaml", folder / "params.yaml")
+    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "test size"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder
+
+
+def environment(server_environment: dict[str, str], folder: Path) -> dict[str, str]:
+    paths = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder)}
+    quiet = {"DVC_NO_ANALYTICS": "1", "GX_ANALYTICS_ENABLED": "false"}
+    identity = {f"GIT_{who}_{what}": "test" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return server_environment | paths | quiet | identity
+
+
+def run(folder: Path, env: dict[str, str], *command: str) -> str:
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def manifests(folder: Path) -> dict[str, list[dict]]:
+    return {name: pq.read_table(folder / name, columns=columns).to_pylist() for name, columns in MANIFESTS.items()}
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory):
+    """The environment of a Prefect server started by hand."""
+    with server(tmp_path_factory.mktemp("prefect"), free_port()) as env:
+        yield env
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory, prefect):
+    """A workspace in which the deployment stiv/full-pipeline has run through the command line of Prefect."""
+    folder = workspace(tmp_path_factory.mktemp("road"))
+    env = environment(prefect, folder)
+    os.chdir(folder)  # the served flow runs where it is served
+    try:
+        with child(["flows", "serve"], Path(env["PREFECT_HOME"]), "serve", env):
+            limit = time.monotonic() + 120
+            deployed = ["prefect", "deployment", "inspect", "stiv/full-pipeline"]
+            while subprocess.run(deployed, env=env, capture_output=True).returncode:
+                assert time.monotonic() < limit, (Path(env["PREFECT_HOME"]) / "serve.log").read_text()[-3000:]
+                time.sleep(1)
+            out = run(folder, env, "prefect", "deployment", "run", "stiv/full-pipeline", "--watch")
+    finally:
+        os.chdir(ROOT)
+    assert "Completed" in out
+    return folder, env
+
+
+def test_the_deployment_ends_completed_with_a_child_flow_run_per_stage(road, prefect, monkeypatch):
+    for name, value in prefect.items():
+        monkeypatch.setenv(name, value)
+
+    async def children() -> list[tuple[str, str]]:
+        from prefect import get_client
+        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+
+        async with get_client() as client:
+            runs = await client.read_flow_runs()
+            (parent,) = [run for run in runs if run.name == "full pipeline"]
+            below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent.id]))
+            found = await client.read_flow_runs(flow_run_filter=below)
+            return [(run.name, run.state.name) for run in found]
+
+    found = asyncio.run(children())
+    assert len(found) == len(STAGES)
+    assert {state for _, state in found} == {"Completed"}
+    assert {f"train {recipe}" for recipe in RECIPES} <= {name for name, _ in found}
+
+
+def test_what_each_stage_hands_on_the_next_one_accounts_for(road):
+    folder, _ = road
+    accounts = {
+        (path.stem, unit): account
+        for path in (folder / "reports").glob("*.json")
+        for unit, account in json.loads(path.read_text()).items()
+        if isinstance(account, dict) and "given" in account
+    }
+    for (stage, unit), account in accounts.items():
+        total = account["ok"] + account["rejected"] + account["failed"]
+        assert account["given"] == total, (stage, unit, account)
+    files = sum(accounts["corpus", kind]["ok"] for kind in ("shapes", "packaged"))
+    assert accounts["videos", "videos"]["given"] == files
+    assert accounts["shots", "videos"]["given"] == accounts["videos", "videos"]["ok"]
+    assert accounts["scores", "shots"]["given"] == accounts["shots", "shots"]["ok"]
+    assert accounts["clips", "shots"]["given"] == accounts["scores", "shots"]["ok"]
+    assert accounts["captions", "clips"]["given"] == accounts["clips", "shots"]["ok"]
+    assert accounts["latents", "clips"]["given"] == accounts["captions", "clips"]["ok"]
+    assert accounts["latents", "clips"]["ok"] > 0
+
+
+def test_the_report_and_everything_it_stands_on_is_there(road):
+    folder, _ = road
+    page = (folder / "reports/report.html").read_text()
+    assert "t2v-000" in page
+    assert "ti2v-000" in page
+    for recipe in RECIPES:
+        assert len((folder / f"reports/losses/{recipe}.tsv").read_text().splitlines()) == 1 + 6
+        assert (folder / f"checkpoints/{recipe}/model.safetensors").exists()
+    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_nothing_runs_twice_that_has_not_changed(road):
+    folder, env = road
+    before = {path: path.stat().st_mtime_ns for path in (folder / "data").rglob("*")}
+    out = run(folder, env, "dvc", "repro")
+    assert "Running stage" not in out
+    assert {path: path.stat().st_mtime_ns for path in (folder / "data").rglob("*")} == before
+    assert "up to date" in run(folder, env, "dvc", "status")
+
+
+def test_dvc_shows_metrics_and_plots(road):
+    folder, env = road
+    metrics = json.loads(run(folder, env, "dvc", "metrics", "show", "--json"))
+    assert metrics[""]["data"]["reports/judge.json"]["data"]["modes"]["t2v"]["n"] == 4
+    plots = run(folder, env, "dvc", "plots", "show", "--json")
+    for recipe in RECIPES:
+        assert f"reports/losses/{recipe}.tsv" in plots
+
+
+def test_a_sample_can_be_made_from_the_command_line(road):
+    import av
+
+    folder, env = road
+    image = "data/samples/ti2v-000.png"
+    run(folder, env, "stiv", "sample", "--prompt", "a red circle moves left", "--image", image, "--out", "red.mp4")
+    with av.open(str(folder / "red.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 4
+
+
+def test_an_experiment_changes_one_recipe(road):
+    folder, env = road
+    run(folder, env, "git", "add", "-A")
+    run(folder, env, "git", "commit", "-qm", "what ran")
+    out = run(folder, env, "dvc", "exp", "run", "-S", "train.t2i.steps=8", "t2i")
+    assert "Running stage 't2i'" in out
+    assert "Running stage 'latents'" not in out
+    assert len((folder / "reports/losses/t2i.tsv").read_text().splitlines()) == 1 + 8
+    run(folder, env, "git", "checkout", "-q", "--", ".")
+    run(folder, env, "dvc", "checkout")
+
+
+def test_what_is_pushed_to_a_bucket_comes_back(road, s3_server, bucket):
+    folder, env = road
+    env = env | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    run(folder, env, "dvc", "remote", "add", "-d", "-f", "store", f"s3://{bucket.name}/dvc")
+    run(folder, env, "dvc", "remote", "modify", "store", "endpointurl", s3_server)
+    before = manifests(folder)
+    weights = (folder / "checkpoints/tup/model.safetensors").read_bytes()
+    run(folder, env, "dvc", "push")
+    for name in (".dvc/cache", "data", "checkpoints"):
+        shutil.rmtree(folder / name)
+    run(folder, env, "dvc", "pull")
+    assert manifests(folder) == before
+    assert (folder / "checkpoints/tup/model.safetensors").read_bytes() == weights
+
+
+def test_a_stage_that_fails_leaves_nothing_and_says_why_in_one_line(road):
+    folder, env = road
+    copy = folder.parent / "failing"
+    shutil.copytree(folder, copy)
+    (copy / "params.yaml").write_text(
+        (copy / "params.yaml").read_text().replace("gate_min_clips: 6", "gate_min_clips: 600")
+    )
+    done = subprocess.run(
+        ["stiv", "pipeline", "--stages", "clips", "captions"],
+        cwd=copy,
+        env=environment(env, copy),
+        capture_output=True,
+        text=True,
+    )
+    last = (done.stdout + done.stderr).strip().splitlines()[-1]
+    assert done.returncode == 1
+    assert last.startswith("stiv pipeline: stage clips failed: stiv select: ")
+    assert "clips.gate_min_clips" in last
+    assert not (copy / "data/clips").exists()
+
+
+def kill_tree(process: subprocess.Popen) -> None:
+    """SIGKILL a process and everything below it, as a machine that goes down would."""
+    family = [process.pid, *(member.pid for member in psutil.Process(process.pid).children(recursive=True))]
+    for pid in family:
+        try:
+            os.kill(pid, 9)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def test_killed_anywhere_the_same_command_goes_on_to_the_same_manifests(road, tmp_path):
+    undisturbed, env = road
+    folder = workspace(tmp_path)
+    env = environment(env, folder)
+    kills = 0
+    for seconds in sorted(random.uniform(4, 40) for _ in range(4)):
+        with (tmp_path / "killed.log").open("a") as log:
+            process = subprocess.Popen(["dvc", "repro", "t2i"], cwd=folder, env=env, stdout=log, stderr=log)
+            time.sleep(seconds)
+            if process.poll() is None:
+                kill_tree(process)
+                kills += 1
+    assert kills, (tmp_path / "killed.log").read_text()[-3000:]
+    run(folder, env, "dvc", "repro", "t2i")
+    assert manifests(folder) == manifests(undisturbed)
+    same = "checkpoints/t2i/model.safetensors"
+    assert (folder / same).read_bytes() == (undisturbed / same).read_bytes()
