@@ -44,7 +44,7 @@ check: $(STAMP)
 	$(BIN)/codespell
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 clean:
 	rm -rf data checkpoints reports .cache/times.json

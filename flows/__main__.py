@@ -146,6 +146,9 @@ def explain(error: Exception) -> str:
 def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     show_ours()
+    for worker in ("EventsWorker", "APILogWorker"):
+        # at exit they say how many events are still on their way; our last line is to be the last
+        logging.getLogger(worker).setLevel(logging.ERROR)
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     # threads of torch that wait must not spin: on a busy machine that made encoding eight times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

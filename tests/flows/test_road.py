@@ -239,7 +239,7 @@ def test_killed_anywhere_the_same_command_goes_on_to_the_same_manifests(road, tm
     folder = workspace(tmp_path)
     env = environment(env, folder)
     kills = 0
-    for seconds in sorted(random.uniform(4, 40) for _ in range(4)):
+    for seconds in [random.uniform(4, 30) for _ in range(3)]:
         with (tmp_path / "killed.log").open("a") as log:
             process = subprocess.Popen(["dvc", "repro", "t2i"], cwd=folder, env=env, stdout=log, stderr=log)
             time.sleep(seconds)
