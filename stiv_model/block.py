@@ -32,7 +32,10 @@ class Positions(NamedTuple):
 
 
 class StivBlock(nn.Module):
-    """Every sub-layer is normed before and after (sandwich) by a norm without parameters.
+    """Self-attentions and feed-forward are normed before and after (sandwich) by a norm without parameters.
+
+    Cross-attention has none but its QK-norm, as in PixArt, and starts silent: a post-norm would add a vector of
+    full length per block from the first step on, and bury the picture under it.
 
     Scale, shift and gate act on spatial attention and feed-forward only (paper, section 2.1). The output of
     temporal attention is multiplied by a learned gain, zero where a video model starts from an image model:
@@ -63,7 +66,7 @@ class StivBlock(nn.Module):
             h = rearrange(self.temporal_attention(h, at.temporal), "(B S) T D -> B (T S) D", S=places)
             x = x + self.temporal_gain * self.norm(h)
 
-        x = x + self.norm(self.cross_attention(self.norm(x), on.text_BLD, on.text_mask_BL))
+        x = x + self.cross_attention(x, on.text_BLD, on.text_mask_BL)
         x = x + on.ffn.gate * self.norm(self.ffn(modulate(self.norm(x), on.ffn)))
         return rearrange(x, "B (T S) D -> B T S D", T=frames)
 

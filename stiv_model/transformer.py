@@ -48,13 +48,14 @@ class StivTransformer(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Linear layers as Xavier would, those that modulate and the last one zero (DiT's adaLN-Zero)."""
+        """Linear layers as Xavier would; zero those that modulate, that end cross-attention, and the last one."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.mask_token, std=0.02)
-        for last in (self.modulation[-1], self.last_modulation[-1], self.patch_out):
+        silent = [block.cross_attention.out for block in (*self.main_blocks, *self.unmasked_blocks)]
+        for last in (*silent, self.modulation[-1], self.last_modulation[-1], self.patch_out):
             assert isinstance(last, nn.Linear)
             nn.init.zeros_(last.weight)
 

@@ -52,8 +52,8 @@ def test_a_port_in_use_is_named_with_the_remedy(here, monkeypatch):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda folder: None, "does not exist|no such|not there"),
-        (lambda folder: folder.mkdir(), "no file|empty|nothing"),
+        (lambda folder: None, "which is no folder"),
+        (lambda folder: folder.mkdir(), "no file"),
     ],
     ids=["missing", "empty"],
 )
@@ -65,7 +65,7 @@ def test_a_source_without_videos_is_named(here, prefect, make, said):
     assert line.startswith("stiv probe: ")
     assert "videos" in line
     assert "source" in line
-    assert any(word in line for word in said.split("|")), line
+    assert said in line
     assert not (here / "data/videos").exists()
 
 
