@@ -110,7 +110,7 @@ def call(verb: str, argv: list[str]) -> None:
         SystemExit: the flow did not complete.
     """
     function = load(verb)
-    values = {key: value for key, value in vars(parser_of(verb, function).parse_args(argv)).items()}
+    values = vars(parser_of(verb, function).parse_args(argv))
     params = load_params()
     for arg in arguments(function):
         if is_settings(arg.annotation):
@@ -118,7 +118,7 @@ def call(verb: str, argv: list[str]) -> None:
     if verb in COMMANDS:
         function(**values)
         return
-    from flows.context import inherited
+    from flows.context import inherited  # Prefect: two seconds that commands and --help need not wait
 
     with inherited():
         state = function(**values, return_state=True)
@@ -150,6 +150,8 @@ def main(argv: list[str] | None = None) -> None:
         # at exit they say how many events are still on their way; our last line is to be the last
         logging.getLogger(worker).setLevel(logging.ERROR)
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    # without a server at hand Prefect starts one for the command; its own limit of 20 s is short on a busy machine
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     # threads of torch that wait must not spin: on a busy machine that made encoding eight times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = sys.argv[1:] if argv is None else argv
