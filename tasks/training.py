@@ -89,6 +89,6 @@ def train(run: Run, out: Path, curve: Path) -> None:
 
 def _tell(line: str) -> None:
     """Pass on what the ranks print, without the notes of libraries that nobody can act on."""
-    noise = ("gcc ", "Setting ds_accelerator", "[Gloo]", "W1", "*****", "Setting OMP_NUM_THREADS")
+    noise = ("gcc ", "Setting ds_accelerator", "[Gloo]")
     if line.strip() and not line.startswith(noise):
         log.info(line)
