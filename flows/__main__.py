@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,7 +38,10 @@ COMMANDS = {
     "demo": "flows.demo",
     "serve": "flows.serve",
     "sample": "flows.sample",
+    "export": "flows.export",
     "doctor": "flows.doctor",
+    "model": "flows.model",
+    "plan": "flows.plan",
 }
 
 HELP = """\
@@ -52,7 +56,10 @@ the whole road
 try the model
   stiv sample --prompt "a red circle moves left" --out red.mp4
   stiv sample --prompt "a red circle moves left" --image first.png --out red.mp4
+  stiv export --out pipelines/demo   a checkpoint as a folder that diffusers opens anywhere
   stiv doctor                   what this machine can run, and what is missing
+  stiv model XL                 parameters, FLOPs and memory of a size of the paper's, or of a params file
+  stiv plan --latents data/latents   what each recipe will do with the data, and what it costs
 
 one stage's work, without DVC   (options as in dvc.yaml)
   stiv collect | probe | split | score | select | caption | encode | train | generate | judge | report
@@ -82,13 +89,16 @@ def parser_of(verb: str, function: Any) -> argparse.ArgumentParser:
             parser.add_argument(option, metavar="SECTION", default=arg.name, help=what)
             continue
         kind = _plain(arg.annotation)
+        if arg.kind is arg.POSITIONAL_ONLY:
+            parser.add_argument(arg.name, metavar=arg.name.upper(), type=kind)
+            continue
         needed = arg.default is arg.empty
         how: dict[str, Any] = (
             {"required": True} if needed else {"default": arg.default, "help": f"default: {arg.default}"}
         )
         if kind is bool:
             parser.add_argument(option, action="store_true", help=how.get("help"))
-        elif getattr(kind, "__origin__", None) is list:
+        elif getattr(kind, "__origin__", None) in (list, Sequence):
             parser.add_argument(option, type=get_args(kind)[0], nargs="+", **how)
         else:
             parser.add_argument(option, type=kind, **how)
@@ -115,13 +125,14 @@ def call(verb: str, argv: list[str]) -> None:
     for arg in arguments(function):
         if is_settings(arg.annotation):
             values[arg.name] = section(params, values[arg.name])
+    words = [values.pop(arg.name) for arg in arguments(function) if arg.kind is arg.POSITIONAL_ONLY]
     if verb in COMMANDS:
-        function(**values)
+        function(*words, **values)
         return
     from flows.context import inherited  # Prefect: two seconds that commands and --help need not wait
 
     with inherited():
-        state = function(**values, return_state=True)
+        state = function(*words, **values, return_state=True)
     if not state.is_completed():
         sys.exit(f"stiv {verb}: {_reason(state)}")
 

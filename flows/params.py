@@ -63,8 +63,6 @@ class Params(Settings):
                     f"train.{name}.frames is {recipe.frames}, but model.temporal_patch is "
                     f"{self.model.temporal_patch}: use a multiple of {self.model.temporal_patch}"
                 )
-            if recipe.frames == 1 and recipe.clean_frames != "none":
-                raise ValueError(f"train.{name} makes images (frames: 1), so clean_frames must be none")
         return self
 
 

@@ -1,14 +1,12 @@
 """`stiv sample`: one video for one prompt."""
 
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
-from stiv_model.settings import Pattern, SamplerSettings, TextSettings, VaeSettings
-from tasks.samples import Generator, write_video
+from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
+from tasks.samples import load, make_videos, write_video
 from tasks.settings import LatentSettings
 
 
@@ -36,10 +34,9 @@ def sample(
         if picture is None:
             raise ValueError(f"--image {image} is not there or is no picture that OpenCV reads")
         given = [np.stack([_cover(picture[..., ::-1], latents.height, latents.width)] * latents.frames)]
-    generator = Generator.load(checkpoint, vae, text, latents, sampler)
-    with tqdm(total=sampler.steps, desc="sampling steps", file=sys.stderr) as bar:
-        pattern: Pattern = "none" if given is None else "first"
-        (video,) = generator.frames([prompt], [seed], pattern, given, lambda step: bar.update())
+    pipeline = load(checkpoint, vae, text, latents, sampler)
+    pipeline.set_progress_bar_config(disable=False, desc="sampling steps")
+    (video,) = make_videos(pipeline, [prompt], [seed], "none" if given is None else "first", given)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_video(out, video, fps)
     print(out)

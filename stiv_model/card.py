@@ -3,45 +3,137 @@
 A checkpoint folder holds `model.safetensors` (the EMA weights, float32) and `model.json` (what they are weights of).
 """
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from stiv_model.settings import ModelSettings
+from pydantic import NonNegativeInt, PositiveInt, ValidationError
+
+from stiv_model.settings import Fraction, ModelSettings, Pattern, Settings
 
 WEIGHTS = "model.safetensors"
 _CARD = "model.json"
 
+Role = Literal["weights", "temporal"]
+"""What a parent gives: all weights, or those of temporal attention only."""
 
-def write(folder: Path, settings: ModelSettings, is_video: bool) -> None:
-    card = {"is_video": is_video, "model": settings.model_dump()}
-    (folder / _CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+_GROWS = {f"positions.{name}" for name in ("spatial_scale", "temporal_scale", "rows", "columns", "moments")}
+_AN_IMAGE_MODEL_HAS_NONE = {"temporal_patch", "temporal_modulation", "causal_time"}
 
 
-def read(folder: Path) -> tuple[ModelSettings, bool]:
-    """Return the sizes of the model in a checkpoint folder, and whether it is a video model.
+class Trained(Settings):
+    """What the weights were trained on and for, as far as who uses them or trains on must know."""
+
+    recipe_name: str
+    steps: PositiveInt
+    frames: PositiveInt
+    """Latent frames per sample; 1 is an image model."""
+    stride_frames: NonNegativeInt
+    """Source frames from one frame to the next, as the micro-condition said: 0 for an image model."""
+    latent_height: PositiveInt
+    """In latents, not pixels."""
+    latent_width: PositiveInt
+    clean_frames: Pattern
+    text_dropout: Fraction
+    image_dropout: Fraction
+    ema_decay: Fraction
+
+    @property
+    def averaged(self) -> str:
+        """What the file of the weights says of itself."""
+        return f"ema {self.ema_decay} after {self.steps} steps"
+
+
+class Card(Settings):
+    """model.json."""
+
+    model: ModelSettings
+    is_video: bool
+    trained: Trained | None
+    """None of weights that no training made, which nothing can be trained from."""
+
+
+def write(folder: Path, card: Card) -> None:
+    (folder / _CARD).write_text(card.model_dump_json(indent=2) + "\n")
+
+
+def read(folder: Path) -> Card:
+    """Return what a checkpoint folder says of its model and its training.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
+        ValueError: model.json is not what is written today.
     """
-    if not (folder / _CARD).exists():
+    path = folder / _CARD
+    if not path.exists():
         raise FileNotFoundError(f"{folder} holds no checkpoint ({_CARD} is missing): train it first")
-    card = json.loads((folder / _CARD).read_text())
-    return ModelSettings.model_validate(card["model"]), card["is_video"]
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path}: {place}: {first['msg']}: train {folder} again") from error
 
 
-def check_parent(parent: Path, settings: ModelSettings, is_video: bool) -> None:
-    """Refuse to start a model from weights that are not of its kind.
+def check_parents(parents: Mapping[Role, Path], settings: ModelSettings, is_video: bool) -> dict[Role, Card]:
+    """Refuse to start a model from weights that are not of its kind, and return what the parents say.
+
+    A parent may differ in what grows (scale or number of its positions), may have no image tokens in
+    cross-attention yet, and an image model in what it has not. All else must agree.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: the parent is a model of another size, or a video model while an image model is wanted.
+        ValueError: a parent is another model, or is of no use for this one.
     """
-    found, parent_is_video = read(parent)
-    there, here = found.model_dump(), settings.model_dump()
-    if differ := ", ".join(f"{key} {there[key]} there, {here[key]} here" for key in here if there[key] != here[key]):
+    if "weights" not in parents:
+        raise ValueError(f"--temporal-init {parents['temporal']} gives temporal attention only: name --init too")
+    cards = {role: read(folder) for role, folder in parents.items()}
+    for role, card in cards.items():
+        folder, differ = parents[role], _differences(card, settings)
+        if differ:
+            raise ValueError(
+                f"{folder} holds a model of another size ({differ}): set model.* in params.yaml back, or train "
+                f"{folder} again"
+            )
+        if card.trained is None:
+            raise ValueError(f"{folder} does not say how it was trained (model.json): start from what stiv train wrote")
+    if cards["weights"].is_video and not is_video:
         raise ValueError(
-            f"{parent} holds a model of another size ({differ}): set model.* in params.yaml back, or train "
-            f"{parent} again"
+            f"{parents['weights']} holds a video model, which an image recipe (frames: 1) cannot start from"
         )
-    if parent_is_video and not is_video:
-        raise ValueError(f"{parent} holds a video model, which an image recipe (frames: 1) cannot start from")
+    if "temporal" in cards:
+        _check_roles(parents, cards, is_video)
+    return cards
+
+
+def _check_roles(parents: Mapping[Role, Path], cards: Mapping[Role, Card], is_video: bool) -> None:
+    """Temporal attention may come from a video model of its own, where all else comes from an image model."""
+    kinds = {role: "video" if card.is_video else "image" for role, card in cards.items()}
+    if not is_video or kinds != {"weights": "image", "temporal": "video"}:
+        raise ValueError(
+            f"a {'video' if is_video else 'image'} model is to start from {parents['weights']}, a model of kind "
+            f"{kinds['weights']}, with the temporal attention of {parents['temporal']}, of kind {kinds['temporal']}: "
+            "--temporal-init is for a video model that --init starts from an image model, and names a video model"
+        )
+
+
+def _differences(parent: Card, settings: ModelSettings) -> str:
+    """Say which settings differ that must not, with both values; empty when none does."""
+    there, here = flat(parent.model), flat(settings)
+    if there["positions.kind"] != here["positions.kind"]:
+        there = {"positions.kind": there["positions.kind"]}
+    may = set() if parent.is_video else _AN_IMAGE_MODEL_HAS_NONE
+    if parent.model.image_condition == "replacement":
+        may = may | {"image_condition"}
+    return ", ".join(
+        f"{key} {there[key]} there, {here[key]} here"
+        for key in there
+        if there[key] != here[key] and key not in _GROWS | may
+    )
+
+
+def flat(settings: ModelSettings) -> dict[str, object]:
+    """Return the values under their dotted keys."""
+    values = settings.model_dump()
+    positions = values.pop("positions")
+    return values | {f"positions.{key}": value for key, value in positions.items()}

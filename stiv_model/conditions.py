@@ -1,6 +1,6 @@
-"""What a sample is conditioned on, besides frames.
+"""What a sample is conditioned on.
 
-Shapes: B batch, L text tokens, E width of the text features.
+Shapes: B batch, F latent frames, C channels, L text tokens, E width of the text features.
 """
 
 from typing import NamedTuple
@@ -18,3 +18,11 @@ class Text(NamedTuple):
     mask_BL: Tensor
     """True at text, False at padding."""
     pooled_BE: Tensor
+
+
+class Given(NamedTuple):
+    """Clean latent frames that the sample must keep."""
+
+    latents_BFCHW: Tensor
+    """What stands at frames that are not given does not matter."""
+    is_clean_BF: Tensor

@@ -1,15 +1,50 @@
-"""Classifier-free guidance of text and image together, JIT-CFG (paper, section 2.3.2)."""
+"""Classifier-free guidance: velocities of one model, under several conditions, become one. Pure functions.
+
+F(x_t, c_T, c_I, t) is the model's velocity with text c_T and image c_I, ∅ the null of either. All tensors have
+one shape (B, ...).
+"""
 
 from torch import Tensor
 
 
-def jit(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Return F(null, null) + s (F(text, image) - F(null, null)); without an image it is plain text guidance."""
+def text(conditional: Tensor, without_text: Tensor, scale: float) -> Tensor:
+    """Guide by the text alone, the image being seen in both passes.
+
+    F(x_t, ∅, c_I, t) + s (F(x_t, c_T, c_I, t) - F(x_t, ∅, c_I, t))
+    """
+    return without_text + scale * (conditional - without_text)
+
+
+def joint(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Guide by text and image together, JIT-CFG (paper, section 2.3.2); without an image it is `text`.
+
+    F(x_t, ∅, ∅, t) + s (F(x_t, c_T, c_I, t) - F(x_t, ∅, ∅, t))
+    """
     return unconditional + scale * (conditional - unconditional)
 
 
+def separate(
+    conditional: Tensor, without_text: Tensor, unconditional: Tensor, scale: float, image_scale: float
+) -> Tensor:
+    """Guide by image and text with a scale each, SIT-CFG (paper, section 3.4.2); at equal scales it is `joint`.
+
+    F(x_t, ∅, ∅, t) + s_1 (F(x_t, ∅, c_I, t) - F(x_t, ∅, ∅, t)) + s_2 (F(x_t, c_T, c_I, t) - F(x_t, ∅, c_I, t))
+
+    Args:
+        conditional: with text and image.
+        without_text: with the image only.
+        unconditional: with neither.
+        scale: of the text, s_2.
+        image_scale: of the image, s_1.
+    """
+    return unconditional + image_scale * (without_text - unconditional) + scale * (conditional - without_text)
+
+
 def renormalise(guided: Tensor, conditional: Tensor) -> Tensor:
-    """Give `guided` the norm of `conditional`, per sample (paper, appendix A)."""
+    """Give `guided` the norm of `conditional`, one per sample (CFG-renormalisation; paper, appendix A).
+
+    |F(x_t, c_T, c_I, t)| F_guided / |F_guided|
+    """
     dims = tuple(range(1, guided.ndim))
     length = guided.square().sum(dims, keepdim=True).sqrt()
     return guided * conditional.square().sum(dims, keepdim=True).sqrt() / length.clamp_min(1e-12)

@@ -3,25 +3,56 @@
 Shapes: B batch, F latent frames, C channels.
 """
 
+from typing import Literal
+
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from stiv_model.settings import Pattern
 
+NullImage = Literal["noised", "zeros"]
+
 
 def clean_frames(pattern: Pattern, frames: int) -> Tensor:
-    """Return (F,): True at the frames that the pattern gives clean.
+    """Return (F,): True at the latent frames that the pattern gives clean.
 
-    `none` is text to video; `first` text and image to video; `every_second` temporal upsampling, where the
-    frames between are made.
+    `none` is text to video; `first` text and image to video; `first_four` video prediction; `first_and_last`
+    interpolation; `every_second` temporal upsampling, where the frames between are made. `views` is multi-view:
+    the given view stands in both frames of the first temporal token, so that one view and the paper's six fill
+    whole tokens (its seven frames would not, at temporal patch 2).
+
+    Raises:
+        ValueError: an index is outside the video.
     """
     clean = torch.zeros(frames, dtype=torch.bool)
-    if pattern == "first":
-        clean[0] = True
-    elif pattern == "every_second":
-        clean[::2] = True
+    match pattern:
+        case "none":
+            pass
+        case "first":
+            clean[0] = True
+        case "first_four":
+            clean[:4] = True
+        case "first_and_last":
+            clean[[0, -1]] = True
+        case "every_second":
+            clean[::2] = True
+        case "views":
+            clean[:2] = True
+        case _:
+            for index in pattern:
+                if not 0 <= index < frames:
+                    raise ValueError(f"frame {index} is to be given, but the video has frames 0 to {frames - 1}")
+                clean[index] = True
     return clean
+
+
+def null_image(pattern: Pattern) -> NullImage:
+    """Return what stands at given frames when the image is dropped.
+
+    The ordinary noised latent frame, as in a sample without an image; zeros for multi-view (paper, appendix J.3).
+    """
+    return "zeros" if pattern == "views" else "noised"
 
 
 def replace(x_BFCHW: Tensor, clean_BFCHW: Tensor, is_clean_BF: Tensor) -> Tensor:

@@ -7,13 +7,15 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
 )
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Pattern = Literal["none", "first", "every_second"]
+Pattern = Literal["none", "first", "first_four", "first_and_last", "every_second", "views"] | tuple[NonNegativeInt, ...]
+"""Which latent frames are given clean: a named set, or their indices."""
 
 
 class Settings(BaseModel):
@@ -22,13 +24,34 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class RotarySettings(Settings):
+    """Rotary positions: two axes in spatial attention, one in temporal attention (paper, section 2.1)."""
+
+    kind: Literal["rotary"]
+    base: PositiveFloat
+    spatial_scale: PositiveFloat
+    """Distance of neighbouring tokens: 1, or 0.5 where a model of half the height and width is interpolated."""
+    temporal_scale: PositiveFloat
+    """The same in time: 0.5 where a model of half the frames is interpolated."""
+
+
+class LearnedSettings(Settings):
+    """A learned vector per place and per moment, added to the tokens once: the paper's model before rotary ones."""
+
+    kind: Literal["learned"]
+    rows: PositiveInt
+    """Tokens, as the two below."""
+    columns: PositiveInt
+    moments: PositiveInt
+
+
 class ModelSettings(Settings):
-    """Shape of `StivTransformer` (paper, Tab. 1 and section 2.1)."""
+    """Shape of `StivTransformer` (paper, Tab. 1 and section 2.1), and the rows of its ablations (Tab. 2, Fig. 6a)."""
 
     width: PositiveInt
     depth: PositiveInt
     """Main blocks, which see only the kept tokens while masking is on."""
-    unmasked_depth: PositiveInt
+    unmasked_depth: NonNegativeInt
     """Blocks after unmasking, on all tokens (paper, section 2.2: two)."""
     heads: PositiveInt
     ffn_ratio: PositiveFloat
@@ -37,12 +60,33 @@ class ModelSettings(Settings):
     latent_channels: PositiveInt
     text_width: PositiveInt
     """Width of one text token, and of the pooled text vector, as the text encoder gives them."""
-    rope_base: PositiveFloat
     norm_epsilon: PositiveFloat
+    qk_norm: bool
+    """RMSNorm of queries and keys in all three attentions."""
+    sandwich_norm: bool
+    """A second norm after spatial attention, temporal attention and feed-forward."""
+    cross_attention_norm: bool
+    """Norms before and after cross-attention as well; the paper's figure has none for it."""
+    condition_norm: bool
+    """Norm of each part of the singleton condition before they are summed."""
+    micro_conditions: bool
+    adaln: Literal["shared", "per_layer"]
+    """One modulation for all blocks, or one of its own per block."""
+    temporal_modulation: bool
+    """Scale, shift and gate for temporal attention too."""
+    causal_time: bool
+    """Temporal attention looks back only."""
+    image_condition: Literal["replacement", "cross_attention", "both"]
+    """Given frames stand in their places, or are tokens that cross-attention sees, or both."""
+    positions: Annotated[RotarySettings | LearnedSettings, Field(discriminator="kind")]
+
+    @property
+    def head_size(self) -> int:
+        return self.width // self.heads
 
     @model_validator(mode="after")
     def head_size_splits(self):
-        if self.width % self.heads or (self.width // self.heads) % 4:
+        if self.width % self.heads or self.head_size % 4:
             raise ValueError(
                 f"model.width is {self.width} and model.heads is {self.heads}: the width of one head, "
                 "width / heads, must be a whole number divisible by 4 (two rotary halves, one per axis)"
@@ -63,17 +107,31 @@ class RecipeSettings(Settings):
     mask_ratio: Annotated[float, Field(ge=0, lt=1)]
     """Share of spatial positions dropped before the main blocks."""
     clean_frames: Pattern
-    """Which latent frames are given clean: none (T2V), first (STIV), every_second (TUP)."""
+    """Which latent frames are given clean: none (T2V), first (STIV), first_four (video prediction),
+    first_and_last (interpolation), every_second (TUP), views (multi-view), or their indices."""
     text_dropout: Fraction
     image_dropout: Fraction
     best_fraction: Annotated[float, Field(gt=0, le=1)]
     """Share of the clips trained on, the best by aesthetic score first (SFT takes a small one)."""
 
+    @model_validator(mode="after")
+    def clean_frames_are_in_the_video(self):
+        needed = {"none": 1, "first_four": 5, "views": 3}
+        if isinstance(self.clean_frames, str):
+            least = needed.get(self.clean_frames, 2)
+        else:
+            least = max(self.clean_frames, default=0) + 1
+            if len(set(self.clean_frames)) >= self.frames:
+                raise ValueError(f"clean_frames gives all {self.frames} frames, so that none is left to make")
+        if self.frames < least:
+            raise ValueError(f"frames is {self.frames}, but clean_frames {self.clean_frames} needs at least {least}")
+        return self
+
 
 class OptimizerSettings(Settings):
     """What all recipes share (paper, section 3.1)."""
 
-    kind: Literal["adamw"]
+    kind: Literal["adafactor", "adamw"]
     beta1: Fraction
     beta2: Fraction
     weight_decay: NonNegativeFloat
@@ -85,30 +143,80 @@ class TrainingSettings(Settings):
     """How training runs on the machine, and what all recipes share."""
 
     ranks: PositiveInt
-    """Processes on this node, one per GPU, or gloo ranks on CPU."""
+    """Processes on all nodes together, one per GPU, or gloo ranks on CPU."""
+    nodes: PositiveInt
+    """Machines that share the ranks evenly; all see the same folders."""
+    launcher: str
+    """The command that starts all ranks and ends with them; `tasks.training.launch_command` fills it in."""
+    sequence_ranks: PositiveInt
+    """So many of them share the frames of each video, where a video has several (docs/sequence.md); 1 is none."""
     device: Literal["cpu", "cuda"]
     precision: Literal["float32", "bfloat16"]
     accumulation: PositiveInt
     """Micro-batches per optimizer step and rank."""
     activation_checkpointing: bool
     offload: Literal["none", "cpu"]
+    compile: bool
+    """Compile each block (torch.compile): the same results within rounding, faster after a minute or more."""
     timestep_density: Literal["uniform", "logit_normal"]
+    timestep_shift: PositiveFloat
+    """Times move towards noise by this factor, sqrt(m / n) from n to m latents per sample; 1 is none."""
+    temporal_mask_ratio: Annotated[float, Field(ge=0, lt=1)]
+    """Share of temporal tokens dropped before the main blocks; the paper's ablation, which hurts (Fig. 6a)."""
+    clean_frame_loss: bool
+    """Keep the loss on given frames; the paper's ablation (Tab. 3)."""
+    outlier_sigmas: PositiveFloat
+    """A step is skipped whose loss or gradient norm is this far above those of the last 200, in logarithms."""
+    hang_seconds: PositiveFloat
+    """A rank without progress for this long, and for ten times the median step, ends the job with all stacks."""
     checkpoint_seconds: PositiveFloat
     """At most this much work is lost when a run is killed."""
     checkpoint_steps: PositiveInt
     keep_checkpoints: PositiveInt
+    """The newest ones ..."""
+    keep_every_steps: NonNegativeInt
+    """... and for good those after every so many steps; 0 is none."""
     seed: int
     optimizer: OptimizerSettings
 
+    @property
+    def ranks_per_node(self) -> int:
+        return self.ranks // self.nodes
+
+    @model_validator(mode="after")
+    def nodes_share_the_ranks(self):
+        if self.ranks % self.nodes:
+            raise ValueError(
+                f"training.ranks is {self.ranks}, but training.nodes is {self.nodes}: use a multiple of {self.nodes}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def sequences_are_shared_evenly(self):
+        if self.ranks % self.sequence_ranks:
+            raise ValueError(
+                f"training.sequence_ranks is {self.sequence_ranks}, but training.ranks is {self.ranks}: "
+                f"use a divisor of {self.ranks}"
+            )
+        if self.sequence_ranks > 1 and self.temporal_mask_ratio:
+            raise ValueError(
+                f"training.sequence_ranks is {self.sequence_ranks} and training.temporal_mask_ratio "
+                f"{self.temporal_mask_ratio}: ranks that share frames cannot drop some; set one of them to 1 or 0"
+            )
+        return self
+
 
 class VaeSettings(Settings):
-    """The frozen VAE: a diffusers AutoencoderKL, applied per frame (paper, appendix B)."""
+    """The frozen VAE: an image autoencoder of diffusers, applied per frame (paper, appendix B)."""
 
     source: str
     """A folder as diffusers writes it, or a hub name."""
     revision: str | None
-    """Commit of the hub repository; null for a folder."""
+    """Commit of the hub repository, 40 digits; null for a folder."""
+    sha256: str | None
+    """Must be the hash of what is loaded (`Vae.sha256`), where stated; null: the hash is recorded, not checked."""
     batch_frames: PositiveInt
+    """Frames coded at once; the result does not depend on it."""
 
 
 class TextSettings(Settings):
@@ -117,21 +225,49 @@ class TextSettings(Settings):
     source: str
     """A transformers folder, a hub name, or `package:NAME/FOLDER` for one carried by a Python package."""
     revision: str | None
+    """Commit of the hub repository, 40 digits; null for a folder or a package."""
+    sha256: str | None
+    """Must be the hash of what is loaded (`TextEncoder.sha256`), where stated; null: recorded, not checked."""
     kind: Literal["clip", "t5", "bert"]
     tokens: PositiveInt
-    """Length that every caption is padded or cut to."""
+    """Length that every caption is padded to; training's captions are cut to it, a longer prompt is refused."""
     batch: PositiveInt
 
 
 class SamplerSettings(Settings):
-    """From noise to latents (paper, section 2.3.2: JIT-CFG; appendix B: scale 7.5)."""
+    """From noise to latents (paper, section 2.3.2 and appendices A and B)."""
 
+    solver: Literal["euler", "heun", "euler_maruyama", "heun_sde"]
+    """Of the ODE, or of the SDE with the same marginals (paper, appendix A)."""
     steps: PositiveInt
+    shift: PositiveFloat
+    """Sampling steps crowd towards noise by this factor, as `training.timestep_shift`; 1 is even steps."""
+    guidance: Literal["text", "joint", "separate"]
+    """Text CFG, JIT-CFG, or SIT-CFG with its two scales."""
     guidance_scale: NonNegativeFloat
+    """Of the text, or of text and image jointly; 1 is none."""
+    image_guidance_scale: NonNegativeFloat
+    """Of the image, for `separate`."""
+    guidance_start: Fraction
+    """Guidance acts from this time (0 is noise) ..."""
+    guidance_end: Fraction
+    """... to this one (1 is data)."""
     renormalise: bool
+    """CFG-renormalisation."""
+    batch_guidance: bool
+    """Run the two or three passes of guidance as one batch: faster, with two or three times the memory."""
     original_height: PositiveInt
     """Micro-condition: height of the source video that the sample shall look like, pixels."""
     original_width: PositiveInt
+
+    @model_validator(mode="after")
+    def guidance_interval_is_one(self):
+        if self.guidance_start >= self.guidance_end:
+            raise ValueError(
+                f"sampler.guidance_start is {self.guidance_start} and sampler.guidance_end {self.guidance_end}: "
+                "the start comes first"
+            )
+        return self
 
 
 class Run(Settings):
@@ -144,6 +280,19 @@ class Run(Settings):
     parent: str | None
     parent_sha256: str | None
     """Of the weights that the run starts from."""
+    temporal_parent: str | None
+    temporal_parent_sha256: str | None
+    """Of the weights that temporal attention starts from, where they are another model's."""
     model: ModelSettings
     recipe: RecipeSettings
     training: TrainingSettings
+
+    @property
+    def parents(self) -> dict[Literal["weights", "temporal"], tuple[str, str]]:
+        """Folder and hash of what the run starts from."""
+        found: dict[Literal["weights", "temporal"], tuple[str, str]] = {}
+        if self.parent and self.parent_sha256:
+            found["weights"] = (self.parent, self.parent_sha256)
+        if self.temporal_parent and self.temporal_parent_sha256:
+            found["temporal"] = (self.temporal_parent, self.temporal_parent_sha256)
+        return found

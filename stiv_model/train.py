@@ -1,145 +1,73 @@
 """Train one recipe: `torchrun -m stiv_model.train WORK`, the same command on every rank.
 
-WORK holds run.json (what to do). It gets losses.tsv, checkpoints/ (to go on from), and at the end weights/ (the
-EMA weights). Every random draw is a function of the seed and of the sample's position in the run: a run that
-was killed goes on with the same samples, noise and times.
+WORK holds run.json (what to do), plan.json (with which data) and, where the run has a parent, start/
+(`stiv_model.hand_over`). It gets the files of `stiv_model.records`, checkpoints/ (to go on from), and at the end
+weights/ (the EMA weights). Every random draw is a function of the seed and of the sample's position in the run: a run
+that was killed goes on with the same samples, noise and times.
 
-Shapes: B batch, F latent frames, C channels, S places, K kept ones, M micro-conditions.
+Shapes: B batch.
 """
 
 import json
 import logging
+import math
 import os
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from einops import rearrange, repeat
-from torch import Tensor
 
-from stiv_model import velocity, weights, zero
-from stiv_model.conditions import MICRO_CONDITIONS, Text
+from stiv_model import checkpoints, costs, hand_over, plan, records, signals, stopping, weights, zero
+from stiv_model.certificate import START
+from stiv_model.checkpoints import Progress
+from stiv_model.conditions import Text
 from stiv_model.ema import Ema
-from stiv_model.image_condition import clean_frames, replace
-from stiv_model.latent_data import Batch, LatentData, Order, draw_seed
+from stiv_model.guard import IN_A_ROW, Guard
+from stiv_model.latent_data import Batch, LatentData, Order, micro_batches
 from stiv_model.lifetime import die_with_parent
-from stiv_model.masking import kept_places, kept_weight
-from stiv_model.plan import micro_batch
-from stiv_model.settings import RecipeSettings, Run, TrainingSettings
+from stiv_model.objective import Draws, draw, losses
+from stiv_model.read_ahead import ReadAhead
+from stiv_model.records import NOISE_LEVELS, Records, Speed
+from stiv_model.settings import Run
 from stiv_model.transformer import StivTransformer
+from stiv_model.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
-
-LOSS_COLUMNS = ("step", "loss", "gradient_norm", "learning_rate", "samples_per_second", "seconds")
-
-
-class Draws(NamedTuple):
-    """The random numbers of some samples."""
-
-    noise_BFCHW: Tensor
-    time_B: Tensor
-    drop_text_B: Tensor
-    drop_image_B: Tensor
-    frame_B: Tensor
-    """Which latent frame an image recipe takes."""
-    order_BS: Tensor
-    """A random order of the places, of which the first are kept."""
-
-
-def draw(
-    positions: list[int],
-    shape: tuple[int, ...],
-    frames: int,
-    places: int,
-    recipe: RecipeSettings,
-    training: TrainingSettings,
-) -> Draws:
-    """Draw for the samples at these positions of the run; `shape` is that of one sample, (F, C, H, W)."""
-    columns = []
-    for position in positions:
-        generator = torch.Generator().manual_seed(draw_seed(training.seed, "sample", position))
-        noise = torch.randn(shape, generator=generator)
-        uniform = torch.rand(4, generator=generator).clamp(1e-6, 1 - 1e-6)
-        order = torch.randperm(places, generator=generator)
-        columns.append((noise, uniform, order))
-    noise, uniform, order = (torch.stack(column) for column in zip(*columns, strict=True))
-    return Draws(
-        noise,
-        velocity.timesteps(uniform[:, 0], training.timestep_density),
-        uniform[:, 1] < recipe.text_dropout,
-        uniform[:, 2] < recipe.image_dropout,
-        (uniform[:, 3] * frames).long(),
-        order,
-    )
-
-
-def loss(model: StivTransformer, batch: Batch, draws: Draws, null_text: Text, recipe: RecipeSettings) -> Tensor:
-    """Return the loss of one micro-batch (paper, sections 2.1 to 2.3)."""
-    data = batch.latents_BFCHW
-    data = data[torch.arange(len(data)), draws.frame_B][:, None] if recipe.frames == 1 else data[:, : recipe.frames]
-    micro = batch.micro_BM.clone()
-    micro[:, MICRO_CONDITIONS.index("frames")] = recipe.frames
-    if recipe.frames == 1:
-        micro[:, MICRO_CONDITIONS.index("stride_frames")] = 0
-    text = Text(
-        *(
-            torch.where(rearrange(draws.drop_text_B, f"B -> B {'1 ' * (own.ndim - 1)}"), null, own)
-            for own, null in zip(batch.text, null_text, strict=True)
-        )
-    )
-
-    pattern = clean_frames(recipe.clean_frames, recipe.frames).to(data.device)
-    is_clean = pattern & ~draws.drop_image_B[:, None]
-    x = replace(velocity.path(data, draws.noise_BFCHW, draws.time_B), data, is_clean)
-
-    weight = rearrange((~is_clean).float(), "B F -> B F 1 1 1")
-    kept = None
-    if recipe.mask_ratio:
-        kept = kept_places(draws.order_BS, recipe.mask_ratio)
-        patch = model.settings.spatial_patch
-        seen = kept_weight(kept, draws.order_BS.shape[1])
-        rows = data.shape[3] // patch
-        weight = weight * repeat(seen, "B (h w) -> B 1 1 (h p) (w q)", h=rows, p=patch, q=patch)
-
-    dtype = next(model.parameters()).dtype
-    predicted = model(x.to(dtype), draws.time_B, text, micro, kept)
-    return velocity.loss(predicted, velocity.target(data, draws.noise_BFCHW), weight)
 
 
 def train(work: Path) -> None:
     """Train until the recipe's last step, going on from the newest whole checkpoint.
 
     Raises:
-        ValueError: the data does not suit the recipe, or the parent does not suit the model.
-        FloatingPointError: the loss of a batch is not finite; the message names its clips.
+        ValueError: the data is not what the plan says, or the starting weights have no certificate for this run.
+        FloatingPointError: loss or gradient norm went bad again and again; incidents.jsonl names the clips.
+        SystemExit: a request to stop, after the work was saved.
     """
     run = Run.model_validate(json.loads((work / "run.json").read_text()))
     recipe, training = run.recipe, run.training
-    torch.manual_seed(training.seed)
+    stop = signals.StopRequest()
     zero.start(training)
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    is_first = rank == 0
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if training.device == "cuda" else torch.device("cpu")
 
     data = LatentData(Path(run.latents), recipe.best_fraction)
-    if recipe.frames > data.frames:
-        raise ValueError(
-            f"train.{run.recipe_name}.frames is {recipe.frames}, but {run.latents} has {data.frames} frames "
-            "per clip (latents.frames)"
-        )
+    plan.check_run(plan.read(work), run, ranks, data.samples.clips.to_pylist())
     model = StivTransformer(run.model, is_video=recipe.frames > 1)
     model.activation_checkpointing = training.activation_checkpointing
     if run.parent:
-        weights.initialise(model, Path(run.parent))
+        hand_over.load_start(model, run, work / START)
+    if training.compile:
+        model.compile_blocks()
     shared = zero.engine(model, recipe, training)
     ema = Ema(shared, training.optimizer.ema_decay)
-    checkpoints = work / "checkpoints"
-    checkpoints.mkdir(exist_ok=True)
-    done = zero.resume(checkpoints, shared, ema)
-    if is_first:
+    folder = work / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    progress = checkpoints.resume(folder, run, shared, ema) or Progress(step=0, position=0, loop={})
+    guard = Guard(training, progress.loop)
+    speed = measure(run, data, device)
+    if rank == 0:
         log.info(
             "%s: %.1f million parameters, %d of %d clips, %d samples in %d steps, from step %d",
             run.recipe_name,
@@ -148,93 +76,168 @@ def train(work: Path) -> None:
             data.given,
             recipe.steps * recipe.batch,
             recipe.steps,
-            done,
+            progress.step,
         )
 
-    curve = Curve(work / "losses.tsv", done) if is_first else None
-    order = Order(len(data.samples), training.seed)
-    null_text = Text(*(part.to(device) for part in data.null_text))
-    share = micro_batch(recipe, training)
-    saved_at = time.monotonic()
-    for step in range(done, recipe.steps):
-        rate = recipe.learning_rate * min(1, (step + 1) / recipe.warmup_steps)
-        for group in shared.optimizer.param_groups:
-            group["lr"] = rate
-        total = torch.zeros((), device=device)
-        for part in range(training.accumulation):
-            first = step * recipe.batch + (part * ranks + rank) * share
-            positions = list(range(first, first + share))
-            batch = _to(data.batch([order[position] for position in positions]), device)
-            rows, columns = (side // run.model.spatial_patch for side in batch.latents_BFCHW.shape[3:])
-            shape = (recipe.frames, *batch.latents_BFCHW.shape[2:])
-            draws = Draws(
-                *(x.to(device) for x in draw(positions, shape, data.frames, rows * columns, recipe, training))
-            )
-            value = loss(shared, batch, draws, null_text, recipe)
-            _refuse_infinite(value, batch.clips, step)
-            shared.backward(value)
-            shared.step()
-            total += value.detach() / training.accumulation
-        ema.update(step)
-        dist.all_reduce(total)
-        if curve:
-            curve.add(step + 1, recipe, total.item() / ranks, float(shared.get_global_grad_norm()), rate)
-        is_due = torch.tensor(float(time.monotonic() - saved_at > training.checkpoint_seconds), device=device)
-        dist.broadcast(is_due, 0)  # clocks differ, and saving is done together
-        if step + 1 < recipe.steps and (is_due or (step + 1) % training.checkpoint_steps == 0):
-            zero.save(checkpoints, shared, ema, step + 1, training.keep_checkpoints)
-            saved_at = time.monotonic()
+    steps = Steps(run, shared, data, guard, device)
+    steps.begin(progress.step)
+    book = Records(work, progress.step, recipe.steps, recipe.batch, speed) if rank == 0 else None
+    watchdog = Watchdog(training.hang_seconds)
+    saved_at, done = time.monotonic(), progress.step
+    while done < recipe.steps:
+        step = done + 1
+        if step in guard.passed_over:
+            done = step
+            if book:
+                book.passed_over(step)
+            continue
+        taken = steps.take(step)
+        watchdog.step()
+        if taken.why_not is None:
+            ema.update(done)
+        done = step
+        if book:
+            book.samples(step, done * recipe.batch - recipe.batch, taken.clips)
+            book.step(step, taken.loss, taken.gradient_norm, taken.learning_rate, taken.levels)
+            if taken.why_not:
+                book.incident(step, why=taken.why_not, bad=taken.bad_clips, clips=taken.clips)
 
+        if guard.bad_in_a_row == IN_A_ROW:
+            back = checkpoints.resume(folder, run, shared, ema)
+            if back is None:
+                raise FloatingPointError(
+                    f"{IN_A_ROW} bad steps in a row up to step {step}, and no checkpoint to go back to: see "
+                    f"{work / records.INCIDENTS} for the clips, and lower the learning rate or look at the data"
+                )
+            guard.go_back(back.step, step, back.loop)
+            if book:
+                book.incident(step, back_to=back.step, passed_over=guard.passed_over)
+                book.close()
+                book = Records(work, back.step, recipe.steps, recipe.batch, speed)
+            done = back.step
+            steps.begin(done)
+            continue
+
+        is_late = rank == 0 and time.monotonic() - saved_at > training.checkpoint_seconds
+        is_due, is_stop = signals.on_any_rank([is_late or step % training.checkpoint_steps == 0, stop.is_made], device)
+        if done < recipe.steps and ((is_due and guard.bad_in_a_row == 0) or is_stop):
+            here = Progress(step=done, position=done * recipe.batch, loop=guard.memory())
+            checkpoints.save(folder, run, shared, ema, here)
+            saved_at = time.monotonic()
+        if done < recipe.steps and is_stop:
+            watchdog.stop()
+            steps.close()
+            if rank == 0:
+                stopping.mark_stopped(work, done)
+                log.info("asked to stop: saved after step %d", done)
+            zero.stop(shared)
+            sys.exit(signals.EXIT_CODE)
+
+    watchdog.stop()
+    steps.close()
     averaged = ema.gather()
-    if is_first:
+    if book:
+        log.info("waited %.2f s for data", steps.stall_seconds)
         aside = work / "weights.tmp"
-        weights.save(aside, averaged, run.model, model.is_video)
+        weights.save(aside, averaged, run.model, model.is_video, hand_over.outcome(run, data))
         aside.rename(work / "weights")
     zero.stop(shared)
 
 
-class Curve:
-    """losses.tsv, one line per step, and a line of progress every few seconds."""
+class Taken:
+    """What came of one step, the same on all ranks but for the clips."""
 
-    def __init__(self, path: Path, done: int):
-        kept = path.read_text().splitlines()[1 : done + 1] if path.exists() else []
-        self.before = float(kept[-1].split("\t")[-1]) if kept else 0.0
-        self.file = path.open("w", buffering=1)
-        self.file.write("\n".join(["\t".join(LOSS_COLUMNS), *kept]) + "\n")
-        self.done = done
-        self.started = self.last = time.monotonic()
-
-    def add(self, step: int, recipe: RecipeSettings, value: float, gradient_norm: float, rate: float) -> None:
-        now = time.monotonic()
-        speed = (step - self.done) * recipe.batch / (now - self.started)
-        row = (value, gradient_norm, rate, speed, self.before + now - self.started)
-        self.file.write("\t".join([str(step), *(f"{number:.6g}" for number in row)]) + "\n")
-        if now - self.last > 5 or step == recipe.steps:
-            self.last = now
-            log.info(
-                "step %d of %d  loss %.4f  gradient norm %.2f  %.0f samples/s  %.0f s left",
-                step,
-                recipe.steps,
-                value,
-                gradient_norm,
-                speed,
-                (recipe.steps - step) * recipe.batch / speed,
-            )
+    def __init__(self) -> None:
+        self.loss = self.gradient_norm = self.learning_rate = math.nan
+        self.levels: list[float] = []
+        self.why_not: str | None = None
+        self.clips: list[str] = []
+        """Of all ranks."""
+        self.bad_clips: list[str] = []
+        """Those whose own loss is not finite."""
 
 
-def _to(batch: Batch, device: torch.device) -> Batch:
-    text = Text(*(part.to(device) for part in batch.text))
-    return Batch(batch.clips, batch.latents_BFCHW.to(device), text, batch.micro_BM.to(device))
+class Steps:
+    """Takes single steps: forward and backward over the micro-batches, then the update, unless the guard objects."""
+
+    def __init__(self, run: Run, shared, data: LatentData, guard: Guard, device: torch.device):
+        self.run, self.shared, self.data, self.guard, self.device = run, shared, data, guard, device
+        self.order = Order(len(data.samples), run.training.seed)
+        self.null_text = Text(*(part.to(device) for part in data.null_text))
+        self.taken = Taken()
+        self.feed: ReadAhead | None = None
+        self.stall_seconds = 0.0
+        zero.judge_before_update(shared, self._judge)
+
+    def take(self, step: int) -> Taken:
+        """Take step `step`, counted from 1."""
+        run, taken = self.run, Taken()
+        self.taken = taken
+        taken.learning_rate = run.recipe.learning_rate * min(1, step / run.recipe.warmup_steps)
+        for group in self.shared.optimizer.param_groups:
+            group["lr"] = taken.learning_rate
+        totals = torch.zeros(2, NOISE_LEVELS, device=self.device)
+        bad: list[str] = []
+        for part in range(run.training.accumulation):
+            assert self.feed is not None, "begin first"
+            batch, draws = next(self.feed)
+            batch, draws = batch.to(self.device), Draws(*(drawn.to(self.device) for drawn in draws))
+            loss_B = losses(self.shared, batch, draws, self.null_text, run.recipe, run.training)
+            self.shared.backward(loss_B.mean())
+            bad += [clip for clip, loss in zip(batch.clips, loss_B.tolist(), strict=True) if not math.isfinite(loss)]
+            level_B = (draws.time_B * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1)
+            totals.index_add_(1, level_B, torch.stack([loss_B.detach(), torch.ones_like(loss_B)]))
+            if part + 1 == run.training.accumulation:
+                dist.all_reduce(totals)
+                taken.loss = (totals[0].sum() / totals[1].sum()).item()
+            self.shared.step()
+        taken.levels = (totals[0] / totals[1]).tolist()
+        first = (step - 1) * run.recipe.batch
+        taken.clips = [self.data.samples[self.order[first + place]].clip for place in range(run.recipe.batch)]
+        if taken.why_not:
+            every: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+            dist.all_gather_object(every, bad)
+            taken.bad_clips = [clip for some in every for clip in some]
+        return taken
+
+    def begin(self, done: int) -> None:
+        """Start reading ahead, from the step after `done` on, what the guard does not pass over."""
+        self.close()
+        recipe, training = self.run.recipe, self.run.training
+        steps = (step for step in range(done, recipe.steps) if step + 1 not in self.guard.passed_over)
+        rank, ranks = dist.get_rank(), dist.get_world_size()
+        schedule = micro_batches(steps, recipe.batch, training.accumulation, rank, ranks)
+        self.feed = ReadAhead(self._read, schedule, depth=2)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        if self.feed is not None:
+            self.stall_seconds += self.feed.stall_seconds
+            self.feed.close()
+
+    def _read(self, positions: range) -> tuple[Batch, Draws]:
+        batch = self.data.batch([self.order[position] for position in positions], pin=self.device.type == "cuda")
+        frames, channels, height, width = batch.latents_BFCHW.shape[1:]
+        places = height * width // self.run.model.spatial_patch**2
+        shape = (self.run.recipe.frames, channels, height, width)
+        return batch, draw(list(positions), shape, frames, places, self.run.recipe, self.run.training)
+
+    def _judge(self, gradient_norm: float) -> bool:
+        self.taken.gradient_norm = gradient_norm
+        self.taken.why_not = self.guard.judge(self.taken.loss, gradient_norm)
+        return self.taken.why_not is None
 
 
-def _refuse_infinite(value: Tensor, clips: list[str], step: int) -> None:
-    """Stop before a bad number reaches the weights, on all ranks together."""
-    is_bad = (~torch.isfinite(value.detach())).float()
-    if is_bad:
-        log.error("step %d: the loss of a batch is %s; its clips: %s", step + 1, value.item(), ", ".join(clips))
-    dist.all_reduce(is_bad, dist.ReduceOp.MAX)
-    if is_bad:
-        raise FloatingPointError(f"step {step + 1}: the loss is not finite on some rank; the log names the clips")
+def measure(run: Run, data: LatentData, device: torch.device) -> Speed:
+    """Return what a sample costs, and what the ranks' matrix products reach together; all ranks must call it."""
+    training = run.training
+    peak = torch.tensor(costs.matmul_peak(device, getattr(torch, training.precision)), device=device)
+    dist.all_reduce(peak)
+    _, _, height, width = data.parts["latents"].shape
+    shape = costs.Shape(run.recipe.frames, height, width, data.null_text.tokens_BLE.shape[1])
+    cost = costs.sample(run.model, training, run.recipe.frames > 1, shape, run.recipe.mask_ratio)
+    flops = cost.checkpointed_training_flops if training.activation_checkpointing else cost.training_flops
+    return Speed(cost.tokens, flops, peak.item())
 
 
 def main() -> None:

@@ -1,22 +1,36 @@
-"""Weights on disk, and how a stage's weights become the start of the next one."""
+"""Weights on disk: written with what they are weights of, and read only where every name and shape agrees."""
 
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
-from einops import repeat
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stiv_model import card
+from stiv_model.card import Card, Trained
 from stiv_model.settings import ModelSettings
 from stiv_model.transformer import StivTransformer
 
 
-def save(folder: Path, weights: dict[str, Tensor], settings: ModelSettings, is_video: bool) -> None:
-    """Write weights and what they are weights of."""
+def save(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    settings: ModelSettings,
+    is_video: bool,
+    trained: Trained | None = None,
+) -> None:
+    """Write weights and what they are weights of; those of a training are its EMA, and the file says so."""
     folder.mkdir(parents=True, exist_ok=True)
-    card.write(folder, settings, is_video)
-    save_file({name: weight.float().contiguous() for name, weight in weights.items()}, folder / card.WEIGHTS)
+    card.write(folder, Card(model=settings, is_video=is_video, trained=trained))
+    write(folder / card.WEIGHTS, weights, {"averaged": trained.averaged} if trained else None)
+
+
+def write(path: Path, weights: Mapping[str, Tensor], metadata: dict[str, str] | None) -> None:
+    """Write weights as float32."""
+    save_file({name: weight.float().contiguous() for name, weight in weights.items()}, path, metadata=metadata)
 
 
 def load(folder: Path) -> StivTransformer:
@@ -24,42 +38,64 @@ def load(folder: Path) -> StivTransformer:
 
     Raises:
         FileNotFoundError: there is no checkpoint.
+        ValueError: the file does not hold the weights of this model.
     """
-    settings, is_video = card.read(folder)
-    model = StivTransformer(settings, is_video)
-    model.load_state_dict(load_file(folder / card.WEIGHTS))
+    found = card.read(folder)
+    return build(found.model, found.is_video, read(folder / card.WEIGHTS, found.model, found.is_video))
+
+
+def build(settings: ModelSettings, is_video: bool, weights: Mapping[str, Tensor]) -> StivTransformer:
+    """Return a model that uses these weights, not copies of them, and does not train."""
+    with torch.device("meta"):
+        model = StivTransformer(settings, is_video)
+    model.load_state_dict(dict(weights), assign=True)
     return model.eval().requires_grad_(False)
 
 
-def initialise(model: StivTransformer, parent: Path) -> None:
-    """Start `model` from the EMA weights in `parent`, inflating an image model where `model` is a video model.
+def read(path: Path, settings: ModelSettings, is_video: bool) -> dict[str, Tensor]:
+    """Return the weights of such a model, mapped into memory: pages are read when they are used.
 
     Raises:
-        FileNotFoundError, ValueError: as `card.check_parent`.
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or a name is missing, too many, or of another shape.
     """
-    card.check_parent(parent, model.settings, model.is_video)
-    weights = load_file(parent / card.WEIGHTS)
-    _, parent_is_video = card.read(parent)
-    model.load_state_dict(inflate(weights, model) if model.is_video and not parent_is_video else weights)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: train {path.parent} again")
+    try:
+        found = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file ({error}): train {path.parent} again") from error
+    wanted = _shapes(settings, is_video)
+    shapes = {
+        name: f"{name} {tuple(found[name].shape)}, wanted {tuple(wanted[name])}"
+        for name in found.keys() & wanted.keys()
+        if found[name].shape != wanted[name]
+    }
+    wrong = {
+        "missing": sorted(wanted.keys() - found.keys()),
+        "unknown": sorted(found.keys() - wanted.keys()),
+        "of another shape": [shapes[name] for name in sorted(shapes)],
+    }
+    said = [f"{len(names)} {how}: {_first(names)}" for how, names in wrong.items() if names]
+    if said:
+        raise ValueError(
+            f"{path} does not hold the weights of its model ({'; '.join(said)}): train {path.parent} again, or set "
+            "model.* in params.yaml back"
+        )
+    return found
 
 
-def inflate(image: dict[str, Tensor], model: StivTransformer) -> dict[str, Tensor]:
-    """Turn an image model's weights into those of the video model that shows a still picture.
+def averaged(path: Path) -> str | None:
+    """Return what a weights file says of the average it holds; None when it is none."""
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get("averaged")
 
-    The patch kernel is spread evenly over the frames of a temporal patch, so that a repeated frame gives the
-    image model's token; the last layer is repeated for each of them. Temporal attention is taken from `model`
-    as it was initialised, with gain zero. Everything else is taken over.
 
-    Returns:
-        the weights for `model`; every name of it, and no other.
-    """
-    frames = model.temporal_patch
-    own = {name: weight for name, weight in model.state_dict().items() if ".temporal_" in name}
-    video = dict(image) | own
-    video["patch_in.weight"] = repeat(image["patch_in.weight"], "D patch -> D (frames patch)", frames=frames) / frames
-    video["patch_out.weight"] = repeat(image["patch_out.weight"], "patch D -> (frames patch) D", frames=frames)
-    video["patch_out.bias"] = repeat(image["patch_out.bias"], "patch -> (frames patch)", frames=frames)
-    if missing := model.state_dict().keys() ^ video.keys():
-        raise ValueError(f"the image model's weights do not fit the video model: {sorted(missing)}")
-    with torch.no_grad():
-        return {name: weight.clone() for name, weight in video.items()}
+@cache
+def _shapes(settings: ModelSettings, is_video: bool) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {name: weight.shape for name, weight in StivTransformer(settings, is_video).state_dict().items()}
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -172,7 +172,7 @@ def encode_all(
 
 
 def _text_tensors(encoder: TextEncoder, captions: list[str]) -> dict[str, torch.Tensor]:
-    text = encoder.encode(captions)
+    text = encoder.encode(captions, cut=True)
     return {
         "tokens": text.tokens_BLE.half().contiguous(),
         "mask": text.mask_BL.contiguous(),

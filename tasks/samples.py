@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,16 +12,11 @@ import numpy as np
 import torch
 from prefect import task
 
-from stiv_model import card, image_condition, weights
-from stiv_model.conditions import MICRO_CONDITIONS
+from stiv_model import card, image_condition
 from stiv_model.latent_data import draw_seed
-from stiv_model.pixels import to_frames, to_pixels
-from stiv_model.sampler import Given, sample
+from stiv_model.pipeline import StivPipeline
+from stiv_model.pipeline_parts import PipelineDefaults
 from stiv_model.settings import Pattern, SamplerSettings, TextSettings, VaeSettings
-from stiv_model.text import TextEncoder
-from stiv_model.transformer import StivTransformer
-from stiv_model.vae import Vae
-from stiv_model.vae import load as load_vae
 from tasks import resume, shapes
 from tasks.settings import LatentSettings, SampleSettings
 
@@ -32,77 +26,46 @@ _CRF = "12"  # small pictures: nearly without loss
 _SCENE_PIXELS, _SCENE_FRAMES = 128, 24  # as the corpus is made
 
 
-class Generator(NamedTuple):
-    """Everything that turns a prompt into frames."""
+def load(
+    checkpoint: Path, vae: VaeSettings, text: TextSettings, latents: LatentSettings, sampler: SamplerSettings
+) -> StivPipeline:
+    """Load a checkpoint of a video model with the frozen encoders, without progress bars.
 
-    model: StivTransformer
-    vae: Vae
-    text: TextEncoder
-    latents: LatentSettings
-    sampler: SamplerSettings
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: it is of an image model, or the encoders are not those it was trained with.
+    """
+    size = (latents.height, latents.width, latents.frames, latents.stride_frames)
+    pipeline = StivPipeline.from_checkpoint(checkpoint, vae, text, *size, sampler)
+    if not pipeline.transformer.is_video:
+        raise ValueError(f"{checkpoint} holds an image model: videos need one of t2v and what comes after it")
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
-    @classmethod
-    def load(
-        cls,
-        checkpoint: Path,
-        vae: VaeSettings,
-        text: TextSettings,
-        latents: LatentSettings,
-        sampler: SamplerSettings,
-    ) -> "Generator":
-        """Load a checkpoint of a video model with the frozen encoders.
 
-        Raises:
-            FileNotFoundError: there is no checkpoint.
-            ValueError: it is of an image model.
-        """
-        model = weights.load(checkpoint)
-        if not model.is_video:
-            raise ValueError(f"{checkpoint} holds an image model: videos need one of t2v and what comes after it")
-        return cls(model, load_vae(vae), TextEncoder(text), latents, sampler)
+def make_videos(
+    pipeline: StivPipeline,
+    prompts: list[str],
+    seeds: list[int],
+    pattern: Pattern,
+    given: list[np.ndarray] | None,
+) -> list[np.ndarray]:
+    """Return one video, uint8 RGB (T, H, W, 3), per prompt.
 
-    def frames(
-        self,
-        prompts: list[str],
-        seeds: list[int],
-        pattern: Pattern,
-        given: list[np.ndarray] | None,
-        on_step: Callable[[int], None] = lambda step: None,
-    ) -> list[np.ndarray]:
-        """Return one video, uint8 RGB (T, H, W, 3), per prompt.
-
-        Args:
-            prompts: captions.
-            seeds: of the noise, one per prompt; a video depends on its own seed only.
-            pattern: which latent frames are given.
-            given: a video (T, H, W, 3) per prompt whose frames at the pattern are kept, None for `none`.
-        """
-        size, scale = self.latents, self.vae.downsampling
-        shape = (size.frames, self.model.settings.latent_channels, size.height // scale, size.width // scale)
-        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        micro = dict.fromkeys(MICRO_CONDITIONS, 0.0) | {
-            "height": self.sampler.original_height,
-            "width": self.sampler.original_width,
-            "stride_frames": size.stride_frames,
-            "frames": size.frames,
-        }
-        clean = None
-        if given is not None:
-            latents = torch.stack([self.vae.encode(to_pixels(video)) for video in given])
-            is_clean = image_condition.clean_frames(pattern, size.frames).expand(len(prompts), -1)
-            clean = Given(latents, is_clean)
-        null = self.text.encode([""])
-        latents = sample(
-            self.model,
-            noise,
-            self.text.encode(prompts),
-            type(null)(*(part.expand(len(prompts), *part.shape[1:]) for part in null)),
-            torch.tensor([[float(micro[name]) for name in MICRO_CONDITIONS]]).expand(len(prompts), -1),
-            self.sampler,
-            clean,
-            on_step,
-        )
-        return [to_frames(self.vae.decode(video)) for video in latents]
+    Args:
+        pipeline: as `load` returns it.
+        prompts: captions.
+        seeds: of the noise, one per prompt; a video depends on its own seed only.
+        pattern: which frames are given.
+        given: a video (T, H, W, 3) per prompt whose frames at the pattern are kept, None for `none`.
+    """
+    frames = {}
+    if given is not None:
+        places = image_condition.clean_frames(pattern, len(given[0])).nonzero().flatten().tolist()
+        frames = {place: [video[place] for video in given] for place in places}
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    (videos,) = pipeline(prompts, frames=frames, generator=generators, output_type="np", return_dict=False)
+    return list((255 * videos).round().astype(np.uint8))
 
 
 class Wanted(NamedTuple):
@@ -127,22 +90,23 @@ def wanted_samples(settings: SampleSettings) -> list[Wanted]:
 PATTERNS: dict[str, Pattern] = {"t2v": "none", "ti2v": "first", "tup": "every_second"}
 
 
-def source_video(scene: shapes.Scene, latents: LatentSettings) -> np.ndarray:
+def source_video(scene: shapes.Scene, size: PipelineDefaults) -> np.ndarray:
     """Return the scene as training would see it: uint8 RGB (T, H, W, 3)."""
-    frames = shapes.render(scene, _SCENE_PIXELS, _SCENE_FRAMES)[:: latents.stride_frames][: latents.frames]
-    return np.stack([cv2.resize(f, (latents.width, latents.height), interpolation=cv2.INTER_AREA) for f in frames])
+    frames = shapes.render(scene, _SCENE_PIXELS, _SCENE_FRAMES)[:: size.stride_frames][: size.frames]
+    return np.stack([cv2.resize(f, (size.width, size.height), interpolation=cv2.INTER_AREA) for f in frames])
 
 
 @task(task_run_name="generate {batch[0].id}", retries=1)
-def generate_batch(generator: Generator, batch: list[Wanted], settings: SampleSettings, product: Path) -> list[dict]:
+def generate_batch(pipeline: StivPipeline, batch: list[Wanted], settings: SampleSettings, product: Path) -> list[dict]:
     """Generate one batch of one mode, unless it is there from an earlier attempt."""
     done = product / f"{batch[0].id}.json"
     if not done.exists():
         mode = batch[0].mode
-        given = None if mode == "t2v" else [source_video(wanted.scene, generator.latents) for wanted in batch]
+        size = pipeline.defaults
+        given = None if mode == "t2v" else [source_video(wanted.scene, size) for wanted in batch]
         prompts = [shapes.caption(wanted.scene) for wanted in batch]
         seeds = [draw_seed(settings.seed, mode, wanted.number) for wanted in batch]
-        videos = generator.frames(prompts, seeds, PATTERNS[mode], given)
+        videos = make_videos(pipeline, prompts, seeds, PATTERNS[mode], given)
         rows = [
             _write(wanted, prompt, video, given[place] if given is not None else None, settings, product)
             for place, (wanted, prompt, video) in enumerate(zip(batch, prompts, videos, strict=True))
@@ -196,7 +160,7 @@ def generate_all(
     """Generate all samples of the stage: from `checkpoint`, and those that interpolate in time from `tup`.
 
     Raises:
-        FileNotFoundError, ValueError: as `Generator.load`.
+        FileNotFoundError, ValueError: as `load`.
     """
     everything = wanted_samples(settings)
     run = {
@@ -209,11 +173,11 @@ def generate_all(
     product.mkdir(exist_ok=True)
     rows = []
     for folder, modes in ((checkpoint, ("t2v", "ti2v")), (tup, ("tup",))):
-        generator = Generator.load(folder, vae, text, latents, sampler)
+        pipeline = load(folder, vae, text, latents, sampler)
         for mode in modes:
             these = [wanted for wanted in everything if wanted.mode == mode]
             for start in range(0, len(these), settings.batch):
-                rows += generate_batch(generator, these[start : start + settings.batch], settings, product)
+                rows += generate_batch(pipeline, these[start : start + settings.batch], settings, product)
                 log.info("%d of %d samples", len(rows), len(everything))
     assert [row["id"] for row in rows] == [wanted.id for wanted in everything], "a sample is missing"
     for batch in product.glob("*.json"):

@@ -2,14 +2,21 @@
 
 import logging
 import os
+import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from string import Formatter
 
 from prefect import task
 
 from stiv_model import card, plan
+from stiv_model.card import Role
+from stiv_model.certificate import CERTIFICATE, START
+from stiv_model.records import CURVE, INCIDENTS, LEDGER, LEVELS
 from stiv_model.settings import ModelSettings, RecipeSettings, Run, TrainingSettings
+from stiv_model.stopping import mark_stopped, stopped_at
 from tasks import processes, resume
 
 log = logging.getLogger(__name__)
@@ -19,20 +26,45 @@ def environment(training: TrainingSettings) -> dict[str, str]:
     """Return the environment that every rank runs in."""
     cores = len(os.sched_getaffinity(0))
     wanted = {
-        "OMP_NUM_THREADS": str(max(1, cores // training.ranks)),
+        "OMP_NUM_THREADS": str(max(1, cores // training.ranks_per_node)),
         "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",  # DeepSpeed's checkpoints are pickles
         "PYTHONWARNINGS": "ignore::FutureWarning",  # torch 2.13 prints one per collective
         "PYTHONUNBUFFERED": "1",
         "TORCH_EXTENSIONS_DIR": str(Path(sys.prefix) / "torch_extensions"),
     }
     if training.device == "cpu":
-        wanted |= {"DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
+        wanted["DS_ACCELERATOR"] = "cpu"
+        if training.nodes == 1:
+            wanted["GLOO_SOCKET_IFNAME"] = "lo"
     return os.environ | wanted
+
+
+def launch_command(training: TrainingSettings, work: Path) -> list[str]:
+    """Fill in `training.launcher`: {python}, {nodes}, {ranks_per_node} and {work}, the folder of the run.
+
+    Raises:
+        ValueError: it names something else in braces, or not what is needed.
+    """
+    fields = {
+        "python": sys.executable,
+        "nodes": str(training.nodes),
+        "ranks_per_node": str(training.ranks_per_node),
+        "work": str(work),
+    }
+    found = {name for _, name, _, _ in Formatter().parse(training.launcher) if name is not None}
+    needed = {"work", "nodes"} if training.nodes > 1 else {"work"}
+    for names, problem in ((found - fields.keys(), "unknown"), (needed - found, "missing")):
+        if names:
+            raise ValueError(
+                f"{{{min(names)}}} is {problem} in training.launcher ({training.launcher!r}, training.nodes "
+                f"{training.nodes}): docs/launching.md has one for each kind of cluster"
+            )
+    return [word.format_map(fields) for word in shlex.split(training.launcher)]
 
 
 def describe_run(
     latents: Path,
-    parent: Path | None,
+    parents: Mapping[Role, Path],
     name: str,
     model: ModelSettings,
     recipe: RecipeSettings,
@@ -41,48 +73,94 @@ def describe_run(
     """Say what a run is, after checking at the door that it can be done.
 
     Raises:
-        FileNotFoundError: latents or parent are missing.
-        ValueError: recipe, model, parent or machine do not fit together.
+        FileNotFoundError: latents or a parent are missing.
+        ValueError: recipe, model, parents or machine do not fit together.
     """
     plan.check(name, recipe, model, training)
+    launch_command(training, work=latents)  # refuses a launcher that cannot be filled in; no run has a folder yet
     table = latents / "latents.parquet"
     if not table.exists():
         raise FileNotFoundError(f"{table} does not exist: run stage latents first")
-    if parent:
-        card.check_parent(parent, model, is_video=recipe.frames > 1)
+    if parents:
+        card.check_parents(parents, model, is_video=recipe.frames > 1)
+    hashes = {role: resume.sha256_file(folder / card.WEIGHTS) for role, folder in parents.items()}
     return Run(
         recipe_name=name,
         latents=str(latents),
         latents_sha256=resume.sha256_file(table),
-        parent=parent and str(parent),
-        parent_sha256=parent and resume.sha256_file(parent / card.WEIGHTS),
+        parent=str(parents["weights"]) if "weights" in parents else None,
+        parent_sha256=hashes.get("weights"),
+        temporal_parent=str(parents["temporal"]) if "temporal" in parents else None,
+        temporal_parent_sha256=hashes.get("temporal"),
         model=model,
         recipe=recipe,
         training=training,
     )
 
 
-@task(task_run_name="train {run.recipe_name}", retries=2, retry_delay_seconds=5)
-def run_ranks(run: Run, out: Path) -> Path:
-    """Run all ranks to the end of the recipe, from where an earlier attempt stopped; return their folder."""
-    work = resume.open_work(out, run.model_dump())
-    if not (work / "weights").exists():
-        ranks = str(run.training.ranks)
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", ranks]
-        processes.run([*launcher, "-m", "stiv_model.train", str(work)], environment(run.training), _tell)
-    return work
+def make_start(run: Run, work: Path) -> None:
+    """Make the starting weights with their certificate, unless an earlier attempt did.
+
+    In a process of its own: the memory that large weights take is given back.
+
+    Raises:
+        RuntimeError: the parents' weights cannot be handed on; the message says why.
+    """
+    if not (work / START).exists():
+        processes.run([sys.executable, "-m", "stiv_model.hand_over", str(work)], environment(run.training), _tell)
+
+
+def _failed_by_itself(_task: object, task_run: object, state: object) -> bool:
+    return "asked to stop" not in str(state)
+
+
+@task(
+    task_run_name="train {run.recipe_name}",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=_failed_by_itself,
+)
+def run_ranks(run: Run, work: Path) -> None:
+    """Run all ranks to the end of the recipe, from where an earlier attempt stopped.
+
+    Raises:
+        RuntimeError: they failed, or were asked to stop (SIGTERM) and saved their work.
+    """
+    if (work / "weights").exists():
+        return
+    mark_stopped(work, None)
+    try:
+        processes.run(launch_command(run.training, work), environment(run.training), _tell)
+    except RuntimeError:
+        step = stopped_at(work)
+        if step is None:
+            raise
+        raise RuntimeError(f"asked to stop: saved after step {step}; the same command goes on there") from None
 
 
 def train(run: Run, out: Path, curve: Path) -> None:
-    """Train one recipe; the EMA weights appear as `out`, the losses per step as the table `curve`."""
-    work = run_ranks(run, out)
+    """Train one recipe; the EMA weights appear as `out`, the losses per step as the table `curve`.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no plan for this run and this data, so that nothing is started.
+    """
+    planned = plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
+    plan.check_buckets(planned)
+    work = resume.open_work(out, run.model_dump())
+    with resume.whole(work / plan.FILE) as aside:
+        aside.write_text(planned.model_dump_json(indent=2))
+    if run.parents:
+        make_start(run, work)
+    run_ranks(run, work)
     weights = work / "weights"
-    shutil.copy(work / "run.json", weights / "run.json")
+    for record in ("run.json", plan.FILE, LEVELS, LEDGER, INCIDENTS):
+        shutil.copy(work / record, weights / record)
+    if run.parents:
+        shutil.copy(work / START / CERTIFICATE, weights / CERTIFICATE)
     curve.parent.mkdir(parents=True, exist_ok=True)
     with resume.whole(curve) as aside:
-        shutil.copy(work / "losses.tsv", aside)
-    trained, _ = card.read(weights)
-    assert trained == run.model, f"{weights} is of another model than run.json says"
+        shutil.copy(work / CURVE, aside)
+    assert card.read(weights).model == run.model, f"{weights} is of another model than run.json says"
     resume.finish(weights, out)
     resume.discard_work(out)
 

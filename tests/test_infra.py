@@ -1,6 +1,9 @@
 """The full-size settings are the paper's, the services are closed by default, the images are pinned."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,7 +14,8 @@ from packaging.utils import canonicalize_name
 
 from flows.params import load_params
 from stiv_model import plan
-from stiv_model.settings import ModelSettings, RecipeSettings
+from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
+from tasks.training import launch_command
 
 TOP = Path(__file__).parents[1]
 INFRA = TOP / "infra"
@@ -52,13 +56,14 @@ OPEN = (
         "tokens",
         "ffn_ratio",
         "spatial_patch",
-        "rope_base",
+        "base",
+        "cross_attention_norm",
         "norm_epsilon",
         "ranks",
         "precision",
         "accumulation",
     ),
-    *("timestep_density", "renormalise", "original_height", "original_width"),
+    *("timestep_density", "timestep_shift", "solver", "shift", "renormalise", "original_height", "original_width"),
 )
 
 each_full_size = pytest.mark.parametrize("path", FULL_SIZE, ids=lambda path: path.stem)
@@ -255,3 +260,170 @@ def test_constraints_cover_every_dependency():
     pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in constraints())}
     assert [str(one) for one in wanted if canonicalize_name(one.name) not in pinned] == []
     assert [str(one) for one in wanted if pinned[canonicalize_name(one.name)] not in one.specifier] == []
+
+
+# ---- launchers: docs/launching.md
+
+LAUNCHING = (TOP / "docs/launching.md").read_text()
+LAUNCHERS = [yaml.safe_load(line)["launcher"] for line in re.findall(r"^ *(launcher: .+)$", LAUNCHING, re.M)]
+SCRIPTS = sorted([*INFRA.glob("slurm/*"), *INFRA.glob("k8s/*.sh")])
+
+
+def training_settings(**changes) -> TrainingSettings:
+    plain = load_params(TOP / "params.yaml").training.model_dump()
+    return TrainingSettings.model_validate(plain | {"ranks": 16, "nodes": 2} | changes)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Make commands of a cluster that are shell scripts, and run a launcher of ours with them."""
+    monkeypatch.chdir(TOP)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    work = tmp_path / "run"
+    work.mkdir()
+
+    def launch(launcher: str, **commands: str) -> subprocess.CompletedProcess:
+        for name, text in ({"sleep": "exec /bin/sleep 0.3"} | commands).items():
+            (tmp_path / name).write_text(f"#!/bin/bash\nset -eu\ncalls={tmp_path}/calls work={work}\n{text}\n")
+            (tmp_path / name).chmod(0o755)
+        words = launch_command(training_settings(launcher=launcher), work)
+        words = [str(tmp_path / "python") if word == sys.executable else word for word in words]
+        return subprocess.run(words, capture_output=True, text=True, timeout=30)
+
+    launch.work = work
+    return launch
+
+
+SLURM = "bash infra/slurm/train.sh {python} {nodes} {ranks_per_node} {work}"
+SLURM_COMMANDS = {
+    # runs the job at once, on this machine
+    "sbatch": """while [[ $1 == --* ]]; do
+        case $1 in --output) log=$2; shift 2;; --wait) shift;; *) shift 2;; esac
+    done
+    SLURM_JOB_ID=7 SLURM_JOB_NODELIST=node[1-2] bash "$@" >>"$log" 2>&1""",
+    "scontrol": "printf 'node1\\nnode2\\n'",
+    "srun": """while [[ $1 == --* ]]; do shift; done
+    for node in 0 1; do SLURM_NODEID=$node "$@" || exit; done""",
+}
+KUBERNETES = "bash infra/k8s/train.sh {nodes} {ranks_per_node} {work}"
+
+
+def test_the_docs_have_a_launcher_for_each_kind_of_cluster():
+    assert [next(kind for kind in ("slurm", "k8s", "deepspeed", "run") if kind in one) for one in LAUNCHERS] == [
+        "run",
+        "deepspeed",
+        "slurm",
+        "k8s",
+    ]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_every_launcher_of_the_docs_can_be_filled_in(launcher: str):
+    nodes = 1 if "--standalone" in launcher else 2
+    words = launch_command(training_settings(launcher=launcher, nodes=nodes), Path("a folder/run"))
+    assert "a folder/run" in words
+    assert str(16 // nodes) in words
+    assert not [word for word in words if "{" in word]
+
+
+@pytest.mark.parametrize("path", [*EMBEDDED, *FULL_SIZE], ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_params_file_starts_one_node_through_torchrun(path: Path):
+    training = load_params(path).training
+    assert training.nodes == 1
+    assert training.launcher == LAUNCHERS[0]
+
+
+def test_a_launcher_with_an_unknown_word_in_braces_is_refused():
+    with pytest.raises(ValueError, match=r"\{gpus\} is unknown in training\.launcher"):
+        launch_command(training_settings(launcher="start {gpus} {nodes} {work}"), Path("run"))
+
+
+def test_a_launcher_of_one_node_is_refused_for_several():
+    with pytest.raises(ValueError, match=r"\{nodes\} is missing in training\.launcher .* training\.nodes 2"):
+        launch_command(training_settings(launcher=LAUNCHERS[0]), Path("run"))
+
+
+def test_ranks_that_the_nodes_cannot_share_are_refused():
+    with pytest.raises(ValueError, match=r"training\.ranks is 9, but training\.nodes is 2"):
+        training_settings(ranks=9)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_script_is_well_formed(path: Path):
+    assert len(SCRIPTS) == 3
+    subprocess.run(["bash", "-n", path], check=True)
+
+
+def test_ranks_have_the_time_to_save_before_they_are_killed():
+    batch, manifest = (INFRA / "slurm/train.sbatch").read_text(), (INFRA / "k8s/train.yaml").read_text()
+    ahead = int(re.search(r"^#SBATCH --signal=TERM@(\d+)$", batch, re.M)[1])
+    grace = int(re.search(r"terminationGracePeriodSeconds: (\d+)", manifest)[1])
+    waits = [int(seconds) for text in (batch, manifest) for seconds in re.findall(r"--shutdown_timeout (\d+)", text)]
+    assert len(waits) == 2
+    assert max(waits) < min(ahead, grace)
+
+
+def test_slurm_runs_torchrun_on_every_node_and_its_log_is_followed(cluster):
+    ended = cluster(SLURM, **SLURM_COMMANDS, python='echo "$@"; mkdir -p "$work/weights"')
+    assert ended.returncode == 0, ended
+    expected = "--nnodes 2 --nproc_per_node 8 --master_addr node1 --master_port 20007 --shutdown_timeout 270"
+    assert [line for line in ended.stdout.splitlines() if "torch" in line] == [
+        f"-m torch.distributed.run --node_rank {node} {expected} -m stiv_model.train {cluster.work}" for node in (0, 1)
+    ]
+
+
+def test_slurm_job_that_saved_its_work_at_the_time_limit_is_submitted_again(cluster):
+    python = """echo once more >>"$calls"
+    [ "$(wc --lines <"$calls")" -gt 2 ] || { touch "$work/stopped.json"; exit 1; }
+    mkdir -p "$work/weights" """
+    assert cluster(SLURM, **SLURM_COMMANDS, python=python).returncode == 0
+    assert (cluster.work / "weights").exists()
+    assert not (cluster.work / "stopped.json").exists()
+
+
+def test_slurm_job_that_fails_is_not_submitted_again(cluster):
+    ended = cluster(SLURM, **SLURM_COMMANDS, python='echo once >>"$calls"; exit 3')
+    assert ended.returncode == 3
+    assert (cluster.work.parent / "calls").read_text() == "once\n"
+
+
+def kubectl(end: str) -> str:
+    return f"""case $1 in
+        apply) cat >"$work/applied.yaml"; echo "from the first node" >>"$work/kubernetes-0.log";;
+        get) echo 'state {end}';;
+        delete) echo "$@" >>"$calls";;
+    esac"""
+
+
+def test_kubernetes_gets_a_jobset_of_one_pod_per_node_and_its_log_is_followed(cluster):
+    ended = cluster(KUBERNETES, kubectl=kubectl("Completed"))
+    assert ended.returncode == 0, ended
+    assert "from the first node" in ended.stdout
+    jobset = yaml.safe_load((cluster.work / "applied.yaml").read_text())
+    name = jobset["metadata"]["name"]
+    (replicated,) = jobset["spec"]["replicatedJobs"]
+    job, pod = replicated["template"]["spec"], replicated["template"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert (jobset["kind"], job["completionMode"]) == ("JobSet", "Indexed")
+    assert (job["parallelism"], job["completions"]) == (2, 2)
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
+    assert f"--master_addr {name}-{replicated['name']}-0-0.{name} " in container["args"][0]
+    assert f'-m stiv_model.train "{cluster.work}"' in container["args"][0]
+    assert "${" not in str(jobset)
+    assert (cluster.work.parent / "calls").read_text() == f"delete jobset {name}\n"
+
+
+def test_kubernetes_jobset_that_fails_fails_the_launcher(cluster):
+    assert cluster(KUBERNETES, kubectl=kubectl("Failed")).returncode == 1
+
+
+def test_kubernetes_pod_restarts_with_all_others_and_runs_without_root_in_the_image_of_the_readme():
+    jobset = yaml.safe_load((INFRA / "k8s/train.yaml").read_text())
+    job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
+    pod = job["template"]["spec"]
+    assert jobset["spec"]["failurePolicy"]["restartStrategy"] == "BlockingRecreate"
+    assert (job["backoffLimit"], pod["restartPolicy"]) == (0, "Never")
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert f"-t {pod['containers'][0]['image']} ." in (INFRA / "README.md").read_text()
+    mounts = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in pod["volumes"]}

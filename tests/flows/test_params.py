@@ -38,9 +38,9 @@ def changed(tmp_path):
         ("clips.height", {"min": 9.0, "max": 3.0}, r"clips\.height: .*min 9\.0 is above max 3\.0"),
         ("train.t2v.frames", 3, r"train\.t2v\.frames is 3, but model\.temporal_patch is 2"),
         ("train.t2v.frames", 20, r"train\.t2v\.frames is 20, but latents\.frames is only 8"),
-        ("train.t2i.clean_frames", "first", r"train\.t2i makes images"),
+        ("train.t2i.clean_frames", "first", r"train\.t2i: .*frames is 1, but clean_frames first needs at least 2"),
         ("model.heads", 7, r"model\.width is 128 and model\.heads is 7"),
-        ("training.optimizer.kind", "sgd", r"training\.optimizer\.kind: Input should be 'adamw' \(found 'sgd'\)"),
+        ("training.optimizer.kind", "sgd", r"optimizer\.kind: Input should be .* \(found 'sgd'\)"),
         ("sampler.guidance_scale", float("nan"), r"sampler\.guidance_scale: .*finite"),
     ],
 )

@@ -1,10 +1,12 @@
+import hashlib
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from stiv_model.conditions import MICRO_CONDITIONS, Text
 from stiv_model.latent_data import NULL_TEXT
-from stiv_model.settings import ModelSettings
+from stiv_model.settings import ModelSettings, RotarySettings
 from stiv_model.transformer import StivTransformer
 from tasks import manifest
 
@@ -23,8 +25,17 @@ def settings() -> ModelSettings:
         temporal_patch=2,
         latent_channels=4,
         text_width=TEXT_WIDTH,
-        rope_base=10000.0,
         norm_epsilon=1e-6,
+        qk_norm=True,
+        sandwich_norm=True,
+        cross_attention_norm=False,
+        condition_norm=True,
+        micro_conditions=True,
+        adaln="shared",
+        temporal_modulation=False,
+        causal_time=False,
+        image_condition="replacement",
+        positions=RotarySettings(kind="rotary", base=10000.0, spatial_scale=1.0, temporal_scale=1.0),
     )
 
 
@@ -81,6 +92,7 @@ def latents(tmp_path):
                 "crop_left": 8,
                 "stride_frames": 3,
                 "frames": 4,
+                "sha256": hashlib.sha256(tensors["latents"][row].numpy().tobytes()).hexdigest(),
                 "shard": f"shard-{number}.safetensors",
                 "row": row,
             }

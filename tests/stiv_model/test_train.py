@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import random
@@ -6,12 +7,14 @@ import subprocess
 import sys
 import time
 
+import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from stiv_model import plan
 from stiv_model.settings import OptimizerSettings, RecipeSettings, Run, TrainingSettings
+from tasks import manifest
 from tasks.training import environment
 
 RECIPE = RecipeSettings(
@@ -28,15 +31,26 @@ RECIPE = RecipeSettings(
 )
 TRAINING = TrainingSettings(
     ranks=2,
+    nodes=1,
+    launcher="{python} -m torch.distributed.run --standalone --nproc_per_node {ranks_per_node} "
+    "-m stiv_model.train {work}",
+    sequence_ranks=1,
     device="cpu",
     precision="float32",
     accumulation=1,
     activation_checkpointing=False,
     offload="none",
+    compile=False,
     timestep_density="logit_normal",
+    timestep_shift=1.0,
+    temporal_mask_ratio=0.0,
+    clean_frame_loss=False,
+    outlier_sigmas=6.0,
+    hang_seconds=60.0,
     checkpoint_seconds=1000,
     checkpoint_steps=2,
     keep_checkpoints=2,
+    keep_every_steps=0,
     seed=3,
     optimizer=OptimizerSettings(kind="adamw", beta1=0.9, beta2=0.99, weight_decay=0.0, clip_norm=1.0, ema_decay=0.9),
 )
@@ -50,11 +64,14 @@ def start(work, latents, settings, recipe=RECIPE, training=TRAINING) -> subproce
         latents_sha256="",
         parent=None,
         parent_sha256=None,
+        temporal_parent=None,
+        temporal_parent_sha256=None,
         model=settings,
         recipe=recipe,
         training=training,
     )
     (work / "run.json").write_text(json.dumps(run.model_dump()))
+    (work / plan.FILE).write_text(plan.make(latents, "stiv", settings, recipe, training).model_dump_json())
     launcher = [
         sys.executable,
         "-m",
@@ -107,7 +124,7 @@ def test_a_run_killed_anywhere_ends_with_the_same_losses_and_weights(tmp_path, l
     # and with its newest checkpoint damaged, it goes on from the one before
     shutil.rmtree(work / "weights")
     newest = sorted((work / "checkpoints").glob("step-*"))[-1]
-    victim = next(newest.glob("*optim_states.pt"))
+    victim = next(newest.glob("rank-*.safetensors"))
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1
     victim.write_bytes(content)
@@ -125,18 +142,51 @@ def test_one_rank_learns_what_two_ranks_learn(tmp_path, latents, settings, undis
         torch.testing.assert_close(weight, wanted[name], atol=2e-4, rtol=1e-3)
 
 
-def test_a_batch_with_a_number_that_is_none_stops_the_run_and_names_its_clips(tmp_path, latents, settings):
-    from safetensors.torch import save_file
+def poison(latents, shard, rows):
+    """Make latents not a number, as a damaged encoder would: the table has their hash."""
+    path = latents / f"shard-{shard}.safetensors"
+    tensors = load_file(path)
+    tensors["latents"][rows] = float("nan")
+    save_file(tensors, path, metadata={"vae_sha256": "v", "text_sha256": "t"})
+    table = pq.read_table(latents / "latents.parquet").to_pylist()
+    for row in table:
+        if row["shard"] == path.name:
+            row["sha256"] = hashlib.sha256(tensors["latents"][row["row"]].numpy().tobytes()).hexdigest()
+    manifest.write_rows(latents / "latents.parquet", table, manifest.LATENTS)
 
-    shard = latents / "shard-1.safetensors"
-    tensors = load_file(shard)
-    tensors["latents"][2] = float("nan")
-    save_file(tensors, shard, metadata={"vae_sha256": "v", "text_sha256": "t"})
-    process = start(tmp_path / "poisoned", latents, settings)
+
+def incidents(work):
+    return [json.loads(line) for line in (work / "incidents.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_one_number_that_is_none_never_reaches_the_weights_and_its_clip_is_named(
+    tmp_path, latents, settings, precision
+):
+    poison(latents, 1, [2])
+    training = TRAINING.model_copy(update={"precision": precision})
+    finish(start(tmp_path / "poisoned", latents, settings, training=training))
+    found = incidents(tmp_path / "poisoned")
+    assert found
+    assert all(one["bad"] == ["clip-1-2"] and "clip-1-2" in one["clips"] for one in found)
+    for name, weight in load_file(tmp_path / "poisoned/weights/model.safetensors").items():
+        assert weight.isfinite().all(), name
+
+
+def test_a_run_that_goes_bad_again_and_again_goes_back_three_times_and_then_stops(tmp_path, latents, settings):
+    poison(latents, 0, [1, 2, 3, 4, 5])
+    poison(latents, 1, [0, 1, 2, 3])
+    recipe = RECIPE.model_copy(update={"steps": 60, "batch": 2})  # every tenth clip is good
+    process = start(tmp_path / "bad", latents, settings, recipe=recipe)
     out, _ = process.communicate(timeout=300)
     assert process.returncode != 0
-    assert "clip-1-2" in out
-    assert not (tmp_path / "poisoned/weights").exists()
+    assert "incidents.jsonl" in out
+    returns = [one for one in incidents(tmp_path / "bad") if "back_to" in one]
+    named = {clip for one in incidents(tmp_path / "bad") for clip in one.get("bad", [])}
+    assert named <= {f"clip-0-{row}" for row in range(1, 6)} | {f"clip-1-{row}" for row in range(4)}
+    assert named
+    assert len(returns) <= 3
+    assert not (tmp_path / "bad/weights").exists()
 
 
 def test_a_batch_that_the_ranks_cannot_share_is_refused():

@@ -1,0 +1,110 @@
+"""What a run writes down, on its first rank: a line per step that a killed run takes up where its checkpoint stands.
+
+losses.tsv is the curve; noise_levels.tsv the loss by noise level; ledger.tsv which samples each step saw;
+incidents.jsonl the steps that were not taken, and why: of it nothing is ever taken back.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+log = logging.getLogger(__name__)
+
+NOISE_LEVELS = 10
+CURVE, LEVELS, LEDGER, INCIDENTS = "losses.tsv", "noise_levels.tsv", "ledger.tsv", "incidents.jsonl"
+_COLUMNS = {
+    CURVE: ("step", "loss", "gradient_norm", "learning_rate", "samples_per_second", "seconds"),
+    LEVELS: ("step", *(f"t{level / NOISE_LEVELS:.1f}" for level in range(NOISE_LEVELS))),
+    LEDGER: ("step", "first_position", "last_position", "clips_sha256"),
+}
+
+
+class Speed(NamedTuple):
+    """What one sample is worth, to say how fast a run is."""
+
+    tokens: int
+    flops: int
+    """Executed by a training step, per sample."""
+    peak_flops_per_second: float
+    """Measured matrix products, all ranks together."""
+
+
+class Records:
+    """The files of one run.
+
+    Args:
+        work: folder of the run.
+        done: steps that are in the checkpoint it goes on from; later lines are of steps that will be done again.
+        steps: of the recipe.
+        batch: samples per step.
+        speed: for the line of progress.
+    """
+
+    def __init__(self, work: Path, done: int, steps: int, batch: int, speed: Speed):
+        self.steps, self.batch, self.speed = steps, batch, speed
+        self.tables = {name: _open(work / name, _COLUMNS[name], done) for name in (CURVE, LEVELS, LEDGER)}
+        self.incidents = (work / INCIDENTS).open("a+", buffering=1)
+        self.incidents.seek(0)
+        self.told = set(self.incidents.read().splitlines())
+        rows = (work / CURVE).read_text().splitlines()[1:]
+        self.before = float(rows[-1].split("\t")[-1]) if rows else 0.0
+        self.started = self.said = time.monotonic()
+        self.taken = 0
+
+    def step(self, step: int, loss: float, gradient_norm: float, rate: float, levels: Sequence[float]) -> None:
+        """Write down a step that was tried; `levels` are the mean losses per noise level, NaN where there is none."""
+        self.taken += 1
+        passed = time.monotonic() - self.started
+        speed = self.taken * self.batch / passed
+        self._add(CURVE, step, (f"{x:.6g}" for x in (loss, gradient_norm, rate, speed, self.before + passed)))
+        self._add(LEVELS, step, ("" if level != level else f"{level:.6g}" for level in levels))
+        if time.monotonic() - self.said > 5 or step == self.steps:
+            self.said = time.monotonic()
+            log.info(
+                "step %d of %d  loss %.4f  gradient norm %.2f  %.0f samples/s  %.0f tokens/s  MFU %.0f %%  %.0f s left",
+                step,
+                self.steps,
+                loss,
+                gradient_norm,
+                speed,
+                speed * self.speed.tokens,
+                100 * speed * self.speed.flops / self.speed.peak_flops_per_second,
+                (self.steps - step) * self.batch / speed,
+            )
+
+    def passed_over(self, step: int) -> None:
+        """Write down a step that is not tried again."""
+        self._add(CURVE, step, ("nan", "nan", "nan", "nan", f"{self.before + time.monotonic() - self.started:.6g}"))
+        self._add(LEVELS, step, [""] * NOISE_LEVELS)
+        self._add(LEDGER, step, ("", "", "passed over"))
+
+    def samples(self, step: int, first: int, clips: Sequence[str]) -> None:
+        """Write down the samples that a step saw, on all ranks: their positions, and a hash of their names."""
+        digest = hashlib.sha256("\n".join(clips).encode()).hexdigest()
+        self._add(LEDGER, step, (str(first), str(first + len(clips) - 1), digest))
+
+    def incident(self, step: int, **what: Any) -> None:
+        """Write down a step that was not taken, or a return to a checkpoint; once, however often it comes by."""
+        log.warning("step %d: %s", step, ", ".join(f"{key} {value}" for key, value in what.items()))
+        line = json.dumps({"step": step} | what)
+        if line not in self.told:
+            self.told.add(line)
+            self.incidents.write(f"{line}\n")
+
+    def close(self) -> None:
+        for file in (*self.tables.values(), self.incidents):
+            file.close()
+
+    def _add(self, name: str, step: int, values: Any) -> None:
+        self.tables[name].write("\t".join([str(step), *values]) + "\n")
+
+
+def _open(path: Path, columns: Sequence[str], done: int) -> Any:
+    kept = path.read_text().splitlines()[1 : done + 1] if path.exists() else []
+    file = path.open("w", buffering=1)
+    file.write("\n".join(["\t".join(columns), *kept]) + "\n")
+    return file
