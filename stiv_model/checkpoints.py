@@ -19,27 +19,13 @@ from safetensors import SafetensorError, safe_open
 
 from stiv_model import rank_state
 from stiv_model.ema import Ema
+from stiv_model.identity import identity
 from stiv_model.settings import Run, Settings, TrainingSettings
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "MANIFEST.json"
 _WHOLE = "step-????????"
-_HOW = {
-    "ranks",
-    "device",
-    "accumulation",
-    "activation_checkpointing",
-    "offload",
-    "compile",
-    "checkpoint_seconds",
-    "checkpoint_steps",
-    "keep_checkpoints",
-    "keep_every_steps",
-}
-"""Training settings that say how a run is computed, not what: they may change when it goes on."""
-_WHERE = {"latents", "parent", "temporal_parent"}
-"""Paths; what they lead to is said by its hash."""
 
 
 class Progress(Settings):
@@ -61,7 +47,7 @@ class Manifest(Settings):
     """What a checkpoint is."""
 
     run: dict[str, JsonValue]
-    """Identity of the run (`identity`)."""
+    """`stiv_model.identity`."""
     progress: Progress
     files: tuple[_File, ...]
     """One per rank."""
@@ -72,11 +58,6 @@ class Manifest(Settings):
         """Return the one text of this manifest, so that any changed byte shows."""
         plain = self.model_dump_json(exclude={"seal"})
         return self.model_copy(update={"seal": hashlib.sha256(plain.encode()).hexdigest()}).model_dump_json(indent=1)
-
-
-def identity(run: Run) -> dict[str, JsonValue]:
-    """Return what a run is, by dotted settings key: two of the same identity compute the same."""
-    return _flat(run.model_dump(mode="json", exclude={"training": _HOW, **dict.fromkeys(_WHERE, True)}))
 
 
 def save(folder: Path, run: Run, engine: DeepSpeedEngine, ema: Ema, progress: Progress) -> None:
@@ -218,13 +199,6 @@ def _free_name(path: Path) -> Path:
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
     return aside
-
-
-def _flat(section: dict[str, Any], at: str = "") -> dict[str, JsonValue]:
-    flat: dict[str, JsonValue] = {}
-    for key, value in section.items():
-        flat |= _flat(value, f"{at}{key}.") if isinstance(value, dict) else {f"{at}{key}": value}
-    return flat
 
 
 def _fsync(folder: Path) -> None:

@@ -8,6 +8,7 @@ that was killed goes on with the same samples, noise and times.
 Shapes: B batch.
 """
 
+import fcntl
 import json
 import logging
 import math
@@ -15,6 +16,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 import torch
 import torch.distributed as dist
@@ -50,6 +52,9 @@ def train(work: Path) -> None:
     stop = signals.StopRequest()
     zero.start(training)
     rank, ranks = dist.get_rank(), dist.get_world_size()
+    lock = (work / "lock").open("w") if rank == 0 else None
+    if lock:
+        _take(lock, work)
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if training.device == "cuda" else torch.device("cpu")
 
     data = LatentData(Path(run.latents), recipe.best_fraction)
@@ -238,6 +243,18 @@ def measure(run: Run, data: LatentData, device: torch.device) -> Speed:
     cost = costs.sample(run.model, training, run.recipe.frames > 1, shape, run.recipe.mask_ratio)
     flops = cost.checkpointed_training_flops if training.activation_checkpointing else cost.training_flops
     return Speed(cost.tokens, flops, peak.item())
+
+
+def _take(lock: TextIO, work: Path) -> None:
+    """Hold the lock of a run's folder until this process ends.
+
+    Raises:
+        RuntimeError: ranks of another attempt are still alive.
+    """
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise RuntimeError(f"{work} is in use by ranks of another attempt: end them first") from error
 
 
 def main() -> None:

@@ -10,19 +10,24 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 
-def open_work(out: Path, run: dict) -> Path:
-    """Return the folder to work in, as the last attempt left it if that was the same run, else empty."""
+def open_work(out: Path, run: dict, identity: Callable[[dict], object] = lambda run: run) -> Path:
+    """Return the folder to work in, as the last attempt left it if that was the same run, else empty.
+
+    Args:
+        run: what is to be done, as JSON has it.
+        identity: what of it makes it the same run; all, unless told otherwise.
+    """
     work = out.with_name(f"{out.name}.partial")
     run_file = work / "run.json"
     text = json.dumps(run, indent=2, sort_keys=True)
-    if work.exists() and not (run_file.exists() and run_file.read_text() == text):
+    if work.exists() and not _is_same(run_file, json.loads(text), identity):
         log.info("%s held another run: emptied", work)
         shutil.rmtree(work)
     elif work.exists():
@@ -31,6 +36,15 @@ def open_work(out: Path, run: dict) -> Path:
     with whole(run_file) as aside:
         aside.write_text(text)
     return work
+
+
+def _is_same(run_file: Path, run: dict, identity: Callable[[dict], object]) -> bool:
+    if not run_file.exists():
+        return False
+    try:
+        return identity(json.loads(run_file.read_text())) == identity(run)
+    except ValueError:  # of settings that have other keys today
+        return False
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from prefect import task
 from stiv_model import card, plan
 from stiv_model.card import Role
 from stiv_model.certificate import CERTIFICATE, START
+from stiv_model.identity import identity
 from stiv_model.records import CURVE, INCIDENTS, LEDGER, LEVELS
 from stiv_model.settings import ModelSettings, RecipeSettings, Run, TrainingSettings
 from stiv_model.stopping import mark_stopped, stopped_at
@@ -146,7 +147,7 @@ def train(run: Run, out: Path, curve: Path) -> None:
     """
     planned = plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
     plan.check_buckets(planned)
-    work = resume.open_work(out, run.model_dump())
+    work = resume.open_work(out, run.model_dump(), lambda found: identity(Run.model_validate(found)))
     with resume.whole(work / plan.FILE) as aside:
         aside.write_text(planned.model_dump_json(indent=2))
     if run.parents:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from flows.params import load_params
-from stiv_model import certificate, hand_over, weights
+from stiv_model import certificate, hand_over, plan, weights
 from stiv_model.card import WEIGHTS, Trained
 from stiv_model.certificate import CERTIFICATE, START
 from stiv_model.settings import Run
@@ -86,6 +86,8 @@ def test_the_ranks_refuse_to_train_without_a_certificate(work):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"]
     run = Run.model_validate_json((work / "run.json").read_bytes())
     command = [*launcher, "-m", "stiv_model.train", str(work)]
+    planned = plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
+    (work / plan.FILE).write_text(planned.model_dump_json())
     done = subprocess.run(command, env=environment(run.training), capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert "no training starts from" in done.stderr

@@ -19,7 +19,7 @@ from stiv_model import sequence
 from stiv_model.conditions import MICRO_CONDITIONS, Given, Text
 from stiv_model.lifetime import die_with_parent
 from stiv_model.masking import Kept, choose
-from stiv_model.settings import LearnedSettings, ModelSettings, RotarySettings, TrainingSettings
+from stiv_model.settings import LearnedSettings, TrainingSettings
 from stiv_model.transformer import StivTransformer
 
 ROOT = Path(__file__).parents[2]
@@ -27,28 +27,8 @@ RANKS = 4
 SHARED_BY = (2, 4)
 SAMPLES, FRAMES, SIDE, MOMENTS, PLACES = 3, 8, 8, 4, 16
 STEPS = 2
-SETTINGS = ModelSettings(
-    width=24,
-    depth=2,
-    unmasked_depth=1,
-    heads=2,
-    ffn_ratio=2.0,
-    spatial_patch=2,
-    temporal_patch=2,
-    latent_channels=4,
-    text_width=12,
-    norm_epsilon=1e-6,
-    qk_norm=True,
-    sandwich_norm=True,
-    cross_attention_norm=False,
-    condition_norm=True,
-    micro_conditions=True,
-    adaln="shared",
-    temporal_modulation=False,
-    causal_time=False,
-    image_condition="replacement",
-    positions=RotarySettings(kind="rotary", base=10000.0, spatial_scale=1.0, temporal_scale=1.0),
-)
+PARAMS = load_params(ROOT / "tests/params.yaml")
+SETTINGS = PARAMS.model.model_copy(update={"width": 24, "latent_channels": 4, "text_width": 12})
 MASKED = 0.5
 CASES: dict[str, tuple[dict[str, Any], float]] = {
     "masked": ({}, MASKED),
@@ -135,9 +115,8 @@ def run_rank(rank: int, folder: Path, port: int) -> None:
 
 
 def training() -> TrainingSettings:
-    training = load_params(ROOT / "tests/params.yaml").training
-    optimizer = training.optimizer.model_copy(update={"kind": "adafactor", "beta2": 0.999})
-    return training.model_copy(update={"ranks": RANKS, "sequence_ranks": 2, "optimizer": optimizer})
+    optimizer = PARAMS.training.optimizer.model_copy(update={"kind": "adafactor", "beta2": 0.999})
+    return PARAMS.training.model_copy(update={"ranks": RANKS, "sequence_ranks": 2, "optimizer": optimizer})
 
 
 def one_step(model: StivTransformer, mask_ratio: float, group: Any, number: int) -> Seen:
@@ -189,7 +168,7 @@ def under_zero(group: Any, number: int) -> Seen:
 
     model = build("masked", torch.float32)
     model.share_sequence(group)
-    recipe = load_params(ROOT / "tests/params.yaml").train["stiv"].model_copy(update={"batch": RANKS})
+    recipe = PARAMS.train["stiv"].model_copy(update={"batch": RANKS})
     shared, seen = zero.engine(model, recipe, training()), {"losses": [], "gradients": {}}
     for step in range(STEPS):
         value = loss(shared(*inputs(MASKED, torch.float32, number)), number)
