@@ -91,17 +91,23 @@ class Plan(Settings):
         return self
 
 
+def together(recipe: RecipeSettings, training: TrainingSettings) -> int:
+    """Return how many ranks take the same samples: those that share a sequence, which an image has not."""
+    return training.sequence_ranks if recipe.frames > 1 else 1
+
+
 def micro_batch(recipe: RecipeSettings, training: TrainingSettings) -> int:
-    """Return the samples of one micro-batch on one rank.
+    """Return the samples of one micro-batch on one rank, or on those that share a sequence.
 
     Raises:
         ValueError: the batch cannot be shared out evenly.
     """
-    parts = training.ranks * training.accumulation
+    parts = training.ranks // together(recipe, training) * training.accumulation
     if recipe.batch % parts:
+        shared = f" / training.sequence_ranks {training.sequence_ranks}" if together(recipe, training) > 1 else ""
         raise ValueError(
-            f"batch {recipe.batch} cannot be shared by training.ranks {training.ranks} x training.accumulation "
-            f"{training.accumulation}: make it a multiple of {parts} in params.yaml"
+            f"batch {recipe.batch} cannot be shared by training.ranks {training.ranks}{shared} x "
+            f"training.accumulation {training.accumulation}: make it a multiple of {parts} in params.yaml"
         )
     return recipe.batch // parts
 

@@ -21,7 +21,7 @@ from typing import TextIO
 import torch
 import torch.distributed as dist
 
-from stiv_model import checkpoints, costs, hand_over, plan, records, signals, stopping, weights, zero
+from stiv_model import checkpoints, costs, hand_over, plan, records, sequence, signals, stopping, weights, zero
 from stiv_model.certificate import START
 from stiv_model.checkpoints import Progress
 from stiv_model.conditions import Text
@@ -65,6 +65,8 @@ def train(work: Path) -> None:
         hand_over.load_start(model, run, work / START)
     if training.compile:
         model.compile_blocks()
+    if group := sequence.join(plan.together(recipe, training)):
+        model.share_sequence(group)
     shared = zero.engine(model, recipe, training)
     ema = Ema(shared, training.optimizer.ema_decay)
     folder = work / "checkpoints"
@@ -202,7 +204,7 @@ class Steps:
         if taken.why_not:
             every: list[list[str]] = [[] for _ in range(dist.get_world_size())]
             dist.all_gather_object(every, bad)
-            taken.bad_clips = [clip for some in every for clip in some]
+            taken.bad_clips = sorted({clip for some in every for clip in some})
         return taken
 
     def begin(self, done: int) -> None:
@@ -210,7 +212,8 @@ class Steps:
         self.close()
         recipe, training = self.run.recipe, self.run.training
         steps = (step for step in range(done, recipe.steps) if step + 1 not in self.guard.passed_over)
-        rank, ranks = dist.get_rank(), dist.get_world_size()
+        together = plan.together(recipe, training)
+        rank, ranks = dist.get_rank() // together, dist.get_world_size() // together
         schedule = micro_batches(steps, recipe.batch, training.accumulation, rank, ranks)
         self.feed = ReadAhead(self._read, schedule, depth=2)
 

@@ -1,5 +1,6 @@
 """Frames shared out over 2 and 4 of 4 real ranks, against one process. As a script, this file runs the ranks."""
 
+import itertools
 import os
 import socket
 import subprocess
@@ -28,7 +29,7 @@ SHARED_BY = (2, 4)
 SAMPLES, FRAMES, SIDE, MOMENTS, PLACES = 3, 8, 8, 4, 16
 STEPS = 2
 PARAMS = load_params(ROOT / "tests/params.yaml")
-SETTINGS = PARAMS.model.model_copy(update={"width": 24, "latent_channels": 4, "text_width": 12})
+SETTINGS = PARAMS.model.model_copy(update={"width": 24, "depth": 1, "latent_channels": 4, "text_width": 12})
 MASKED = 0.5
 CASES: dict[str, tuple[dict[str, Any], float]] = {
     "masked": ({}, MASKED),
@@ -222,13 +223,9 @@ def assert_close(found: dict[str, Tensor], wanted: dict[str, Tensor], tolerance:
         assert (found[name] - tensor).abs().max() <= tolerance * max(1, tensor.abs().max()), name
 
 
-each_case = pytest.mark.parametrize("case", CASES)
-each_dtype = pytest.mark.parametrize("dtype", DTYPES)
-each_sharing = pytest.mark.parametrize("ranks", SHARED_BY)
+each_sharing = pytest.mark.parametrize(("case", "dtype", "ranks"), [*itertools.product(CASES, DTYPES, SHARED_BY)])
 
 
-@each_case
-@each_dtype
 @each_sharing
 def test_every_rank_gets_the_velocity_that_one_process_computes(seen, case, dtype, ranks):
     velocities, _ = alone(case, dtype, RANKS // ranks)
@@ -238,8 +235,6 @@ def test_every_rank_gets_the_velocity_that_one_process_computes(seen, case, dtyp
         assert torch.equal(own["velocity"], seen[rank // ranks * ranks][case, dtype, ranks]["velocity"])
 
 
-@each_case
-@each_dtype
 @each_sharing
 def test_gradients_averaged_over_all_ranks_are_those_of_one_process(seen, case, dtype, ranks):
     _, gradients = alone(case, dtype, RANKS // ranks)

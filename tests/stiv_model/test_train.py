@@ -203,3 +203,10 @@ def test_more_ranks_than_cores_are_refused(settings, monkeypatch):
 def test_frames_that_the_temporal_patch_does_not_divide_are_refused(settings):
     with pytest.raises(ValueError, match=r"train\.t2v\.frames is 3, but model\.temporal_patch is 2"):
         plan.check("t2v", RECIPE.model_copy(update={"frames": 3}), settings, TRAINING)
+
+
+def test_two_ranks_that_share_each_sequence_learn_what_two_of_their_own_do(tmp_path, latents, settings, undisturbed):
+    training = TRAINING.model_copy(update={"sequence_ranks": 2})
+    finish(start(tmp_path / "shared", latents, settings, training=training))
+    for one, two in zip(curve(tmp_path / "shared")[1:], curve(undisturbed)[1:], strict=True):
+        assert float(one[1]) == pytest.approx(float(two[1]), rel=1e-4)
