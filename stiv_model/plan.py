@@ -124,6 +124,12 @@ def check(name: str, recipe: RecipeSettings, model: ModelSettings, training: Tra
             f"train.{name}.frames is {recipe.frames}, but model.temporal_patch is {model.temporal_patch}: "
             f"use a multiple of {model.temporal_patch} in params.yaml"
         )
+    moments, sharing = recipe.frames // model.temporal_patch, together(recipe, training)
+    if moments % sharing:
+        raise ValueError(
+            f"train.{name}.frames {recipe.frames} / model.temporal_patch {model.temporal_patch} are {moments} temporal "
+            f"tokens, which training.sequence_ranks {sharing} ranks cannot share: use a divisor of {moments}"
+        )
     cores = len(os.sched_getaffinity(0))
     if training.device == "cpu" and training.ranks_per_node > cores:
         raise ValueError(

@@ -194,6 +194,12 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused():
         plan.micro_batch(RECIPE.model_copy(update={"batch": 5}), TRAINING)
 
 
+def test_frames_that_the_ranks_of_a_sequence_cannot_share_are_refused(settings):
+    training = TRAINING.model_copy(update={"sequence_ranks": 2})
+    with pytest.raises(ValueError, match=r"3 temporal tokens, which training\.sequence_ranks 2"):
+        plan.check("t2v", RECIPE.model_copy(update={"frames": 6}), settings, training)
+
+
 def test_more_ranks_than_cores_are_refused(settings, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
     with pytest.raises(ValueError, match=r"training\.ranks is 2, but this process may use 1 core"):
