@@ -104,13 +104,14 @@ def train(work: Path) -> None:
             ema.update(done)
         done = step
         if book:
-            book.samples(step, done * recipe.batch - recipe.batch, taken.clips)
+            book.samples(step, (step - 1) * recipe.batch, taken.clips)
             book.step(step, taken.loss, taken.gradient_norm, taken.learning_rate, taken.levels)
             if taken.why_not:
                 book.incident(step, why=taken.why_not, bad=taken.bad_clips, clips=taken.clips)
 
         if guard.bad_in_a_row == IN_A_ROW:
-            back = checkpoints.resume(folder, run, shared, ema)
+            with watchdog.slower():
+                back = checkpoints.resume(folder, run, shared, ema)
             if back is None:
                 raise FloatingPointError(
                     f"{IN_A_ROW} bad steps in a row up to step {step}, and no checkpoint to go back to: see "
@@ -129,7 +130,8 @@ def train(work: Path) -> None:
         is_due, is_stop = signals.on_any_rank([is_late or step % training.checkpoint_steps == 0, stop.is_made], device)
         if done < recipe.steps and ((is_due and guard.bad_in_a_row == 0) or is_stop):
             here = Progress(step=done, position=done * recipe.batch, loop=guard.memory())
-            checkpoints.save(folder, run, shared, ema, here)
+            with watchdog.slower():
+                checkpoints.save(folder, run, shared, ema, here)
             saved_at = time.monotonic()
         if done < recipe.steps and is_stop:
             watchdog.stop()

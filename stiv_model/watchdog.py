@@ -5,9 +5,11 @@ import statistics
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-_FIRST = 10
-"""The first steps may take this many times longer: kernels are compiled, memory is found."""
+_LONGER = 10
+"""The first steps, and what is known to be slow, may take this many times longer."""
 
 
 class Watchdog:
@@ -21,15 +23,25 @@ class Watchdog:
         self.least_seconds = least_seconds
         self.steps: deque[float] = deque(maxlen=100)
         self.last = time.monotonic()
-        self._arm(_FIRST * least_seconds)
+        self._arm(_LONGER * least_seconds)
 
     def step(self) -> None:
         """Tell that a step is done."""
         now = time.monotonic()
         self.steps.append(now - self.last)
         self.last = now
-        patience = max(self.least_seconds, 10 * statistics.median(self.steps))
-        self._arm(patience if len(self.steps) > 2 else _FIRST * patience)
+        self._arm(self._patience() if len(self.steps) > 2 else _LONGER * self._patience())
+
+    @contextmanager
+    def slower(self) -> Iterator[None]:
+        """Give more time to something that is no step, such as writing a checkpoint."""
+        self._arm(_LONGER * self._patience())
+        yield
+        self.last = time.monotonic()
+        self._arm(self._patience())
+
+    def _patience(self) -> float:
+        return max(self.least_seconds, 10 * statistics.median(self.steps or [0.0]))
 
     def stop(self) -> None:
         """Watch no longer."""

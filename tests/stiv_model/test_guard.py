@@ -90,8 +90,12 @@ def work():
 def hang_here():
     time.sleep(60)
 work()
+with watchdog.slower():
+    time.sleep(1)
+print("written", flush=True)
 hang_here()
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
     assert ended.returncode != 0
+    assert "written" in ended.stdout, "what is known to be slow has more time"
     assert "hang_here" in ended.stderr
