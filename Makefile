@@ -44,7 +44,7 @@ check: $(STAMP)
 	$(BIN)/codespell
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf data checkpoints reports .cache/times.json

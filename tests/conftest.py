@@ -86,3 +86,11 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     store = boto3.resource("s3").create_bucket(Bucket=f"raw-{uuid.uuid4()}")
     yield store
     sources.s3_client.cache_clear()
+
+
+SLOWEST = ("test_road.py", "test_train.py", "test_pipeline.py", "test_adafactor.py", "test_checkpoints.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files that take longest, so that at the end no worker is left alone with one of them."""
+    items.sort(key=lambda item: SLOWEST.index(item.path.name) if item.path.name in SLOWEST else len(SLOWEST))
