@@ -10,11 +10,12 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo test setup check clean
+.PHONY: help demo test test-long setup check clean
 
 help:
 	@echo "make demo    raw videos -> trained model -> reports/report.html, through a Prefect server of its own"
-	@echo "make test    formatting, types, architecture, and all tests, the whole road among them"
+	@echo "make test    formatting, types, architecture, and the tests, the whole road among them"
+	@echo "make test-long  variants of tests that take long"
 	@echo "make check   the quick half of it, without tests"
 	@echo "make setup   only the environment, .venv"
 	@echo "make clean   remove what the pipeline made (data/, checkpoints/, reports/), not its cache"
@@ -45,6 +46,9 @@ check: $(STAMP)
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -m long
 
 clean:
 	rm -rf data checkpoints reports .cache/times.json

@@ -95,7 +95,7 @@ def test_what_the_compiler_sees_equals_what_is_executed_without_it(x, scale, nam
         torch.testing.assert_close(mine, plain, atol=1e-12, rtol=1e-12)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_compiled_blocks_give_what_they_gave_before(lively, inputs, monkeypatch, checkpointing):
     compiler = torch.compile
     monkeypatch.setattr(torch, "compile", lambda *given, **kwargs: compiler(*given, **kwargs, backend="aot_eager"))

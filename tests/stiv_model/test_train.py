@@ -159,7 +159,7 @@ def incidents(work):
     return [json.loads(line) for line in (work / "incidents.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
 def test_one_number_that_is_none_never_reaches_the_weights_and_its_clip_is_named(
     tmp_path, latents, settings, precision
 ):
@@ -211,6 +211,7 @@ def test_frames_that_the_temporal_patch_does_not_divide_are_refused(settings):
         plan.check("t2v", RECIPE.model_copy(update={"frames": 3}), settings, TRAINING)
 
 
+@pytest.mark.long
 def test_two_ranks_that_share_each_sequence_learn_what_two_of_their_own_do(tmp_path, latents, settings, undisturbed):
     training = TRAINING.model_copy(update={"sequence_ranks": 2})
     finish(start(tmp_path / "shared", latents, settings, training=training))
