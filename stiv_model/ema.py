@@ -31,10 +31,6 @@ class Ema:
     def state(self) -> list[Tensor]:
         return self.shards
 
-    def load(self, state: list[Tensor]) -> None:
-        for average, saved in zip(self.shards, state, strict=True):
-            average.copy_(saved)
-
     @torch.no_grad()
     def gather(self) -> dict[str, Tensor]:
         """Return the whole averaged weights, on every rank; the live weights are as before afterwards."""

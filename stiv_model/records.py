@@ -60,7 +60,7 @@ class Records:
         self.taken += 1
         passed = time.monotonic() - self.started
         speed = self.taken * self.batch / passed
-        self._add(CURVE, step, (f"{x:.6g}" for x in (loss, gradient_norm, rate, speed, self.before + passed)))
+        self._add(CURVE, step, (f"{x:.9g}" for x in (loss, gradient_norm, rate, speed, self.before + passed)))
         self._add(LEVELS, step, ("" if level != level else f"{level:.6g}" for level in levels))
         if time.monotonic() - self.said > 5 or step == self.steps:
             self.said = time.monotonic()
@@ -105,6 +105,7 @@ class Records:
 
 def _open(path: Path, columns: Sequence[str], done: int) -> Any:
     kept = path.read_text().splitlines()[1 : done + 1] if path.exists() else []
-    file = path.open("w", buffering=1)
-    file.write("\n".join(["\t".join(columns), *kept]) + "\n")
-    return file
+    aside = path.with_name(f"{path.name}.tmp")  # a kill between emptying and writing would lose the lines
+    aside.write_text("\n".join(["\t".join(columns), *kept]) + "\n")
+    aside.replace(path)
+    return path.open("a", buffering=1)

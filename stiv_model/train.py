@@ -69,11 +69,11 @@ def train(work: Path) -> None:
         model.share_sequence(group)
     shared = zero.engine(model, recipe, training)
     ema = Ema(shared, training.optimizer.ema_decay)
+    speed = measure(run, data, device)  # draws numbers: before the random states are restored
     folder = work / "checkpoints"
     folder.mkdir(exist_ok=True)
     progress = checkpoints.resume(folder, run, shared, ema) or Progress(step=0, position=0, loop={})
     guard = Guard(training, progress.loop)
-    speed = measure(run, data, device)
     if rank == 0:
         log.info(
             "%s: %.1f million parameters, %d of %d clips, %d samples in %d steps, from step %d",
