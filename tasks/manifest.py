@@ -37,6 +37,8 @@ VIDEOS = pa.schema(
         ("fps", pa.float64()),
         ("seconds", pa.float64()),
         ("caption", pa.string()),  # the text beside the video, null without one
+        ("licence", pa.string()),  # as the source's manifest says, null without one
+        ("source_url", pa.string()),
     ]
 )
 
@@ -58,17 +60,22 @@ SHOTS = pa.schema(
         *_STATE,
         ("width", pa.int32()),
         ("height", pa.int32()),
-        ("caption", pa.string()),  # the video's sidecar text
-        (
-            "motion",
-            pa.float64(),
-        ),  # cheap scores of the same decoding pass; tasks/measures.py says what each is
+        ("caption", pa.string()),  # the video's
+        ("licence", pa.string()),
+        ("source_url", pa.string()),
+        # cheap scores of the same decoding pass: tasks/measures.py says what each is
+        ("motion", pa.float64()),
+        ("camera_motion", pa.float64()),
+        ("object_motion", pa.float64()),
         ("motion_x", pa.float64()),
         ("motion_y", pa.float64()),
         ("clarity", pa.float64()),
         ("temporal_consistency", pa.float64()),
+        ("flicker", pa.float64()),
+        ("frozen", pa.float64()),
         ("brightness", pa.float64()),
         ("saturation", pa.float64()),
+        ("black_bars", pa.float64()),
     ]
 )
 
@@ -80,13 +87,16 @@ SCORES = pa.schema(
         *SHOTS,
         ("aesthetic", pa.float64()),
         ("text_area", pa.float64()),
+        ("quality", pa.float64()),
+        ("nsfw", pa.float64()),  # null without a classifier
         ("orientation", pa.string()),
         ("colours", pa.list_(pa.string())),  # names of the main colours, most of the picture first
+        ("video_hash", pa.binary()),  # perceptual, of the stills in order; near-duplicates differ in few bits
     ]
 )
 
 # Every scored shot: ok is a clip, rejected says by which threshold.
-CLIPS = pa.schema([*SCORES, ("seconds", pa.float64())])
+CLIPS = pa.schema([*SCORES, ("seconds", pa.float64()), ("twin", pa.string())])  # twin: the shot kept instead
 
 CAPTIONS = pa.schema(
     [
@@ -102,6 +112,8 @@ LATENTS = pa.schema(
         ("clip", pa.string()),
         ("video", pa.string()),
         ("uri", pa.string()),
+        ("licence", pa.string()),
+        ("source_url", pa.string()),
         *_STATE,
         ("captioner", pa.string()),
         ("text", pa.string()),

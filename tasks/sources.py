@@ -1,25 +1,20 @@
-"""Where raw videos come from: a folder, or s3://bucket/prefix. Lists and fetches them, reads the text beside.
+"""Where raw videos come from: a folder, s3://bucket/prefix, or a list of files (`tasks/source_lists.py`).
 
-Buckets are reached by boto3 with the standard AWS variables and files; AWS_ENDPOINT_URL names another store.
+Lists and fetches them, and reads the text that belongs to each.
 """
 
 import hashlib
 import os
 import tempfile
 import unicodedata
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
-from tasks import resume
+from tasks import buckets, resume, source_lists
+from tasks.source_lists import Listed
 
 CACHE = Path(".cache/media")  # objects of a bucket, by the sha256 of their bytes
 SIDECAR = ".txt"
-_S3 = "s3://"
 _BYTES_PER_CHARACTER = 4  # at most, in UTF-8
 
 
@@ -35,47 +30,56 @@ class Item(NamedTuple):
     """uri of the text beside it."""
     problem: str | None
     """Reason code if it must not be opened."""
-
-
-@lru_cache(maxsize=1)
-def s3_client() -> Any:
-    """Return this process's client; it is thread-safe, and slow to make."""
-    return boto3.client("s3", config=Config(retries={"mode": "standard"}, connect_timeout=10, read_timeout=60))
+    listed: Listed | None = None
+    """Its row, if the source is a list."""
 
 
 def listing(source: str) -> list[Item]:
     """Return every file of a source that is neither hidden nor a sidecar, sorted by uri, at any depth.
 
     Raises:
-        FileNotFoundError: no such folder or bucket.
-        ValueError: nothing in it.
+        FileNotFoundError: no such folder, bucket or list.
+        ValueError: nothing in it, or a list that cannot be read.
         ConnectionError: the store does not answer, or refuses.
     """
-    items = _listing_s3(source) if source.startswith(_S3) else _listing_folder(source)
+    if source_lists.is_list(source):
+        items = _listing_list(source)
+    elif source.startswith(buckets.PREFIX):
+        items = _listing_bucket(source)
+    else:
+        items = _listing_folder(source)
     if not items:
         raise ValueError(f"source is {source}, which holds no file (params.yaml: source); put videos there")
-    return sorted(items)
+    return sorted(items, key=lambda item: item.uri)
 
 
 def _listing_folder(source: str) -> list[Item]:
     root = Path(source).resolve()
     if not root.is_dir():
         raise FileNotFoundError(
-            f"source is {source}, which is no folder (params.yaml: source); make it, or name a folder or s3://bucket/prefix"
+            f"source is {source}, which is no folder (params.yaml: source); make it, or name a folder, "
+            "s3://bucket/prefix, or a list in .csv, .jsonl or .parquet"
         )
-    found: dict[str, tuple[int, str, str | None]] = {}
+    found: list[Item] = []
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         # os.walk enters no linked folder: one inside the source is listed where it is, one outside gets a row
         linked = [name for name in folders if Path(folder, name).is_symlink()]
         for name in [*files, *linked]:
             path = Path(folder, name)
-            problem = _problem(path, root)
-            if name.startswith(".") or (name in linked and problem is None):
+            if name.startswith(".") or (name in linked and _problem(path, root) is None):
                 continue
-            status = path.lstat() if problem else path.stat()
-            found[path.relative_to(root).as_posix()] = (status.st_size, str(status.st_mtime_ns), problem)
+            found.append(_file_item(path.relative_to(root).as_posix(), root))
     return _paired(found)
+
+
+def _file_item(uri: str, root: Path) -> Item:
+    path = root / uri
+    problem = _problem(path, root)
+    if problem == "not_found":
+        return Item(uri, 0, "", None, problem)
+    status = path.lstat() if problem else path.stat()
+    return Item(uri, status.st_size, str(status.st_mtime_ns), None, problem)
 
 
 def _problem(path: Path, root: Path) -> str | None:
@@ -87,27 +91,56 @@ def _problem(path: Path, root: Path) -> str | None:
     return None if target.is_file() or target.is_dir() else "not_a_file"
 
 
-def _listing_s3(source: str) -> list[Item]:
-    bucket, prefix = _bucket_and_key(source)
-    found: dict[str, tuple[int, str, str | None]] = {}
-    try:
-        for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-            for entry in page.get("Contents", []):
-                below = PurePosixPath(entry["Key"][len(prefix) :])
-                if not entry["Key"].endswith("/") and not any(part.startswith(".") for part in below.parts):
-                    found[f"{_S3}{bucket}/{entry['Key']}"] = (entry["Size"], entry["ETag"], None)
-    except (ClientError, BotoCoreError) as error:
-        raise _s3_error(source, error) from error
-    return _paired(found)
+def _listing_bucket(source: str) -> list[Item]:
+    bucket, prefix = buckets.split(source)
+    skip = len(f"{buckets.PREFIX}{bucket}/{prefix}")
+    objects = (
+        found
+        for found in buckets.listing(source)
+        if not any(part.startswith(".") for part in PurePosixPath(found.uri[skip:]).parts)
+    )
+    return _paired([Item(found.uri, found.size_bytes, found.tag, None, None) for found in objects])
 
 
-def _paired(found: dict[str, tuple[int, str, str | None]]) -> list[Item]:
+def _listing_list(source: str) -> list[Item]:
+    """Look up every file that the list names; one that is not there is an item with a problem."""
+    if source.startswith(buckets.PREFIX):
+        rows = source_lists.read(buckets.head(source), source)
+        if local := next((row.uri for row in rows if not row.uri.startswith(buckets.PREFIX)), None):
+            raise ValueError(f"{source} names {local}: a list in a bucket names objects, as s3://bucket/key")
+    else:
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"source is {source}, which is no file (params.yaml: source)")
+        rows = source_lists.read(Path(source).read_bytes(), source)
+    root = _root(source)
+    remote = [row for row in rows if row.uri.startswith(buckets.PREFIX)]
+    objects = dict(zip((row.uri for row in remote), buckets.look_up([row.uri for row in remote]), strict=True))
+    items = []
+    for row in rows:
+        if row.uri in objects:
+            found = objects[row.uri]
+            item = (
+                Item(row.uri, found.size_bytes, found.tag, None, None)
+                if found
+                else Item(row.uri, 0, "", None, "not_found")
+            )
+        else:
+            item = _file_item(row.uri, root)
+        items.append(item._replace(listed=row))
+    return items
+
+
+def _root(source: str) -> Path:
+    """Return the folder that files are relative to."""
+    path = Path(source).resolve()
+    return path.parent if source_lists.is_list(source) else path
+
+
+def _paired(found: list[Item]) -> list[Item]:
     """Take the sidecars out, and note them at the files that they stand beside."""
-    texts = {_stem(uri): uri for uri in found if uri.lower().endswith(SIDECAR)}
+    texts = {_stem(item.uri): item.uri for item in found if item.uri.lower().endswith(SIDECAR)}
     return [
-        Item(uri, size, version, texts.get(_stem(uri)), problem)
-        for uri, (size, version, problem) in found.items()
-        if not uri.lower().endswith(SIDECAR)
+        item._replace(sidecar=texts.get(_stem(item.uri))) for item in found if not item.uri.lower().endswith(SIDECAR)
     ]
 
 
@@ -126,8 +159,8 @@ def local_file(source: str, uri: str, sha256: str | None, cache: Path) -> Path:
         ValueError: the file lies outside the source, or the object's bytes have another sha256.
         ConnectionError: the store does not answer, or refuses.
     """
-    if not uri.startswith(_S3):
-        root = Path(source).resolve()
+    if not uri.startswith(buckets.PREFIX):
+        root = _root(source)
         path = (root / uri).resolve(strict=True)
         if not path.is_relative_to(root):
             raise ValueError(f"{uri} lies outside the source {source}")
@@ -142,36 +175,37 @@ def local_file(source: str, uri: str, sha256: str | None, cache: Path) -> Path:
 
 def _download(uri: str, cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
-    bucket, key = _bucket_and_key(uri)
     handle, name = tempfile.mkstemp(dir=cache, prefix=".download-")
+    os.close(handle)
     aside = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            s3_client().download_fileobj(bucket, key, file)
-            file.flush()
+        buckets.download(uri, aside)
+        with aside.open("rb") as file:
             os.fsync(file.fileno())
         return aside.replace(cache / resume.sha256_file(aside))
-    except (ClientError, BotoCoreError) as error:
-        raise _s3_error(uri, error) from error
     finally:
         aside.unlink(missing_ok=True)
 
 
-def caption_beside(source: str, item: Item, max_characters: int) -> tuple[str | None, str | None]:
-    """Return the item's sidecar text, normalised, and the reason code if it cannot be used.
+def caption_of(source: str, item: Item, max_characters: int) -> tuple[str | None, str | None]:
+    """Return the item's text, normalised, and the reason code if it cannot be used.
 
-    No or empty text is (None, None). Too long a text is not cut: half a caption would be trained on.
+    The text is the list's, or that of the file beside it. No or empty text is (None, None). Too long a text is not
+    cut: half a caption would be trained on.
     """
-    if item.sidecar is None:
+    if item.listed:
+        text = normalise(item.listed.caption or "")
+    elif item.sidecar is None:
         return None, None
-    limit = _BYTES_PER_CHARACTER * max_characters
-    content = _head(source, item.sidecar, limit + 1)
-    if len(content) > limit:
-        return None, "caption_too_long"
-    try:
-        text = normalise(content.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        return None, "caption_not_text"
+    else:
+        limit = _BYTES_PER_CHARACTER * max_characters
+        content = _head(source, item.sidecar, limit + 1)
+        if len(content) > limit:
+            return None, "caption_too_long"
+        try:
+            text = normalise(content.decode("utf-8-sig"))
+        except UnicodeDecodeError:
+            return None, "caption_not_text"
     if len(text) > max_characters:
         return None, "caption_too_long"
     return text or None, None
@@ -184,12 +218,8 @@ def normalise(text: str) -> str:
 
 
 def _head(source: str, uri: str, size_bytes: int) -> bytes:
-    if uri.startswith(_S3):
-        bucket, key = _bucket_and_key(uri)
-        try:
-            return s3_client().get_object(Bucket=bucket, Key=key)["Body"].read(size_bytes)
-        except (ClientError, BotoCoreError) as error:
-            raise _s3_error(uri, error) from error
+    if uri.startswith(buckets.PREFIX):
+        return buckets.head(uri, size_bytes)
     with local_file(source, uri, None, CACHE).open("rb") as file:
         return file.read(size_bytes)
 
@@ -197,19 +227,3 @@ def _head(source: str, uri: str, size_bytes: int) -> bytes:
 def listing_hash(items: list[Item]) -> str:
     """Return one hash of what a source holds, so that work on other files is not gone on with."""
     return hashlib.sha256(repr([tuple(item) for item in items]).encode()).hexdigest()
-
-
-def _bucket_and_key(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix(_S3).partition("/")
-    if not bucket:
-        raise ValueError(f"source is {uri}: write it as s3://bucket/prefix (params.yaml: source)")
-    return bucket, key
-
-
-def _s3_error(uri: str, error: ClientError | BotoCoreError) -> OSError:
-    code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-    if code in ("404", "NoSuchKey", "NoSuchBucket"):
-        return FileNotFoundError(f"{uri} does not exist ({code}); check params.yaml: source, and AWS_ENDPOINT_URL")
-    return ConnectionError(
-        f"{uri} cannot be read ({error}); check AWS_ENDPOINT_URL and the AWS credentials, then run again"
-    )

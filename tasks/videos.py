@@ -33,6 +33,8 @@ def _look(source: str, item: Item, settings: VideoSettings, fence: Fence, cache:
     """Return the item's row as far as it goes without opening the file as a video."""
     row: dict[str, Any] = dict.fromkeys(manifest.VIDEOS.names)
     row |= {"uri": item.uri, "size_bytes": item.size_bytes, "status": "ok"}
+    if item.listed:
+        row |= {"licence": item.listed.licence, "source_url": item.listed.source_url}
     if item.problem == "not_found":
         return _refuse(row, "failed", "not_found")
     if item.problem:
@@ -45,7 +47,7 @@ def _look(source: str, item: Item, settings: VideoSettings, fence: Fence, cache:
         return _refuse(row, "rejected", "too_many_bytes")
     try:
         row["video"] = resume.sha256_file(sources.local_file(source, item.uri, None, cache))
-        row["caption"], reason = sources.caption_beside(source, item, settings.max_caption_characters)
+        row["caption"], reason = sources.caption_of(source, item, settings.max_caption_characters)
     except FileNotFoundError:
         return _refuse(row, "failed", "not_found")
     except PermissionError:

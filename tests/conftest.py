@@ -10,7 +10,7 @@ import boto3
 import numpy as np
 import pytest
 
-from tasks import sources
+from tasks import buckets
 from tasks.settings import FenceSettings
 
 WriteVideo = Callable[..., Path]
@@ -82,10 +82,10 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    sources.s3_client.cache_clear()
+    buckets.client.cache_clear()
     store = boto3.resource("s3").create_bucket(Bucket=f"raw-{uuid.uuid4()}")
     yield store
-    sources.s3_client.cache_clear()
+    buckets.client.cache_clear()
 
 
 SLOWEST = ("test_road.py", "test_train.py", "test_pipeline.py", "test_adafactor.py", "test_checkpoints.py")

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import sources
+from tasks import buckets, sources
 
 
 def put(folder: Path, **files: bytes) -> Path:
@@ -68,7 +68,7 @@ def test_links_out_of_the_source_are_marked_and_links_inside_are_followed(tmp_pa
 def test_sidecar_text_is_normalised_and_never_cut(tmp_path, text, caption, reason):
     put(tmp_path, a_dot_mp4=b"a", a_dot_txt=text)
     [item] = sources.listing(str(tmp_path))
-    assert sources.caption_beside(str(tmp_path), item, 30) == (caption, reason)
+    assert sources.caption_of(str(tmp_path), item, 30) == (caption, reason)
 
 
 def test_a_bucket_is_listed_like_a_folder(tmp_path, bucket):
@@ -81,7 +81,7 @@ def test_a_bucket_is_listed_like_a_folder(tmp_path, bucket):
     there = [(item.uri.removeprefix(f"{source}/"), item.size_bytes) for item in sources.listing(source)]
     assert there == [(item.uri, item.size_bytes) for item in sources.listing(str(tmp_path))]
     first = sources.listing(source)[0]
-    assert sources.caption_beside(source, first, 30) == ("words", None)
+    assert sources.caption_of(source, first, 30) == ("words", None)
 
 
 def test_an_object_is_fetched_once_under_the_hash_of_its_bytes(tmp_path, bucket):
@@ -110,6 +110,6 @@ def test_a_missing_bucket_or_object_is_named(tmp_path, bucket):
 def test_a_store_that_does_not_answer_is_named(monkeypatch, bucket):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    sources.s3_client.cache_clear()
+    buckets.client.cache_clear()
     with pytest.raises(ConnectionError, match="AWS_ENDPOINT_URL"):
         sources.listing("s3://somewhere/x")
