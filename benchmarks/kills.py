@@ -27,7 +27,7 @@ from flows.params import load_params
 from stiv_model import plan
 from stiv_model.checkpoints import MANIFEST, Manifest
 from stiv_model.records import LEDGER
-from stiv_model.settings import Run
+from stiv_model.settings import Encoders, Run
 from tasks.training import environment
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +45,7 @@ def describe(options: argparse.Namespace, keep_every_steps: int) -> Run:
             "checkpoint_seconds": 1e6,
             "keep_checkpoints": 2,
             "keep_every_steps": keep_every_steps,
+            "validation_steps": 0,
         }
     )
     recipe = params.train["stiv"].model_copy(update={"steps": EVERY * options.kills + 6, "batch": 2 * options.ranks})
@@ -52,6 +53,7 @@ def describe(options: argparse.Namespace, keep_every_steps: int) -> Run:
         recipe_name="stiv",
         latents=str(options.latents.resolve()),
         latents_sha256="",
+        encoders=Encoders(vae_sha256="v", text_sha256="t"),
         parent=None,
         parent_sha256=None,
         temporal_parent=None,

@@ -22,7 +22,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +32,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flows.params import load_params
+from stiv_model import plan
 from stiv_model.latent_data import NULL_TEXT, TABLE, LatentData, Order, micro_batches
+from stiv_model.latent_shards import TEXT_SHA256, text_sha256
 from stiv_model.read_ahead import ReadAhead
 from stiv_model.transformer import StivTransformer
 from tasks import manifest
@@ -82,13 +84,13 @@ def make(folder: Path, samples: int, shapes: Shapes) -> None:
         tensors = {name: random_tensor(count, *part) for name, part in shapes.parts.items()}
         name = f"shard-{first // SHARD_CLIPS:05d}.safetensors"
         save_file(tensors, shards / name, metadata=MADE_BY)
-        rows += [table_row(first + row, tensors["latents"][row], name, row) for row in range(count)]
+        rows += [table_row(first + row, stored(tensors, row), name, row) for row in range(count)]
         with webdataset.TarWriter(str((tars / name).with_suffix(".tar"))) as tar:
             for row in range(count):
                 parts = {f"{part}.npy": tensor[row].numpy() for part, tensor in tensors.items()}
                 tar.write({"__key__": f"{first + row:06d}", **parts})
     null = {name: random_tensor(1, *part) for name, part in shapes.parts.items() if name != "latents"}
-    save_file(null, shards / NULL_TEXT, metadata=MADE_BY)
+    save_file(null, shards / NULL_TEXT, metadata=MADE_BY | {TEXT_SHA256: text_sha256(stored(null, 0))})
     manifest.write_rows(shards / TABLE, rows, manifest.LATENTS)
     for path in files(folder):  # a page that is not on disk yet stays in memory
         with path.open("rb") as file:
@@ -99,7 +101,12 @@ def random_tensor(count: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Ten
     return torch.randn(count, *shape).to(dtype)
 
 
-def table_row(number: int, latent: Tensor, shard: str, row: int) -> dict:
+def stored(tensors: Mapping[str, Tensor], row: int) -> dict[str, memoryview]:
+    """Return the bytes of one clip."""
+    return {name: tensor[row].numpy().data for name, tensor in tensors.items()}
+
+
+def table_row(number: int, clip: Mapping[str, memoryview], shard: str, row: int) -> dict:
     return dict.fromkeys(manifest.LATENTS.names) | {
         "clip": f"clip-{number:06d}",
         "status": "ok",
@@ -109,10 +116,11 @@ def table_row(number: int, latent: Tensor, shard: str, row: int) -> dict:
         "crop_top": 0,
         "crop_left": 0,
         "stride_frames": 3,
-        "frames": len(latent),
+        "frames": len(clip["latents"]),
         "shard": shard,
         "row": row,
-        "sha256": hashlib.sha256(latent.numpy().tobytes()).hexdigest(),
+        "sha256": hashlib.sha256(clip["latents"]).hexdigest(),
+        "text_sha256": text_sha256(clip),
     }
 
 
@@ -228,7 +236,8 @@ def stall(steps: int) -> tuple[float, float]:
         data = LatentData(Path(folder) / "shards", 1.0)
         order = Order(len(data.samples), params.training.seed)
         optimizer = torch.optim.AdamW(model.parameters())
-        schedule = micro_batches(range(steps), recipe.batch, params.training.accumulation, 0, params.training.ranks)
+        groups = params.training.ranks // plan.together(recipe, params.training)
+        schedule = micro_batches(range(steps), recipe.batch, params.training.accumulation, 0, groups)
         started = time.perf_counter()
         with ReadAhead(lambda places: data.batch([order[p] for p in places]), schedule, DEPTH) as batches:
             for stored in batches:

@@ -33,7 +33,7 @@ from stiv_model.conditions import MICRO_CONDITIONS, Text
 from stiv_model.ema import Ema
 from stiv_model.latent_data import Batch
 from stiv_model.objective import draw, losses
-from stiv_model.settings import Run
+from stiv_model.settings import Encoders, Run
 from stiv_model.transformer import StivTransformer
 from tasks.training import environment
 
@@ -142,6 +142,7 @@ def save_and_load(engine: Any, rounds: int) -> dict[str, list[float]]:
         recipe_name="t2v",
         latents="made up",
         latents_sha256="",
+        encoders=Encoders(vae_sha256="v", text_sha256="t"),
         model=PARAMS.model,
         recipe=RECIPE,
         training=TRAINING,

@@ -10,6 +10,7 @@ import importlib
 import inspect
 import logging
 import os
+import signal
 import sys
 import types
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from typing import Any, get_args
 
 from flows.logs import show_ours
 from flows.params import is_settings, load_params, section
+from stiv_model.lifetime import die_with_parent
+from stiv_model.stopping import STOPPED
 
 # Where each flow lives. Imported when asked for: a stage that needs no torch must not wait for it.
 FLOWS = {
@@ -42,6 +45,13 @@ COMMANDS = {
     "doctor": "flows.doctor",
     "model": "flows.model",
     "plan": "flows.plan",
+    "funnel": "flows.funnel",
+    "ingest": "flows.ingest",
+    "browse": "flows.browse",
+    "why": "flows.lineage",
+    "blame": "flows.lineage",
+    "forget": "flows.lineage",
+    "shots": "flows.files",
 }
 
 HELP = """\
@@ -61,14 +71,25 @@ try the model
   stiv model XL                 parameters, FLOPs and memory of a size of the paper's, or of a params file
   stiv plan --latents data/latents   what each recipe will do with the data, and what it costs
 
+raw video and where it went
+  stiv probe FILE...            what these files are, or why they would not be used: JSON lines
+  stiv shots FILE...            their shots: times, kind of transition, reason, scores: JSON lines
+  stiv funnel --set clips.motion.min=0.6   what other thresholds would keep; --sheet shows the shots nearest each
+  stiv ingest shards/*.tar --out data/ingested   WebDataset tars, or what cosmos-curate or NeMo Curator wrote
+  stiv browse                   a local page: filter shots by any score, play them, see captions and reasons
+  stiv why CLIP                 its history: file, times, scores, gate, caption, latents, checkpoints that saw it
+  stiv blame checkpoints/sft    which videos a checkpoint learned from, and under which licences
+  stiv forget VIDEO             after a takedown: what must be deleted and rebuilt; --yes does it
+
 one stage's work, without DVC   (options as in dvc.yaml)
   stiv collect | probe | split | score | select | caption | encode | train | generate | judge | report
 """
 
 
-def load(verb: str) -> Any:
-    """Return the flow, or the plain function, behind a verb."""
-    module = importlib.import_module((FLOWS | COMMANDS)[verb])
+def load(verb: str, argv: Sequence[str] = ()) -> Any:
+    """Return the flow, or the plain function, behind a verb; `probe` with no --source is about single files."""
+    is_of_files = verb == "probe" and argv and not any(word.startswith("--source") for word in argv)
+    module = importlib.import_module("flows.files" if is_of_files else (FLOWS | COMMANDS)[verb])
     return getattr(module, verb)
 
 
@@ -91,6 +112,9 @@ def parser_of(verb: str, function: Any) -> argparse.ArgumentParser:
         kind = _plain(arg.annotation)
         if arg.kind is arg.POSITIONAL_ONLY:
             parser.add_argument(arg.name, metavar=arg.name.upper(), type=kind)
+            continue
+        if arg.kind is arg.VAR_POSITIONAL:
+            parser.add_argument(arg.name, metavar=arg.name.rstrip("s").upper(), type=kind, nargs="*")
             continue
         needed = arg.default is arg.empty
         how: dict[str, Any] = (
@@ -119,18 +143,27 @@ def call(verb: str, argv: list[str]) -> None:
         FileNotFoundError, ValueError, OSError: the request is wrong, or the machine is in the way.
         SystemExit: the flow did not complete.
     """
-    function = load(verb)
+    function = load(verb, argv)
     values = vars(parser_of(verb, function).parse_args(argv))
     params = load_params()
     for arg in arguments(function):
         if is_settings(arg.annotation):
             values[arg.name] = section(params, values[arg.name])
     words = [values.pop(arg.name) for arg in arguments(function) if arg.kind is arg.POSITIONAL_ONLY]
-    if verb in COMMANDS:
+    words += [word for arg in arguments(function) if arg.kind is arg.VAR_POSITIONAL for word in values.pop(arg.name)]
+    if not hasattr(function, "fn"):  # no flow
         function(*words, **values)
         return
     from flows.context import inherited  # Prefect: two seconds that commands and --help need not wait
 
+    if stage := os.environ.get("DVC_STAGE"):
+        from flows.stages import check_inputs
+
+        check_inputs(stage)
+    if "engine" in values:
+        from flows.engine import runner
+
+        function = function.with_options(task_runner=runner(values["engine"]))
     with inherited():
         state = function(*words, **values, return_state=True)
     if not state.is_completed():
@@ -171,12 +204,21 @@ def main(argv: list[str] | None = None) -> None:
         return
     if argv[0] not in FLOWS | COMMANDS:
         sys.exit(f"stiv: no verb {argv[0]}: it is one of {', '.join(FLOWS | COMMANDS)}")
+    if "DVC_STAGE" in os.environ:
+        die_with_parent(signal.SIGTERM)  # DVC leaves a stage running when it is killed
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         call(argv[0], argv[1:])
     except (ValueError, OSError) as error:
         sys.exit(f"stiv {argv[0]}: {explain(error)}")
     except KeyboardInterrupt:
-        sys.exit(f"stiv {argv[0]}: stopped; the same command goes on where it was")
+        print(f"stiv {argv[0]}: stopped; the same command goes on where it was", file=sys.stderr)
+        sys.exit(STOPPED)
+
+
+def _interrupt(number: int, frame: types.FrameType | None) -> None:
+    """Let SIGTERM end the command as Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,96 +1,133 @@
 """The flows from raw files to scored shots: collect, probe, split, score."""
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.progress import SHARDS_AT_ONCE, publish, run_shards
+from flows.code import code_of
+from flows.engine import resources
+from flows.progress import Work, follow, publish, run_shards
 from tasks import corpus as corpora
-from tasks import manifest, resume, shards, sources
+from tasks import earlier, manifest, resume, shards, sources
 from tasks import scores as scoring
 from tasks import shots as splitting
 from tasks import videos as probing
 from tasks.fence import Fence
-from tasks.settings import CorpusSettings, FenceSettings, ScoreSettings, ShotSettings, VideoSettings
+from tasks.settings import (
+    CorpusSettings,
+    EngineSettings,
+    FenceSettings,
+    ScoreSettings,
+    ShotSettings,
+    VideoSettings,
+)
+from tasks.shards import Shard
 
-RUNNER: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=SHARDS_AT_ONCE)
+log = logging.getLogger(__name__)
 
 
-@flow(task_runner=RUNNER)
+@flow
 def collect(out: Path, report: Path, corpus: CorpusSettings) -> None:
     """Make the embedded raw videos: generated shapes with captions, and the real videos of a package."""
     product = resume.open_work(out, {"corpus": corpus.model_dump()}) / "product"
     product.mkdir(exist_ok=True)
     starts = range(0, corpus.shapes, corpora.SHARD_VIDEOS)
     parts = [range(start, min(corpus.shapes, start + corpora.SHARD_VIDEOS)) for start in starts]
-    run_shards(
-        "videos",
-        [len(part) for part in parts],
-        [partial(corpora.make_shapes.submit, part, product, corpus) for part in parts],
-    )
+    submit = corpora.make_shapes.submit
+    follow("videos", [Work(f"{part}", len(part), partial(submit, part, product, corpus)) for part in parts])
     publish("corpus", *corpora.finish_corpus(product, out, report, corpus))
 
 
-@flow(task_runner=RUNNER)
-def probe(source: str, out: Path, report: Path, videos: VideoSettings, fence: FenceSettings) -> None:
+@flow
+def probe(
+    source: str, out: Path, report: Path, videos: VideoSettings, fence: FenceSettings, engine: EngineSettings
+) -> None:
     """Open every raw file and say what it is, or why it is not used."""
     items = sources.listing(source)
-    limits = fence.model_dump(exclude={"workers"})
-    run = {
-        "source": source,
-        "items": sources.listing_hash(items),
-        "videos": videos.model_dump(),
-        "fence": limits,
-    }
-    work = resume.open_work(out, run)
-    parts = shards.cut(work, items, probing.SHARD_FILES)
-    todo = [part for part in parts if not part.is_done]
-    with Fence(fence) as opened:
-        run_shards(
-            "files",
-            [len(part.given) for part in todo],
-            [partial(probing.probe_shard.submit, part, source, videos, opened, sources.CACHE) for part in todo],
-        )
-    publish("videos", probing.join_videos(work, parts, videos, out, report))
+    made_with = {"videos": videos.model_dump(exclude={"forgotten", "max_failed_fraction"})} | _made_with(
+        "videos", fence
+    )
+    kept = earlier.folder(earlier.EARLIER, "videos", made_with | {"source": source})
+    run = made_with | {"source": source, "items": sources.listing_hash(items), "forgotten": videos.forgotten}
+    work = resume.open_work(out, run | {"earlier": earlier.stamp(kept)})
+    taken = _told(probing.take_over(kept, work, items, videos))
+    new = _but(items, taken.given)
+    parts = shards.cut(work, new, probing.SHARD_FILES)
+    with Fence(fence) as opened, resources(engine):
+        submit = partial(probing.probe_shard.submit, source=source, settings=videos, fence=opened, cache=sources.CACHE)
+        run_shards("files", parts, submit)
+    publish("videos", probing.join_videos(work, [*_with(taken), *parts], videos, out, report))
+    probing.remember(items, out, kept)
 
 
-@flow(task_runner=RUNNER)
-def split(source: str, videos: Path, out: Path, report: Path, shots: ShotSettings, fence: FenceSettings) -> None:
+@flow
+def split(
+    source: str,
+    videos: Path,
+    out: Path,
+    report: Path,
+    shots: ShotSettings,
+    fence: FenceSettings,
+    engine: EngineSettings,
+) -> None:
     """Cut every video into shots, and measure them, in one decoding pass."""
     table = videos / manifest.VIDEO_TABLE
-    limits = fence.model_dump(exclude={"workers"})
-    run = {
-        "source": source,
-        "videos": resume.sha256_file(table),
-        "shots": shots.model_dump(),
-        "fence": limits,
-    }
-    work = resume.open_work(out, run)
-    parts = shards.cut(work, manifest.ok(manifest.read_rows(table, manifest.VIDEOS)), shots.shard_videos)
-    todo = [part for part in parts if not part.is_done]
-    with Fence(fence) as opened:
-        run_shards(
-            "videos",
-            [len(part.given) for part in todo],
-            [partial(splitting.split_shard.submit, part, source, shots, opened, sources.CACHE) for part in todo],
-        )
-    publish("shots", *splitting.join_shots(work, parts, shots, out, report))
+    given = sorted(manifest.ok(manifest.read_rows(table, manifest.VIDEOS)), key=lambda row: row["video"])
+    decides = {"shots": shots.model_dump(exclude={"shard_seconds", "max_failed_fraction"})}
+    made_with = decides | _made_with("shots", fence)
+    kept = earlier.folder(earlier.EARLIER, "shots", made_with)
+    run = made_with | {"source": source, "videos": resume.sha256_file(table), "shard_seconds": shots.shard_seconds}
+    work = resume.open_work(out, run | {"earlier": earlier.stamp(kept)})
+    taken = _told(splitting.take_over(kept, work, given))
+    parts = shards.cut(work, _but(given, taken.given), shots.shard_seconds, weight=lambda video: video["seconds"])
+    with Fence(fence) as opened, resources(engine):
+        submit = partial(splitting.split_shard.submit, source=source, settings=shots, fence=opened, cache=sources.CACHE)
+        run_shards("hours", parts, submit, weight=lambda video: video["seconds"] / 3600)
+    publish("shots", *splitting.join_shots(work, [*_with(taken), *parts], shots, out, report))
+    earlier.keep([out / name for name in (manifest.SPLIT_TABLE, manifest.SHOT_TABLE, manifest.STILL_TABLE)], kept)
 
 
-@flow(task_runner=RUNNER)
-def score(shots: Path, out: Path, report: Path, scores: ScoreSettings) -> None:
+@flow
+def score(shots: Path, out: Path, report: Path, scores: ScoreSettings, engine: EngineSettings) -> None:
     """Score every shot by its stills."""
-    stills = shots / manifest.STILL_TABLE
-    run = {"shots": resume.sha256_file(shots / manifest.SHOT_TABLE), "stills": resume.sha256_file(stills)}
-    work = resume.open_work(out, run | {"scores": scores.model_dump()})
-    parts = shards.cut(work, scoring.usable_shots(shots / manifest.SHOT_TABLE), scores.shard_shots)
-    todo = [(number * scores.shard_shots, part) for number, part in enumerate(parts) if not part.is_done]
-    run_shards(
-        "shots",
-        [len(part.given) for _, part in todo],
-        [partial(scoring.score_shard.submit, part, first, stills) for first, part in todo],
-    )
-    publish("scores", scoring.join_scores(work, parts, out, report))
+    table, stills = shots / manifest.SHOT_TABLE, shots / manifest.STILL_TABLE
+    given = scoring.usable_shots(table)
+    decides = {"scores": scores.model_dump(exclude={"shard_shots"}), "made_by": scoring.scorer(scores).names()}
+    made_with = decides | {"code": code_of("scores")}
+    kept = earlier.folder(earlier.EARLIER, "scores", made_with)
+    run = made_with | {
+        "shots": resume.sha256_file(table),
+        "stills": resume.sha256_file(stills),
+        "shard_shots": scores.shard_shots,
+    }
+    work = resume.open_work(out, run | {"earlier": earlier.stamp(kept)})
+    taken = _told(scoring.take_over(kept, work, given, stills))
+    parts = shards.cut(work, _but(given, taken.given), scores.shard_shots)
+    with resources(engine):
+        run_shards("shots", parts, partial(scoring.score_shard.submit, stills=stills, settings=scores))
+    publish("scores", scoring.join_scores(work, [*_with(taken), *parts], scores, out, report))
+    earlier.keep([out / manifest.SCORE_TABLE, stills], kept)
+
+
+def _made_with(stage: str, fence: FenceSettings) -> dict[str, Any]:
+    """Return what decides about a row that comes of a raw video, beside the stage's own settings."""
+    return {"fence": fence.model_dump(exclude={"workers", "strict"}), "code": code_of(stage)}
+
+
+def _told(taken: Shard) -> Shard:
+    if taken.given:
+        log.info("%d are taken over from an earlier run", len(taken.given))
+    return taken
+
+
+def _with(taken: Shard) -> list[Shard]:
+    return [taken] if taken.given else []
+
+
+def _but(given: list[Any], taken: list[Any]) -> list[Any]:
+    """Return what is given without what is taken over, in order."""
+    ids = {id(thing) for thing in taken}
+    return [thing for thing in given if id(thing) not in ids]

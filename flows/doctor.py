@@ -9,7 +9,8 @@ from tasks import doctor as examination
 
 def doctor() -> None:
     """Say what this machine can run and what is missing; exit code 1 when something is."""
-    findings = examination.examine(Path.cwd(), load_params().training.ranks)
+    params = load_params()
+    findings = examination.examine(Path.cwd(), params.fence, params.training.ranks)
     print(examination.render(findings))
     if any(finding.state == "missing" for finding in findings):
         sys.exit(1)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.code import code_of
 from flows.progress import publish
 from stiv_model.settings import TextSettings, VaeSettings
-from tasks.latents import encode_all
+from tasks.latents import encode_all, encode_shard
 from tasks.settings import FenceSettings, LatentSettings
 
 
@@ -23,5 +24,6 @@ def encode(
     fence: FenceSettings,
 ) -> None:
     """Encode every captioned clip once through the frozen VAE and text encoder."""
-    account = encode_all(source, clips, captions, out, report, latents, vae, text, fence)
+    code = code_of("latents")
+    account = encode_all(source, clips, captions, out, report, latents, vae, text, fence, code, encode_shard)
     publish("latents", account)

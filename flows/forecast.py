@@ -1,12 +1,14 @@
 """What one recipe will do with its data and what it costs: the figures behind `stiv plan`."""
 
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.params import Params
-from stiv_model import costs, plan
-from stiv_model.costs import GpuBytes, SampleCost, Shape
+from stiv_model import costs, memory, plan
+from stiv_model.costs import SampleCost, Shape
+from stiv_model.memory import GpuBytes
 from stiv_model.plan import Plan
 from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
 
@@ -63,8 +65,8 @@ def forecast(
     if prices.tflops is not None:
         gpu_hours = recipe.steps * step_flops / (prices.tflops * 1e12) / 3600
         price = None if prices.gpu_rate is None else gpu_hours * prices.gpu_rate
-    memory = {**fixed._asdict(), "activations": share * kept_bytes}
-    return Forecast(recipe, data, refused, share, sample.tokens, step_flops, memory, gpu_hours, price)
+    needed = {**fixed._asdict(), "activations": math.ceil(share * kept_bytes / plan.together(recipe, training))}
+    return Forecast(recipe, data, refused, share, sample.tokens, step_flops, needed, gpu_hours, price)
 
 
 @cache
@@ -73,7 +75,7 @@ def cost(
 ) -> tuple[SampleCost, GpuBytes]:
     """Return what a sample costs, and what a rank keeps besides; the same for many recipes."""
     is_video = shape.frames > 1
-    fixed = costs.per_gpu(costs.on_meta(model, is_video), training, training.ranks)
+    fixed = memory.per_gpu(costs.on_meta(model, is_video), training, training.ranks)
     return costs.sample(model, training, is_video, shape, mask_ratio), fixed
 
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from flows.params import Params, load_params
-from stiv_model import costs
-from stiv_model.costs import GpuBytes, SampleCost, Shape
+from stiv_model import costs, memory
+from stiv_model.costs import SampleCost, Shape
+from stiv_model.memory import GpuBytes
 from stiv_model.transformer import StivTransformer
 
 SIZES = Path("infra/params")
@@ -52,7 +53,7 @@ def model(
     bar = tqdm(cases, desc="counting", file=sys.stderr, leave=False)
     samples = {case: sample(params, case, downsampling) for case in bar}
     per_gpu = {
-        kind: {wide: costs.per_gpu(whole, params.training, wide) for wide in world} for kind, whole in models.items()
+        kind: {wide: memory.per_gpu(whole, params.training, wide) for wide in world} for kind, whole in models.items()
     }
     if json:
         print(jsonlib.dumps({"params_file": str(path), **counts(models), **figures(samples, per_gpu)}, indent=2))
@@ -171,16 +172,16 @@ def sample_table(samples: dict[Case, SampleCost], params: Params) -> list[str]:
 
 def gpu_table(per_gpu: dict[str, dict[int, GpuBytes]], params: Params) -> list[str]:
     training = params.training
-    where = "host memory, but for what is gathered" if training.offload == "cpu" else "GPU memory"
     return [
-        f"one of `world` GPUs under ZeRO-3, {training.precision}, {training.optimizer.kind}: {where}, GB",
+        f"one of `world` GPUs under ZeRO-{training.zero_stage}, {training.precision}, {training.optimizer.kind}, GB; "
+        f"training.offload is {training.offload}: {memory.offloaded(training)}",
         f"{'':7}" + "".join(f"{column:>12}" for column in ("world", *GpuBytes._fields, "sum")),
         *(
             f"{kind:7}{world:12}" + "".join(f"{value / 1e9:12.3f}" for value in (*part, sum(part)))
             for kind, parts in per_gpu.items()
             for world, part in parts.items()
         ),
-        "Optimizer: float32 weights and moments. Gathered: the whole parameters of one block. Not counted: activations",
-        "(above, per sample), DeepSpeed's buckets and the up to 1e9 parameters that it leaves gathered, temporary",
-        "buffers, fragmentation, the VAE and the text encoder.",
+        "Optimizer: float32 weights and moments. Gathered: parameters that are whole for a while, two blocks and all",
+        "outside of blocks. Buckets: gradients of one block on their way. Update: float32 gradients of one sub-group.",
+        "Not counted: activations (above, per sample), temporary buffers, fragmentation, VAE and text encoder.",
     ]

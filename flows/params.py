@@ -20,6 +20,7 @@ from tasks.settings import (
     CaptionSettings,
     ClipSettings,
     CorpusSettings,
+    EngineSettings,
     FenceSettings,
     LatentSettings,
     SampleSettings,
@@ -36,6 +37,7 @@ class Params(Settings):
 
     source: str
     corpus: CorpusSettings
+    engine: EngineSettings
     fence: FenceSettings
     videos: VideoSettings
     shots: ShotSettings
@@ -54,9 +56,10 @@ class Params(Settings):
     @model_validator(mode="after")
     def sections_agree(self):
         for name, recipe in self.train.items():
-            if recipe.frames > self.latents.frames:
+            if recipe.span > self.latents.frames:
+                apart = "" if recipe.span == recipe.frames else f" at strides up to {recipe.span} frames of a clip"
                 raise ValueError(
-                    f"train.{name}.frames is {recipe.frames}, but latents.frames is only {self.latents.frames}"
+                    f"train.{name}.frames is {recipe.frames}{apart}, but latents.frames is only {self.latents.frames}"
                 )
             if recipe.frames > 1 and recipe.frames % self.model.temporal_patch:
                 raise ValueError(
@@ -73,12 +76,32 @@ def load_params(path: Path = PARAMS) -> Params:
         FileNotFoundError: there is no such file.
         ValueError: every wrong key: its dotted name, what is wrong, and the value found.
     """
+    return check_params(read_params(path), path)
+
+
+def read_params(path: Path = PARAMS) -> dict[str, Any]:
+    """Read the values of the file as they stand there.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no YAML.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist here: run stiv at the top of the repository")
     try:
-        return Params.model_validate(yaml.safe_load(path.read_text()))
+        return yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
+
+
+def check_params(values: dict[str, Any], path: Path = PARAMS) -> Params:
+    """Check values as they stand, or could stand, in the file.
+
+    Raises:
+        ValueError: as `load_params`.
+    """
+    try:
+        return Params.model_validate(values)
     except ValidationError as error:
         raise ValueError("; ".join(f"{path}: {_one_line(problem)}" for problem in error.errors())) from None
 

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from flows.forecast import Forecast, Prices, clip_bytes, figures, forecast
 from flows.params import Params, load_params, section
+from stiv_model import memory
 from stiv_model.settings import RecipeSettings
 
 RECIPES_IN_A_TABLE = 6
@@ -156,12 +157,12 @@ def notes(prices: Prices, params: Params) -> list[str]:
     lines = [
         "The order of samples runs on over the ends of epochs: no batch is partial, none is padded.",
         f"FLOP: executed, of matrix products and attention, forward and backward{again}.",
-        f"A rank is one GPU, or one process on CPU. {training.ranks} ranks, ZeRO-3, {training.precision}, "
-        f"{training.optimizer.kind}. Not counted: DeepSpeed's",
-        "buckets and the up to 1e9 parameters that it leaves gathered, temporary buffers, fragmentation.",
+        f"A rank is one GPU, or one process on CPU. {training.ranks} ranks, ZeRO-{training.zero_stage}, "
+        f"{training.precision}, {training.optimizer.kind}. Not counted:",
+        "temporary buffers of kernels and of communication, fragmentation.",
     ]
-    if training.offload == "cpu":
-        lines.append("training.offload is cpu: all but gathered and activations is host memory.")
+    if training.offload != "none":
+        lines.append(f"training.offload is {training.offload}: {memory.offloaded(training)}.")
     if training.temporal_mask_ratio:
         lines.append("training.temporal_mask_ratio is not counted: FLOP, memory and hours are lower with it.")
     if params.model.image_condition != "replacement":

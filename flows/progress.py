@@ -2,39 +2,76 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 from prefect.artifacts import create_table_artifact
 from prefect.futures import PrefectFuture, as_completed
 
 from tasks import manifest
+from tasks.shards import Shard
 
 log = logging.getLogger(__name__)
 
-SHARDS_AT_ONCE = 4
-"""Shards that a stage's thread runner has in hand; the work itself is in the fence's processes and in C."""
+
+class Work(NamedTuple):
+    """A piece of a stage's work."""
+
+    name: str
+    size: float
+    """In the unit of the log."""
+    submit: Callable[[], PrefectFuture[Any]]
 
 
-def run_shards(unit: str, sizes: list[int], submit: Iterable[Callable[[], PrefectFuture[Any]]]) -> None:
-    """Submit every shard, wait for all, and log how far they are.
+def _one(_: Any) -> float:
+    return 1
+
+
+_TAIL = 3
+"""When so few shards are left, they are named with how long they take."""
+
+
+def run_shards(
+    unit: str, parts: list[Shard], submit: Callable[[Shard], PrefectFuture[Any]], weight: Callable[[Any], float] = _one
+) -> None:
+    """Submit every shard that is not done yet, wait for all, and log how far they are.
 
     Args:
-        unit: what a shard holds, for the log.
-        sizes: how many of them each shard holds.
+        unit: what is counted, for the log.
         submit: starts one shard's task.
+        weight: of one thing that a shard is given: 1, unless told otherwise.
 
     Raises:
         Exception: of the first shard that failed, once the others have ended; what is done stays done.
     """
-    total, done, started = sum(sizes), 0, time.monotonic()
-    size_of = {start(): size for start, size in zip(submit, sizes, strict=True)}
-    for future in as_completed(list(size_of)):
-        done += size_of[future]
+    todo = [part for part in parts if not part.is_done]
+    follow(unit, [Work(part.path.stem, sum(map(weight, part.given)), partial(submit, part)) for part in todo])
+
+
+def follow(unit: str, work: list[Work]) -> None:
+    """Submit pieces of work, wait for all, and log how far they are; the slow ones at the end are named.
+
+    Raises:
+        Exception: of the first one that failed, once the others have ended.
+    """
+    started, total, done = time.monotonic(), sum(one.size for one in work), 0.0
+    left = {one.submit(): one for one in work}
+    futures = list(left)
+    for future in as_completed(futures):
+        done += left.pop(future).size
         seconds = time.monotonic() - started
         rate = done / seconds
-        log.info("%d of %d %s, %.1f per second, %.0f s left", done, total, unit, rate, (total - done) / rate)
-    for future in size_of:
+        log.info(
+            "%.4g of %.4g %s, %s, %.0f s left%s",
+            done,
+            total,
+            unit,
+            f"{rate:.3g} per second" if rate > 0.1 else f"{60 * rate:.3g} per minute",
+            (total - done) / rate if rate else 0,
+            f"; still at work: {', '.join(one.name for one in left.values())}" if 0 < len(left) <= _TAIL else "",
+        )
+    for future in futures:
         future.result()
 
 

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 
 from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
-from tasks.samples import load, make_videos, write_video
+from stiv_model.video_file import write_video
+from tasks.samples import load, make_videos
 from tasks.settings import LatentSettings
 
 

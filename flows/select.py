@@ -1,13 +1,18 @@
 """The flow behind stage clips."""
 
+import logging
+from base64 import b64encode
 from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 from tasks.clips import GateFailedError, select_clips
 from tasks.expectations import GateResult
+from tasks.funnel_page import picture
 from tasks.settings import ClipSettings
+
+log = logging.getLogger(__name__)
 
 
 @flow
@@ -19,13 +24,28 @@ def select(scores: Path, out: Path, report: Path, docs: Path, clips: ClipSetting
         _show_gate(error.gate, error.docs)
         raise
     _show_gate(selection.gate, docs)
+    _show_drift(selection.drift)
     create_table_artifact(key="funnel", table=selection.funnel, description="What each threshold left and lost")
+    drawn = b64encode(picture(selection.funnel).encode()).decode()
+    create_image_artifact(key="funnel-figure", image_url=f"data:image/svg+xml;base64,{drawn}", description="The funnel")
 
 
 def _show_gate(gate: GateResult, docs: Path) -> None:
+    first = (docs / "index.html").resolve()
     lines = [
         f"**{'Passed' if gate.success else 'Failed'}**: {gate.evaluated} expectations evaluated.",
         *(f"- {sentence}" for sentence in gate.failed),
-        f"\nData Docs: `{(docs / 'index.html').resolve()}`",
+        # browsers follow no link from a page of a server to a file: the path is there to be copied
+        f"\n[Data Docs]({first.as_uri()}), on the machine that ran this: `{first}`",
     ]
     create_markdown_artifact(key="gate", markdown="\n".join(lines), description="The gate on the table of clips")
+
+
+def _show_drift(drift: dict[str, float | None]) -> None:
+    if not drift:
+        log.info("no drift: there is no earlier release to compare with (clips.earlier_releases)")
+        return
+    rows = [
+        {"score": score, "distance": "not in the last release" if far is None else far} for score, far in drift.items()
+    ]
+    create_table_artifact(key="drift", table=rows, description="Distance (Kolmogorov-Smirnov) from the last release")

@@ -1,16 +1,21 @@
 """What dvc.yaml says: its stages in order, and how to bring one up to date. The only code that knows DVC."""
 
+import hashlib
+import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import networkx
+from dvc.output import Output
 from dvc.repo import Repo
 
 from tasks import processes
 
 _SKIPPED = "didn't change, skipping"
+_HASHED_AT_ONCE = 4
 
 
 def in_order() -> list[str]:
@@ -36,11 +41,80 @@ def reproduce(stage: str, force: bool, environment: dict[str, str], on_line: Cal
         said = line if line.startswith("stiv ") else said  # the one line with which our command ends
         on_line(line)
 
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage, *(["--force"] if force else [])]
-    # dvc.yaml says `python`: that must be this one, also when the environment is not activated
-    path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     try:
-        processes.run(command, environment | {"PATH": path}, listen)
+        _dvc(["repro", "--single-item", stage, *(["--force"] if force else [])], environment, listen)
     except RuntimeError as error:
         raise RuntimeError(f"stage {stage} failed: {said or error}") from None
     return ran
+
+
+def reproduce_all(on_line: Callable[[str], None]) -> None:
+    """Bring everything up to date, as `dvc repro` does in a shell.
+
+    Raises:
+        RuntimeError: a stage failed.
+    """
+    _dvc(["repro"], dict(os.environ), on_line)
+
+
+def clear_cache(on_line: Callable[[str], None]) -> None:
+    """Delete from DVC's cache what the workspace does not use, earlier versions of the data among it.
+
+    Raises:
+        RuntimeError: DVC could not.
+    """
+    _dvc(["gc", "--workspace", "--force"], dict(os.environ), on_line)
+
+
+def check_inputs(stage: str) -> int:
+    """Hash the files that a stage takes from earlier stages, and compare with what those made; return how many.
+
+    DVC itself trusts a file that is read-only: one whose bytes went bad in its cache or on a remote is checked out,
+    pulled and pushed without a word.
+
+    Raises:
+        ValueError: a file is not what dvc.lock says, or is missing; the message names it and the remedy.
+    """
+    with Repo() as repo:
+        made = {out.fs_path: out for out in repo.index.outs if out.use_cache}
+        taken = [made[dep.fs_path] for dep in repo.stage.get_target(stage).deps if dep.fs_path in made]
+        wanted = {path: md5 for out in taken for path, md5 in _files(out)}
+    with ThreadPoolExecutor(_HASHED_AT_ONCE) as threads:
+        found = dict(zip(wanted, threads.map(_md5, wanted), strict=True))
+    if wrong := [path for path in wanted if found[path] != wanted[path]]:
+        raise ValueError(
+            f"{wrong[0]} ({len(wrong)} of {len(wanted)} files) is not what dvc.lock says: its bytes went bad in DVC's "
+            "cache or remote, or it was changed by hand. Changed by hand: `dvc commit` adopts it. Else delete it and "
+            f"{repo.cache.local.path}, then `dvc pull`, or `dvc repro` to make it again"
+        )
+    return len(wanted)
+
+
+def _files(out: Output) -> Iterator[tuple[Path, str]]:
+    """Give every file of an output with the md5 that it must have."""
+    root = Path(out.fs_path)
+    if not out.hash_info.isdir:
+        yield root, out.hash_info.value
+        return
+    listing = Path(out.cache.oid_to_path(out.hash_info.value))
+    if not listing.exists() or f"{_md5(listing)}.dir" != out.hash_info.value:
+        raise ValueError(
+            f"DVC's list of the files in {root}, {listing}, is missing or damaged: delete it, then dvc pull"
+        )
+    for entry in json.loads(listing.read_text()):
+        yield root / entry["relpath"], entry["md5"]
+
+
+def _md5(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _dvc(words: list[str], environment: dict[str, str], on_line: Callable[[str], None]) -> None:
+    # dvc.yaml says `python`: that must be this one, also when the environment is not activated
+    path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+    # bash makes way for a single command: a stage is then DVC's own child, and hears when DVC is killed
+    environment = environment | {"PATH": path, "SHELL": "/bin/bash"}
+    processes.run([sys.executable, "-m", "dvc", *words], environment, on_line)

@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from flows.training_page import page
 from stiv_model.card import Role
 from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
 from tasks import training as ranks
@@ -20,11 +21,15 @@ def train(
     training: TrainingSettings,
     init: Path | None = None,
     temporal_init: Path | None = None,
+    levels: Path = Path("reports/noise_levels"),
+    shown: Path = Path("reports/training"),
 ) -> None:
     """Train one recipe, from the weights in `init` when given.
 
     A video model may take its temporal attention from the video model in `temporal_init`, and all else from the
-    image model in `init`. The certificate of what was handed on is written next to the new weights.
+    image model in `init`. The certificate of what was handed on is written next to the new weights. `levels` gets a
+    table of losses by noise level, and `shown` a folder with the validation videos and what `tensorboard --logdir`
+    shows, both named after `out`; while the training goes on, that folder is a link.
 
     examples:
       stiv train --latents data/latents --out checkpoints/t2v --curve reports/losses/t2v.tsv
@@ -35,10 +40,7 @@ def train(
     named: dict[Role, Path | None] = {"weights": init, "temporal": temporal_init}
     parents = {role: folder for role, folder in named.items() if folder}
     run = ranks.describe_run(latents, parents, out.name, model, recipe, training)
-    ranks.train(run, out, curve)
-    last = curve.read_text().splitlines()[-1].split("\t")
+    ranks.train(run, out, curve, levels / f"{out.name}.tsv", shown / out.name)
     create_markdown_artifact(
-        f"`{out}`: {recipe.steps} steps of {recipe.batch} samples, last loss {last[1]}, {last[4]} samples/s. "
-        f"Losses: `{curve}`.",
-        key=f"train-{out.name.replace('_', '-')}",
+        page(out, curve, levels / f"{out.name}.tsv", shown / out.name), key=f"train-{out.name.replace('_', '-')}"
     )

@@ -1,4 +1,4 @@
-"""Adafactor that is exact under DeepSpeed's ZeRO-3.
+"""Adafactor that is exact under DeepSpeed's ZeRO.
 
 DeepSpeed hands an optimizer flat float32 shards in which nothing tells one matrix from the next: a stock Adafactor
 then neither factors nor agrees with itself on another number of ranks, and it reads the uninitialised padding behind
@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
 from deepspeed.accelerator import get_accelerator
-from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from torch import Tensor
 from torch.nn.functional import pad
+
+from stiv_model import shards
 
 _EPSILON = 1e-30  # added to squared gradients, as in axlearn and in the paper of Adafactor
 
@@ -56,7 +58,7 @@ class Piece(NamedTuple):
 
 
 class Adafactor(torch.optim.Optimizer):
-    """Adafactor with momentum and constant betas; for shards of ZeRO-3 only (`bind`).
+    """Adafactor with momentum and constant betas; for shards of ZeRO only (`bind`).
 
     For the gradient G of a matrix W, with learning rate h, weight decay w and e = 1e-30:
 
@@ -71,7 +73,7 @@ class Adafactor(torch.optim.Optimizer):
     which R C / mean(R) = R: the second moment of a vector is not factored.
 
     M is sharded like the weights (`exp_avg`). R and C are equal on all ranks and do not depend on their number; they
-    are kept by parameter name in `param_groups[0]`, which all of DeepSpeed's ways to save and load carry along.
+    are kept by parameter name in `param_groups[0]`.
     """
 
     def __init__(self, params: Any, lr: float, beta1: float, beta2: float, weight_decay: float = 0.0):
@@ -79,24 +81,12 @@ class Adafactor(torch.optim.Optimizer):
         self.param_groups[0][_SECOND_MOMENT] = {}
         self._pieces: dict[Tensor, list[Piece]] = {}
 
-    def bind(self, zero: DeepSpeedZeroOptimizer_Stage3) -> None:
-        """Learn what lies where in the shards of this rank; `zero` is the `optimizer` of the engine.
-
-        Reads `fp16_groups`, `fp32_partitioned_groups_flat` and `param_names`, internals of the pinned release.
-        """
-        self._group = zero.dp_process_group
-        rank = dist.get_rank(self._group)
-        for parameters, shard in zip(zero.fp16_groups, zero.fp32_partitioned_groups_flat, strict=True):
-            pieces, offset = [], 0
-            for parameter in parameters:
-                share, size = parameter.partition_numel(), parameter.ds_numel  # share: padding included
-                start = min(rank * share, size)
-                rows = parameter.ds_shape[0] if parameter.ds_shape else 1
-                pieces.append(
-                    Piece(zero.param_names[parameter], rows, size // rows, start, min(share, size - start), offset)
-                )
-                offset += share
-            self._pieces[shard] = pieces
+    def bind(self, engine: DeepSpeedEngine) -> None:
+        """Learn what lies where in the shards of this rank."""
+        self._group = engine.optimizer.dp_process_group
+        rows = shards.pieces(engine, dist.get_rank(self._group))
+        for shard, row in zip(shards.masters(engine), rows, strict=True):
+            self._pieces[shard] = [_as_matrix(piece) for piece in row]
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -108,7 +98,7 @@ class Adafactor(torch.optim.Optimizer):
         for group in self.param_groups:
             for shard in group["params"]:
                 if shard not in self._pieces:
-                    raise RuntimeError("Adafactor does not know this shard: call bind(engine.optimizer) before step")
+                    raise RuntimeError("Adafactor does not know this shard: call bind(engine) before step")
                 self._update(shard, group)
 
     def _update(self, shard: Tensor, group: dict[str, Any]) -> None:
@@ -116,11 +106,8 @@ class Adafactor(torch.optim.Optimizer):
         assert gradient is not None, "DeepSpeed sets it before each step"
         second_moment = self.param_groups[0][_SECOND_MOMENT]
         if not state:
-            state |= {"step": 0, "exp_avg": torch.zeros_like(shard)}
+            state |= {"exp_avg": torch.zeros_like(shard)}
             second_moment |= {piece.name: shard.new_zeros(piece.rows + piece.columns) for piece in pieces}
-        state.pop("exp_avg_sq", None)  # a universal checkpoint brings one, see `state_dict`
-        state["step"] += 1  # unused here, but ds_to_universal asks for it
-
         for piece, mean_S in zip(pieces, self._mean_squares(pieces, gradient), strict=True):
             # a loaded checkpoint leaves it in the CPU's memory
             factors_S = second_moment[piece.name] = second_moment[piece.name].to(shard.device)
@@ -145,17 +132,10 @@ class Adafactor(torch.optim.Optimizer):
         dist.all_reduce(whole, group=self._group)
         return list(whole.to(gradient.device).split([piece.rows + piece.columns for piece in pieces]))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state, with an `exp_avg_sq` of zeros: ds_to_universal asks for one. It takes 4 bytes in a file."""
-        saved = super().state_dict()
-        zeros = {key: own["exp_avg"].new_zeros(1).expand_as(own["exp_avg"]) for key, own in saved["state"].items()}
-        return saved | {"state": {key: own | {"exp_avg_sq": zeros[key]} for key, own in saved["state"].items()}}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take in what `state_dict` returned, on as many ranks as then."""
-        shards = state_dict["state"].items()
-        kept = {key: {name: own[name] for name in own if name != "exp_avg_sq"} for key, own in shards}
-        super().load_state_dict(state_dict | {"state": kept})
+def _as_matrix(piece: shards.Piece) -> Piece:
+    rows = piece.shape[0] if piece.shape else 1
+    return Piece(piece.name, rows, piece.size // rows, piece.start, piece.length, piece.offset)
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
-from stiv_model.settings import Fraction, ModelSettings, Pattern, Settings
+from stiv_model.settings import Encoders, Fraction, Mode, ModelSettings, Pattern, Settings
 
 WEIGHTS = "model.safetensors"
 _CARD = "model.json"
@@ -33,10 +33,12 @@ class Trained(Settings):
     latent_height: PositiveInt
     """In latents, not pixels."""
     latent_width: PositiveInt
-    clean_frames: Pattern
+    clean_frames: Pattern | tuple[Mode, ...]
     text_dropout: Fraction
     image_dropout: Fraction
     ema_decay: Fraction
+    encoders: Encoders
+    """That made the latents."""
 
     @property
     def averaged(self) -> str:
@@ -104,6 +106,25 @@ def check_parents(parents: Mapping[Role, Path], settings: ModelSettings, is_vide
     if "temporal" in cards:
         _check_roles(parents, cards, is_video)
     return cards
+
+
+def check_encoders(parents: Mapping[Role, Path], latents: Path, encoders: Encoders) -> None:
+    """Refuse to train on latents of other encoders than those whose latents a parent was trained on.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: with both hashes.
+    """
+    for folder in parents.values():
+        trained = read(folder).trained
+        assert trained is not None, "check_parents refuses such a parent"
+        for name, kind in (("vae_sha256", "VAE"), ("text_sha256", "text encoder")):
+            there, here = getattr(trained.encoders, name), getattr(encoders, name)
+            if there != here:
+                raise ValueError(
+                    f"{folder} was trained on latents of the {kind} {there[:12]}, but {latents} was made by the {kind} "
+                    f"{here[:12]}: encode with the former (vae.source, text.source), or train {folder} again"
+                )
 
 
 def _check_roles(parents: Mapping[Role, Path], cards: Mapping[Role, Card], is_video: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, FLOPs, activations and memory per GPU, counted without running it.
+"""What a model costs: parameters, FLOPs and activations, counted without running it.
 
 The model stands on the meta device, which has shapes but no values. One main and one unmasked block are executed
 there, forward and backward; the other blocks cost the same and are counted as often as the model has them.
@@ -65,18 +65,6 @@ class SampleCost(NamedTuple):
     """What forward keeps for backward: each storage once, parameters left out."""
     checkpointed_activation_bytes: int
     """The inputs of all blocks, and what the largest block keeps while it is executed once more."""
-
-
-class GpuBytes(NamedTuple):
-    """Memory of one GPU under ZeRO-3, before any sample. Not counted: see `per_gpu`."""
-
-    parameters: int
-    gradients: int
-    optimizer: int
-    """Float32 weights and the optimizer's moments."""
-    ema: int
-    gathered: int
-    """The whole parameters of one block."""
 
 
 class BlockCost(NamedTuple):
@@ -148,23 +136,9 @@ def sample(
     )
 
 
-def per_gpu(model: StivTransformer, training: TrainingSettings, world: int) -> GpuBytes:
-    """Return the memory of one of `world` GPUs that DeepSpeed's ZeRO-3 and our EMA share the model out to.
-
-    With `training.offload: cpu` all but `gathered` is host memory. Not counted: what DeepSpeed allocates besides
-    (a bucket for reducing gradients, by default of 5e8 values; up to 1e9 parameters that it leaves gathered when
-    they will soon be used again; prefetched ones), temporary buffers of kernels, fragmentation, the CUDA context.
-    """
-    size = getattr(torch, training.precision).itemsize
-    shard = sum(math.ceil(parameter.numel() / world) for parameter in model.parameters())
-    return GpuBytes(
-        parameters=size * shard,
-        gradients=size * shard,
-        # DeepSpeed keeps float32 weights apart even where the parameters are float32 themselves
-        optimizer=4 * _optimizer_values(model, training.optimizer.kind, shard),
-        ema=4 * shard,
-        gathered=size * sum(parameter.numel() for parameter in model.main_blocks[0].parameters()),
-    )
+def elements(module: nn.Module) -> int:
+    """Return the parameters of a module, also where DeepSpeed has cut them into slices."""
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in module.parameters())
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
@@ -177,14 +151,6 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
         (left @ right)[0, 0].item()  # waits for the device
         best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best
-
-
-def _optimizer_values(model: StivTransformer, kind: str, shard: int) -> int:
-    """Return the float32 values that the optimizer keeps on one rank, the float32 weights among them."""
-    if kind == "adamw":
-        return 3 * shard
-    # one momentum, and vectors of rows and columns that are whole on every rank
-    return 2 * shard + sum(p.shape[0] + p.numel() // p.shape[0] for p in model.parameters())
 
 
 def _inputs(model: StivTransformer, shape: Shape, dtype: torch.dtype, mask_ratio: float) -> tuple[int, dict[str, Any]]:

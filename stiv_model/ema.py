@@ -1,46 +1,73 @@
-"""The moving average of the weights under ZeRO-3: each rank averages its own shard, without communication."""
+"""The moving average of the weights under ZeRO: each rank averages its own shards, without communication."""
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 from deepspeed import DeepSpeedEngine
-from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor
+
+from stiv_model import shards
+
+_EXCHANGED_AT_ONCE = 2**24  # elements: a copy of a whole shard may be more than there is room for
 
 
 class Ema:
-    """An average of the float32 master weights, kept where they are kept.
-
-    Reads `fp32_partitioned_groups_flat` of DeepSpeed's ZeRO-3 optimizer, an internal of the pinned release.
-    """
+    """An average of the float32 master weights, kept where they are kept, or in host memory if they are on NVMe."""
 
     def __init__(self, engine: DeepSpeedEngine, decay: float):
         self.engine, self.decay = engine, decay
-        self.shards = [flat.detach().clone() for flat in self._flats()]
-
-    def _flats(self) -> list[Tensor]:
-        return self.engine.optimizer.fp32_partitioned_groups_flat
+        self.shards = [master.detach().clone() for _, master in shards.visit(engine)]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after `step` steps; the decay rises to its value, so that the start is forgotten."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for average, flat in zip(self.shards, self._flats(), strict=True):
-            average.lerp_(flat.detach(), 1 - decay)
+        for average, (_, master) in zip(self.shards, shards.visit(self.engine), strict=True):
+            average.lerp_(master.detach(), 1 - decay)
 
     def state(self) -> list[Tensor]:
         return self.shards
 
-    @torch.no_grad()
-    def gather(self) -> dict[str, Tensor]:
-        """Return the whole averaged weights, on every rank; the live weights are as before afterwards."""
-        live = [flat.detach().clone() for flat in self._flats()]
-        self._put(self.shards)
-        module: Any = self.engine.module
-        whole = {name: safe_get_full_fp32_param(p).cpu().clone() for name, p in module.named_parameters()}
-        self._put(live)
-        return whole
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Let the model compute with the average; the live weights come back bit for bit. On all ranks together."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
 
-    def _put(self, values: list[Tensor]) -> None:
-        for flat, value in zip(self._flats(), values, strict=True):
-            flat.data.copy_(value)
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        """Swap average and live weights: twice is nothing."""
+        for (_, master), average in zip(shards.visit(self.engine, writes=True), self.shards, strict=True):
+            for one, other in zip(
+                average.split(_EXCHANGED_AT_ONCE), master.data.split(_EXCHANGED_AT_ONCE), strict=True
+            ):
+                kept = one.clone()
+                one.copy_(other)
+                other.copy_(kept)
+
+    def gather(self) -> dict[str, Tensor]:
+        """Return the whole averaged weights on rank 0, in the CPU's memory, and nothing on the others."""
+        found = {}
+        for name, weight in self.each():
+            if dist.get_rank() == 0:
+                found[name] = weight.cpu()
+        return found
+
+    @torch.no_grad()
+    def each(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield each averaged parameter by name, whole on rank 0 and meaningless on the others, float32.
+
+        All ranks must go through all of them. Only one is whole at a time.
+        """
+        rows = shards.pieces(self.engine, dist.get_rank())
+        for row, average in zip(rows, self.shards, strict=True):
+            for piece in row:
+                whole = torch.zeros(piece.size, device=self.engine.device)  # offloaded shards: NCCL needs the GPU
+                whole[piece.start : piece.start + piece.length] = piece.of(average).to(whole.device)
+                dist.reduce(whole, 0)
+                yield piece.name, whole.view(piece.shape)

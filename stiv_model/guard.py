@@ -38,7 +38,7 @@ class Guard:
     def _remember(self, memory: dict[str, JsonValue]) -> None:
         losses, norms, passed = (_numbers(memory, name) for name in ("losses", "norms", "passed_over"))
         self.losses, self.norms = deque(losses, _WINDOW), deque(norms, _WINDOW)
-        self.passed_over = [int(step) for step in passed]
+        self.passed_over = {int(step) for step in passed}
         self.bad_in_a_row, self.returns = (int(sum(_numbers(memory, name))) for name in ("bad_in_a_row", "returns"))
 
     def memory(self) -> dict[str, JsonValue]:
@@ -46,7 +46,7 @@ class Guard:
         return {
             "losses": list(self.losses),
             "norms": list(self.norms),
-            "passed_over": list(self.passed_over),
+            "passed_over": [*sorted(self.passed_over)],
             "bad_in_a_row": [self.bad_in_a_row],
             "returns": [self.returns],
         }
@@ -89,7 +89,7 @@ class Guard:
             )
         returns, passed_over = self.returns + 1, {*self.passed_over, *range(checkpoint + 1, step + 1)}
         self._remember(memory)
-        self.returns, self.passed_over = returns, sorted(passed_over)
+        self.returns, self.passed_over = returns, passed_over
 
 
 def _numbers(memory: dict[str, JsonValue], name: str) -> list[float]:

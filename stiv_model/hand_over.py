@@ -22,9 +22,10 @@ from stiv_model.certificate import CERTIFICATE, START, Certificate, Parent, Row,
 from stiv_model.conditions import MICRO_CONDITIONS
 from stiv_model.equalities import Loaded, Parents, is_modulation
 from stiv_model.growth import Growth
+from stiv_model.initial import Take
 from stiv_model.latent_data import LatentData
 from stiv_model.lifetime import die_with_parent
-from stiv_model.settings import Run
+from stiv_model.settings import Encoders, Pattern, Run, is_mixture
 from stiv_model.transformer import StivTransformer
 
 log = logging.getLogger(__name__)
@@ -181,6 +182,12 @@ def _purpose(of: Card) -> str:
     clean = of.trained.clean_frames
     if not of.is_video:
         return "T2I"
+    if not is_mixture(clean):
+        return _pattern(clean)
+    return "mixture of " + " and ".join(f"{_pattern(mode.clean_frames)} at stride {mode.stride}" for mode in clean)
+
+
+def _pattern(clean: Pattern) -> str:
     return _PURPOSES[clean] if isinstance(clean, str) else f"video with frames {', '.join(map(str, clean))} given"
 
 
@@ -200,17 +207,21 @@ def outcome(run: Run, data: LatentData) -> Trained:
         text_dropout=recipe.text_dropout,
         image_dropout=recipe.image_dropout,
         ema_decay=run.training.optimizer.ema_decay,
+        encoders=Encoders.model_validate(data.made_by),
     )
 
 
-def load_start(model: StivTransformer, run: Run, folder: Path) -> None:
-    """Start `model` from the weights in `folder`, once their certificate is found to be for them and for this run.
+def load_start(run: Run, folder: Path, take: Take) -> None:
+    """Hand each of the weights in `folder` to `take`, once their certificate is found to be for them and for this run.
+
+    They are mapped into memory: of each file only those pages are read that `take` looks at.
 
     Raises:
-        ValueError: as `certificate.check`, or the weights are not of this model.
+        ValueError: as `certificate.check`, or the weights are not of this run's model.
     """
     certificate.check(folder, run)
-    model.load_state_dict(weights.read(folder / card.WEIGHTS, model.settings, model.is_video))
+    for name, weight in weights.read(folder / card.WEIGHTS, run.model, run.recipe.frames > 1).items():
+        take(name, weight)
 
 
 def make_start(work: Path) -> None:

@@ -14,13 +14,20 @@ _HOW = {
     "sequence_ranks",
     "accumulation",
     "activation_checkpointing",
+    "zero_stage",
+    "persistent_parameters",
     "offload",
+    "nvme_path",
     "compile",
     "hang_seconds",
     "checkpoint_seconds",
     "checkpoint_steps",
     "keep_checkpoints",
     "keep_every_steps",
+    "validation_steps",
+    "validation_prompts",
+    "validation_sampling_steps",
+    "validation_guidance_scale",
 }
 """Training settings that say how a run is computed, not what: they may change when it goes on."""
 _WHERE = {"latents", "parent", "temporal_parent"}

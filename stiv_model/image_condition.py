@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from stiv_model.settings import Pattern
+from stiv_model.settings import Mode, Pattern
 
 NullImage = Literal["noised", "zeros"]
 
@@ -47,7 +47,7 @@ def clean_frames(pattern: Pattern, frames: int) -> Tensor:
     return clean
 
 
-def null_image(pattern: Pattern) -> NullImage:
+def null_image(pattern: Pattern | tuple[Mode, ...]) -> NullImage:
     """Return what stands at given frames when the image is dropped.
 
     The ordinary noised latent frame, as in a sample without an image; zeros for multi-view (paper, appendix J.3).

@@ -3,7 +3,7 @@
 The order is a pure function of the seed and the position in the run, so that a run that goes on after a crash,
 or on another number of ranks, draws the same samples. Shards are read with positioned reads straight into the
 tensors of the batch; nothing is cached in the process. What cannot be trained on is refused when the folder is
-opened, and a latent whose bytes are not those that the table records when it is first read.
+opened, and a latent or a text whose bytes are not those that the table records when it is first read.
 
 Shapes: B batch, F latent frames, C channels, H, W latents, L text tokens, E width of the text features,
 M micro-conditions.
@@ -11,7 +11,7 @@ M micro-conditions.
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, overload
@@ -24,13 +24,25 @@ import torch
 from torch import Tensor
 
 from stiv_model.conditions import MICRO_CONDITIONS, Text
-from stiv_model.latent_shards import AGAIN, Memory, Shard, block_bytes, cut, entries, open_shards, refuse_others
+from stiv_model.latent_shards import (
+    AGAIN,
+    TEXT_PARTS,
+    Memory,
+    Shard,
+    block_bytes,
+    cut,
+    entries,
+    open_shards,
+    refuse_others,
+    refuse_unreachable,
+    text_sha256,
+)
 
 NULL_TEXT = "null_text.safetensors"
 TABLE = "latents.parquet"
 
-_TEXT = tuple(zip(("tokens", "mask", "pooled"), Text._fields, strict=True))
-_NEEDED = ("shard", "row", "sha256", "aesthetic", *MICRO_CONDITIONS)
+_TEXT = tuple(zip(TEXT_PARTS, Text._fields, strict=True))
+_NEEDED = ("shard", "row", "sha256", "text_sha256", "aesthetic", *MICRO_CONDITIONS)
 _ROUNDS = 8
 
 
@@ -67,7 +79,8 @@ class Samples(Sequence[Sample]):
     """The rows of the table that a recipe trains on, column by column: millions of them take little memory."""
 
     def __init__(self, rows: pa.Table):
-        self.clips, self.hashes = rows["clip"].combine_chunks(), rows["sha256"].combine_chunks()
+        self.clips = rows["clip"].combine_chunks()
+        self.hashes, self.text_hashes = (rows[name].combine_chunks() for name in ("sha256", "text_sha256"))
         places = rows["shard"].combine_chunks().dictionary_encode()
         self.shards: list[str] = places.dictionary.to_pylist()
         self.shard_numbers = places.indices.to_numpy()
@@ -106,8 +119,8 @@ class LatentData:
     Raises:
         FileNotFoundError: the table or a shard is missing.
         ValueError: there is no clip to train on; a row has no place, no hash, or the place of another; a shard is
-            damaged, unlike the others, or made by other encoders than the null text; the process may not open as
-            many files as there are shards.
+            damaged, unlike the others, or made by other encoders than the null text; the null text is damaged; the
+            process may not open as many files as there are shards.
     """
 
     def __init__(self, folder: Path, best_fraction: float):
@@ -119,10 +132,9 @@ class LatentData:
         null = Shard(folder / NULL_TEXT)
         self.made_by = null.made_by
         self.shards = open_shards(folder, _counts(rows["shard"]))
-        refuse_others(list(self.shards.values()), null, [name for name, _ in _TEXT])
-        _refuse_unreachable(rows, self.shards)
+        refuse_others(list(self.shards.values()), null)
+        refuse_unreachable(rows, self.shards)
         self.parts = next(iter(self.shards.values())).tensors
-        self._latents_at = list(self.parts).index("latents")
         self.null_text = _read_text(null)
         self._memory = Memory()
         self._is_checked = bytearray(len(self.samples))
@@ -141,7 +153,7 @@ class LatentData:
 
         Raises:
             OSError: a shard cannot be read; the message names the clip.
-            ValueError: a latent is not the one that the table records; the message names the clip.
+            ValueError: a latent or a text is not the one that the table records; the message names the clip.
         """
         samples, size = self.samples, len(indices)
         out = cut(self._memory.lend(block_bytes(self.parts, size), pin), self.parts, size)
@@ -155,7 +167,7 @@ class LatentData:
             if at in late:
                 self._read(index, views[at])
             if not self._is_checked[index]:
-                self._check(index, views[at][self._latents_at])
+                self._check(index, dict(zip(self.parts, views[at], strict=True)))
         return Batch(
             [samples.clips[index].as_py() for index in indices],
             out["latents"],
@@ -170,12 +182,16 @@ class LatentData:
         except OSError as error:
             raise OSError(f"{self._name(index)} cannot be read: {error}") from error
 
-    def _check(self, index: int, latent: memoryview) -> None:
-        found, wanted = hashlib.sha256(latent).hexdigest(), self.samples.hashes[index].as_py()
-        if found != wanted:
-            raise ValueError(
-                f"{self._name(index)} has latents with sha256 {found[:12]}, but {TABLE} says {wanted[:12]}: {AGAIN}"
-            )
+    def _check(self, index: int, parts: Mapping[str, memoryview]) -> None:
+        for what, found, hashes in (
+            ("latents", hashlib.sha256(parts["latents"]).hexdigest(), self.samples.hashes),
+            ("text features", text_sha256(parts), self.samples.text_hashes),
+        ):
+            wanted = hashes[index].as_py()
+            if found != wanted:
+                raise ValueError(
+                    f"{self._name(index)} has {what} with sha256 {found[:12]}, but {TABLE} says {wanted[:12]}: {AGAIN}"
+                )
         self._is_checked[index] = True
 
     def _place(self, index: int) -> tuple[Shard, int]:
@@ -252,6 +268,8 @@ def micro_batches(steps: Iterable[int], batch: int, accumulation: int, rank: int
 def _usable(table: Path) -> pa.Table:
     if not table.exists():
         raise FileNotFoundError(f"{table} does not exist: run stage latents first")
+    if missing := sorted({*_NEEDED} - {*pq.read_schema(table).names}):
+        raise ValueError(f"{table} has no column {missing[0]}: {AGAIN}")
     rows = pq.read_table(table, columns=["clip", "status", *_NEEDED])
     rows = rows.filter(pc.equal(rows["status"], "ok"))
     if not len(rows):
@@ -272,24 +290,9 @@ def _counts(column: pa.ChunkedArray) -> dict[str, int]:
 
 def _read_text(shard: Shard) -> Text:
     out = cut(torch.empty(block_bytes(shard.tensors, 1), dtype=torch.uint8), shard.tensors, 1)
-    shard.read(0, entries(out)[0])
+    stored = dict(zip(out, entries(out)[0], strict=True))
+    shard.read(0, list(stored.values()))
+    if text_sha256(stored) != shard.text_sha256:
+        raise ValueError(f"{shard.path} has other text features than were written there: {AGAIN}")
     parts = {field: out[name] for name, field in _TEXT}
     return Text(**{field: x.float() if x.is_floating_point() else x for field, x in parts.items()})
-
-
-def _refuse_unreachable(rows: pa.Table, shards: dict[str, Shard]) -> None:
-    ordered = rows.sort_by([("shard", "ascending"), ("row", "ascending")])
-    names = ordered["shard"].combine_chunks().dictionary_encode()
-    numbers, places, clips = names.indices.to_numpy(), ordered["row"].to_numpy(), ordered["clip"]
-    sizes = np.array([shards[name].rows for name in names.dictionary.to_pylist()])
-    beyond = np.flatnonzero((places < 0) | (places >= sizes[numbers]))
-    if len(beyond):
-        clip, place, shard = clips[int(beyond[0])], places[beyond[0]], shards[names[int(beyond[0])].as_py()]
-        raise ValueError(f"clip {clip} has row {place} of {shard.path}, which has {shard.rows}: {AGAIN}")
-    same = np.flatnonzero((numbers[1:] == numbers[:-1]) & (places[1:] == places[:-1]))
-    if len(same):
-        at = int(same[0])
-        shard = shards[names[at].as_py()]
-        raise ValueError(
-            f"clips {clips[at]} and {clips[at + 1]} have the same row {places[at]} of {shard.path}: {AGAIN}"
-        )

@@ -1,6 +1,7 @@
 """The files of packed latents: safetensors whose tensors have one entry per clip, read entry by entry."""
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -12,11 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 AGAIN = "make the latents again (stage latents)"
 """The remedy for all that can be wrong with a shard."""
+
+TEXT_PARTS = ("tokens", "mask", "pooled")
+"""The tensors of a shard that are text features."""
+TEXT_SHA256 = "features_sha256"
+"""In the metadata of the null text, which has no row in the table: `text_sha256` of its features."""
 
 _OTHER_FILES = 64
 """Descriptors that a process needs beside those of the shards."""
@@ -50,6 +57,7 @@ class Shard:
         try:
             header = json.loads(os.pread(self.descriptor, min(length, size), 8))
             self.made_by: dict[str, str] = header.pop("__metadata__")
+            self.text_sha256 = self.made_by.pop(TEXT_SHA256, None)
             self.tensors = {name: _part(entry, 8 + length) for name, entry in sorted(header.items())}
             (self.rows,) = {entry["shape"][0] for entry in header.values()}
             end = 8 + length + max(entry["data_offsets"][1] for entry in header.values())
@@ -98,6 +106,14 @@ class Shard:
                 done += got
 
 
+def text_sha256(features: Mapping[str, memoryview]) -> str:
+    """Return the hash of one clip's text features, TEXT_PARTS by name, as a shard stores them."""
+    digest = hashlib.sha256()
+    for name in TEXT_PARTS:
+        digest.update(features[name])
+    return digest.hexdigest()
+
+
 def _part(entry: dict, header_bytes: int) -> Part:
     rows, *shape = entry["shape"]
     first, last = entry["data_offsets"]
@@ -130,19 +146,18 @@ def open_shards(folder: Path, clips: Mapping[str, int]) -> dict[str, Shard]:
     return {name: Shard(folder / name) for name in sorted(clips)}
 
 
-def refuse_others(shards: list[Shard], null: Shard, text: list[str]) -> None:
+def refuse_others(shards: list[Shard], null: Shard) -> None:
     """Refuse shards that are not of one kind.
 
     Args:
-        shards: each must have latents and `text` in one shape.
+        shards: each must have latents and text features in one shape.
         null: the null text, made last, by the encoders that must have made all.
-        text: names of the tensors of text.
 
     Raises:
         ValueError: a shard has other shapes, or was made by other encoders; the message names it.
     """
     kind = shards[0].kind
-    of_text = {name: kind.get(name) for name in text}
+    of_text = {name: kind.get(name) for name in TEXT_PARTS}
     for shard, wanted in [*((shard, kind) for shard in shards), (null, of_text)]:
         if shard.kind != wanted or "latents" not in kind:
             raise ValueError(f"{shard.path} has tensors of other shapes than {shards[0].path}: {AGAIN}")
@@ -150,6 +165,29 @@ def refuse_others(shards: list[Shard], null: Shard, text: list[str]) -> None:
             raise ValueError(
                 f"{shard.path} and {null.path} were made by different encoders: {shard.made_by} and {null.made_by}"
             )
+
+
+def refuse_unreachable(rows: pa.Table, shards: Mapping[str, Shard]) -> None:
+    """Refuse rows that no shard has, or that have the place of another.
+
+    Raises:
+        ValueError: the clip, its row and the shard.
+    """
+    ordered = rows.sort_by([("shard", "ascending"), ("row", "ascending")])
+    names = ordered["shard"].combine_chunks().dictionary_encode()
+    numbers, places, clips = names.indices.to_numpy(), ordered["row"].to_numpy(), ordered["clip"]
+    sizes = np.array([shards[name].rows for name in names.dictionary.to_pylist()])
+    beyond = np.flatnonzero((places < 0) | (places >= sizes[numbers]))
+    if len(beyond):
+        clip, place, shard = clips[int(beyond[0])], places[beyond[0]], shards[names[int(beyond[0])].as_py()]
+        raise ValueError(f"clip {clip} has row {place} of {shard.path}, which has {shard.rows}: {AGAIN}")
+    same = np.flatnonzero((numbers[1:] == numbers[:-1]) & (places[1:] == places[:-1]))
+    if len(same):
+        at = int(same[0])
+        shard = shards[names[at].as_py()]
+        raise ValueError(
+            f"clips {clips[at]} and {clips[at + 1]} have the same row {places[at]} of {shard.path}: {AGAIN}"
+        )
 
 
 class Memory:

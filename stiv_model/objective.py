@@ -14,7 +14,7 @@ from stiv_model.conditions import MICRO_CONDITIONS, Given, Text
 from stiv_model.image_condition import clean_frames, null_image, replace
 from stiv_model.latent_data import Batch, draw_seed
 from stiv_model.masking import Kept, choose
-from stiv_model.settings import RecipeSettings, TrainingSettings
+from stiv_model.settings import Mode, RecipeSettings, TrainingSettings
 from stiv_model.transformer import StivTransformer
 
 
@@ -25,8 +25,10 @@ class Draws(NamedTuple):
     time_B: Tensor
     drop_text_B: Tensor
     drop_image_B: Tensor
-    frame_B: Tensor
-    """Which latent frame an image recipe takes."""
+    mode_B: Tensor
+    """Which of the recipe's modes."""
+    start_B: Tensor
+    """The latent frame of the clip with which the sample starts."""
     places_BS: Tensor
     """A random order of the places, of which the first are kept."""
     moments_BF: Tensor
@@ -47,18 +49,28 @@ def draw(
         generator = torch.Generator().manual_seed(draw_seed(training.seed, "sample", position))
         noise = torch.randn(shape, generator=generator)
         uniform = torch.rand(4, generator=generator).clamp(1e-6, 1 - 1e-6)
-        orders = (torch.randperm(size, generator=generator) for size in (places, recipe.frames))
-        columns.append((noise, uniform, *orders))
-    noise, uniform, places_BS, moments_BF = (torch.stack(column) for column in zip(*columns, strict=True))
+        orders = [torch.randperm(size, generator=generator) for size in (places, recipe.frames)]
+        columns.append((noise, uniform, *orders, torch.rand((), generator=generator)))
+    noise, uniform, places_BS, moments_BF, choice_B = (torch.stack(column) for column in zip(*columns, strict=True))
+    mode_B = choose_modes(recipe.modes, choice_B)
+    strides = torch.tensor([mode.stride for mode in recipe.modes])
+    starts_B = frames - (recipe.frames - 1) * strides[mode_B]  # as many as leave room for the sample's last frame
     return Draws(
         noise,
         velocity.timesteps(uniform[:, 0], training.timestep_density, training.timestep_shift),
         uniform[:, 1] < recipe.text_dropout,
         uniform[:, 2] < recipe.image_dropout,
-        (uniform[:, 3] * frames).long(),
+        mode_B,
+        (uniform[:, 3] * starts_B).long(),
         places_BS,
         moments_BF,
     )
+
+
+def choose_modes(modes: tuple[Mode, ...], uniform_B: Tensor) -> Tensor:
+    """Return for draws in [0, 1) the numbers of the modes, each in proportion to its weight."""
+    ends = torch.tensor([mode.weight for mode in modes], dtype=torch.float64).cumsum(0)
+    return torch.searchsorted(ends, uniform_B.double() * ends[-1], right=True).clamp(max=len(modes) - 1)
 
 
 def losses(
@@ -70,23 +82,21 @@ def losses(
     training: TrainingSettings,
 ) -> Tensor:
     """Return the loss of each sample of a micro-batch (B,) (paper, sections 2.1 to 2.3)."""
-    data = batch.latents_BFCHW
-    data = data[torch.arange(len(data)), draws.frame_B][:, None] if recipe.frames == 1 else data[:, : recipe.frames]
-    micro = batch.micro_BM.clone()
-    micro[:, MICRO_CONDITIONS.index("frames")] = recipe.frames
-    if recipe.frames == 1:
-        micro[:, MICRO_CONDITIONS.index("stride_frames")] = 0
+    strides = torch.tensor([mode.stride for mode in recipe.modes], device=batch.latents_BFCHW.device)
+    data = take_frames(batch.latents_BFCHW, draws.start_B, strides[draws.mode_B], recipe.frames)
+    micro = micro_conditions(batch.micro_BM, strides[draws.mode_B], recipe.frames)
     text = drop(batch.text, null_text, draws.drop_text_B)
 
-    pattern_F = clean_frames(recipe.clean_frames, recipe.frames).to(data.device)
-    is_clean_BF = pattern_F & ~draws.drop_image_B[:, None]
+    patterns = torch.stack([clean_frames(mode.clean_frames, recipe.frames) for mode in recipe.modes])
+    pattern_BF = patterns.to(data.device)[draws.mode_B]
+    is_clean_BF = pattern_BF & ~draws.drop_image_B[:, None]
     x = velocity.path(data, draws.noise_BFCHW, draws.time_B)
     if model.settings.image_condition != "cross_attention":
         x = replace(x, data, is_clean_BF)
     bears_loss_BF = ~is_clean_BF
     if null_image(recipe.clean_frames) == "zeros":
-        x = replace(x, torch.zeros_like(x), pattern_F & draws.drop_image_B[:, None])
-        bears_loss_BF = (~pattern_F).expand_as(is_clean_BF)
+        x = replace(x, torch.zeros_like(x), pattern_BF & draws.drop_image_B[:, None])
+        bears_loss_BF = ~pattern_BF
     if training.clean_frame_loss:
         bears_loss_BF = torch.ones_like(is_clean_BF)
 
@@ -94,6 +104,22 @@ def losses(
     weight = rearrange(bears_loss_BF.float(), "B F -> B F 1 1 1") * latent_weight(kept, data, model)
     predicted = model(x.to(next(model.parameters()).dtype), draws.time_B, text, micro, Given(data, is_clean_BF), kept)
     return velocity.losses(predicted, velocity.target(data, draws.noise_BFCHW), weight)
+
+
+def take_frames(clips_BFCHW: Tensor, start_B: Tensor, stride_B: Tensor, frames: int) -> Tensor:
+    """Return so many frames of each clip, from its start on and its stride apart."""
+    if clips_BFCHW.shape[1] == frames:
+        return clips_BFCHW
+    places_BF = start_B[:, None] + stride_B[:, None] * torch.arange(frames, device=start_B.device)
+    return clips_BFCHW[torch.arange(len(clips_BFCHW), device=start_B.device)[:, None], places_BF]
+
+
+def micro_conditions(micro_BM: Tensor, stride_B: Tensor, frames: int) -> Tensor:
+    """Return the micro-conditions of samples of the clips that `micro_BM` is of; an image has no stride."""
+    micro_BM = micro_BM.clone()
+    micro_BM[:, MICRO_CONDITIONS.index("frames")] = frames
+    micro_BM[:, MICRO_CONDITIONS.index("stride_frames")] *= stride_B * (frames > 1)
+    return micro_BM
 
 
 def drop(text: Text, null_text: Text, is_dropped_B: Tensor) -> Text:

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
 
@@ -151,7 +152,7 @@ def make(latents: Path, name: str, model: ModelSettings, recipe: RecipeSettings,
     shards = latent_table.shards(latents, table)
     latent_table.check_model(latents, shards, model)
     ok = latent_table.usable(table)
-    eligible = latent_table.in_shards(ok, [key for key, shard in shards.items() if shard.shape.frames >= recipe.frames])
+    eligible = latent_table.in_shards(ok, [key for key, shard in shards.items() if shard.shape.frames >= recipe.span])
     used = latent_table.best(eligible, math.ceil(recipe.best_fraction * len(eligible)))
     counts = [latent_table.per_shard(part) for part in (ok, eligible, used)]
     left_out = latent_table.left_out(table)
@@ -171,7 +172,7 @@ def make(latents: Path, name: str, model: ModelSettings, recipe: RecipeSettings,
         failed=_of_status(left_out, "failed"),
         samples=len(used),
         dropped=dropped,
-        samples_sha256=_sha256(used["clip"].to_pylist()),
+        samples_sha256=hash_names(used["clip"].to_pylist()),
         folder_bytes=sum(file.stat().st_size for file in latents.iterdir()),
         buckets=tuple(_bucket(shape, shards, *counts) for shape in sorted({shard.shape for shard in shards.values()})),
         steps=recipe.steps,
@@ -231,7 +232,7 @@ def check_run(planned: Plan, run: Run, ranks: int, clips: Sequence[str]) -> None
         "accumulation": run.training.accumulation,
         "ranks": ranks,
         "samples": len(clips),
-        "samples_sha256": _sha256(clips),
+        "samples_sha256": hash_names(clips),
     }
     planned_values = planned.model_dump(include=set(found))
     wrong = [
@@ -275,7 +276,24 @@ def _balance(what: str, given: int, *parts: int) -> None:
         raise ValueError(f"the account of {what} does not balance: {given} given, {' + '.join(map(str, parts))} found")
 
 
-def _sha256(names: Iterable[str]) -> str:
+def _choose(ok: Any, shards: Mapping[str, Shard], recipe: RecipeSettings) -> tuple[Any, Any]:
+    """Return the usable clips that are long enough, and of these the samples, in the order of their numbers."""
+    eligible = latent_table.in_shards(ok, [key for key, shard in shards.items() if shard.shape.frames >= recipe.frames])
+    return eligible, latent_table.best(eligible, math.ceil(recipe.best_fraction * len(eligible)))
+
+
+def sample_names(latents: Path, recipe: RecipeSettings) -> list[str]:
+    """Return the clips that a recipe takes as samples, in the order that `latent_data.Order` numbers.
+
+    Raises:
+        FileNotFoundError, ValueError: the latents are not there or not whole.
+    """
+    table = latent_table.read(latents)
+    _, used = _choose(latent_table.usable(table), latent_table.shards(latents, table), recipe)
+    return used["clip"].to_pylist()
+
+
+def hash_names(names: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for name in names:
         digest.update(f"{name}\n".encode())

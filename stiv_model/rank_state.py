@@ -1,16 +1,17 @@
 """The state of one rank as a safetensors file, read back by any number of ranks.
 
-A parameter is cut into as many equal slices as there are ranks, the last ones shorter or empty; rank r writes slice r
-of its weights (the float32 master), of their moving average, and of each moment that the optimizer keeps. So who wants
-elements [a, b) of it knows which files hold them. What all ranks keep alike is in the file of rank 0. There is no
-pickle in it.
+A parameter is cut into slices, one for each rank and in their order, some of them empty; a rank writes its slice of the
+weights (the float32 master), of their moving average, and of each moment that the optimizer keeps. So who wants
+elements [a, b) of it finds them from the lengths of the slices, however they were cut: ranks and ZeRO stage may have
+been others. What all ranks keep alike is in the file of rank 0. There is no pickle in it.
 """
 
 import hashlib
 import json
+import math
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from deepspeed import DeepSpeedEngine
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stiv_model import shards
@@ -38,13 +39,13 @@ def write(path: Path, engine: DeepSpeedEngine, ema: Ema) -> tuple[int, str]:
 
     It streams: no copy of the state is made, and the hash is of what was meant, not of what the disk took.
     """
-    tensors = dict(_state(engine, ema))
+    rows = shards.pieces(engine, dist.get_rank())
+    shapes = {name: shape for name, shape, _ in _state(engine, ema, zip(rows, shards.masters(engine), strict=True))}
     header: dict[str, Any] = {"__metadata__": {"random": json.dumps(_random_states())}}
     end = 0
-    for name, tensor in tensors.items():
-        assert tensor.dtype == torch.float32, f"{name} is {tensor.dtype}"
-        start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+    for name, shape in shapes.items():
+        start, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
@@ -52,7 +53,8 @@ def write(path: Path, engine: DeepSpeedEngine, ema: Ema) -> tuple[int, str]:
         for part in (len(text).to_bytes(8, "little"), text):
             digest.update(part)
             file.write(part)
-        for tensor in tensors.values():
+        for name, _, tensor in _state(engine, ema, shards.visit(engine)):
+            assert (tensor.dtype, list(tensor.shape)) == (torch.float32, shapes[name]), f"{name} is {tensor.dtype}"
             part = tensor.detach().cpu().numpy().tobytes()
             digest.update(part)
             file.write(part)
@@ -71,55 +73,52 @@ def read(folder: Path, ranks: int, engine: DeepSpeedEngine, ema: Ema) -> None:
         safetensors.SafetensorError: a file or a parameter is missing.
     """
     saved = _Saved(folder, ranks)
-    zero, kinds = engine.optimizer, {name.partition("/")[0] for name in saved.file(0).keys()}  # noqa: SIM118
-    rows = shards.pieces(engine, dist.get_rank())
-    zero.optimizer.state.clear()
-    for index, (shard, average, row) in enumerate(
-        zip(zero.fp32_partitioned_groups_flat, ema.state(), rows, strict=True)
-    ):
-        state = zero.optimizer.state[shard]
+    optimizer, kinds = engine.optimizer.optimizer, {name.partition("/")[0] for name in saved.file(0).keys()}  # noqa: SIM118
+    before = dict(optimizer.state)
+    optimizer.state.clear()
+    tables: dict[str, dict[str, Tensor]] = {kind.removeprefix(_TABLE): {} for kind in kinds if kind.startswith(_TABLE)}
+    for (row, master), average in zip(shards.visit(engine, writes=True), ema.state(), strict=True):
+        state, kept = optimizer.state[master], before.get(master, {})
         for kind in kinds:
             if kind.startswith(_MOMENT):
-                state[kind.removeprefix(_MOMENT)] = torch.zeros_like(shard)
+                key = kind.removeprefix(_MOMENT)
+                state[key] = kept.get(key, torch.zeros_like(master))  # DeepSpeed knows those on NVMe by their identity
             elif kind.startswith(_SCALAR):
                 state[kind.removeprefix(_SCALAR)] = saved.whole(kind)
         for piece in row:
-            for kind, whole in _slices(shard, average, state).items():
+            for kind, whole in _slices(master, average, state).items():
                 saved.read(kind, piece, piece.of(whole))
-        zero._reassign_or_swap_out_partitioned_parameters(index)  # into the copy that computes
-    for kind in kinds:
-        if kind.startswith(_TABLE):
-            table = {
-                piece.name: saved.whole(f"{kind}/{piece.name}").to(shard.device)
-                for row, shard in zip(rows, zero.fp32_partitioned_groups_flat, strict=True)
-                for piece in row
-            }
-            zero.optimizer.param_groups[0][kind.removeprefix(_TABLE)] = table
+            for key, table in tables.items():
+                table[piece.name] = saved.whole(f"{_TABLE}{key}/{piece.name}").to(master.device)
+    optimizer.param_groups[0].update(tables)
     if ranks == dist.get_world_size():
         _restore_random_states(json.loads(saved.file(dist.get_rank()).metadata()["random"]))
 
 
-def _state(engine: DeepSpeedEngine, ema: Ema) -> Iterator[tuple[str, Tensor]]:
-    zero, rank = engine.optimizer, dist.get_rank()
+def _state(
+    engine: DeepSpeedEngine, ema: Ema, masters: Iterable[tuple[list[Piece], Tensor]]
+) -> Iterator[tuple[str, list[int], Tensor]]:
+    """Yield name, shape and value of each tensor of this rank's state; the value only of what is in memory."""
+    optimizer = engine.optimizer.optimizer
     state: dict[str, Any] = {}
-    for shard, average, row in zip(
-        zero.fp32_partitioned_groups_flat, ema.state(), shards.pieces(engine, rank), strict=True
-    ):
-        state = zero.optimizer.state.get(shard, {})
-        for kind, whole in _slices(shard, average, state).items():
+    for (row, master), average in zip(masters, ema.state(), strict=True):
+        state = optimizer.state.get(master, {})
+        for kind, whole in _slices(master, average, state).items():
             for piece in row:
                 if piece.length:
-                    yield f"{kind}/{piece.name}", piece.of(whole)
-    if rank == 0:
+                    yield f"{kind}/{piece.name}", [piece.length], piece.of(whole)
+    if dist.get_rank() == 0:
         for key in sorted(state.keys() - _moments(state)):  # alike for all shards
-            yield f"{_SCALAR}{key}", torch.as_tensor(state[key], dtype=torch.float32)
-        for key, table in zero.optimizer.param_groups[0].items():
+            scalar = torch.as_tensor(state[key], dtype=torch.float32)
+            yield f"{_SCALAR}{key}", list(scalar.shape), scalar
+        for key, table in optimizer.param_groups[0].items():
             if isinstance(table, dict):  # whole tensors by the name of the parameter, as Adafactor keeps them
-                yield from ((f"{_TABLE}{key}/{name}", tensor) for name, tensor in table.items())
+                for name, tensor in table.items():
+                    yield f"{_TABLE}{key}/{name}", list(tensor.shape), tensor
 
 
-def _slices(shard: Tensor, average: Tensor, state: dict[str, Any]) -> dict[str, Tensor]:
-    return {_WEIGHT: shard, _AVERAGE: average} | {f"{_MOMENT}{key}": state[key] for key in _moments(state)}
+def _slices(master: Tensor, average: Tensor, state: dict[str, Any]) -> dict[str, Tensor]:
+    return {_WEIGHT: master, _AVERAGE: average} | {f"{_MOMENT}{key}": state[key] for key in _moments(state)}
 
 
 def _moments(state: dict[str, Any]) -> list[str]:
@@ -133,6 +132,7 @@ class _Saved:
     def __init__(self, folder: Path, ranks: int):
         self.folder, self.ranks = folder, ranks
         self.files: dict[int, Any] = {}
+        self.lengths: dict[int, dict[str, int]] = {}
 
     def file(self, rank: int) -> Any:
         if rank not in self.files:
@@ -140,15 +140,29 @@ class _Saved:
         return self.files[rank]
 
     def read(self, kind: str, piece: Piece, into: Tensor) -> None:
-        """Read the elements of `piece` from the slices that hold them."""
-        share = -(-piece.size // self.ranks)
-        done = 0
-        while done < piece.length:
-            rank, start = divmod(piece.start + done, share)
-            count = min(piece.length - done, share - start)
-            slice_of_rank = self.file(rank).get_slice(f"{kind}/{piece.name}")
-            into[done : done + count] = slice_of_rank[start : start + count]
-            done += count
+        """Read the elements of `piece` from the slices that hold them.
+
+        Raises:
+            safetensors.SafetensorError: not all of them are there.
+        """
+        name, begin, rank, end = f"{kind}/{piece.name}", 0, 0, piece.start + piece.length
+        while begin < end:
+            if rank == self.ranks:
+                raise SafetensorError(f"{self.folder} holds {begin} of the {piece.size} elements of {name}")
+            if length := self.length(rank, name):
+                first, last = max(piece.start, begin), min(end, begin + length)
+                if first < last:
+                    slice_of_rank = self.file(rank).get_slice(name)
+                    into[first - piece.start : last - piece.start] = slice_of_rank[first - begin : last - begin]
+                begin += length
+            rank += 1
+
+    def length(self, rank: int, name: str) -> int:
+        """Return the elements of a tensor in the file of a rank; one without any is not in it."""
+        if rank not in self.lengths:
+            file = self.file(rank)
+            self.lengths[rank] = {key: math.prod(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        return self.lengths[rank].get(name, 0)
 
     def whole(self, name: str) -> Tensor:
         return self.file(0).get_tensor(name).clone()  # else all that ask share the memory of the file

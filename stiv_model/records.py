@@ -14,11 +14,20 @@ from typing import Any, NamedTuple
 
 log = logging.getLogger(__name__)
 
+_BAR = 20
 NOISE_LEVELS = 10
+"""Equal intervals of the time t: 0 is noise, 1 is data."""
+LEVEL_NAMES = tuple(f"t{level / NOISE_LEVELS:.1f}" for level in range(NOISE_LEVELS))
+"""After the time at which each begins."""
 CURVE, LEVELS, LEDGER, INCIDENTS = "losses.tsv", "noise_levels.tsv", "ledger.tsv", "incidents.jsonl"
+SHOWN = "shown"
+"""The folder of a run that only people look at."""
 _COLUMNS = {
-    CURVE: ("step", "loss", "gradient_norm", "learning_rate", "samples_per_second", "seconds"),
-    LEVELS: ("step", *(f"t{level / NOISE_LEVELS:.1f}" for level in range(NOISE_LEVELS))),
+    CURVE: (
+        *("step", "loss", "gradient_norm", "learning_rate"),
+        *("samples_per_second", "tokens_per_second", "mfu", "peak_memory_bytes", "seconds"),
+    ),
+    LEVELS: ("step", *LEVEL_NAMES),
     LEDGER: ("step", "first_position", "last_position", "clips_sha256"),
 }
 
@@ -55,30 +64,56 @@ class Records:
         self.started = self.said = time.monotonic()
         self.taken = 0
 
-    def step(self, step: int, loss: float, gradient_norm: float, rate: float, levels: Sequence[float]) -> None:
-        """Write down a step that was tried; `levels` are the mean losses per noise level, NaN where there is none."""
+    def step(
+        self,
+        step: int,
+        loss: float,
+        gradient_norm: float,
+        rate: float,
+        levels: Sequence[float],
+        peak_memory_bytes: int,
+    ) -> dict[str, float]:
+        """Write down a step that was tried, and return all that is worth a curve, by name.
+
+        Args:
+            rate: of learning.
+            levels: mean losses per noise level, NaN where there is none.
+            peak_memory_bytes: of this rank, up to now.
+        """
         self.taken += 1
         passed = time.monotonic() - self.started
         speed = self.taken * self.batch / passed
-        self._add(CURVE, step, (f"{x:.9g}" for x in (loss, gradient_norm, rate, speed, self.before + passed)))
+        figures = {
+            "loss": loss,
+            "gradient norm": gradient_norm,
+            "learning rate": rate,
+            "speed/samples per second": speed,
+            "speed/tokens per second": speed * self.speed.tokens,
+            "speed/MFU": speed * self.speed.flops / self.speed.peak_flops_per_second,
+        }
+        numbers = (f"{x:.9g}" for x in figures.values())
+        self._add(CURVE, step, (*numbers, str(peak_memory_bytes), f"{self.before + passed:.9g}"))
         self._add(LEVELS, step, ("" if level != level else f"{level:.6g}" for level in levels))
+        figures["peak memory (GB)"] = peak_memory_bytes / 1e9
         if time.monotonic() - self.said > 5 or step == self.steps:
             self.said = time.monotonic()
-            log.info(
-                "step %d of %d  loss %.4f  gradient norm %.2f  %.0f samples/s  %.0f tokens/s  MFU %.0f %%  %.0f s left",
-                step,
-                self.steps,
-                loss,
-                gradient_norm,
-                speed,
-                speed * self.speed.tokens,
-                100 * speed * self.speed.flops / self.speed.peak_flops_per_second,
-                (self.steps - step) * self.batch / speed,
-            )
+            log.info("%s", self._line(step, figures))
+        return figures | {f"loss by noise level/{name}": level for name, level in zip(LEVEL_NAMES, levels, strict=True)}
+
+    def _line(self, step: int, figures: dict[str, float]) -> str:
+        done = step * _BAR // self.steps
+        seconds = (self.steps - step) * self.batch / figures["speed/samples per second"]
+        return (
+            f"[{'#' * done}{'.' * (_BAR - done)}] step {step} of {self.steps}  loss {figures['loss']:.4f}  "
+            f"gradient norm {figures['gradient norm']:.2f}  {figures['speed/samples per second']:.0f} samples/s  "
+            f"{figures['speed/tokens per second']:.0f} tokens/s  MFU {figures['speed/MFU']:.0%}  "
+            f"{figures['peak memory (GB)']:.1f} GB  {seconds:.0f} s left"
+        )
 
     def passed_over(self, step: int) -> None:
         """Write down a step that is not tried again."""
-        self._add(CURVE, step, ("nan", "nan", "nan", "nan", f"{self.before + time.monotonic() - self.started:.6g}"))
+        seconds = self.before + time.monotonic() - self.started
+        self._add(CURVE, step, (*["nan"] * (len(_COLUMNS[CURVE]) - 2), f"{seconds:.6g}"))
         self._add(LEVELS, step, [""] * NOISE_LEVELS)
         self._add(LEDGER, step, ("", "", "passed over"))
 

@@ -7,10 +7,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from stiv_model import guidance
@@ -19,6 +18,9 @@ from stiv_model.image_condition import NullImage, replace
 from stiv_model.settings import SamplerSettings
 from stiv_model.transformer import StivTransformer
 from stiv_model.velocity import path, shift_times
+
+if TYPE_CHECKING:  # seconds to import, which ranks that validate need not wait
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """Of x (B, ...) at time_B."""
@@ -94,7 +96,7 @@ def solve(
 
 
 def solve_with(
-    scheduler: FlowMatchEulerDiscreteScheduler,
+    scheduler: "FlowMatchEulerDiscreteScheduler",
     velocity: Velocity,
     x: Tensor,
     steps: int,
@@ -248,7 +250,7 @@ def sample(
     null_image: NullImage = "noised",
     draw_noise: Callable[[], Tensor] | None = None,
     on_step: OnStep = lambda done, x: None,
-    scheduler: FlowMatchEulerDiscreteScheduler | None = None,
+    scheduler: "FlowMatchEulerDiscreteScheduler | None" = None,
 ) -> Tensor:
     """Return latents (B, F, C, H, W); the given frames in them are the given ones, bit for bit.
 

@@ -12,6 +12,7 @@ from pydantic import (
     PositiveInt,
     model_validator,
 )
+from typing_extensions import TypeIs
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Pattern = Literal["none", "first", "first_four", "first_and_last", "every_second", "views"] | tuple[NonNegativeInt, ...]
@@ -94,6 +95,16 @@ class ModelSettings(Settings):
         return self
 
 
+class Mode(Settings):
+    """One of several ways in which a recipe gives frames, such as the two of a model for long videos."""
+
+    clean_frames: Pattern
+    stride: PositiveInt
+    """Latent frames from one frame of a sample to the next."""
+    weight: PositiveFloat
+    """Share of the samples, when all weights are divided by their sum."""
+
+
 class RecipeSettings(Settings):
     """One training recipe. The six recipes differ in these values and in nothing else."""
 
@@ -106,26 +117,49 @@ class RecipeSettings(Settings):
     warmup_steps: PositiveInt
     mask_ratio: Annotated[float, Field(ge=0, lt=1)]
     """Share of spatial positions dropped before the main blocks."""
-    clean_frames: Pattern
+    clean_frames: Pattern | tuple[Mode, ...]
     """Which latent frames are given clean: none (T2V), first (STIV), first_four (video prediction),
-    first_and_last (interpolation), every_second (TUP), views (multi-view), or their indices."""
+    first_and_last (interpolation), every_second (TUP), views (multi-view), their indices, or a mixture of modes."""
     text_dropout: Fraction
     image_dropout: Fraction
     best_fraction: Annotated[float, Field(gt=0, le=1)]
     """Share of the clips trained on, the best by aesthetic score first (SFT takes a small one)."""
 
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The ways in which frames are given: the mixture, or the one pattern on neighbouring frames."""
+        if is_mixture(self.clean_frames):
+            return self.clean_frames
+        return (Mode(clean_frames=self.clean_frames, stride=1, weight=1.0),)
+
+    @property
+    def span(self) -> int:
+        """Latent frames of a clip that a sample needs."""
+        return max((self.frames - 1) * mode.stride + 1 for mode in self.modes)
+
     @model_validator(mode="after")
     def clean_frames_are_in_the_video(self):
-        needed = {"none": 1, "first_four": 5, "views": 3}
-        if isinstance(self.clean_frames, str):
-            least = needed.get(self.clean_frames, 2)
-        else:
-            least = max(self.clean_frames, default=0) + 1
-            if len(set(self.clean_frames)) >= self.frames:
-                raise ValueError(f"clean_frames gives all {self.frames} frames, so that none is left to make")
-        if self.frames < least:
-            raise ValueError(f"frames is {self.frames}, but clean_frames {self.clean_frames} needs at least {least}")
+        for mode in self.modes:
+            _check_pattern(mode.clean_frames, self.frames)
+        if is_mixture(self.clean_frames) and "views" in [mode.clean_frames for mode in self.modes]:
+            raise ValueError("clean_frames is a mixture with views, whose null image is another: make two recipes")
         return self
+
+
+def is_mixture(clean_frames: Pattern | tuple[Mode, ...]) -> TypeIs[tuple[Mode, ...]]:
+    return bool(clean_frames) and isinstance(clean_frames[0], Mode)
+
+
+def _check_pattern(pattern: Pattern, frames: int) -> None:
+    needed = {"none": 1, "first_four": 5, "views": 3}
+    if isinstance(pattern, str):
+        least = needed.get(pattern, 2)
+    else:
+        least = max(pattern, default=0) + 1
+        if len(set(pattern)) >= frames:
+            raise ValueError(f"clean_frames gives all {frames} frames, so that none is left to make")
+    if frames < least:
+        raise ValueError(f"frames is {frames}, but clean_frames {pattern} needs at least {least}")
 
 
 class OptimizerSettings(Settings):
@@ -155,7 +189,14 @@ class TrainingSettings(Settings):
     accumulation: PositiveInt
     """Micro-batches per optimizer step and rank."""
     activation_checkpointing: bool
-    offload: Literal["none", "cpu"]
+    zero_stage: Literal[1, 2, 3]
+    """What the ranks share out: the optimizer's state; gradients too; parameters too."""
+    persistent_parameters: NonNegativeInt
+    """Under ZeRO-3, parameters of at most so many elements stay whole on every rank."""
+    offload: Literal["none", "cpu", "nvme"]
+    """Optimizer state, and under ZeRO-3 parameters, in host memory; or the former on an NVMe drive."""
+    nvme_path: str | None
+    """A folder on a fast local drive, for one run at a time; null unless `offload` is nvme."""
     compile: bool
     """Compile each block (torch.compile): the same results within rounding, faster after a minute or more."""
     timestep_density: Literal["uniform", "logit_normal"]
@@ -176,6 +217,13 @@ class TrainingSettings(Settings):
     """The newest ones ..."""
     keep_every_steps: NonNegativeInt
     """... and for good those after every so many steps; 0 is none."""
+    validation_steps: NonNegativeInt
+    """After every so many steps the EMA weights make a video of each prompt; 0 is never."""
+    validation_prompts: tuple[str, ...]
+    """Recipes that give frames also make as many videos from clips of the data, with their captions."""
+    validation_sampling_steps: PositiveInt
+    validation_guidance_scale: NonNegativeFloat
+    """1 is none, as is a recipe without dropout of what is guided by."""
     seed: int
     optimizer: OptimizerSettings
 
@@ -188,6 +236,28 @@ class TrainingSettings(Settings):
         if self.ranks % self.nodes:
             raise ValueError(
                 f"training.ranks is {self.ranks}, but training.nodes is {self.nodes}: use a multiple of {self.nodes}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def there_is_something_to_validate_with(self):
+        if self.validation_steps and not self.validation_prompts:
+            raise ValueError(
+                f"training.validation_steps is {self.validation_steps}, but training.validation_prompts is empty: "
+                "name some, or set the former to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def nvme_has_a_path(self):
+        if (self.offload == "nvme") != (self.nvme_path is not None):
+            raise ValueError(
+                f"training.offload is {self.offload} and training.nvme_path {self.nvme_path}: nvme needs a folder on a "
+                "local drive there, all else null"
+            )
+        if self.offload == "nvme" and self.zero_stage != 3:
+            raise ValueError(
+                f"training.offload is nvme, but training.zero_stage is {self.zero_stage}: use 3, or offload to cpu"
             )
         return self
 
@@ -270,6 +340,13 @@ class SamplerSettings(Settings):
         return self
 
 
+class Encoders(Settings):
+    """Which frozen encoders made some latents, and so what a model trained on them needs."""
+
+    vae_sha256: str
+    text_sha256: str
+
+
 class Run(Settings):
     """What one training run is: the run.json that every rank reads, and by which work is known again."""
 
@@ -277,6 +354,8 @@ class Run(Settings):
     latents: str
     latents_sha256: str
     """Of the table of latents, whose rows carry the hash of each latent."""
+    encoders: Encoders
+    """That made them."""
     parent: str | None
     parent_sha256: str | None
     """Of the weights that the run starts from."""
@@ -286,6 +365,11 @@ class Run(Settings):
     model: ModelSettings
     recipe: RecipeSettings
     training: TrainingSettings
+
+    @property
+    def validates(self) -> bool:
+        """Whether it gets to a step after which it makes videos."""
+        return 0 < self.training.validation_steps <= self.recipe.steps
 
     @property
     def parents(self) -> dict[Literal["weights", "temporal"], tuple[str, str]]:

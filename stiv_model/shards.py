@@ -1,7 +1,16 @@
-"""What lies where in the flat shards into which DeepSpeed's ZeRO-3 cuts a model."""
+"""What lies where in the flat float32 shards into which DeepSpeed's ZeRO cuts a model.
 
-from typing import NamedTuple
+Stage 3 cuts each parameter into one slice per rank; stages 1 and 2 cut all parameters, one behind the other, so that
+a rank holds some of them whole and at most two in part. In both, the slices of a parameter are in the order of the
+ranks. All of this reads internals of the pinned release of DeepSpeed.
+"""
 
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
 from deepspeed import DeepSpeedEngine
 from torch import Tensor
 
@@ -10,44 +19,116 @@ class Piece(NamedTuple):
     """The elements of one parameter that lie in the shard of one rank, without the padding behind them."""
 
     name: str
-    size: int
-    """Elements of the whole parameter."""
+    shape: torch.Size
+    """Of the whole parameter."""
     start: int
     """Where they begin in the parameter."""
     length: int
     offset: int
     """Where they begin in the shard."""
 
+    @property
+    def size(self) -> int:
+        """Elements of the whole parameter."""
+        return math.prod(self.shape)
+
     def of(self, shard: Tensor) -> Tensor:
         """Return a view of these elements."""
         return shard[self.offset : self.offset + self.length]
 
 
-def pieces(engine: DeepSpeedEngine, rank: int) -> list[list[Piece]]:
-    """Return for each flat shard of this rank what it holds, in order.
+def masters(engine: DeepSpeedEngine) -> list[Tensor]:
+    """Return the float32 weights that this rank updates, as flat shards; those offloaded to NVMe are empty."""
+    zero: Any = engine.optimizer
+    return zero.fp32_partitioned_groups_flat if _is_stage_3(engine) else zero.single_partition_of_fp32_groups
 
-    Reads `fp16_groups`, `fp32_partitioned_groups_flat` and `param_names` of DeepSpeed's ZeRO-3 optimizer, internals
-    of the pinned release.
+
+def sizes(engine: DeepSpeedEngine) -> list[int]:
+    """Return the elements of each of them, padding included, wherever they are."""
+    if _is_stage_3(engine):
+        return [int(size) for size in engine.optimizer.fp16_partitioned_groups_flat_numel]
+    return [master.numel() for master in masters(engine)]
+
+
+def visit(engine: DeepSpeedEngine, writes: bool = False) -> Iterator[tuple[list[Piece], Tensor]]:
+    """Go through the float32 shards of this rank, each with what it holds.
+
+    One that is offloaded to NVMe is in memory, with the state that the optimizer keeps for it, until the next one is
+    asked for.
+
+    Args:
+        writes: what was written to them is kept, and put into the copies that compute. All ranks must then go through
+            all of their shards together.
+    """
+    zero, is_stage_3 = engine.optimizer, _is_stage_3(engine)
+    if writes and is_stage_3:
+        zero._partition_all_parameters()
+    rows = pieces(engine, dist.get_rank())
+    for index, (row, master) in enumerate(zip(rows, masters(engine), strict=True)):
+        is_away = is_stage_3 and zero._swappable_optimizer_subgroup(index)
+        if is_away:
+            zero._optimizer_states_and_gradient_swap_in(index)
+        yield row, master
+        if writes and is_stage_3:
+            zero._reassign_or_swap_out_partitioned_parameters(index)
+        if is_away:
+            (zero._optimizer_states_and_gradient_swap_out if writes else zero._release_swap_buffers)(index)
+    if writes and not is_stage_3:
+        zero.update_lp_params()
+    elif writes and zero.persistent_parameters:  # whole on every rank between the steps
+        zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
+
+
+def pieces(engine: DeepSpeedEngine, rank: int) -> list[list[Piece]]:
+    """Return for each flat shard of a rank what it holds, in order.
 
     Raises:
         RuntimeError: they are not as known, or hold only a part of the model.
     """
-    zero = engine.optimizer
+    found = _slices_of_each(engine, rank) if _is_stage_3(engine) else _slices_of_all(engine, rank)
+    for row, size in zip(found, sizes(engine), strict=True):
+        end = max((piece.offset + piece.length for piece in row), default=0)
+        if end > size:
+            raise RuntimeError(
+                f"a shard of DeepSpeed holds {size} elements, not the {end} of its parameters: this is not the pinned "
+                "release"
+            )
+    unknown = set(engine.module.state_dict()) - {piece.name for row in found for piece in row}
+    if unknown:
+        raise RuntimeError(f"DeepSpeed does not train {', '.join(sorted(unknown))}: it would not be in the checkpoints")
+    return found
+
+
+def _is_stage_3(engine: DeepSpeedEngine) -> bool:
+    return engine.zero_optimization_stage() == 3
+
+
+def _slices_of_each(engine: DeepSpeedEngine, rank: int) -> list[list[Piece]]:
+    zero: Any = engine.optimizer
     found = []
-    for parameters, shard in zip(zero.fp16_groups, zero.fp32_partitioned_groups_flat, strict=True):
+    for parameters in zero.fp16_groups:
         row, offset = [], 0
         for parameter in parameters:
             share, size = parameter.partition_numel(), parameter.ds_numel  # share: padding included
             start = min(rank * share, size)
-            row.append(Piece(zero.param_names[parameter], size, start, min(share, size - start), offset))
+            row.append(Piece(zero.param_names[parameter], parameter.ds_shape, start, min(share, size - start), offset))
             offset += share
-        if offset != shard.numel():
-            raise RuntimeError(
-                f"a shard of DeepSpeed holds {shard.numel()} elements, not the {offset} of its parameters: "
-                "training.offload to NVMe, or another release than the pinned one, cannot be saved"
-            )
         found.append(row)
-    unknown = set(engine.module.state_dict()) - {piece.name for row in found for piece in row}
-    if unknown:
-        raise RuntimeError(f"DeepSpeed does not train {', '.join(sorted(unknown))}: it would not be in the checkpoints")
+    return found
+
+
+def _slices_of_all(engine: DeepSpeedEngine, rank: int) -> list[list[Piece]]:
+    zero: Any = engine.optimizer
+    found = []
+    for index, parameters in enumerate(zero.bit16_groups):
+        share = zero.bit16_groups_flat[index].numel() // dist.get_world_size(zero.dp_process_group)
+        row, begin = [], -rank * share  # of the parameter, as seen from the shard
+        for parameter in parameters:
+            size = parameter.numel()
+            start, end = (min(max(edge - begin, 0), size) for edge in (0, share))
+            row.append(
+                Piece(zero.param_names[parameter], parameter.shape, start, end - start, min(max(begin, 0), share))
+            )
+            begin += size
+        found.append(row)
     return found

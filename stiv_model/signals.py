@@ -1,4 +1,7 @@
-"""A request to stop (SIGTERM, as Slurm, Kubernetes and torchrun send it): heard by one rank, answered by all."""
+"""A request to stop: heard by one rank, answered by all.
+
+SIGTERM, as Slurm, Kubernetes, Prefect and `tasks.processes` send it, or SIGINT, which torchrun passes on after Ctrl-C.
+"""
 
 import signal
 from collections.abc import Sequence
@@ -7,16 +10,14 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
-EXIT_CODE = 75
-"""Of a rank that stopped on request, its work saved: EX_TEMPFAIL of sysexits.h, "try again later"."""
-
 
 class StopRequest:
-    """Remembers SIGTERM from the moment it is made; only the main thread may make one."""
+    """Remembers SIGTERM and SIGINT from the moment it is made; only the main thread may make one."""
 
     def __init__(self) -> None:
         self.is_made = False
-        signal.signal(signal.SIGTERM, self._make)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._make)
 
     def _make(self, number: int, frame: FrameType | None) -> None:
         self.is_made = True

@@ -1,21 +1,25 @@
-"""The note that a run was stopped on request, its work saved. Readable without torch; torchrun turns all exit codes
-into 1."""
+"""How it is known that a run was stopped on request, its work saved. Without torch, for those who only ask."""
 
 import json
 from pathlib import Path
 
-_STOPPED = "stopped.json"
+STOPPED = 75
+"""The exit code of a rank, or of our command, that was asked to stop: EX_TEMPFAIL of sysexits.h, "try again later"."""
+_NOTE = "stopped.json"
 
 
 def mark_stopped(work: Path, step: int | None) -> None:
-    """Note in the folder of a run after which step it stopped on request; None takes the note away."""
+    """Note in the folder of a run after which step it stopped on request; None takes the note away.
+
+    Launchers do not hand on the exit code of a rank: torchrun makes 1 of all.
+    """
     if step is None:
-        (work / _STOPPED).unlink(missing_ok=True)
+        (work / _NOTE).unlink(missing_ok=True)
     else:
-        (work / _STOPPED).write_text(json.dumps({"step": step}))
+        (work / _NOTE).write_text(json.dumps({"step": step}))
 
 
 def stopped_at(work: Path) -> int | None:
     """Return after which step a run stopped on request; None when it did not."""
-    note = work / _STOPPED
+    note = work / _NOTE
     return json.loads(note.read_text())["step"] if note.exists() else None

@@ -111,6 +111,19 @@ def head(uri: str, size_bytes: int | None = None) -> bytes:
         raise _explained(uri, error) from error
 
 
+def delete(uri: str) -> None:
+    """Delete an object; a store that keeps versions keeps the old ones.
+
+    Raises:
+        ConnectionError: the store does not answer, or refuses.
+    """
+    bucket, key = split(uri)
+    try:
+        client().delete_object(Bucket=bucket, Key=key)
+    except (ClientError, BotoCoreError) as error:
+        raise _explained(uri, error) from error
+
+
 def _explained(uri: str, error: ClientError | BotoCoreError) -> OSError:
     code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
     if code in ("404", "NoSuchKey", "NoSuchBucket"):

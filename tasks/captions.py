@@ -101,9 +101,11 @@ def join_captions(work: Path, parts: list[shards.Shard], out: Path, report: Path
     """
     product = work / "product"
     product.mkdir(exist_ok=True)
-    shards.join([part.path for part in parts], product / manifest.CAPTION_TABLE, manifest.CAPTIONS)
+    place = shards.order(clip["shot"] for part in parts for clip in part.given)
+    paths = [part.path for part in parts]
+    shards.join(paths, product / manifest.CAPTION_TABLE, manifest.CAPTIONS, lambda row: place[row["clip"]])
     rows = manifest.read_rows(product / manifest.CAPTION_TABLE, manifest.CAPTIONS)
-    account = manifest.settle("clips", (clip["shot"] for part in parts for clip in part.given), rows, "clip")
+    account = manifest.settle("clips", place, rows, "clip")
     manifest.check_failures(account, 1.0, "captions.captioners")
     manifest.write_report(report, account)
     resume.finish(product, out)

@@ -1,18 +1,18 @@
 """Keep the shots whose scores are within the thresholds, if the table of them passes the gate."""
 
 import logging
-import math
 import shutil
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from prefect import task
 
-from tasks import manifest, resume
-from tasks.expectations import GateResult, check, ranges
-from tasks.settings import ClipSettings
+from tasks import duplicates, manifest, releases, resume, thresholds
+from tasks.expectations import GateResult, check
+from tasks.settings import BestSettings, ClipSettings
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,8 @@ class Selection(NamedTuple):
     account: manifest.Account
     funnel: list[dict]
     gate: GateResult
+    drift: dict[str, float | None]
+    """Of each score from the last earlier release, 0 to 1; empty where there is none."""
 
 
 class GateFailedError(ValueError):
@@ -42,54 +44,43 @@ class GateFailedError(ValueError):
         return type(self), (self.gate, self.account, self.docs)
 
 
-def judge_shot(row: dict, settings: ClipSettings) -> tuple[str, str | None]:
-    """Return status and reason of one scored shot: ok is a clip, rejected names the first threshold missed.
+def judge_shots(scores: list[dict], settings: ClipSettings, earlier: pa.Table) -> list[dict]:
+    """Return one row of schema CLIPS for every scored shot, in the order given.
 
-    The limits themselves are inside. A shot that lacks a score (null, or no finite number) has failed; one
-    that was not ok before stays what it was.
+    Each shot is judged by itself first. Near-duplicates are looked for among those that pass, so that none that
+    is rejected costs another its place; the best of the rest are chosen last.
 
     Args:
-        row: of schema CLIPS.
+        earlier: `shot` and `video_hash` of what was released before.
     """
-    if row["status"] != "ok":
-        return row["status"], row["reason"]
-    limits_of = ranges(settings)
-    if row["orientation"] is None or not all(_is_measured(row[score]) for score in limits_of):
-        return "failed", "score_missing"
-    for score, limits in limits_of.items():
-        if limits.min is not None and row[score] < limits.min:
-            return "rejected", f"{score}_below_min"
-        if limits.max is not None and row[score] > limits.max:
-            return "rejected", f"{score}_above_max"
-    if row["orientation"] not in settings.orientations:
-        return "rejected", "orientation_not_wanted"
-    return "ok", None
-
-
-def judge_shots(scores: list[dict], settings: ClipSettings) -> list[dict]:
-    """Return one row of schema CLIPS for every scored shot, in the order given."""
-    rows = []
+    wanted, rows = thresholds.rules(settings), []
     for score in scores:
-        row = {**score, "seconds": _seconds(score)}
-        row["status"], row["reason"] = judge_shot(row, settings)
+        row = {**score, "seconds": thresholds.seconds(score), "twin": None}
+        row["status"], row["reason"] = thresholds.judge_shot(row, wanted)
         rows.append(row)
+    if settings.duplicate_bits is not None:
+        reject_twins(rows, settings.duplicate_bits, earlier)
+    if settings.best is not None:
+        keep_best(rows, settings.best)
     return rows
 
 
-def funnel(rows: list[dict], settings: ClipSettings) -> list[dict]:
-    """Return how many shots and seconds each threshold in turn left and lost, from all scored to the clips.
+def reject_twins(rows: list[dict], bits: int, earlier: pa.Table) -> None:
+    """Reject, of the rows that are ok, those that are near-duplicates, and name the shot kept instead."""
+    kept = [{name: row[name] for name in duplicates.COLUMNS} for row in manifest.ok(rows)]
+    schema = pa.schema([manifest.CLIPS.field(name) for name in duplicates.COLUMNS])
+    twins = duplicates.twins(pa.Table.from_pylist(kept, schema=schema), bits, earlier)
+    for row in rows:
+        if row["shot"] in twins:
+            row |= {"status": "rejected", "reason": thresholds.NEAR_DUPLICATE, "twin": twins[row["shot"]]}
 
-    Args:
-        rows: judged, of schema CLIPS.
-    """
-    left, left_seconds = len(rows), math.fsum(row["seconds"] or 0.0 for row in rows)
-    steps = [_step("scored", left, left_seconds, 0, 0.0)]
-    for name in ("score_missing", *ranges(settings), "orientation"):
-        reasons = {name, f"{name}_below_min", f"{name}_above_max", f"{name}_not_wanted"}
-        lost = [row["seconds"] or 0.0 for row in rows if row["reason"] in reasons]
-        left, left_seconds = left - len(lost), left_seconds - math.fsum(lost)
-        steps.append(_step(name, left, left_seconds, len(lost), math.fsum(lost)))
-    return steps
+
+def keep_best(rows: list[dict], best: BestSettings) -> None:
+    """Reject, of the rows that are ok, all but those of the highest score."""
+    lost = set(thresholds.not_best({row["shot"]: row[best.by] for row in manifest.ok(rows)}, best.clips))
+    for row in rows:
+        if row["shot"] in lost:
+            row |= {"status": "rejected", "reason": thresholds.NOT_BEST}
 
 
 @task(task_run_name="select from {scores}")
@@ -98,39 +89,40 @@ def select_clips(scores: Path, out: Path, report: Path, docs: Path, settings: Cl
 
     Raises:
         GateFailedError: the clips are too few or their table is wrong; its pages are in `docs`.failed.
-        FileNotFoundError: there are no scores.
+        FileNotFoundError: there are no scores, or an earlier release is gone.
+        ValueError: an earlier release lacks what it is compared by.
     """
     table = scores / manifest.SCORE_TABLE
     given = manifest.ok(manifest.read_rows(table, manifest.SCORES))
-    run = {"stage": "clips", "settings": settings.model_dump(), "scores": resume.sha256_file(table)}
-    product = resume.open_work(out, run) / "product"
+    earlier = releases.hashes(settings.earlier_releases, [row["shot"] for row in given])
+    product = resume.open_work(out, _run(table, settings)) / "product"
     product.mkdir(exist_ok=True)
-    rows = judge_shots(given, settings)
+    rows = judge_shots(given, settings, earlier)
     account = manifest.settle("shots", (row["shot"] for row in given), rows, "shot")
     manifest.write_rows(product / manifest.CLIP_TABLE, rows, manifest.CLIPS)
-    gate = pass_gate(product / manifest.CLIP_TABLE, account, docs, settings)
-    selection = Selection(account, funnel(rows, settings), gate)
-    manifest.write_report(report, account, funnel=selection.funnel, gate=gate._asdict())
+    judged = pq.read_table(product / manifest.CLIP_TABLE)
+    drift = releases.drift(judged.filter(pc.equal(judged["status"], "ok")), settings)
+    gate = pass_gate(judged, drift, account, docs, settings)
+    selection = Selection(account, thresholds.funnel(thresholds.tally(rows), settings), gate, drift)
+    manifest.write_report(report, account, funnel=selection.funnel, gate=gate._asdict(), drift=drift)
     resume.finish(product, out)
     resume.discard_work(out)
-    log.info(
-        "%d of %d shots are clips, %.1f s of video",
-        account.ok,
-        account.given,
-        selection.funnel[-1]["seconds"],
-    )
+    length = selection.funnel[-1]["seconds"]
+    log.info("%d of %d shots are clips, %.1f s of video", account.ok, account.given, length)
     return selection
 
 
-def pass_gate(clips: Path, account: manifest.Account, docs: Path, settings: ClipSettings) -> GateResult:
-    """Check the written table of clips and put the pages of the result at `docs`.
+def pass_gate(
+    judged: pa.Table, drift: dict[str, float | None], account: manifest.Account, docs: Path, settings: ClipSettings
+) -> GateResult:
+    """Check the table of clips as it was written and put the pages of the result at `docs`.
 
     Raises:
         GateFailedError: an expectation was not met; the pages are at `docs`.failed.
     """
     docs.parent.mkdir(parents=True, exist_ok=True)
     work, failed = (docs.with_name(f"{docs.name}.{state}") for state in ("partial", "failed"))
-    gate = check(pq.read_table(clips), settings, work)
+    gate = check(judged, settings, drift, work)
     if not gate.success:
         resume.finish(work, failed)
         raise GateFailedError(gate, account, failed)
@@ -139,16 +131,8 @@ def pass_gate(clips: Path, account: manifest.Account, docs: Path, settings: Clip
     return gate
 
 
-def _is_measured(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def _seconds(row: dict) -> float | None:
-    if row["start_pts"] is None or row["end_pts"] is None or row["time_base"] is None:
-        return None
-    # exactly, not end - start: 0.9 s must not be a hair less than a limit of 0.9
-    return float((row["end_pts"] - row["start_pts"]) * Fraction(row["time_base"]))
-
-
-def _step(step: str, clips: int, seconds: float, lost: int, lost_seconds: float) -> dict:
-    return {"step": step, "clips": clips, "seconds": seconds, "lost": lost, "lost_seconds": lost_seconds}
+def _run(table: Path, settings: ClipSettings) -> dict:
+    """Return what makes this selection the same one."""
+    earlier = {release: resume.sha256_file(Path(release)) for release in settings.earlier_releases}
+    own = {"settings": settings.model_dump(), "scores": resume.sha256_file(table), "earlier": earlier}
+    return {"stage": "clips", **own}

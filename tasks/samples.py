@@ -2,11 +2,9 @@
 
 import json
 import logging
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import cv2
 import numpy as np
 import torch
@@ -17,12 +15,12 @@ from stiv_model.latent_data import draw_seed
 from stiv_model.pipeline import StivPipeline
 from stiv_model.pipeline_parts import PipelineDefaults
 from stiv_model.settings import Pattern, SamplerSettings, TextSettings, VaeSettings
+from stiv_model.video_file import write_video
 from tasks import resume, shapes
 from tasks.settings import LatentSettings, SampleSettings
 
 log = logging.getLogger(__name__)
 
-_CRF = "12"  # small pictures: nearly without loss
 _SCENE_PIXELS, _SCENE_FRAMES = 128, 24  # as the corpus is made
 
 
@@ -186,14 +184,3 @@ def generate_all(
     (product / "samples.json").write_text(json.dumps(content, indent=2) + "\n")
     resume.finish(product, out)
     resume.discard_work(out)
-
-
-def write_video(path: Path, frames_THWC: np.ndarray, fps: int) -> None:  # noqa: N803 (shape suffix)
-    """Write uint8 RGB frames as H.264 that browsers play."""
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": _CRF, "preset": "veryfast"})
-        stream.height, stream.width = frames_THWC.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames_THWC:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())

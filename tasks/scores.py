@@ -1,11 +1,14 @@
 """Stage scores: what can be said of a shot from its stills, without decoding the video again.
 
-Simple estimators without weights; each says its range and what it is made of. Nothing is dropped here: the
-stage clips compares scores with thresholds.
+Each score lives in a file of its own, tasks/score_NAME.py, and docs/scores.md has the table of all. Nothing is
+dropped here: the stage clips compares scores with thresholds.
 """
 
-import logging
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -13,171 +16,162 @@ import pyarrow.parquet as pq
 from prefect import task
 
 from tasks import manifest, resume, shards
+from tasks.score_aesthetic import Estimate
+from tasks.score_colours import main_colours, orientation
+from tasks.score_nsfw import OpenNsfw
+from tasks.score_quality import quality
+from tasks.score_text import RapidText, Strokes
+from tasks.settings import ClipHeadSettings, EstimatorSettings, ScoreSettings
+from tasks.video_hash import video_hash
 
-log = logging.getLogger(__name__)
-
-_SQUARE = 0.05  # share by which the sides of a square may differ
-_MIN_COLOUR_SHARE = 0.04  # of the picture, to be named
-_MAX_COLOURS = 3
-# Upper bounds of hue in OpenCV's half degrees; red closes the circle
-_HUES = (
-    (8, "red"),
-    (20, "orange"),
-    (34, "yellow"),
-    (82, "green"),
-    (98, "cyan"),
-    (130, "blue"),
-    (145, "purple"),
-)
-_HUES_END = ((170, "pink"), (180, "red"))
-COLOURS = (
-    "black",
-    "white",
-    "grey",
-    "brown",
-    "red",
-    "orange",
-    "yellow",
-    "green",
-    "cyan",
-    "blue",
-    "purple",
-    "pink",
-)
+_OF_SOURCE = ("uri", "caption", "licence", "source_url")  # columns that no score depends on
 
 
-def aesthetic(picture: np.ndarray) -> float:
-    """Return 0 to 10: a plain estimate of how good a BGR picture looks, without learnt weights.
+class PictureScore(Protocol):
+    """A score that is made by one of several makers."""
 
-    Mean of four parts, each 0 to 10: colourfulness (Hasler and Süsstrunk 2003; 60 is "quite colourful"),
-    contrast (standard deviation of grey; 64 is full), exposure (mean grey; full between 0.25 and 0.75),
-    sharpness (standard deviation of the Laplacian; 40 is full). It tells dull, dark and blurred pictures from
-    others, and has no taste.
+    name: str
+    """The maker, down to the weights."""
+
+    def score(self, pictures: Sequence[np.ndarray]) -> float:
+        """Return the score of a shot's BGR pictures (uint8)."""
+
+
+class Scorer:
+    """Scores shots; its models are loaded once, and may serve several threads.
+
+    Args:
+        settings: which models.
+
+    Raises:
+        FileNotFoundError, ValueError: a model is not there, as ClipHead, RapidText and OpenNsfw say.
     """
-    blue, green, red = (picture[..., channel].astype(np.float64) for channel in range(3))
-    red_green, yellow_blue = red - green, (red + green) / 2 - blue
-    colourfulness = np.hypot(red_green.std(), yellow_blue.std()) + 0.3 * np.hypot(red_green.mean(), yellow_blue.mean())
-    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    mean = grey.mean(dtype=np.float64) / 255
-    parts = (
-        colourfulness / 60,
-        grey.std(dtype=np.float64) / 64,
-        4 * min(mean, 1 - mean),
-        cv2.Laplacian(grey, cv2.CV_32F).std(dtype=np.float64) / 40,
-    )
-    return 10 * float(np.mean(np.clip(parts, 0, 1)))
+
+    def __init__(self, settings: ScoreSettings):
+        self._aesthetic = _aesthetic(settings.aesthetic)
+        self._text: PictureScore = (
+            RapidText(settings.text_pixels) if settings.text_detector == "rapidocr" else Strokes()
+        )
+        self._nsfw: PictureScore | None = OpenNsfw() if settings.nsfw else None
+        self._text_stills = settings.text_stills
+
+    def names(self) -> dict[str, str | None]:
+        """Return by what each score with a choice is made, down to the weights: one score of two makers is two."""
+        return {
+            "aesthetic": self._aesthetic.name,
+            "text_area": self._text.name,
+            "nsfw": self._nsfw.name if self._nsfw else None,
+        }
+
+    def score(self, shot: dict[str, Any], stills: list[bytes]) -> dict[str, Any]:
+        """Return the shot's row of manifest.SCORES, from its stills as JPEG in order of time."""
+        decoded = (cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_COLOR) for still in stills)
+        pictures = [picture for picture in decoded if picture is not None]
+        assert pictures and len(pictures) == len(stills), f"{shot['shot']}: {len(pictures)} of {len(stills)} decode"
+        return shot | {
+            "aesthetic": self._aesthetic.score(pictures),
+            "text_area": self._text.score(spread(pictures, self._text_stills)),
+            "quality": float(np.mean([quality(picture) for picture in pictures])),
+            "nsfw": self._nsfw.score(pictures) if self._nsfw else None,
+            "orientation": orientation(shot["width"], shot["height"]),
+            "colours": main_colours(pictures),
+            "video_hash": video_hash(pictures),
+        }
 
 
-def text_area(picture: np.ndarray) -> float:
-    """Return 0 to 1: the share of a BGR picture that looks like lines of text.
+def _aesthetic(settings: EstimatorSettings | ClipHeadSettings) -> PictureScore:
+    if isinstance(settings, EstimatorSettings):
+        return Estimate()
+    from tasks.score_clip_head import ClipHead  # torch and transformers: seconds that the estimator need not wait
 
-    Strong changes of brightness that lie close together are joined into bands by a morphological closing; a
-    band counts when it is wider than high, low, dense, and holds many strokes. Fences may pass as text.
-    """
-    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    height, width = grey.shape
-    strokes = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-    _, strong = cv2.threshold(strokes, 80, 255, cv2.THRESH_BINARY)
-    joined = cv2.morphologyEx(strong, cv2.MORPH_CLOSE, np.ones((1, 9), np.uint8))
-    count, _, boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=4)
-    vertical_edges = np.abs(np.diff(grey.astype(np.int16), axis=1)) > 60
-    area = 0
-    for label in range(1, count):
-        left, top, box_width, box_height, pixels = boxes[label]
-        if (
-            box_height < 5
-            or box_height > height / 4
-            or box_width < 2.5 * box_height
-            or pixels < 0.5 * box_width * box_height
-        ):
-            continue
-        inside = vertical_edges[top : top + box_height, left : min(left + box_width, width - 1)]
-        crossings = inside.sum(axis=1).mean()
-        if (
-            crossings >= 1.0 * box_width / box_height
-        ):  # about two edges per letter, a letter is about half its height wide
-            area += int(box_width * box_height)
-    return min(1.0, area / (height * width))
+    return ClipHead(settings)
 
 
-def orientation(width: int, height: int) -> str:
-    """Return landscape, portrait, or square when the sides differ by 5 % at most."""
-    if abs(width - height) <= _SQUARE * max(width, height):
-        return "square"
-    return "landscape" if width > height else "portrait"
+@lru_cache(maxsize=1)
+def scorer(settings: ScoreSettings) -> Scorer:
+    """Return the scorer of these settings, loaded once per process."""
+    return Scorer(settings)
 
 
-def colour_shares(picture: np.ndarray) -> dict[str, float]:
-    """Return which share of a BGR picture has each colour of COLOURS; they add up to 1."""
-    hue, saturation, value = cv2.split(cv2.cvtColor(picture, cv2.COLOR_BGR2HSV))
-    names = np.full(hue.shape, COLOURS.index("grey"), np.uint8)
-    start = 0
-    for end, name in (*_HUES, *_HUES_END):
-        names[(hue >= start) & (hue < end)] = COLOURS.index(name)
-        start = end
-    names[(hue >= 4) & (hue < 20) & (value < 170)] = COLOURS.index("brown")
-    pale = saturation < 50
-    names[pale] = COLOURS.index("grey")
-    names[pale & (value > 200)] = COLOURS.index("white")
-    names[value < 45] = COLOURS.index("black")
-    shares = np.bincount(names.ravel(), minlength=len(COLOURS)) / names.size
-    return dict(zip(COLOURS, shares.tolist(), strict=True))
+def spread(pictures: list[np.ndarray], count: int) -> list[np.ndarray]:
+    """Return `count` of the pictures, or all if they are fewer, at even distances from both ends."""
+    count = min(count, len(pictures))
+    return [pictures[(2 * place + 1) * len(pictures) // (2 * count)] for place in range(count)]
 
 
-def main_colours(pictures: list[np.ndarray]) -> list[str]:
-    """Return the names of up to three colours that fill enough of the pictures, the largest first."""
-    every = [colour_shares(picture) for picture in pictures]
-    mean = {name: sum(shares[name] for shares in every) / len(every) for name in COLOURS}
-    largest = sorted(COLOURS, key=lambda name: -mean[name])
-    return [name for name in largest[:_MAX_COLOURS] if mean[name] >= _MIN_COLOUR_SHARE] or largest[:1]
-
-
-def score_shot(shot: dict, stills: list[bytes]) -> dict:
-    """Return the shot's row of manifest.SCORES; scores of pictures are means over its stills."""
-    decoded = (cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_COLOR) for still in stills)
-    pictures = [picture for picture in decoded if picture is not None]
-    assert pictures and len(pictures) == len(stills), f"{shot['shot']}: {len(pictures)} of {len(stills)} stills decode"
-    return shot | {
-        "aesthetic": float(np.mean([aesthetic(picture) for picture in pictures])),
-        "text_area": float(np.mean([text_area(picture) for picture in pictures])),
-        "orientation": orientation(shot["width"], shot["height"]),
-        "colours": main_colours(pictures),
-    }
-
-
-def read_stills(path: Path, first: int, count: int) -> list[dict]:
-    """Return `count` rows of the table of stills from row `first` on, reading only their row groups."""
+def read_stills(path: Path, wanted: Sequence[int]) -> list[dict]:
+    """Return some rows of the table of stills, by their numbers in rising order, reading only their row groups."""
     with pq.ParquetFile(path) as file:
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        starts = np.cumsum([0, *sizes])
-        groups = [group for group in range(len(sizes)) if starts[group] < first + count and starts[group + 1] > first]
-        rows = file.read_row_groups(groups).to_pylist()
-    skipped = first - int(starts[groups[0]])
-    return rows[skipped : skipped + count]
+        starts = np.cumsum([0, *(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))])
+        of_groups = np.searchsorted(starts, wanted, side="right") - 1
+        groups = np.unique(of_groups)
+        rows = file.read_row_groups(groups.tolist()).to_pylist()
+    before = dict(zip(groups, np.cumsum([0, *(starts[group + 1] - starts[group] for group in groups)]), strict=False))
+    return [rows[row - starts[group] + before[group]] for row, group in zip(wanted, of_groups, strict=True)]
 
 
 @task(task_run_name="score {shard.path.stem}", retries=1)
-def score_shard(shard: shards.Shard, first: int, stills: Path) -> None:
-    """Score one shard of shots, whose stills begin at row `first` of the table."""
-    kept = read_stills(stills, first, len(shard.given))
-    assert [row["shot"] for row in kept] == [shot["shot"] for shot in shard.given], f"{stills} is of other shots"
-    rows = [score_shot(shot, row["stills"]) for shot, row in zip(shard.given, kept, strict=True)]
+def score_shard(shard: shards.Shard, stills: Path, settings: ScoreSettings) -> None:
+    """Score one shard of shots, given with the numbers of their rows in the table of stills."""
+    kept = read_stills(stills, [number for number, _ in shard.given])
+    shots = [shot for _, shot in shard.given]
+    assert [row["shot"] for row in kept] == [shot["shot"] for shot in shots], f"{stills} is of other shots"
+    score = scorer(settings).score
+    rows = [score(shot, row["stills"]) for shot, row in zip(shots, kept, strict=True)]
     shard.write(rows, manifest.SCORES)
 
 
-def usable_shots(table: Path) -> list[dict]:
-    """Return the rows of the table of shots that are scored."""
-    return manifest.ok(manifest.read_rows(table, manifest.SHOTS))
+def take_over(kept: Path, work: Path, shots: list[tuple[int, dict]], stills: Path) -> shards.Shard:
+    """Make a shard of the shots that an earlier run has scored, with the same row and the same stills.
+
+    Args:
+        kept: folder of the earlier run's scores, and of the stills that they were made of.
+        shots: what is given now, with the numbers of their rows in `stills`.
+    """
+    table = kept / manifest.SCORE_TABLE
+    if not table.exists():
+        return shards.taken(work, [])
+    before, now = (dict(_hashes(path)) for path in (kept / manifest.STILL_TABLE, stills))
+    scores = {row["shot"]: row for row in shards.rows(table, manifest.SCORES)}
+    measured = [name for name in manifest.SHOTS.names if name not in _OF_SOURCE]
+
+    def is_same(shot: dict) -> bool:
+        found = scores.get(shot["shot"])
+        is_alike = found is not None and all(found[name] == shot[name] for name in measured)
+        return is_alike and before.get(shot["shot"]) == now[shot["shot"]]
+
+    taken = shards.taken(work, [(number, shot) for number, shot in shots if is_same(shot)])
+    if taken.given and not taken.is_done:
+        taken.write([scores[shot["shot"]] | shot for _, shot in taken.given], manifest.SCORES)
+    return taken
 
 
-def join_scores(work: Path, parts: list[shards.Shard], out: Path, report: Path) -> manifest.Account:
-    """Put the shards' rows together in `out`, in the order of the shots."""
+def _hashes(stills: Path) -> Iterator[tuple[str, bytes]]:
+    """Give each shot with a hash of its stills."""
+    for row in shards.rows(stills, manifest.STILLS):
+        digest = hashlib.sha256()
+        for still in row["stills"]:
+            digest.update(len(still).to_bytes(8, "little") + still)
+        yield row["shot"], digest.digest()[:16]
+
+
+def usable_shots(table: Path) -> list[tuple[int, dict]]:
+    """Return the rows of the table of shots that are scored, each with the number of its row in the table of stills."""
+    return list(enumerate(manifest.ok(manifest.read_rows(table, manifest.SHOTS))))
+
+
+def join_scores(
+    work: Path, parts: list[shards.Shard], settings: ScoreSettings, out: Path, report: Path
+) -> manifest.Account:
+    """Put the shards' rows together in `out`, in the order of the shots; the report says who made each score."""
     product = work / "product"
     product.mkdir(exist_ok=True)
-    shards.join([part.path for part in parts], product / manifest.SCORE_TABLE, manifest.SCORES)
+    place = {shot["shot"]: number for part in parts for number, shot in part.given}
+    paths = [part.path for part in parts]
+    shards.join(paths, product / manifest.SCORE_TABLE, manifest.SCORES, lambda row: place[row["shot"]])
     rows = manifest.read_rows(product / manifest.SCORE_TABLE, manifest.SCORES)
-    account = manifest.settle("shots", (shot["shot"] for part in parts for shot in part.given), rows, "shot")
-    manifest.write_report(report, account)
+    account = manifest.settle("shots", place, rows, "shot")
+    manifest.write_report(report, account, made_by=scorer(settings).names())
     resume.finish(product, out)
     resume.discard_work(out)
     return account

@@ -5,26 +5,21 @@ No video is cut or encoded again: a shot is a row with two timestamps, and some 
 
 import base64
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from prefect import task
 
-from tasks import manifest, resume, shards, sources
+from tasks import manifest, resume, shards, shot_rules, sources
 from tasks.fence import Fence
 from tasks.settings import ShotSettings
 
 log = logging.getLogger(__name__)
 
-_RULES = (
-    "content_threshold",
-    "fade_threshold",
-    "min_seconds",
-    "max_seconds",
-    "analysis_pixels",
-    "motion_every",
-    "stills",
-)
+_STILL_ROWS = 64  # of a group: the stage scores reads pieces of the table
+_OF_VIDEO = ("video", "uri", "width", "height", "caption", "licence", "source_url")
 
 
 def split_videos(
@@ -36,7 +31,7 @@ def split_videos(
         Rows of manifest.SPLITS (one per video), of SHOTS, and of STILLS (one per shot that is ok), in order.
     """
     asked, refused = [], {}
-    rules = {name: getattr(settings, name) for name in _RULES}
+    rules = shot_rules.rules_of(settings)
     for video in videos:
         path, reason = _unchanged(source, video, cache)
         if reason:
@@ -91,7 +86,7 @@ def _split_row(video: dict, result: dict[str, Any]) -> dict[str, Any]:
 def _shot_row(video: dict, part: dict[str, Any]) -> dict[str, Any]:
     return {
         "shot": manifest.shot_id(video["video"], part["start_pts"], part["end_pts"]),
-        **{name: video[name] for name in ("video", "uri", "width", "height", "caption")},
+        **{name: video[name] for name in _OF_VIDEO},
         **{name: value for name, value in part.items() if name != "stills"},
     }
 
@@ -109,6 +104,44 @@ def split_shard(shard: shards.Shard, source: str, settings: ShotSettings, fence:
     shard.write(splits, manifest.SPLITS)  # last: with it, the shard is done
 
 
+def take_over(kept: Path, work: Path, videos: list[dict]) -> shards.Shard:
+    """Make a shard of the videos that an earlier run has split, unless they failed: those are tried again.
+
+    Args:
+        kept: folder of the earlier run's tables.
+        videos: what is given now, sorted by sha256, as the earlier tables are.
+    """
+    found = {
+        row["video"]: row for row in _kept(kept, manifest.SPLIT_TABLE, manifest.SPLITS) if row["status"] != "failed"
+    }
+    given = {video["video"]: video for video in videos if video["video"] in found}
+    taken = shards.taken(work, list(given.values()))
+    if not given or taken.is_done:
+        return taken
+    shots = (
+        row | {name: given[row["video"]][name] for name in _OF_VIDEO}
+        for row in _kept(kept, manifest.SHOT_TABLE, manifest.SHOTS)
+        if row["video"] in given
+    )
+    short = {_short(video) for video in given}
+    stills = (row for row in _kept(kept, manifest.STILL_TABLE, manifest.STILLS) if _short(row["shot"]) in short)
+    with resume.whole(_beside(taken.path, manifest.SHOT_TABLE)) as aside:
+        shards.write(aside, shots, manifest.SHOTS)
+    with resume.whole(_beside(taken.path, manifest.STILL_TABLE)) as aside:
+        shards.write(aside, stills, manifest.STILLS, _STILL_ROWS)
+    taken.write([found[video] for video in given], manifest.SPLITS)
+    return taken
+
+
+def _short(name: str) -> str:
+    """Return of a shot's name, or a video's, what says which video it is."""
+    return manifest.shot_id(name, 0, 0).partition("-")[0]
+
+
+def _kept(kept: Path, name: str, schema: pa.Schema) -> Iterable[dict]:
+    return shards.rows(kept / name, schema) if (kept / name).exists() else ()
+
+
 def _beside(shard: Path, name: str) -> Path:
     return shard.with_name(f"{shard.stem}.{name}")
 
@@ -116,7 +149,7 @@ def _beside(shard: Path, name: str) -> Path:
 def join_shots(
     work: Path, parts: list[shards.Shard], settings: ShotSettings, out: Path, report: Path
 ) -> tuple[manifest.Account, manifest.Account]:
-    """Put the shards' tables together in `out`, in the order of the videos.
+    """Put the shards' tables together in `out`, in the order of the videos' sha256, in which the shards were cut.
 
     Returns:
         The accounts of the videos and of their shots.
@@ -126,12 +159,17 @@ def join_shots(
     """
     product = work / "product"
     product.mkdir(exist_ok=True)
-    shards.join([part.path for part in parts], product / manifest.SPLIT_TABLE, manifest.SPLITS)
-    for name, schema in ((manifest.SHOT_TABLE, manifest.SHOTS), (manifest.STILL_TABLE, manifest.STILLS)):
-        shards.join([_beside(part.path, name) for part in parts], product / name, schema)
+    paths = [part.path for part in parts]
+    of_shots, of_stills = (
+        [_beside(path, name) for path in paths] for name in (manifest.SHOT_TABLE, manifest.STILL_TABLE)
+    )
+    shards.join(paths, product / manifest.SPLIT_TABLE, manifest.SPLITS, lambda row: row["video"])
+    shards.join(of_shots, product / manifest.SHOT_TABLE, manifest.SHOTS, lambda row: row["video"])
+    stills = product / manifest.STILL_TABLE
+    shards.join(of_stills, stills, manifest.STILLS, lambda row: _short(row["shot"]), _STILL_ROWS)
+    given = [video["video"] for part in parts for video in part.given]
     splits = manifest.read_rows(product / manifest.SPLIT_TABLE, manifest.SPLITS)
     shots = manifest.read_rows(product / manifest.SHOT_TABLE, manifest.SHOTS)
-    given = [video["video"] for part in parts for video in part.given]
     cut = [row["video"] for row in splits for _ in range(row["shots"])]
     videos = manifest.settle("videos", given, splits, "video")
     assert sorted(cut) == sorted(row["video"] for row in shots), "a video's shots are not those that it was cut into"

@@ -69,8 +69,17 @@ def _listing_folder(source: str) -> list[Item]:
             path = Path(folder, name)
             if name.startswith(".") or (name in linked and _problem(path, root) is None):
                 continue
-            found.append(_file_item(path.relative_to(root).as_posix(), root))
+            found.append(_named_item(path.relative_to(root).as_posix(), root))
     return _paired(found)
+
+
+def _named_item(uri: str, root: Path) -> Item:
+    """Return the item of a file in a folder; a name that is not UTF-8 is written out in bytes, and not used."""
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        return Item(os.fsencode(uri).decode(errors="backslashreplace"), 0, "", None, "name_not_text")
+    return _file_item(uri, root)
 
 
 def _file_item(uri: str, root: Path) -> Item:
@@ -171,6 +180,23 @@ def local_file(source: str, uri: str, sha256: str | None, cache: Path) -> Path:
     if sha256 and path.name != sha256:
         raise ValueError(f"{uri} has sha256 {path.name}, was {sha256}: it has changed since the stage videos ran")
     return path
+
+
+def delete(source: str, uri: str) -> None:
+    """Delete one file or object of a source; one that is gone already is fine. Of a link, the link.
+
+    Raises:
+        ValueError: the file lies outside the source.
+        PermissionError, ConnectionError: the source does not let go of it.
+    """
+    if uri.startswith(buckets.PREFIX):
+        buckets.delete(uri)
+        return
+    root = _root(source)
+    path = root / uri
+    if not path.parent.resolve().is_relative_to(root):
+        raise ValueError(f"{uri} lies outside the source {source}")
+    path.unlink(missing_ok=True)
 
 
 def _download(uri: str, cache: Path) -> Path:

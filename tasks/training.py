@@ -11,11 +11,11 @@ from string import Formatter
 
 from prefect import task
 
-from stiv_model import card, plan
+from stiv_model import card, encoders, plan, prompts, sample_table
 from stiv_model.card import Role
 from stiv_model.certificate import CERTIFICATE, START
 from stiv_model.identity import identity
-from stiv_model.records import CURVE, INCIDENTS, LEDGER, LEVELS
+from stiv_model.records import CURVE, INCIDENTS, LEDGER, LEVELS, SHOWN
 from stiv_model.settings import ModelSettings, RecipeSettings, Run, TrainingSettings
 from stiv_model.stopping import mark_stopped, stopped_at
 from tasks import processes, resume
@@ -31,6 +31,7 @@ def environment(training: TrainingSettings) -> dict[str, str]:
         "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",  # DeepSpeed's checkpoints are pickles
         "PYTHONWARNINGS": "ignore::FutureWarning",  # torch 2.13 prints one per collective
         "PYTHONUNBUFFERED": "1",
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "270",  # seconds that torchrun gives ranks to save, asked to stop
         "TORCH_EXTENSIONS_DIR": str(Path(sys.prefix) / "torch_extensions"),
     }
     if training.device == "cpu":
@@ -75,20 +76,23 @@ def describe_run(
 
     Raises:
         FileNotFoundError: latents or a parent are missing.
-        ValueError: recipe, model, parents or machine do not fit together.
+        ValueError: recipe, model, parents, latents or machine do not fit together.
     """
     plan.check(name, recipe, model, training)
     launch_command(training, work=latents)  # refuses a launcher that cannot be filled in; no run has a folder yet
     table = latents / "latents.parquet"
     if not table.exists():
         raise FileNotFoundError(f"{table} does not exist: run stage latents first")
+    made_by = encoders.hashes(latents)
     if parents:
         card.check_parents(parents, model, is_video=recipe.frames > 1)
+        card.check_encoders(parents, latents, made_by)
     hashes = {role: resume.sha256_file(folder / card.WEIGHTS) for role, folder in parents.items()}
-    return Run(
+    run = Run(
         recipe_name=name,
         latents=str(latents),
         latents_sha256=resume.sha256_file(table),
+        encoders=made_by,
         parent=str(parents["weights"]) if "weights" in parents else None,
         parent_sha256=hashes.get("weights"),
         temporal_parent=str(parents["temporal"]) if "temporal" in parents else None,
@@ -97,6 +101,9 @@ def describe_run(
         recipe=recipe,
         training=training,
     )
+    if run.validates:
+        encoders.read(latents, batch=1)  # refuses latents that do not say where theirs are
+    return run
 
 
 def make_start(run: Run, work: Path) -> None:
@@ -109,6 +116,16 @@ def make_start(run: Run, work: Path) -> None:
     """
     if not (work / START).exists():
         processes.run([sys.executable, "-m", "stiv_model.hand_over", str(work)], environment(run.training), _tell)
+
+
+def make_prompts(run: Run, work: Path) -> None:
+    """Make the text features of the validation prompts, unless an earlier attempt did; in a process of its own too.
+
+    Raises:
+        RuntimeError: the text encoder is missing or another one, or a prompt is too long; the message says which.
+    """
+    if not prompts.is_made(work, run.training.validation_prompts):
+        processes.run([sys.executable, "-m", "stiv_model.prompts", str(work)], environment(run.training), _tell)
 
 
 def _failed_by_itself(_task: object, task_run: object, state: object) -> bool:
@@ -139,8 +156,14 @@ def run_ranks(run: Run, work: Path) -> None:
         raise RuntimeError(f"asked to stop: saved after step {step}; the same command goes on there") from None
 
 
-def train(run: Run, out: Path, curve: Path) -> None:
-    """Train one recipe; the EMA weights appear as `out`, the losses per step as the table `curve`.
+def train(run: Run, out: Path, curve: Path, levels: Path, shown: Path) -> None:
+    """Train one recipe.
+
+    Args:
+        out: appears when the run is whole, with the EMA weights and what they are.
+        curve: a table of losses per step.
+        levels: a table of losses per step and noise level.
+        shown: what TensorBoard shows and the validation videos; while the run goes on, a link to them.
 
     Raises:
         FileNotFoundError, ValueError: there is no plan for this run and this data, so that nothing is started.
@@ -152,18 +175,47 @@ def train(run: Run, out: Path, curve: Path) -> None:
         aside.write_text(planned.model_dump_json(indent=2))
     if run.parents:
         make_start(run, work)
-    run_ranks(run, work)
+    if run.validates:
+        make_prompts(run, work)
     weights = work / "weights"
+    if not weights.exists():
+        _link(shown, work / SHOWN)
+    run_ranks(run, work)
+    sample_table.write(run, planned, weights)
     for record in ("run.json", plan.FILE, LEVELS, LEDGER, INCIDENTS):
         shutil.copy(work / record, weights / record)
     if run.parents:
         shutil.copy(work / START / CERTIFICATE, weights / CERTIFICATE)
-    curve.parent.mkdir(parents=True, exist_ok=True)
-    with resume.whole(curve) as aside:
-        shutil.copy(work / CURVE, aside)
+    for record, table in ((CURVE, curve), (LEVELS, levels)):
+        table.parent.mkdir(parents=True, exist_ok=True)
+        with resume.whole(table) as aside:
+            shutil.copy(work / record, aside)
+    _keep(work / SHOWN, shown)
     assert card.read(weights).model == run.model, f"{weights} is of another model than run.json says"
     resume.finish(weights, out)
     resume.discard_work(out)
+
+
+def _link(shown: Path, inside: Path) -> None:
+    """Let `shown` lead to what is inside the work, in the place of what an earlier run left there."""
+    inside.mkdir(exist_ok=True)
+    _remove(shown)
+    shown.parent.mkdir(parents=True, exist_ok=True)
+    shown.symlink_to(os.path.relpath(inside, shown.parent), target_is_directory=True)
+
+
+def _keep(inside: Path, shown: Path) -> None:
+    """Move what is inside the work to `shown`, unless an earlier attempt did."""
+    if inside.exists():
+        _remove(shown)
+        shutil.move(inside, shown)
+
+
+def _remove(shown: Path) -> None:
+    if shown.is_symlink():
+        shown.unlink()
+    elif shown.exists():
+        shutil.rmtree(shown)
 
 
 def _tell(line: str) -> None:

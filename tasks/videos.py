@@ -1,12 +1,14 @@
 """Stage videos: open every raw file, note what it is, and say of each one that is not used why."""
 
+import json
 import logging
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from prefect import task
 
-from tasks import manifest, resume, shards, sources
+from tasks import earlier, manifest, resume, shards, sources
 from tasks.fence import Fence
 from tasks.settings import VideoSettings
 from tasks.sources import Item
@@ -14,6 +16,7 @@ from tasks.sources import Item
 log = logging.getLogger(__name__)
 
 SHARD_FILES = 128
+_ITEMS = "items.json"
 
 
 def probe_videos(source: str, items: list[Item], settings: VideoSettings, fence: Fence, cache: Path) -> list[dict]:
@@ -52,6 +55,8 @@ def _look(source: str, item: Item, settings: VideoSettings, fence: Fence, cache:
         return _refuse(row, "failed", "not_found")
     except PermissionError:
         return _refuse(row, "failed", "not_permitted")
+    if row["video"] in settings.forgotten:
+        return _refuse(row, "rejected", "forgotten")
     return _refuse(row, "rejected", reason) if reason else row
 
 
@@ -76,6 +81,40 @@ def probe_shard(shard: shards.Shard, source: str, settings: VideoSettings, fence
     shard.write(probe_videos(source, shard.given, settings, fence, cache), manifest.VIDEOS)
 
 
+def take_over(kept: Path, work: Path, items: list[Item], settings: VideoSettings) -> shards.Shard:
+    """Make a shard of the files that an earlier run has probed and that are the same still, unless they failed.
+
+    Args:
+        kept: folder of the earlier run's table, with the items that it was given (`remember`).
+    """
+    table, given = kept / manifest.VIDEO_TABLE, kept / _ITEMS
+    if not table.exists() or not given.exists():
+        return shards.taken(work, [])
+    before = {item[0]: item for item in json.loads(given.read_text())}
+    same = {item.uri: item for item in items if before.get(item.uri) == json.loads(json.dumps(item))}
+    rows = {}
+    for row in shards.rows(table, manifest.VIDEOS):
+        if row["reason"] == "duplicate":  # of a file that may be gone now: `join_videos` looks again
+            row |= {"status": "ok", "reason": None}
+        if row["video"] in settings.forgotten:
+            _refuse(row, "rejected", "forgotten")
+        elif row["reason"] == "forgotten" or row["status"] == "failed" or row["uri"] not in same:
+            continue
+        rows[row["uri"]] = row
+    taken = shards.taken(work, [item for uri, item in same.items() if uri in rows])
+    if taken.given and not taken.is_done:
+        taken.write([rows[item.uri] for item in taken.given], manifest.VIDEOS)
+    return taken
+
+
+def remember(items: list[Item], out: Path, kept: Path) -> None:
+    """Keep the table of a finished run, with what it was given."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = Path(folder) / _ITEMS
+        given.write_text(json.dumps(items))
+        earlier.keep([out / manifest.VIDEO_TABLE, given], kept)
+
+
 def join_videos(
     work: Path, parts: list[shards.Shard], settings: VideoSettings, out: Path, report: Path
 ) -> manifest.Account:
@@ -87,6 +126,7 @@ def join_videos(
     rows, seen = [], set()
     for part in parts:
         rows += manifest.read_rows(part.path, manifest.VIDEOS)
+    rows.sort(key=lambda row: row["uri"])
     for row in manifest.ok(rows):
         if row["video"] in seen:
             _refuse(row, "rejected", "duplicate")

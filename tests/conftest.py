@@ -9,6 +9,7 @@ import av
 import boto3
 import numpy as np
 import pytest
+import yaml
 
 from tasks import buckets
 from tasks.settings import FenceSettings
@@ -59,9 +60,8 @@ def video_with_cut(tmp_path_factory: pytest.TempPathFactory, write_video: WriteV
 
 @pytest.fixture(scope="session")
 def fence_settings() -> FenceSettings:
-    return FenceSettings(
-        seconds=30, memory_bytes=2**31, max_size_bytes=2**30, max_pixels=9437184, max_frames=10000, workers=2
-    )
+    values = yaml.safe_load(Path(__file__).with_name("params.yaml").read_text())
+    return FenceSettings.model_validate(values["fence"])
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +88,10 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     buckets.client.cache_clear()
 
 
-SLOWEST = ("test_road.py", "test_train.py", "test_pipeline.py", "test_adafactor.py", "test_checkpoints.py")
+SLOWEST = (
+    *("test_road.py", "test_resumed_runs.py", "test_pipeline.py", "test_adafactor.py"),
+    *("test_checkpoints.py", "test_train.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

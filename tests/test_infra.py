@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -282,15 +284,23 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     work = tmp_path / "run"
     work.mkdir()
 
-    def launch(launcher: str, **commands: str) -> subprocess.CompletedProcess:
+    def launch(launcher: str, stop_at: str | None = None, **commands: str) -> subprocess.CompletedProcess:
         for name, text in ({"sleep": "exec /bin/sleep 0.3"} | commands).items():
             (tmp_path / name).write_text(f"#!/bin/bash\nset -eu\ncalls={tmp_path}/calls work={work}\n{text}\n")
             (tmp_path / name).chmod(0o755)
         words = launch_command(training_settings(launcher=launcher), work)
         words = [str(tmp_path / "python") if word == sys.executable else word for word in words]
-        return subprocess.run(words, capture_output=True, text=True, timeout=30)
+        if stop_at is None:
+            return subprocess.run(words, capture_output=True, text=True, timeout=30)
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0)
+        while not (tmp_path / stop_at).exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGTERM)  # as tasks.processes does
+        out, _ = process.communicate(timeout=30)
+        return subprocess.CompletedProcess(words, process.returncode, out)
 
-    launch.work = work
+    launch.work, launch.calls = work, tmp_path / "calls"
     return launch
 
 
@@ -387,10 +397,32 @@ def test_slurm_job_that_fails_is_not_submitted_again(cluster):
     assert (cluster.work.parent / "calls").read_text() == "once\n"
 
 
+def test_slurm_job_of_a_stage_that_is_asked_to_stop_saves_its_work_and_is_not_submitted_again(cluster):
+    python = """echo once >>"$calls"; echo stepping
+    until [ -e "$work/term" ]; do /bin/sleep 0.05; done
+    /bin/sleep 0.3; echo saved after step 7; touch "$work/stopped.json"; exit 1"""
+    scancel = """echo scancel "$@" >>"$calls"; case $* in *--signal=TERM*) touch "$work/term";; esac"""
+    ended = cluster(SLURM, stop_at="calls", **SLURM_COMMANDS, python=python, scancel=scancel)
+    assert ended.returncode == 75
+    assert "saved after step 7" in ended.stdout
+    name = f"stiv-train {cluster.work}"
+    assert (cluster.work.parent / "calls").read_text().splitlines() == [
+        "once",
+        f"scancel --state=PENDING --name {name}",
+        f"scancel --state=RUNNING --signal=TERM --name {name}",
+    ]
+
+
+def test_kubernetes_stage_that_is_asked_to_stop_waits_until_the_pods_have_ended(cluster):
+    ended = cluster(KUBERNETES, stop_at="run/asked", kubectl=kubectl(""))
+    assert ended.returncode == 143
+    assert re.fullmatch(r"delete jobset stiv-train-\w+ --cascade=foreground\n", cluster.calls.read_text())
+
+
 def kubectl(end: str) -> str:
     return f"""case $1 in
         apply) cat >"$work/applied.yaml"; echo "from the first node" >>"$work/kubernetes-0.log";;
-        get) echo 'state {end}';;
+        get) touch "$work/asked"; echo 'state {end}';;
         delete) echo "$@" >>"$calls";;
     esac"""
 

@@ -16,10 +16,12 @@ for ((node = 0; node < nodes; node++)); do
     logs+=("$work/kubernetes-$node.log")
 done
 touch "${logs[@]}"
-tail --quiet --follow=name --lines=0 --pid=$$ "${logs[@]}" &
+# in a session of its own: SIGTERM for all of the stage's processes is ours to answer
+setsid tail --quiet --follow=name --lines=0 --pid=$$ "${logs[@]}" &
 follower=$!
-trap 'sleep 2; kill "$follower"' EXIT # it shows the last lines first
-trap 'kubectl delete jobset "$name"; exit 143' TERM INT
+trap 'sleep 2; kill "$follower" || true' EXIT # it shows the last lines first
+# the pods get SIGTERM, and the time to save their work: foreground waits for them
+trap 'kubectl delete jobset "$name" --cascade=foreground; exit 143' TERM INT
 
 # of a start that was killed the JobSet is still there: apply leaves it as it is, and this one follows it
 sed -e "s|\${NAME}|$name|g" -e "s|\${NODES}|$nodes|g" -e "s|\${RANKS_PER_NODE}|$ranks_per_node|g" \

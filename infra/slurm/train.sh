@@ -9,21 +9,30 @@ name="stiv-train $(realpath "$work")"
 log=$work/slurm.log
 
 touch "$log"
-tail --follow=name --lines=0 --pid=$$ "$log" &
+# in sessions of their own: SIGTERM for all of the stage's processes is ours to answer
+setsid tail --follow=name --lines=0 --pid=$$ "$log" &
 follower=$!
-trap 'sleep 2; kill "$follower"' EXIT # it shows the last lines first
-trap 'scancel --name "$name"; exit 143' TERM INT
+trap 'sleep 2; kill "$follower" || true' EXIT # it shows the last lines first
 
-submit() {
-    # singleton: the job of a start that was killed may still run, and two may not write to one folder
-    sbatch --wait --job-name "$name" --dependency singleton --nodes "$nodes" --gpus-per-node "$ranks_per_node" \
-        --output "$log" infra/slurm/train.sbatch "$python" "$nodes" "$ranks_per_node" "$work" &
-    wait $!
+asked=no
+stop() {
+    asked=yes
+    scancel --state=PENDING --name "$name"
+    scancel --state=RUNNING --signal=TERM --name "$name" # to the ranks, which save their work; the job ends with 75
 }
+trap stop TERM INT
 
 code=75 # of a job that saved its work before the time limit: the next goes on
-while [ "$code" -eq 75 ]; do
-    code=0
-    submit || code=$?
+while [ "$code" -eq 75 ] && [ "$asked" = no ]; do
+    # singleton: the job of a start that was killed may still run, and two may not write to one folder
+    setsid sbatch --wait --job-name "$name" --dependency singleton --nodes "$nodes" \
+        --gpus-per-node "$ranks_per_node" --output "$log" \
+        infra/slurm/train.sbatch "$python" "$nodes" "$ranks_per_node" "$work" &
+    job=$! code=0
+    wait "$job" || code=$?
+    if [ "$asked" = yes ]; then # what ended was the waiting
+        code=0
+        wait "$job" || code=$?
+    fi
 done
 exit "$code"

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from flows.__main__ import main
 from flows.params import load_params
-from stiv_model.settings import Run
+from stiv_model.settings import Encoders, Run
 from tasks import manifest, training
 
 ROOT = Path(__file__).parents[2]
@@ -144,11 +144,12 @@ def test_training_refuses_to_start_without_a_plan_and_leaves_nothing_behind(tmp_
         recipe_name="t2v",
         latents=str(latents),
         latents_sha256="",
+        encoders=Encoders(vae_sha256="v", text_sha256="t"),
         **nothing,
         model=params.model,
         recipe=params.train["t2v"].model_copy(update={"batch": 16}),
         training=params.training,
     )
     with pytest.raises(ValueError, match=r"train\.t2v\.batch is 16, but .* has 9 samples"):
-        training.train(run, tmp_path / "checkpoints/t2v", tmp_path / "t2v.tsv")
+        training.train(run, *(tmp_path / name for name in ("checkpoints/t2v", "t2v.tsv", "levels.tsv", "shown")))
     assert not (tmp_path / "checkpoints").exists()

@@ -4,7 +4,7 @@ import pytest
 
 from stiv_model import card
 from stiv_model.card import Card, Trained
-from stiv_model.settings import LearnedSettings, ModelSettings
+from stiv_model.settings import Encoders, LearnedSettings, ModelSettings
 
 TRAINED = Trained(
     recipe_name="t2v",
@@ -17,6 +17,7 @@ TRAINED = Trained(
     text_dropout=0.1,
     image_dropout=0.0,
     ema_decay=0.9,
+    encoders=Encoders(vae_sha256="v", text_sha256="t"),
 )
 
 

@@ -11,7 +11,7 @@ from flows.params import load_params
 from stiv_model import certificate, hand_over, plan, weights
 from stiv_model.card import WEIGHTS, Trained
 from stiv_model.certificate import CERTIFICATE, START
-from stiv_model.settings import Run
+from stiv_model.settings import Encoders, Run
 from stiv_model.transformer import StivTransformer
 from tasks.training import environment
 
@@ -27,6 +27,7 @@ TRAINED = Trained(
     text_dropout=0.1,
     image_dropout=0.0,
     ema_decay=0.9,
+    encoders=Encoders(vae_sha256="v", text_sha256="t"),
 )
 
 
@@ -39,6 +40,7 @@ def work(lively, settings, latents, tmp_path) -> Path:
         recipe_name="t2v",
         latents=str(latents),
         latents_sha256="",
+        encoders=Encoders(vae_sha256="v", text_sha256="t"),
         parent=str(t2i),
         parent_sha256=certificate.sha256(t2i / WEIGHTS),
         temporal_parent=None,
@@ -57,7 +59,7 @@ def work(lively, settings, latents, tmp_path) -> Path:
 def start_again(work: Path, **changes) -> StivTransformer:
     run = Run.model_validate_json((work / "run.json").read_bytes()).model_copy(update=changes)
     model = StivTransformer(run.model, is_video=True)
-    hand_over.load_start(model, run, work / START)
+    hand_over.load_start(run, work / START, lambda name, weight: model.get_parameter(name).data.copy_(weight))
     return model
 
 

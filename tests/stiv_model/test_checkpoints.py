@@ -1,14 +1,8 @@
-"""Checkpoints of real ranks. Run as a script, this file is 2 ranks, then 1, then 3."""
+"""What ranks save, other ranks read exactly. Run as a script, this file is 2 ranks, then 1, then 3."""
 
-import hashlib
-import os
-import pickle
 import random
-import shutil
-import socket
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,107 +17,43 @@ from stiv_model import checkpoints, rank_state, zero
 from stiv_model.checkpoints import MANIFEST, Manifest, Progress
 from stiv_model.conditions import MICRO_CONDITIONS, Text
 from stiv_model.ema import Ema
-from stiv_model.lifetime import die_with_parent
-from stiv_model.settings import (
-    ModelSettings,
-    OptimizerSettings,
-    RecipeSettings,
-    RotarySettings,
-    Run,
-    TrainingSettings,
-)
+from stiv_model.settings import Run
 from stiv_model.transformer import StivTransformer
+from tests.stiv_model.ranks import fork, run_script
+from tests.stiv_model.runs import RECIPE, SETTINGS, TRAINING, describe
 
 BATCH, FRAMES, CHANNELS, PIXELS = 6, 2, 4, 4
 SAVED, HANDED_ON, END = 3, 4, 6  # steps
 CASES: dict[str, dict[str, Any]] = {
     "float32 adamw": {},
-    "bfloat16 adafactor": {"precision": "bfloat16", "optimizer": "adafactor"},
+    "bfloat16 adafactor": {"precision": "bfloat16", "kind": "adafactor"},
     "offloaded adamw": {"precision": "bfloat16", "offload": "cpu"},
 }
 
 
-def run_of(settings: Any, precision: str = "float32", offload: str = "none", optimizer: str = "adamw") -> Run:
-    recipe = RecipeSettings(
-        frames=FRAMES,
-        steps=END,
-        batch=BATCH,
-        learning_rate=1e-3,
-        warmup_steps=1,
-        mask_ratio=0.0,
-        clean_frames="none",
-        text_dropout=0.0,
-        image_dropout=0.0,
-        best_fraction=1.0,
-    )
-    training = {
-        "ranks": 2,
-        "nodes": 1,
-        "launcher": "{work}",
-        "sequence_ranks": 1,
-        "device": "cpu",
-        "precision": precision,
-        "accumulation": 1,
-        "activation_checkpointing": False,
-        "offload": offload,
-        "compile": False,
-        "timestep_density": "uniform",
-        "timestep_shift": 1.0,
-        "temporal_mask_ratio": 0.0,
-        "clean_frame_loss": False,
-        "outlier_sigmas": 6.0,
-        "hang_seconds": 60.0,
-        "checkpoint_seconds": 1000,
-        "checkpoint_steps": 1000,
-        "keep_checkpoints": 2,
-        "keep_every_steps": 0,
-        "seed": 0,
-        "optimizer": OptimizerSettings(
-            kind=optimizer, beta1=0.9, beta2=0.99, weight_decay=0.01, clip_norm=1.0, ema_decay=0.9
-        ),
-    }
-    return Run(
-        recipe_name="t2v",
-        latents="latents",
-        latents_sha256="1",
-        parent=None,
-        parent_sha256=None,
-        temporal_parent=None,
-        temporal_parent_sha256=None,
-        model=settings,
-        recipe=recipe,
-        training=TrainingSettings(**training),
-    )
+def run_of(kind: str = "adamw", **changes: Any) -> Run:
+    plain = {"frames": FRAMES, "steps": END, "batch": BATCH, "warmup_steps": 1, "mask_ratio": 0.0}
+    plain |= {"clean_frames": "none", "text_dropout": 0.0, "image_dropout": 0.0}
+    optimizer = TRAINING.optimizer.model_copy(update={"kind": kind, "weight_decay": 0.01})
+    training = TRAINING.model_copy(update={"optimizer": optimizer, **changes})
+    tiny = {"width": 20, "depth": 1, "heads": 1, "ffn_ratio": 1.5, "latent_channels": CHANNELS, "text_width": 7}
+    return describe(RECIPE.model_copy(update=plain), training, model=SETTINGS.model_copy(update=tiny))
 
 
 # ---- what each rank does
 
 
 def main(root: Path) -> None:
-    for ranks in (2, 1, 3):
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
-        # forked, so that torch and DeepSpeed are imported once and not six times
-        torch.multiprocessing.start_processes(run_rank, (root, ranks, address), nprocs=ranks, start_method="fork")
+    for ranks, work in ((2, saves_and_goes_on), (1, goes_on_alone), (3, goes_on_with_three)):
+        fork(run_rank, ranks, root, ranks, work)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def run_rank(rank: int, root: Path, ranks: int, address: dict[str, str]) -> None:
-    die_with_parent()
-    os.environ |= address | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+def run_rank(rank: int, root: Path, ranks: int, work: Callable[[Path, Run], None]) -> None:
     runs = {path.parent: Run.model_validate_json(path.read_text()) for path in sorted(root.glob("*/run.json"))}
     zero.start(next(iter(runs.values())).training)
     torch.set_num_threads(1)
     for folder, run in runs.items():
-        run = run.model_copy(update={"training": run.training.model_copy(update={"ranks": ranks})})
-        {1: goes_on_alone, 2: saves_and_goes_on, 3: goes_on_with_three}[ranks](folder, run)
-    dist.barrier()
-    sys.stdout.flush()
-    os._exit(0)  # as torch tears gloo down, a rank may abort although all went well
+        work(folder, run.model_copy(update={"training": run.training.model_copy(update={"ranks": ranks})}))
 
 
 def saves_and_goes_on(folder: Path, run: Run) -> None:
@@ -211,56 +141,14 @@ def train(curve: Path, with_ema: tuple[Any, Ema], step: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of runs by case, which 2 ranks saved, 1 took on, and 3 ended."""
     root = tmp_path_factory.mktemp("checkpoints")
-    settings = request.getfixturevalue("tiny")
     for name, changes in CASES.items():
         (root / name).mkdir()
-        (root / name / "run.json").write_text(run_of(settings, **changes).model_dump_json())
-    environment = os.environ | {
-        "DS_ACCELERATOR": "cpu",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "PYTHONWARNINGS": "ignore::FutureWarning",
-    }
-    done = subprocess.run(
-        [sys.executable, __file__, str(root)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout
+        (root / name / "run.json").write_text(run_of(**changes).model_dump_json())
+    run_script(__file__, TRAINING, root)
     return root
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Any:
-    return ModelSettings(
-        width=20,
-        depth=1,
-        unmasked_depth=1,
-        heads=1,
-        ffn_ratio=1.5,
-        spatial_patch=2,
-        temporal_patch=2,
-        latent_channels=CHANNELS,
-        text_width=7,
-        norm_epsilon=1e-6,
-        qk_norm=True,
-        sandwich_norm=True,
-        cross_attention_norm=False,
-        condition_norm=True,
-        micro_conditions=True,
-        adaln="shared",
-        temporal_modulation=False,
-        causal_time=False,
-        image_condition="replacement",
-        positions=RotarySettings(kind="rotary", base=10000.0, spatial_scale=1.0, temporal_scale=1.0),
-    )
 
 
 def name(step: int) -> str:
@@ -326,164 +214,8 @@ def test_the_newest_are_kept_and_for_good_those_of_every_so_many_steps(root):
     assert sorted(path.name for path in kept.iterdir()) == [name(step) for step in (3, 6, 7, 8)]
 
 
-# ---- damage
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[None]:
-    """This process is the only rank."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
-@pytest.fixture
-def folder(root: Path, tmp_path: Path, alone: None) -> Path:
-    """A folder with two checkpoints of two ranks."""
-    return Path(shutil.copytree(root / "float32 adamw/undisturbed", tmp_path / "checkpoints"))
-
-
-def victim(path: Path, chance: random.Random) -> Path:
-    """A file of a checkpoint, the manifest among them."""
-    return chance.choice(sorted(path.iterdir()))
-
-
-def flip_a_bit(path: Path, chance: random.Random) -> str:
-    file = victim(path, chance)
-    content = bytearray(file.read_bytes())
-    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-    file.write_bytes(content)
-    return file.name
-
-
-def truncate(path: Path, chance: random.Random) -> str:
-    file = victim(path, chance)
-    file.write_bytes(file.read_bytes()[: chance.randrange(file.stat().st_size)])
-    return file.name
-
-
-def zero_a_page(path: Path, chance: random.Random) -> str:
-    file = victim(path, chance)
-    content = bytearray(file.read_bytes())
-    start = chance.randrange(0, len(content), 4096)
-    assert any(content[start : start + 4096])
-    content[start : start + 4096] = bytes(len(content[start : start + 4096]))
-    file.write_bytes(content)
-    return file.name
-
-
-def remove(path: Path, chance: random.Random) -> str:
-    file = victim(path, chance)
-    file.unlink()
-    return file.name
-
-
-def add(path: Path, chance: random.Random) -> str:
-    added = chance.choice(["rank-00002.safetensors", "optim_states.pt", "latest", "weights"])
-    (path / added).write_bytes(chance.randbytes(chance.randrange(9)))
-    return added
-
-
-def swap(path: Path, chance: random.Random) -> str:
-    one, other = sorted(path.glob("rank-*"))
-    one.rename(path / "aside")
-    other.rename(one)
-    (path / "aside").rename(other)
-    return "rank-"
-
-
-def take_from_another(path: Path, chance: random.Random) -> str:
-    file = victim(path, chance)
-    shutil.copy(path.with_name(name(END - 1)) / file.name, file)
-    return file.name
-
-
-def tear_the_manifest(path: Path, chance: random.Random) -> str:
-    content = (path / MANIFEST).read_bytes()
-    (path / MANIFEST).write_bytes(content[: chance.choice([0, 1, len(content) // 2, len(content) - 1])])
-    return MANIFEST
-
-
-DAMAGES = (flip_a_bit, truncate, zero_a_page, remove, add, swap, take_from_another, tear_the_manifest)
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_named_and_kept_aside_and_the_older_one_used(folder, damage):
-    older, newest = folder / name(END - 1), folder / name(END)
-    for number in range(1, 26):
-        path = checkpoints.newest_whole(folder)
-        assert path == newest
-        sound = folder / "sound"
-        shutil.copytree(newest, sound)
-        wrong = damage(newest, random.Random(f"{damage} {number}"))
-        assert wrong in (checkpoints.damage(newest) or "")
-        assert checkpoints.newest_whole(folder) == older
-        assert (folder / f"{name(END)}.damaged-{number}").exists()
-        sound.rename(newest)
-
-
-def test_each_reader_of_several_finds_the_damage_in_its_part(folder):
-    file = folder / name(END) / rank_state.file_name(1)
-    file.write_bytes(file.read_bytes()[::-1])
-    assert checkpoints.damage(folder / name(END), reader=0, readers=2) is None
-    assert "rank-00001" in checkpoints.damage(folder / name(END), reader=1, readers=2)
-
-
-def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(root, folder):
-    run = Run.model_validate_json((root / "float32 adamw/run.json").read_text())
-    for path in folder.glob("step-*"):
-        remove(path, random.Random(0))
-    for _ in range(2):
-        with pytest.raises(ValueError, match=r"no whole checkpoint, only step-00000006\.damaged-1"):
-            checkpoints.resume(folder, run, None, None)
-
-
-def test_a_half_written_checkpoint_is_none(folder):
-    shutil.copytree(folder / name(END), folder / f"{name(END + 1)}.tmp")
-    assert checkpoints.newest_whole(folder) == folder / name(END)
-    assert checkpoints.newest_whole(folder / "new") is None
-
-
-class Payload:
-    """Unpickled, it writes a file."""
-
-    def __init__(self, marker: Path):
-        self.marker = str(marker)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return exec, (f"open({self.marker!r}, 'w').close()",)
-
-
-@pytest.mark.parametrize("write", [torch.save, lambda payload, path: path.write_bytes(pickle.dumps(payload))])
-def test_a_malicious_pickle_is_not_executed_even_with_a_manifest_that_agrees(root, folder, tmp_path, write):
-    marker, path = tmp_path / "executed", folder / name(END)
-    for rank in (0, 1):
-        write(Payload(marker), path / rank_state.file_name(rank))
-    files = [
-        {"size_bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        for file in sorted(path.glob("rank-*"))
-    ]
-    forged = Manifest.model_validate(manifest(path).model_dump() | {"files": files})
-    (path / MANIFEST).write_text(forged.text())
-    assert "no safetensors file" in checkpoints.damage(path)
-    assert checkpoints.newest_whole(folder) == folder / name(END - 1)
-    assert not marker.exists()
-    pickle.loads(pickle.dumps(Payload(marker)))
-    assert marker.exists(), "the payload is none"
-
-
-def test_a_checkpoint_of_another_run_is_refused_by_the_settings_that_differ(root, folder):
-    run = Run.model_validate_json((root / "float32 adamw/run.json").read_text())
-    recipe = run.recipe.model_copy(update={"learning_rate": 0.5})
-    with pytest.raises(ValueError, match=r"of another run \(recipe.learning_rate was 0.001, is 0.5\)"):
-        checkpoints.resume(folder, run.model_copy(update={"recipe": recipe}), None, None)
-    with pytest.raises(ValueError, match="latents_sha256 was 1, is 2"):
-        checkpoints.resume(folder, run.model_copy(update={"latents_sha256": "2"}), None, None)
-    assert len(list(folder.iterdir())) == 2
-
-
-def test_a_run_is_the_same_on_other_machines_and_elsewhere(root):
-    run = Run.model_validate_json((root / "float32 adamw/run.json").read_text())
+def test_a_run_is_the_same_on_other_machines_and_elsewhere():
+    run = run_of()
     training = run.training.model_copy(update={"ranks": 8, "offload": "cpu", "keep_checkpoints": 9})
     moved = run.model_copy(update={"training": training, "latents": "/elsewhere"})
     assert checkpoints.identity(moved) == checkpoints.identity(run)

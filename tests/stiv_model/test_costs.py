@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from flows.params import load_params
-from stiv_model import costs
+from stiv_model import costs, memory
 from stiv_model.conditions import MICRO_CONDITIONS, Text
 from stiv_model.masking import Kept
 from stiv_model.settings import LearnedSettings, TrainingSettings
@@ -153,17 +153,28 @@ def test_every_parameter_has_one_place(deep):
 @pytest.mark.parametrize(("precision", "per_parameter"), [("float32", 4 + 4 + 12 + 4), ("bfloat16", 2 + 2 + 12 + 4)])
 def test_one_gpu_holds_weights_gradients_master_weights_moments_and_average(deep, training, precision, per_parameter):
     model = costs.on_meta(deep, is_video=True)
-    held = costs.per_gpu(model, training.model_copy(update={"precision": precision}), world=1)
+    held = memory.per_gpu(model, training.model_copy(update={"precision": precision}), world=1)
     count = sum(parameter.numel() for parameter in model.parameters())
-    assert sum(held) - held.gathered == per_parameter * count
+    assert sum(held) - held.gathered - held.buckets - held.update == per_parameter * count
 
 
-def test_more_gpus_hold_a_share_each_but_one_whole_block(deep, training):
+def test_more_gpus_hold_a_share_each_but_the_blocks_in_use(deep, training):
     model = costs.on_meta(deep, is_video=True)
-    one, eight = (costs.per_gpu(model, training, world) for world in (1, 8))
-    assert eight.gathered == one.gathered == 4 * sum(p.numel() for p in model.main_blocks[0].parameters())
-    for whole, share in zip(one[:-1], eight[:-1], strict=True):
-        assert share == pytest.approx(whole / 8, rel=0.01)
+    one, eight = (memory.per_gpu(model, training, world) for world in (1, 8))
+    outside = costs.elements(model) - 5 * costs.elements(model.main_blocks[0])
+    assert eight.gathered == one.gathered == 4 * (outside + 2 * costs.elements(model.main_blocks[0]))
+    assert eight.buckets == one.buckets
+    for part in ("parameters", "gradients", "optimizer", "ema", "update"):
+        assert getattr(eight, part) == pytest.approx(getattr(one, part) / 8, rel=0.01), part
+
+
+def test_lower_zero_stages_leave_parameters_and_gradients_whole(deep, training):
+    model = costs.on_meta(deep, is_video=True)
+    stages = {stage: memory.per_gpu(model, training.model_copy(update={"zero_stage": stage}), 8) for stage in (1, 2, 3)}
+    whole = 4 * costs.elements(model)
+    assert [stages[stage].parameters == whole for stage in stages] == [True, True, False]
+    assert [stages[stage].gradients == whole for stage in stages] == [True, False, False]
+    assert stages[1].optimizer == stages[3].optimizer
 
 
 def test_frames_that_cannot_be_cut_into_patches_are_refused(deep, training):

@@ -3,6 +3,7 @@ import torch
 
 from stiv_model import growth
 from stiv_model.card import Card, Trained
+from stiv_model.settings import Encoders
 
 TRAINED = Trained(
     recipe_name="any",
@@ -15,6 +16,7 @@ TRAINED = Trained(
     text_dropout=0.1,
     image_dropout=0.0,
     ema_decay=0.9,
+    encoders=Encoders(vae_sha256="v", text_sha256="t"),
 )
 IMAGE = {"frames": 1, "stride_frames": 0}
 LARGE = {"latent_height": 16, "latent_width": 16}

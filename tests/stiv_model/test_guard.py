@@ -5,9 +5,10 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from stiv_model.guard import IN_A_ROW, RETURNS, Guard
-from tests.stiv_model.test_train import TRAINING
+from tests.stiv_model.runs import RECIPE, TRAINING, incidents, poison, prepare
 
 
 def steady(steps: int) -> Guard:
@@ -57,7 +58,7 @@ def test_going_back_passes_over_the_steps_after_the_checkpoint_and_forgets_what_
     for _ in range(IN_A_ROW):
         guard.judge(math.nan, 0.5)
     guard.go_back(checkpoint=57, step=63, memory=saved)
-    assert guard.passed_over == [58, 59, 60, 61, 62, 63]
+    assert guard.passed_over == {58, 59, 60, 61, 62, 63}
     assert (guard.bad_in_a_row, guard.memory()["losses"]) == (0, saved["losses"])
 
 
@@ -99,3 +100,20 @@ hang_here()
     assert ended.returncode != 0
     assert "written" in ended.stdout, "what is known to be slow has more time"
     assert "hang_here" in ended.stderr
+
+
+@pytest.mark.long  # on the update alone: test_zero.py
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("zero_stage", [1, 2])  # 3: test_train.py
+def test_one_nan_in_one_sample_reaches_no_weight_in_any_zero_stage_and_its_clip_is_named(
+    tmp_path, latents, forkserver, zero_stage, precision
+):
+    poison(latents, 1, [2])
+    recipe = RECIPE.model_copy(update={"steps": 3})  # 12 samples of 10 clips: the bad one is among them
+    training = TRAINING.model_copy(update={"zero_stage": zero_stage, "precision": precision})
+    work = tmp_path / "poisoned"
+    forkserver.finish(work, prepare(work, latents, recipe, training))
+    assert [one["bad"] for one in incidents(work)] == [["clip-1-2"]] * len(incidents(work)) != []
+    weights = load_file(work / "weights/model.safetensors")
+    assert all(weight.isfinite().all() for weight in weights.values())
+    assert weights["patch_out.weight"].any(), "it starts at zero: the good steps were not taken"

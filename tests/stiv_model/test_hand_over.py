@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from stiv_model import card, equalities, growth, hand_over, velocity, weights
 from stiv_model.card import WEIGHTS, Card, Trained
 from stiv_model.certificate import CERTIFICATE, Certificate
-from stiv_model.settings import LearnedSettings
+from stiv_model.settings import Encoders, LearnedSettings
 from stiv_model.transformer import StivTransformer
 
 TRAINED = Trained(
@@ -21,6 +21,7 @@ TRAINED = Trained(
     text_dropout=0.1,
     image_dropout=0.0,
     ema_decay=0.9,
+    encoders=Encoders(vae_sha256="v", text_sha256="t"),
 )
 IMAGE = {"frames": 1, "stride_frames": 0}
 LARGE = {"latent_height": 16, "latent_width": 16}

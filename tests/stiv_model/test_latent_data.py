@@ -1,31 +1,21 @@
-import hashlib
 import threading
 import time
 from collections import Counter
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from stiv_model.latent_data import NULL_TEXT, LatentData, Order, draw_seed, micro_batches
+from stiv_model.latent_shards import TEXT_PARTS
 from stiv_model.read_ahead import ReadAhead
 from tasks import manifest
 
 MADE_BY = {"vae_sha256": "v", "text_sha256": "t"}
-
-
-@pytest.fixture
-def latents(latents):
-    """The folder with the hash of each latent in its table."""
-    tensors = {path.name: load_file(path)["latents"] for path in latents.glob("shard-*")}
-    edit(latents, lambda row: {"sha256": sha256(tensors[row["shard"]][row["row"]])})
-    return latents
-
-
-def sha256(latent) -> str:
-    return hashlib.sha256(latent.numpy().tobytes()).hexdigest()
 
 
 def edit(latents, change, clip=None) -> None:
@@ -115,7 +105,7 @@ def test_a_missing_shard_is_named_with_the_clips_it_costs(latents):
         LatentData(latents, 1.0)
 
 
-@pytest.mark.parametrize("column", ["shard", "row", "sha256", "aesthetic", "crop_top"])
+@pytest.mark.parametrize("column", ["shard", "row", "sha256", "text_sha256", "aesthetic", "crop_top"])
 def test_an_ok_row_that_lacks_something_is_refused_with_its_clip(latents, column):
     edit(latents, lambda row: {column: None}, clip="clip-1-2")
     with pytest.raises(ValueError, match=rf"clip-1-2 is ok but has no {column}"):
@@ -147,21 +137,41 @@ def test_no_usable_clip_is_an_error_and_not_zero_batches(latents):
         LatentData(latents, 1.0)
 
 
-def flip_a_bit(latents) -> None:
-    """In the latent of clip-1-2, without a change to the length or header of its shard."""
+def flip_a_bit(latents, part="latents") -> None:
+    """In the latent or text of clip-1-2, without a change to the length or header of its shard."""
     shard = latents / "shard-1.safetensors"
     tensors = load_file(shard)
-    tensors["latents"][2].view(torch.int16)[0, 0, 0, 0] ^= 1
+    tensors[part][2].view(-1)[:1].view(torch.uint8)[0] ^= 1
     save_file(tensors, shard, metadata=MADE_BY)
 
 
-def test_a_latent_with_one_bit_flipped_is_refused_when_it_is_read_and_others_are_not(latents):
-    flip_a_bit(latents)
+@pytest.mark.parametrize("part", ["latents", *TEXT_PARTS])
+def test_a_clip_with_one_bit_flipped_is_refused_when_it_is_read_and_others_are_not(latents, part):
+    flip_a_bit(latents, part)
     data = LatentData(latents, 1.0)
     index = [sample.clip for sample in data.samples].index("clip-1-2")
     data.batch([other for other in range(10) if other != index])
-    with pytest.raises(ValueError, match=r"clip-1-2 \(row 2 of .*shard-1.safetensors\) has latents with sha256"):
+    what = "latents" if part == "latents" else "text features"
+    with pytest.raises(ValueError, match=rf"clip-1-2 \(row 2 of .*shard-1.safetensors\) has {what} with sha256"):
         data.batch([index])
+
+
+@pytest.mark.parametrize("part", TEXT_PARTS)
+def test_a_null_text_with_one_bit_flipped_is_refused(latents, part):
+    tensors = load_file(latents / NULL_TEXT)
+    with safe_open(latents / NULL_TEXT, "pt") as file:
+        metadata = file.metadata()
+    tensors[part].view(-1)[:1].view(torch.uint8)[0] ^= 1
+    save_file(tensors, latents / NULL_TEXT, metadata=metadata)
+    with pytest.raises(ValueError, match=r"null_text.safetensors has other text features"):
+        LatentData(latents, 1.0)
+
+
+def test_a_table_of_an_earlier_release_is_refused_with_the_remedy(latents):
+    table = pq.read_table(latents / "latents.parquet").drop_columns("text_sha256")
+    pq.write_table(table, latents / "latents.parquet")
+    with pytest.raises(ValueError, match=r"has no column text_sha256: make the latents again"):
+        LatentData(latents, 1.0)
 
 
 def test_a_shard_that_ends_while_training_reads_it_names_the_clip(latents):

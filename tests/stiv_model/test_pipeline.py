@@ -21,7 +21,7 @@ from stiv_model.pipeline import StivPipeline
 from stiv_model.pipeline_inputs import micro_of
 from stiv_model.pipeline_parts import PipelineDefaults, StivTransformerModel
 from stiv_model.sampler import sample
-from stiv_model.settings import ModelSettings, SamplerSettings, TextSettings, VaeSettings
+from stiv_model.settings import Encoders, ModelSettings, SamplerSettings, TextSettings, VaeSettings
 from stiv_model.text import encode as encode_text
 
 Make = Callable[..., StivPipeline]
@@ -38,6 +38,7 @@ TRAINED = Trained(
     text_dropout=0.1,
     image_dropout=0.1,
     ema_decay=0.9,
+    encoders=Encoders(vae_sha256="v", text_sha256="t"),
 )
 SAMPLER = SamplerSettings(
     solver="heun",

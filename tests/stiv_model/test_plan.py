@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from flows.params import load_params
 from stiv_model import plan
 from stiv_model.latent_data import LatentData
-from stiv_model.settings import Run
+from stiv_model.settings import Encoders, Run
 from tasks import manifest
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
@@ -63,6 +63,7 @@ def a_run(latents, settings) -> Run:
         recipe_name="stiv",
         latents=str(latents),
         latents_sha256="",
+        encoders=Encoders(vae_sha256="v", text_sha256="t"),
         **nothing,
         model=settings,
         recipe=RECIPE,

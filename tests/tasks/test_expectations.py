@@ -9,21 +9,22 @@ import pytest
 
 from tasks.expectations import check, kept_suite
 from tasks.manifest import CLIPS
-from tasks.settings import ClipSettings
+from tasks.settings import ClipSettings, NonNegativeRange
 
-ANY = {"min": None, "max": None}
+SCORES = [name for name, field in ClipSettings.model_fields.items() if field.annotation is NonNegativeRange]
+FREE = {score: {"min": None, "max": None} for score in SCORES}
 SETTINGS = ClipSettings(
-    motion={"min": 0.5, "max": None},
-    aesthetic=ANY,
-    text_area={"min": None, "max": 0.3},
-    clarity=ANY,
-    temporal_consistency=ANY,
-    height=ANY,
-    width=ANY,
-    seconds=ANY,
+    **FREE | {"motion": {"min": 0.5, "max": None}, "text_area": {"min": None, "max": 0.3}},
+    nsfw=None,
     orientations=["landscape", "square"],
+    duplicate_bits=24,
+    best=None,
+    earlier_releases=[],
     gate_min_clips=3,
     gate_min_kept_fraction=0.5,
+    gate_min_hours=0.001,
+    gate_max_rejected={"motion_below_min": 0.5},
+    gate_max_drift=0.2,
 )
 CLIP = {
     "video": "ab" * 32,
@@ -32,12 +33,10 @@ CLIP = {
     "frames": 24,
     "transition": "cut",
     "status": "ok",
-    "width": 128,
+    **dict.fromkeys(SCORES, 0.5),
     "height": 128,
+    "width": 128,
     "motion": 1.0,
-    "clarity": 50.0,
-    "temporal_consistency": 0.9,
-    "aesthetic": 5.0,
     "text_area": 0.1,
     "orientation": "square",
     "colours": ["red"],
@@ -48,7 +47,7 @@ CLIP = {
 def table(*changes: dict) -> pa.Table:
     """Five good clips, and one with each of the changes given."""
     rows = [
-        {**CLIP, "shot": f"ab-{n}", "start_pts": 24 * n, "end_pts": 24 * n + 24, **change}
+        {**CLIP, "shot": f"ab-{n}", "start_pts": 24 * n, "end_pts": 24 * n + 24, "video_hash": b"%32d" % n, **change}
         for n, change in enumerate([{}] * 5 + list(changes))
     ]
     return pa.Table.from_pylist(rows, schema=CLIPS)
@@ -67,6 +66,9 @@ BAD_ROWS = {
     "every shot ends after it starts": {"end_pts": 0},
     "status is one of": {"status": "good"},
     "a reason is a short fixed code": {"status": "rejected", "reason": "It moves too little."},
+    "no two clips have one video hash": {"video_hash": b"%32d" % 1},
+    "a near-duplicate names its twin": {"status": "rejected", "reason": "near_duplicate"},
+    "quality is at least 0 and at most 1": {"status": "rejected", "reason": "x", "quality": 1.5},
     "text_area is at least 0 and at most 1": {"status": "rejected", "reason": "x", "text_area": 7.0},
 }
 
@@ -89,48 +91,68 @@ class Resources(HTMLParser):
 def docs(tmp_path_factory) -> Path:
     """Pages of a gate that failed, which have more on them than those of one that passed."""
     folder = tmp_path_factory.mktemp("gate") / "docs"
-    assert not check(table({"motion": -1.0}), SETTINGS, folder).success
+    assert not check(table({"motion": -1.0}), SETTINGS, {}, folder).success
     return folder
-
-
-def test_a_good_table_passes_every_expectation(tmp_path):
-    result = check(table({"status": "rejected", "reason": "motion_below_min", "motion": 0.1}), SETTINGS, tmp_path)
-    assert result.success
-    assert result.failed == []
-    assert result.evaluated > len(kept_suite(SETTINGS, 6))
 
 
 @pytest.fixture(scope="module")
 def sentences(tmp_path_factory) -> list[str]:
     """What the gate says of a table with each of the bad rows."""
-    return check(table(*BAD_ROWS.values()), SETTINGS, tmp_path_factory.mktemp("gate") / "docs").failed
+    return check(table(*BAD_ROWS.values()), SETTINGS, {}, tmp_path_factory.mktemp("gate") / "docs").failed
 
 
 @pytest.mark.parametrize("told", BAD_ROWS)
 def test_a_bad_row_fails_the_gate_by_name(sentences, told):
     (sentence,) = [sentence for sentence in sentences if told in sentence]
-    rows = 2 if told == "no shot is there twice" else 1
+    rows = 2 if told in ("no shot is there twice", "no two clips have one video hash") else 1
     assert f"observed {rows} of " in sentence
 
 
-def test_too_small_a_share_of_clips_names_its_key_and_both_counts(tmp_path):
-    lost = {"status": "rejected", "reason": "motion_below_min", "motion": 0.1}
-    assert check(table(*[lost] * 5), SETTINGS, tmp_path / "half").success
-    (sentence,) = check(table(*[lost] * 6), SETTINGS, tmp_path / "less").failed
-    assert "clips.gate_min_kept_fraction" in sentence
-    assert "at least 6" in sentence
-    assert "observed 5" in sentence
+# What a sentence says -> what else it names: of a table that is wrong as a whole.
+WHOLE = {
+    "clips.gate_min_kept_fraction": ("at least 6", "observed 5"),
+    "clips.gate_max_rejected": ("at most 0.5 of the shots are lost as motion_below_min", "0.54"),
+    "clips.gate_min_hours": ("at least 0.002 hours", "0.0013"),
+    "clips.gate_max_drift": ("motion is spread as in the last release", "at most 0.2", "0.21"),
+}
+LOST = {"status": "rejected", "reason": "motion_below_min", "motion": 0.1}
+
+
+@pytest.fixture(scope="module")
+def wrong_as_a_whole(tmp_path_factory) -> list[str]:
+    settings = SETTINGS.model_copy(update={"gate_min_hours": 0.002})
+    drift = {"motion": 0.21, "clarity": 0.2, "quality": None}
+    return check(table(*[LOST] * 6), settings, drift, tmp_path_factory.mktemp("gate") / "docs").failed
+
+
+@pytest.mark.parametrize("key", WHOLE)
+def test_what_is_wrong_as_a_whole_names_its_key_and_both_figures(wrong_as_a_whole, key):
+    (sentence,) = [sentence for sentence in wrong_as_a_whole if key in sentence]
+    for told in WHOLE[key]:
+        assert told in sentence
+
+
+def test_nothing_else_is_found_wrong_as_a_whole(wrong_as_a_whole):
+    assert len(wrong_as_a_whole) == len(WHOLE)
+
+
+def test_a_good_table_passes_every_expectation_and_limits_are_inside(tmp_path):
+    settings = SETTINGS.model_copy(update={"gate_min_hours": 5 / 3600})
+    result = check(table(*[LOST] * 5), settings, {"motion": 0.2}, tmp_path)
+    assert result.success
+    assert result.failed == []
+    assert result.evaluated > len(kept_suite(SETTINGS, 10))
 
 
 def test_an_empty_table_fails(tmp_path):
-    result = check(CLIPS.empty_table(), SETTINGS, tmp_path / "docs")
+    result = check(CLIPS.empty_table(), SETTINGS, {}, tmp_path / "docs")
     assert not result.success
     assert any("clips.gate_min_clips" in sentence for sentence in result.failed)
 
 
 @pytest.mark.parametrize("column", ["motion", "status", "shot"])
 def test_a_missing_column_fails(tmp_path, column):
-    result = check(table().drop_columns([column]), SETTINGS, tmp_path / "docs")
+    result = check(table().drop_columns([column]), SETTINGS, {}, tmp_path / "docs")
     assert not result.success
     assert any(column in sentence for sentence in result.failed)
 
@@ -141,7 +163,7 @@ def test_a_validator_that_crashes_is_a_gate_that_failed(tmp_path, monkeypatch, c
 
     monkeypatch.setattr(gx.Checkpoint, "run", crash)
     with caplog.at_level(logging.CRITICAL):
-        result = check(table(), SETTINGS, tmp_path / "docs")
+        result = check(table(), SETTINGS, {}, tmp_path / "docs")
     assert not result.success
     assert "RuntimeError: out of order" in result.failed[0]
     assert (tmp_path / "docs/index.html").exists()
@@ -157,12 +179,12 @@ def test_an_expectation_that_was_not_evaluated_fails(tmp_path, monkeypatch):
         return outcome
 
     monkeypatch.setattr(gx.Checkpoint, "run", forgetful)
-    assert not check(table(), SETTINGS, tmp_path / "docs").success
+    assert not check(table(), SETTINGS, {}, tmp_path / "docs").success
 
 
 def test_pages_load_nothing_from_elsewhere(docs):
     pages = list(docs.rglob("*.html"))
-    assert len(pages) == 5  # index, and for both suites the suite and its result
+    assert len(pages) == 7  # index, and for each of three suites the suite and its result
     for page in pages:
         loaded = Resources(page).loaded
         assert not [url for url in loaded if urlsplit(url).scheme or url.startswith("//")]

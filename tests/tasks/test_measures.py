@@ -1,63 +1,181 @@
+import itertools
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
 import numpy as np
 import pytest
 
-from tasks import measures
+from tasks import corpus, decode, manifest, measures
+from tasks.limits import Limits
+
+HEIGHT, WIDTH = 144, 256
 
 
-def texture(seed: int = 0, height: int = 144, width: int = 256) -> np.ndarray:
-    """A smooth grey texture."""
-    coarse = np.random.default_rng(seed).uniform(40, 215, (height // 8, width // 8))
-    picture = np.kron(coarse, np.ones((8, 8)))
-    for axis in (0, 1):
-        for _ in range(4):
-            picture = (picture + np.roll(picture, 1, axis) + np.roll(picture, -1, axis)) / 3
-    return picture.astype(np.uint8)
+def texture(seed: int = 0) -> np.ndarray:
+    """Grey blobs, uint8 (144, 256)."""
+    coarse = np.random.default_rng(seed).uniform(20, 235, (HEIGHT // 6, WIDTH // 6)).astype(np.float32)
+    return cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("axis", "shift"), [(1, 3), (1, -3), (0, 2), (0, -2)])
-def test_motion_has_amount_and_sign_of_a_pan(axis, shift):
-    before = texture()
-    found = measures.motion(measures.vectors(before, np.roll(before, shift, axis)))
-    along, across = (found.x, found.y) if axis == 1 else (found.y, found.x)
-    assert along == pytest.approx(100 * shift / before.shape[axis], rel=0.35)
-    assert abs(across) < abs(along) / 3
-    assert found.amount > 0.5
+def edges() -> np.ndarray:
+    """The same blobs in black and white, with sharp edges."""
+    return ((texture() > 128) * 140 + 50).astype(np.uint8)
 
 
-def test_a_small_thing_over_a_still_background_counts_as_motion():
-    before, after = texture(), texture()
-    before[60:84, 60:84], after[60:84, 64:88] = 250, 250
-    found = measures.motion(measures.vectors(before, after))
-    assert found.amount > 0.2
-    assert found.x > 0.2
+def picture(grey: np.ndarray, index: int = 0) -> decode.Picture:
+    bgr = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+    return decode.Picture(index, index, 1, bgr, cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV), grey, grey, is_measured=True)
 
 
-def test_a_still_picture_has_no_motion():
-    assert measures.motion(measures.vectors(texture(), texture())).amount < 0.01
+def scores(greys: list[np.ndarray]) -> dict[str, float | None]:
+    """The scores of a shot of these frames, every pair of them measured."""
+    shot = [picture(grey, index) for index, grey in enumerate(greys)]
+    glances = [measures.glance(before, after) for before, after in zip([None, *shot[:-1]], shot, strict=True)]
+    return measures.summarise(glances, [measures.measure(*pair) for pair in itertools.pairwise(shot)])
 
 
-def test_flicker_and_noise_are_less_consistent_than_a_pan():
-    before = texture()
-    noise = np.random.default_rng(1).integers(0, 255, before.shape, np.uint8)
+def test_every_cheap_score_of_the_table_has_a_value():
+    found = scores([texture()] * 4)
+    names = manifest.SHOTS.names
+    assert list(found) and set(found) == set(names[names.index("motion") :])
+    assert all(isinstance(value, float) for value in found.values())
+
+
+def test_what_was_not_measured_is_null():
+    one = measures.glance(None, picture(texture()))
+    assert {name for name, value in measures.summarise([one], []).items() if value is not None} == {"brightness"}
+
+
+def test_the_more_blur_the_less_clarity():
+    sharp = edges()
+    found = [measures.clarity(sharp if not sigma else cv2.GaussianBlur(sharp, (0, 0), sigma)) for sigma in (0, 1, 2, 4)]
+    assert np.all(np.diff(found) < 0)
+    assert 1 >= found[0] > found[-1] >= 0
+    assert measures.clarity(np.full((64, 64), 9, np.uint8)) == 0
+
+
+def test_contrast_and_noise_change_clarity_less_than_blur_does():
+    sharp, blurred = edges(), cv2.GaussianBlur(edges(), (0, 0), 2)
+    faint = cv2.convertScaleAbs(sharp, alpha=0.25, beta=90)
+    noisy = cv2.add(blurred, np.random.default_rng(0).normal(0, 1, sharp.shape), dtype=cv2.CV_8U)
+    blur = measures.clarity(sharp) - measures.clarity(blurred)
+    assert abs(measures.clarity(faint) - measures.clarity(sharp)) < blur / 3
+    assert abs(measures.clarity(noisy) - measures.clarity(blurred)) < blur / 3
+
+
+def test_flashes_and_noise_are_less_consistent_than_a_pan():
+    before, noise = texture(), np.random.default_rng(1).integers(0, 255, (2, HEIGHT, WIDTH), np.uint8)
 
     def consistency(one: np.ndarray, other: np.ndarray) -> float:
-        return measures.temporal_consistency(one, other, measures.vectors(one, other))
+        return measures.measure(picture(one), picture(other)).temporal_consistency
 
     pan = consistency(before, np.roll(before, 2, 1))
     assert pan > 0.9
     assert consistency(before, (before * 0.4).astype(np.uint8)) < 0.6
-    assert consistency(noise, np.flipud(noise).copy()) < 0.6
+    assert consistency(*noise) < 0.6
     assert consistency(before, before) == 1.0
 
 
-def test_a_blurred_picture_is_less_clear():
-    sharp = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
-    blurred = ((sharp.astype(int) + np.roll(sharp, 1, 0) + np.roll(sharp, 1, 1)) // 3).astype(np.uint8)
-    assert measures.clarity(sharp) > measures.clarity(blurred) > measures.clarity(np.full((64, 64), 9, np.uint8)) == 0
+def test_noise_that_changes_lowers_temporal_consistency_step_by_step():
+    random = np.random.default_rng(0)
+    noisy = [
+        [cv2.add(texture(), random.normal(0, sigma, (HEIGHT, WIDTH)), dtype=cv2.CV_8U) for _ in range(3)]
+        for sigma in (0, 4, 8, 16)
+    ]
+    assert np.all(np.diff([scores(shot)["temporal_consistency"] for shot in noisy]) < 0)
+
+
+def test_the_more_brightness_goes_to_and_fro_the_more_flicker():
+    found = [measures.flicker(0.5 + depth * (np.arange(48) % 2 - 0.5)) for depth in (0, 0.1, 0.5, 1.0)]
+    assert found == pytest.approx([0, 0.1, 0.5, 1.0])
+
+
+def test_a_lamp_on_mains_flickers_and_a_fade_does_not():
+    """100 light pulses per second, seen 30 times per second, come back every third frame."""
+    lamp = 0.5 + 0.1 * np.sin(2 * np.pi * 100 * np.arange(60) / 30)
+    assert measures.flicker(lamp) > 0.05
+    assert measures.flicker(np.linspace(1, 0, 60)) == pytest.approx(0, abs=1e-12)
+    assert measures.flicker(np.full(2, 0.5)) is None
+
+
+def test_the_more_frames_repeat_the_more_is_frozen():
+    moving = [np.roll(texture(), 3 * index, 1) for index in range(13)]
+    repeated = [moving[index - index % 2] for index in range(13)]
+    assert [scores(shot)["frozen"] for shot in (moving, repeated, [moving[0]] * 13)] == [0, 0.5, 1]
+
+
+def test_moving_lips_in_a_still_picture_are_not_frozen():
+    one, other = texture(), texture()
+    other[90:98, 120:136] = 255 - other[90:98, 120:136]
+    assert scores([one, other, one])["frozen"] == 0
 
 
 def test_brightness_and_saturation_run_from_zero_to_one():
     white, black = np.full((8, 8, 3), 255, np.uint8), np.zeros((8, 8, 3), np.uint8)
-    red = np.broadcast_to(np.array([0, 0, 255], np.uint8), (8, 8, 3)).copy()
+    red = np.full((8, 8, 3), (0, 0, 255), np.uint8)
     assert (measures.brightness(white), measures.brightness(black)) == (1, 0)
-    assert (measures.saturation(red), measures.saturation(white)) == (1, 0)
+    hsv = [cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV) for bgr in (red, white)]
+    assert [measures.saturation(one) for one in hsv] == [1, 0]
+
+
+# The least that each score tells apart: a tenth of a pixel of motion, a level of 255, a frame of 50, a line.
+PIXEL = 0.1 * 100 / np.hypot(HEIGHT, WIDTH)
+LEAST = {
+    **dict.fromkeys(("motion", "camera_motion", "object_motion"), PIXEL),
+    "motion_x": 0.1 * 100 / WIDTH,
+    "motion_y": 0.1 * 100 / 109,  # bikes.mp4 is 109 lines high
+    **dict.fromkeys(("brightness", "saturation", "flicker", "clarity", "temporal_consistency"), 1 / 255),
+    "frozen": 1 / 49,
+    "black_bars": 1 / HEIGHT,
+}
+FOOTAGE = {"bikes": (80, (640, 272), (1280, 544)), "bigbuckbunny": (0, (1280, 720), (640, 360))}
+
+
+def encoded(path: Path, frames: list[np.ndarray], size: tuple[int, int], crf: int) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "veryfast", "crf": str(crf)})
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for number, frame in enumerate(frames):
+            scaled = cv2.resize(
+                frame, size, interpolation=cv2.INTER_AREA if size[0] < frame.shape[1] else cv2.INTER_CUBIC
+            )
+            coded = av.VideoFrame.from_ndarray(scaled, format="bgr24")
+            coded.pts, coded.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(coded))
+        container.mux(stream.encode(None))
+    return path
+
+
+def analysed(path: Path, limits: Limits) -> dict[str, float | None]:
+    with decode.open_video(str(path), limits) as opened:
+        before, glances, measured = None, [], []
+        for after in decode.pictures(opened, 256, 5):
+            glances.append(measures.glance(before, after))
+            if before is not None and after.is_measured:
+                measured.append(measures.measure(before, after))
+            before = after
+    return measures.summarise(glances, measured)
+
+
+@pytest.mark.parametrize("name", FOOTAGE)
+def test_scores_of_real_footage_are_stable_under_coding_and_twofold_size(tmp_path, fence_settings, name):
+    """Within 5 %, or the least that the score tells apart: crf 18 to 28, and half or double the size."""
+    limits = Limits(**{field: getattr(fence_settings, field) for field in Limits._fields})
+    first, size, other_size = FOOTAGE[name]
+    with av.open(str(corpus.packaged_file(name))) as container:
+        frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)][first : first + 50]
+    wanted = analysed(encoded(tmp_path / "a.mp4", frames, size, 18), limits)
+    assert wanted["motion"] > 0.4
+    for changed in (
+        analysed(encoded(tmp_path / "coarse.mp4", frames, size, 28), limits),
+        analysed(encoded(tmp_path / "sized.mp4", frames, other_size, 18), limits),
+    ):
+        off = {
+            score: (value, changed[score])
+            for score, value in wanted.items()
+            if abs(changed[score] - value) > max(0.05 * abs(value), LEAST[score])
+        }
+        assert not off

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tasks import judging, manifest, report, shapes
-from tasks.settings import ClipSettings
+from tasks.settings import ClipSettings, NonNegativeRange
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 MODES = ("t2v", "t2v", "ti2v", "tup")
@@ -27,13 +27,19 @@ ACCOUNTS = {
 
 
 _LIMITED, _FREE = {"min": 1.0, "max": 9.5}, {"min": None, "max": None}
-_NAMES = ("motion", "text_area", "clarity", "temporal_consistency", "height", "width", "seconds")
+_NAMES = [name for name, field in ClipSettings.model_fields.items() if field.annotation is NonNegativeRange]
 CLIPS = ClipSettings(
-    aesthetic=_LIMITED,
-    **dict.fromkeys(_NAMES, _FREE),
+    **dict.fromkeys(_NAMES, _FREE) | {"aesthetic": _LIMITED},
+    nsfw=None,
     orientations=["square"],
+    duplicate_bits=None,
+    best=None,
+    earlier_releases=[],
     gate_min_clips=1,
     gate_min_kept_fraction=0.1,
+    gate_min_hours=0.0,
+    gate_max_rejected={},
+    gate_max_drift=None,
 )
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import shutil
 import wave
 from pathlib import Path
@@ -18,6 +19,7 @@ SETTINGS = VideoSettings(
     min_side=64,
     max_caption_characters=100,
     max_failed_fraction=0.5,
+    forgotten=[],
 )
 
 
@@ -211,3 +213,13 @@ def test_a_bucket_gives_the_rows_of_the_same_folder(tmp_path, raw, fence, bucket
         manifest.read_rows(tmp_path / name / "videos.parquet", manifest.VIDEOS) for name in ("local", "remote")
     )
     assert [row | {"uri": row["uri"].removeprefix(f"{source}/")} for row in remote] == local
+
+
+def test_a_forgotten_video_is_refused_wherever_it_turns_up(tmp_path, raw, fence):
+    forgotten = hashlib.sha256((raw / "0.mp4").read_bytes()).hexdigest()
+    settings = SETTINGS.model_copy(update={"forgotten": [forgotten]})
+    rows = probe_videos(str(raw), sources.listing(str(raw)), settings, fence, tmp_path)
+    assert {row["uri"]: row["reason"] for row in rows if row["video"] == forgotten} == {
+        "0.mp4": "forgotten",
+        "2-again.mp4": "forgotten",
+    }

@@ -1,0 +1,210 @@
+"""Gradual transitions, found in the luma of tiny pictures: fades through black or white, and dissolves.
+
+A fade scales the contrast of a picture down to nothing, so contrast is a ramp beside flat frames. In a dissolve
+from A to B, frame a is (1 - a) A + a B, so its variance is (1 - a)^2 var A + a^2 var B + 2 a (1 - a) cov(A, B):
+a dip that motion inside the shots does not fill and that a moving camera does not make.
+
+Frames are numbered from the first one given. Thumbs (`thumb`) are float32 (frames, pixels). The frames of a transition
+are those that are neither purely the shot before nor purely the one after.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+REACH = 96  # frames before and after a transition that are looked at for a fade
+NEAR = 48  # for a dissolve
+_THUMB_PIXELS = 32  # of a thumb's longer side
+
+_MAX_RAMP = 72  # frames from a full picture to black
+_BEFORE_RAMP = 20  # frames before a ramp that it is told from; fewer, and motion shortens the ramps
+_SPANS = (6, 8, 10, 13, 17, 22, 28, 34)  # frames from the last pure A to the first pure B
+_SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)  # of the span, where the dip is compared
+_MIN_VARIANCE = 9.0  # levels^2 of a picture that shows anything
+_MIN_CHANGE = 20.0  # levels, RMS, from one end of a dissolve to the other
+_MAX_CORRELATION = 0.5  # of its ends: more, and the same picture may have moved or changed its light
+_MAX_STEP = 0.6  # share of the change that one frame may make: more is a hard cut
+_UNRELATED = 0.3  # weight of what a frame has in common with neither end
+_MAX_RAMP_ERROR = 0.35  # RMS of the shares of B against a ramp
+_MIN_CHANGED_LEVELS = 8.0  # of a pixel that changes at all
+_MIN_SPREAD = 0.18  # of the change over the picture: less, and something moves into it
+_MIN_BETWEEN = 0.3  # share of the pixels that are between their first and last value in the middle
+_MARGIN = 8  # frames beyond a window in which its ramp may begin or end
+
+
+class Span(NamedTuple):
+    """Frames `first` up to `end`."""
+
+    first: int
+    end: int
+
+
+def thumb(luma: np.ndarray) -> np.ndarray:
+    """Return a tiny version of a picture, uint8, as one row of pixels. Cost 10 us."""
+    # by a whole number: OpenCV's area interpolation takes twenty times as long otherwise
+    factor = max(1, max(luma.shape) // _THUMB_PIXELS)
+    height, width = (side // factor for side in luma.shape)
+    whole = luma[: height * factor, : width * factor]
+    return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA).ravel()
+
+
+def is_flat(thumbs: np.ndarray, lights: np.ndarray, threshold: float) -> np.ndarray:
+    """Return which frames are black or white all over, bool (frames,).
+
+    Args:
+        lights: (frames,) mean of the colour channels, 0 to 255.
+        threshold: levels from black, or from white, that count as such.
+    """
+    is_extreme = (lights < threshold) | (lights > 255 - threshold)
+    return is_extreme & (thumbs.std(axis=1) < threshold / 2)
+
+
+def fades(thumbs: np.ndarray, lights: np.ndarray, threshold: float) -> list[tuple[Span, bool]]:
+    """Find the flat frames with the ramps into and out of them; says of each whether it has any ramp.
+
+    Args:
+        lights, threshold: as for `is_flat`.
+    """
+    contrast = thumbs.std(axis=1, dtype=np.float64)
+    edges = np.flatnonzero(np.diff(is_flat(thumbs, lights, threshold), prepend=False, append=False))
+    found = []
+    barrier = 0
+    for first, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        flat = contrast[first:end]
+        lows = np.flatnonzero(flat <= flat.min() + 0.5)
+        out = _ramp_before(contrast[barrier : first + lows[0] + 1])
+        into = _ramp_before(contrast[first + lows[-1] :][::-1])
+        begins, ends = min(first, first + int(lows[0]) - out + 1), max(end, first + int(lows[-1]) + into)
+        found.append((Span(begins, ends), max(first - begins, ends - end) > 1))
+        barrier = ends
+    return found
+
+
+def _ramp_before(contrast: np.ndarray) -> int:
+    """Return over how many frames contrast falls in a straight line to its last value; 1 if all at once."""
+    contrast = contrast - contrast[-1]
+    errors = []
+    for length in range(1, min(_MAX_RAMP, len(contrast) - 1) + 1):
+        seen = contrast[-(length + 1 + _BEFORE_RAMP) :]
+        model = np.minimum(1.0, np.arange(len(seen) - 1, -1, -1) / length)
+        full = seen @ model / (model @ model)
+        errors.append(np.sqrt(np.mean((seen - full * model) ** 2)) / max(full, 1.0))
+    return int(np.argmin(errors)) + 1 if errors else 1
+
+
+class _Windows(NamedTuple):
+    """Candidates: the pure frames at both ends, and how good each is. All (windows,)."""
+
+    first: np.ndarray
+    last: np.ndarray
+    worth: np.ndarray
+
+
+def dissolves(thumbs: np.ndarray, is_barred: np.ndarray, max_misfit: float) -> list[Span]:
+    """Find the dissolves of about 5 to 35 frames, in order.
+
+    Args:
+        is_barred: (frames,) frames that belong to no dissolve, because something else is known of them.
+        max_misfit: how far, relative to its depth, the dip of variance may be from that of a dissolve; 0 to 1.
+    """
+    windows = _windows(thumbs, is_barred, max_misfit)
+    found: list[Span] = []
+    for at in np.argsort(-windows.worth, kind="stable"):
+        first, last = int(windows.first[at]), int(windows.last[at])
+        if any(first < other.end and other.first <= last for other in found):
+            continue
+        span = _ramp(thumbs, first, last) if _is_everywhere(thumbs, first, last) else None
+        if span is not None and not any(span.first < other.end and other.first < span.end for other in found):
+            found.append(span)
+    return sorted(found)
+
+
+def _windows(thumbs: np.ndarray, is_barred: np.ndarray, max_misfit: float) -> _Windows:
+    centred = thumbs - thumbs.mean(axis=1, keepdims=True)
+    products = centred @ centred.T / thumbs.shape[1]
+    means = thumbs.mean(axis=1)
+    variance = products.diagonal()
+    steps = np.sqrt(np.mean(np.diff(thumbs, axis=0) ** 2, axis=1))
+    barred = np.concatenate([[0], np.cumsum(is_barred)])
+    parts = [(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0))]
+    for span in _SPANS:
+        first = np.arange(max(0, len(thumbs) - span))
+        if not len(first):
+            break
+        last = first + span
+        correlation = products[first, last] / np.sqrt(variance[first] * variance[last] + 1e-3)
+        change = variance[first] + variance[last] - 2 * products[first, last] + (means[last] - means[first]) ** 2
+        change = np.sqrt(np.maximum(change, 1e-3))
+        largest = sliding_window_view(steps, span).max(axis=1)
+        might_be = (
+            (correlation <= _MAX_CORRELATION)
+            & (np.minimum(variance[first], variance[last]) >= _MIN_VARIANCE)
+            & (change >= _MIN_CHANGE)
+            & (largest <= _MAX_STEP * change)
+            & (barred[last + 1] == barred[first])
+        )
+        first = first[might_be]
+        misfit = _misfit(products, first, span) + _UNRELATED * (1 - _related(products, first, span))
+        worth = (2 * max_misfit - misfit) * (change * (1 - correlation))[might_be]
+        is_one = misfit <= max_misfit
+        parts.append((first[is_one], first[is_one] + span, worth[is_one]))
+    return _Windows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _misfit(products: np.ndarray, first: np.ndarray, span: int) -> np.ndarray:
+    """Return how far the variance is from a dissolve's, relative to the dip: 0 the same, 1 no dip. (windows,)"""
+    last, variance = first + span, products.diagonal()
+    errors = []
+    for share in _SHARES:
+        place = round(span * share)
+        a = place / span
+        straight = (1 - a) * variance[first] + a * variance[last]
+        blend = (1 - a) ** 2 * variance[first] + a**2 * variance[last] + 2 * a * (1 - a) * products[first, last]
+        errors.append((variance[first + place] - blend) / np.maximum(straight - blend, 1.0))
+    return np.sqrt(np.mean(np.square(errors), axis=0))
+
+
+def _related(products: np.ndarray, first: np.ndarray, span: int) -> np.ndarray:
+    """Return the share of the frames' variance that both ends of the window explain, 0 to 1. (windows,)"""
+    last, variance = first + span, products.diagonal()
+
+    def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return products[one, other] / np.sqrt(variance[one] * variance[other] + 1e-3)
+
+    ends = correlation(first, last)
+    explained = []
+    for share in _SHARES:
+        frame = first + round(span * share)
+        a, b = correlation(frame, first), correlation(frame, last)
+        explained.append((a**2 + b**2 - 2 * a * b * ends) / np.maximum(1 - ends**2, 0.05))
+    return np.clip(np.mean(explained, axis=0), 0.0, 1.0)
+
+
+def _is_everywhere(thumbs: np.ndarray, first: int, last: int) -> bool:
+    """Say whether the whole picture changes, and is half changed in the middle; what moves changes place by place."""
+    change = thumbs[last] - thumbs[first]
+    # participation ratio: 1 where all pixels change alike, 1 / n where one of n does
+    spread = np.square(np.mean(change**2)) / max(float(np.mean(change**4)), 1e-3)
+    changed = np.abs(change) > _MIN_CHANGED_LEVELS
+    share = (thumbs[(first + last) // 2] - thumbs[first])[changed] / change[changed]
+    between = np.count_nonzero((share > 0.15) & (share < 0.85)) / len(change)
+    return bool(spread >= _MIN_SPREAD and between >= _MIN_BETWEEN)
+
+
+def _ramp(thumbs: np.ndarray, first: int, last: int) -> Span | None:
+    """Return the frames over which the share of B rises in a straight line from 0 to 1; none if it does not."""
+    change = thumbs[last] - thumbs[first]
+    begin, end = max(0, first - _MARGIN), min(len(thumbs), last + _MARGIN + 1)
+    shares = (thumbs[begin:end] - thumbs[first]) @ change / (change @ change)
+    middle = (first + last) // 2
+    starts = np.arange(max(begin, first - _MARGIN // 2), middle + 1)
+    stops = np.arange(middle, min(end, last + _MARGIN // 2 + 1))
+    start, stop = (grid.ravel() for grid in np.meshgrid(starts, stops, indexing="ij"))
+    is_ramp = stop - start >= 4
+    start, stop = start[is_ramp], stop[is_ramp]
+    ramps = np.clip((np.arange(begin, end) - start[:, None]) / (stop - start)[:, None], 0, 1)
+    errors = np.sqrt(np.mean((shares - ramps) ** 2, axis=1))
+    best = int(np.argmin(errors))
+    return Span(int(start[best]) + 1, int(stop[best])) if errors[best] <= _MAX_RAMP_ERROR else None

@@ -1,0 +1,150 @@
+"""The thresholds of a selection, in the order in which a shot meets them, and the funnel they make.
+
+One definition for stage clips, which judges rows, and for `stiv funnel`, which judges a table in DuckDB.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import NamedTuple
+
+from tasks.settings import ClipSettings, Range
+
+SCORE_MISSING, ORIENTATION = "score_missing", "orientation_not_wanted"
+NEAR_DUPLICATE, NOT_BEST = "near_duplicate", "not_among_best"
+
+
+class Limit(NamedTuple):
+    """One end of a range. The limit itself is inside."""
+
+    score: str
+    is_min: bool
+    value: float
+
+    @property
+    def reason(self) -> str:
+        """The code of a shot that is beyond."""
+        return f"{self.score}_{'below_min' if self.is_min else 'above_max'}"
+
+    @property
+    def key(self) -> str:
+        """Where it stands in params.yaml."""
+        return f"clips.{self.score}.{'min' if self.is_min else 'max'}"
+
+    def is_missed_by(self, value: float) -> bool:
+        return value < self.value if self.is_min else value > self.value
+
+
+class Rules(NamedTuple):
+    """What is asked of one shot by itself, in this order."""
+
+    scores: tuple[str, ...]
+    """All must be measured."""
+    needs_hash: bool
+    """So must the video hash: twins are looked for later."""
+    limits: tuple[Limit, ...]
+    orientations: tuple[str, ...]
+
+
+class Share(NamedTuple):
+    """Part of the shots, counted in whole microseconds, so that sums do not depend on their order."""
+
+    clips: int
+    microseconds: int
+
+
+def ranges(settings: ClipSettings) -> dict[str, Range]:
+    """Return the scores that have a range, in the order in which they are judged."""
+    return {name: value for name, value in settings if isinstance(value, Range)}
+
+
+def rules(settings: ClipSettings) -> Rules:
+    """Return what is asked of each shot."""
+    own = ranges(settings)
+    ends = [(name, is_min, own[name].min if is_min else own[name].max) for name in own for is_min in (True, False)]
+    limits = tuple(Limit(name, is_min, value) for name, is_min, value in ends if value is not None)
+    return Rules(tuple(own), settings.duplicate_bits is not None, limits, tuple(settings.orientations))
+
+
+def judge_shot(row: dict, wanted: Rules) -> tuple[str, str | None]:
+    """Return status and reason of one scored shot by itself: rejected names the first threshold missed.
+
+    A shot that lacks a score (null, or no finite number) has failed; one that was not ok before stays what it was.
+
+    Args:
+        row: of schema CLIPS.
+    """
+    if row["status"] != "ok":
+        return row["status"], row["reason"]
+    if row["orientation"] is None or (wanted.needs_hash and row["video_hash"] is None):
+        return "failed", SCORE_MISSING
+    if not all(_is_measured(row[score]) for score in wanted.scores):
+        return "failed", SCORE_MISSING
+    for limit in wanted.limits:
+        if limit.is_missed_by(row[limit.score]):
+            return "rejected", limit.reason
+    if row["orientation"] not in wanted.orientations:
+        return "rejected", ORIENTATION
+    return "ok", None
+
+
+def not_best(values: Mapping[str, float], clips: int) -> list[str]:
+    """Return all but the `clips` shots of the highest value; of equals, the first by name stays."""
+    return sorted(values, key=lambda shot: (-values[shot], shot))[clips:]
+
+
+def steps(settings: ClipSettings) -> dict[str, tuple[str, ...]]:
+    """Return the steps of the funnel in order, with the reasons of the shots that each one loses."""
+    found: dict[str, tuple[str, ...]] = {SCORE_MISSING: (SCORE_MISSING,)}
+    found |= {name: (f"{name}_below_min", f"{name}_above_max") for name in ranges(settings)}
+    found["orientation"] = (ORIENTATION,)
+    if settings.duplicate_bits is not None:
+        found[NEAR_DUPLICATE] = (NEAR_DUPLICATE,)
+    if settings.best is not None:
+        found["best"] = (NOT_BEST,)
+    return found
+
+
+def funnel(lost: Mapping[str | None, Share], settings: ClipSettings) -> list[dict]:
+    """Return how many shots and seconds each step left and lost, from all scored to the clips.
+
+    Args:
+        lost: the shots by reason; those kept have none.
+    """
+    left, left_time = (sum(share[part] for share in lost.values()) for part in (0, 1))
+    table = [_step("scored", left, left_time, 0, 0)]
+    for name, reasons in steps(settings).items():
+        shares = [lost[reason] for reason in reasons if reason in lost]
+        clips, time = sum(share.clips for share in shares), sum(share.microseconds for share in shares)
+        left, left_time = left - clips, left_time - time
+        table.append(_step(name, left, left_time, clips, time))
+    return table
+
+
+def tally(rows: Iterable[dict]) -> dict[str | None, Share]:
+    """Return the judged rows by reason."""
+    found: dict[str | None, Share] = {}
+    for row in rows:
+        share = found.get(row["reason"], Share(0, 0))
+        found[row["reason"]] = Share(share.clips + 1, share.microseconds + _microseconds(row["seconds"]))
+    return found
+
+
+def seconds(row: dict) -> float | None:
+    """Return the length of a shot, None when its times are unknown."""
+    if row["start_pts"] is None or row["end_pts"] is None or row["time_base"] is None:
+        return None
+    # exactly, not end - start: 0.9 s must not be a hair less than a limit of 0.9
+    return float((row["end_pts"] - row["start_pts"]) * Fraction(row["time_base"]))
+
+
+def _microseconds(length: float | None) -> int:
+    return 0 if length is None else math.floor(length * 1e6 + 0.5)  # not round(): SQL rounds halves otherwise
+
+
+def _is_measured(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _step(step: str, clips: int, time: int, lost: int, lost_time: int) -> dict:
+    return {"step": step, "clips": clips, "seconds": time / 1e6, "lost": lost, "lost_seconds": lost_time / 1e6}

