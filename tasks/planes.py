@@ -133,19 +133,19 @@ def _layout(pixel_format: str, colour_range: int) -> Layout | None:
 
 @lru_cache(maxsize=16)
 def _to_bgr(colour_space: int, is_full_range: bool) -> np.ndarray:
-    """Return the 3 x 4 matrix from (Y of full range, U, V, 1), 8-bit, to (B, G, R).
-
-    It rounds down, as FFmpeg's scaler does: in a picture almost black a level decides what hue a pixel is, and
-    PySceneDetect's scores, whose pictures come from that scaler, count hues.
-    """
+    """Return the 3 x 4 matrix from 8-bit (Y, U, V, 1) to (B, G, R)."""
     red, blue = _WEIGHTS[colour_space]
     green = 1 - red - blue
-    chroma = 1.0 if is_full_range else 255 / 224
+    luma, chroma, black = (1.0, 255 / 255, 0.0) if is_full_range else (255 / 219, 255 / 224, 16.0)
     v_red, u_blue = 2 * (1 - red) * chroma, 2 * (1 - blue) * chroma
-    of_u = np.array([u_blue, -u_blue * blue / green, 0.0])
-    of_v = np.array([0.0, -v_red * red / green, v_red])
-    down = -0.499  # OpenCV adds a half
-    return np.column_stack([np.ones(3), of_u, of_v, down - 128 * (of_u + of_v)])
+    rows = np.array(
+        [
+            (luma, u_blue, 0.0),
+            (luma, -u_blue * blue / green, -v_red * red / green),
+            (luma, 0.0, v_red),
+        ]
+    )
+    return np.column_stack([rows, -rows @ (black, 128.0, 128.0)])
 
 
 class Small(NamedTuple):
@@ -174,12 +174,11 @@ def shrink(frame: av.VideoFrame, how: Shown, width: int, height: int, with_grey:
         return _shrink_any(frame, how, size)
     y, *chroma = (_samples(plane, layout.depth) for plane in frame.planes[: 1 if layout.is_grey else 3])
     luma = _resize(y, size, layout.depth)
-    full = luma if layout.is_full_range else cv2.LUT(luma, _TO_FULL_RANGE)
     if chroma:
-        yuv = cv2.merge([full, *(_resize(_thinned(plane, size[1]), size, layout.depth) for plane in chroma)])
+        yuv = cv2.merge([luma, *(_resize(_thinned(plane, size[1]), size, layout.depth) for plane in chroma)])
         bgr = cv2.transform(yuv, _to_bgr(frame.colorspace, layout.is_full_range))
     else:
-        bgr = cv2.merge([full] * 3)
+        bgr = cv2.merge([luma if layout.is_full_range else cv2.LUT(luma, _TO_FULL_RANGE)] * 3)
     grey = None
     if with_grey:
         grey = _resize(_halved(y, size), size, layout.depth)
