@@ -19,15 +19,18 @@ idle cores only.
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
+import numpy as np
 import scenedetect
 from scenedetect import SceneManager
 from scenedetect.detectors import AdaptiveDetector, ContentDetector, ThresholdDetector
@@ -113,10 +116,10 @@ def spread(values: list[float]) -> list[float]:
     return [statistics.median(values), min(values), max(values)]
 
 
-def figures_of(path: Path, params: Params, rounds: int) -> dict[str, object]:
+def figures_of(path: Path, params: Params, rounds: int) -> dict[str, Any]:
     taken = seconds(path, params, rounds)
     with av.open(str(path)) as container:
-        length = container.duration / av.time_base
+        length = float((container.duration or 0) / av.time_base)
         frames = container.streams.video[0].frames
     each = list(zip(*(taken[name] for name in ("whole", "bare", "detectors", "features")), strict=True))
     return {
@@ -129,18 +132,23 @@ def figures_of(path: Path, params: Params, rounds: int) -> dict[str, object]:
     }
 
 
-def own_cuts(path: Path, params: Params, shots: ShotSettings) -> set[int]:
+def own_cuts(path: Path, params: Params, shots: ShotSettings) -> tuple[set[int], list[float]]:
+    """Return the frames at which shots begin, and the seconds of every frame from the first."""
     rules = shot_rules.rules_of(shots)
-    pixels, found = rules.pop("analysis_pixels"), set()
+    pixels = rules.pop("analysis_pixels")
+    found: set[int] = set()
+    times: list[float] = []
     with decode.open_video(str(path), limits_of(params)) as opened:
         detector = HardCuts(cuts.Rules(**rules, fps=float(decode.frame_rate(opened))))
         for picture in decode.pictures(opened, pixels, shots.motion_every):
             found.update(detector.after(picture.hsv))
-    return found | set(detector.flush())
+            times.append(float(picture.pts * (opened.stream.time_base or 0)))
+    return found | set(detector.flush()), [time - times[0] for time in times]
 
 
-def other_cuts(path: Path, shots: ShotSettings) -> set[int]:
-    """Return the cuts of PySceneDetect's own detector, fed by its own reader."""
+def other_cuts(path: Path, shots: ShotSettings, times: list[float]) -> set[int]:
+    """Return the cuts of PySceneDetect's own detector, fed by its own reader, as the frames nearest in time."""
+    detector: ContentDetector
     if shots.detector == "content":
         detector = ContentDetector(threshold=shots.content_threshold, min_scene_len=0)
     else:
@@ -149,22 +157,23 @@ def other_cuts(path: Path, shots: ShotSettings) -> set[int]:
     manager = SceneManager()
     manager.add_detector(detector)
     manager.detect_scenes(scenedetect.open_video(str(path), backend="pyav"))
-    return {first.frame_num for first, _ in manager.get_scene_list()[1:]}
+    seconds = [first.seconds for first, _ in manager.get_scene_list()[1:]]
+    return {int(np.abs(np.subtract(times, second)).argmin()) for second in seconds}
 
 
 def same_cuts(paths: list[Path], params: Params) -> dict[str, dict[str, float]]:
     """Return, per detector, F1 of our cuts with PySceneDetect's taken as the truth, within one frame."""
     figures = {}
     for name in ("content", "adaptive"):
-        shots, counts = params.shots.model_copy(update={"detector": name}), [0, 0, 0]
+        shots, counts = params.shots.model_copy(update={"detector": name}), (0, 0, 0)
         for path in paths:
-            ours, left = own_cuts(path, params, shots), other_cuts(path, shots)
-            hits = 0
+            ours, times = own_cuts(path, params, shots)
+            left, hits = other_cuts(path, shots, times), 0
             for cut in sorted(ours):
                 match = next((other for other in (cut, cut - 1, cut + 1) if other in left), None)
                 hits += match is not None
-                left.discard(match)
-            counts = [sum(pair) for pair in zip(counts, (hits, len(left), len(ours) - hits), strict=True)]
+                left -= {match}
+            counts = (counts[0] + hits, counts[1] + len(left), counts[2] + len(ours) - hits)
         figures[name] = {"f1": transitions.f1(*counts), "same": counts[0], "missed": counts[1], "extra": counts[2]}
     return figures
 
@@ -198,9 +207,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all figures there")
     options = parser.parse_args()
     cv2.setNumThreads(1)
+    logging.getLogger("pyscenedetect").setLevel(logging.WARNING)
     params = load_params()
     clips = {f"{height}p": curation_clips.make(options.clips, height) for height in curation_clips.HEIGHTS}
-    figures: dict[str, object] = {"rounds": options.rounds, "load_average": os.getloadavg()}
+    figures: dict[str, Any] = {"rounds": options.rounds, "load_average": os.getloadavg()}
     for name, path in clips.items():
         found = figures_of(path, params, options.rounds)
         figures[name] = found
@@ -213,6 +223,7 @@ def main() -> None:
     print("cuts as PySceneDetect's own", figures["cuts_as_scenedetect"])
     figures["scaling_2"] = scaling(clips["720p"], params, max(2, options.rounds // 2))
     show("scaling_2", figures["scaling_2"])
+    figures["ray_over_local"] = None  # of the engine's own benchmark, not of this pass
     figures["pass_over_decode"] = {name: figures[name]["pass_over_decode"][0] for name in clips}
     figures["pass_over_separate"] = {name: figures[name]["pass_over_separate"][0] for name in clips}
     if options.json:

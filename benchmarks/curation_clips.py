@@ -84,8 +84,9 @@ def make(folder: Path, height: int) -> Path:
         for view in _views():
             for picture in _shot(view, height):
                 y, x = random.integers(0, 64, 2)
-                noisy = cv2.add(picture, grain[y : y + height, x : x + picture.shape[1]], dtype=cv2.CV_8U)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(noisy, format="bgr24")))
+                noisy = picture + grain[y : y + height, x : x + picture.shape[1]]
+                frame = av.VideoFrame.from_ndarray(noisy.round().clip(0, 255).astype(np.uint8), format="bgr24")
+                container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     aside.rename(path)
     return path

@@ -17,7 +17,7 @@ from tasks.decode import Picture
 
 _NOISE_LEVELS = 8.0  # grey levels of change between frames that count as noise, not as flicker
 _BLOCKS = (16, 9)  # columns and rows of blocks, any of which may change
-_REPEATED_LEVELS = 2.0  # a frame in which no block changes by more repeats the one before: encoders' noise is less
+_REPEATED_LEVELS = 1.0  # a frame in which no block changes by more repeats the one before: encoders' noise is less
 _FLICKER_FRAMES = 6  # brightness that comes back within so many frames flickers
 _EDGE_LEVELS = 1.0  # mean change from pixel to pixel below which a picture has no edges to speak of
 _FAINT_LEVELS = 1  # change from pixel to pixel that may be noise, or go lost in encoding

@@ -234,20 +234,30 @@ def kill_tree(process: subprocess.Popen) -> None:
     process.wait()
 
 
+def opened(folder: Path) -> set[tuple[str, int]]:
+    """Return every stage that has opened its work folder, and when: each attempt writes run.json there."""
+    return {(str(path), path.stat().st_mtime_ns) for path in (folder / "data").glob("*.partial/run.json")}
+
+
 def test_killed_anywhere_the_same_command_goes_on_to_the_same_manifests(road, tmp_path):
     undisturbed, env = road
     folder = workspace(tmp_path)
     env = environment(env, folder)
-    kills = 0
-    for seconds in [random.uniform(4, 30) for _ in range(3)]:
+    seed = random.SystemRandom().randrange(10**6)
+    draw, kills = random.Random(seed), 0
+    for _ in range(6):
         with (tmp_path / "killed.log").open("a") as log:
-            process = subprocess.Popen(["dvc", "repro", "t2i"], cwd=folder, env=env, stdout=log, stderr=log)
-            time.sleep(seconds)
+            before = opened(folder)
+            process = subprocess.Popen(["dvc", "repro", "latents"], cwd=folder, env=env, stdout=log, stderr=log)
+            while process.poll() is None and opened(folder) <= before:
+                time.sleep(0.02)
+            time.sleep(draw.uniform(0, 2))
             if process.poll() is None:
                 kill_tree(process)
                 kills += 1
-    assert kills, (tmp_path / "killed.log").read_text()[-3000:]
+    assert kills >= 4, (seed, (tmp_path / "killed.log").read_text()[-3000:])
     run(folder, env, "dvc", "repro", "t2i")
-    assert manifests(folder) == manifests(undisturbed)
+    assert manifests(folder) == manifests(undisturbed), seed
     same = "checkpoints/t2i/model.safetensors"
-    assert (folder / same).read_bytes() == (undisturbed / same).read_bytes()
+    assert (folder / same).read_bytes() == (undisturbed / same).read_bytes(), seed
+    assert not list(folder.rglob("*.partial")) and not list(folder.rglob("*.tmp")), seed
