@@ -208,6 +208,7 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     logging.getLogger("pyscenedetect").setLevel(logging.WARNING)
+    av.logging.set_level(None)
     params = load_params()
     clips = {f"{height}p": curation_clips.make(options.clips, height) for height in curation_clips.HEIGHTS}
     figures: dict[str, Any] = {"rounds": options.rounds, "load_average": os.getloadavg()}

@@ -5,8 +5,8 @@
 The embedded model takes steps of the recipe t2v on made-up latents, with AdamW and one thread per rank. In every round
 each contender takes some steps, one after the other; what can be compared between machines is the ratio of the same
 round.
-Also measured: optimizer bytes per parameter, and the time to save and to load a checkpoint of the ZeRO-3 run.
-benchmarks/loader.py measures reading. On a GPU nothing of this has been measured.
+Also measured: optimizer bytes per parameter, the time to save and to load a checkpoint of the ZeRO-3 run, and what
+benchmarks/loader.py measures of reading. On a GPU: what benchmarks/mfu.py reaches; without one it says "not measured".
 """
 
 import argparse
@@ -37,7 +37,21 @@ from stiv_model.settings import Encoders, Run
 from stiv_model.transformer import StivTransformer
 from tasks.training import environment
 
+ROOT = Path(__file__).parents[1]
 RANKS, STEPS = 2, 3
+# Of benchmarks/loader.py.
+READING = (
+    "loader_stall_share",
+    "loader_over_webdataset, later against usual, warm",
+    "loader_over_webdataset, later against usual, cool",
+    "resume_seconds",
+)
+_XL, _M = "infra/params/xl-256.yaml", "infra/params/m-256.yaml"
+ON_GPU = {
+    "mfu_xl_masked": ("--params", _XL, "--recipe", "t2v", "--micro-batch", "8"),
+    "mfu_xl_unmasked": ("--params", _XL, "--recipe", "unmask_sft", "--micro-batch", "4"),
+    "m_on_one_gpu": ("--params", _M, "--recipe", "t2v", "--micro-batch", "1", "--offload", "cpu", "--checkpointing"),
+}
 PARAMS = load_params()
 RECIPE = PARAMS.train["t2v"]
 TRAINING = PARAMS.training.model_copy(update={"ranks": RANKS, "device": "cpu", "precision": "float32"})
@@ -186,6 +200,19 @@ def rank_main(rounds: int) -> None:
     zero.stop(engine)
 
 
+def other_benchmark(name: str, *words: str) -> dict[str, Any]:
+    """Run another program of this folder and return its figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "figures.json"
+        command = [sys.executable, str(Path(__file__).with_name(name)), *words, "--json", str(out)]
+        subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+        return json.loads(out.read_text())
+
+
+def on_gpu(*words: str) -> dict[str, Any] | str:
+    return other_benchmark("mfu.py", *words) if torch.cuda.is_available() else "not measured"
+
+
 def summary(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values), "rounds": len(values)}
 
@@ -207,6 +234,7 @@ def main() -> None:
             check=True,
         )
         found = json.loads((Path(folder) / "result.json").read_text())
+    reading = other_benchmark("loader.py", "--rounds", str(options.rounds))
     seconds = found["seconds"]
     figures: dict[str, Any] = {
         f"zero3_over_{peer}": summary([a / b for a, b in zip(seconds["zero3"], seconds[peer], strict=True)])
@@ -214,10 +242,11 @@ def main() -> None:
     }
     figures |= {f"step_seconds_{name}": summary(values) for name, values in seconds.items()}
     figures |= {f"checkpoint_{what}_seconds": summary(all_) for what, all_ in found["checkpoint_seconds"].items()}
+    figures |= {name.replace(", ", "_").replace(" ", "_"): summary(reading[name]) for name in READING}
     for name, value in figures.items():
         print(f"{name:28} {value['median']:.3f} [{value['low']:.3f}, {value['high']:.3f}]  {value['rounds']} rounds")
     plain = {name: found[name] for name in ("optimizer_bytes_per_parameter", "first_loss")}
-    plain |= {"mfu_on_gpu": "not measured", "m_on_one_gpu": "not measured"}
+    plain |= {name: on_gpu(*words) for name, words in ON_GPU.items()}
     for name, value in plain.items():
         print(f"{name:28} {value}")
     if options.json:

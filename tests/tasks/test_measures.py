@@ -120,14 +120,14 @@ def test_brightness_and_saturation_run_from_zero_to_one():
     assert [measures.saturation(one) for one in hsv] == [1, 0]
 
 
-# The least that each score tells apart: a tenth of a pixel of motion, a level of 255, a frame of 50, a line.
+# The least that each score tells apart: a tenth of a pixel of motion, a level of 255, two frames of 50, a line.
 PIXEL = 0.1 * 100 / np.hypot(HEIGHT, WIDTH)
 LEAST = {
     **dict.fromkeys(("motion", "camera_motion", "object_motion"), PIXEL),
     "motion_x": 0.1 * 100 / WIDTH,
     "motion_y": 0.1 * 100 / 109,  # bikes.mp4 is 109 lines high
     **dict.fromkeys(("brightness", "saturation", "flicker", "clarity", "temporal_consistency"), 1 / 255),
-    "frozen": 1 / 49,
+    "frozen": 0.05,
     "black_bars": 1 / HEIGHT,
 }
 FOOTAGE = {"bikes": (80, (640, 272), (1280, 544)), "bigbuckbunny": (0, (1280, 720), (640, 360))}
