@@ -140,7 +140,7 @@ def own_cuts(path: Path, params: Params, shots: ShotSettings) -> tuple[set[int],
     times: list[float] = []
     with decode.open_video(str(path), limits_of(params)) as opened:
         detector = HardCuts(cuts.Rules(**rules, fps=float(decode.frame_rate(opened))))
-        for picture in decode.pictures(opened, pixels, shots.motion_every):
+        for picture in decode.pictures(opened, decode.decoded(opened), pixels, shots.motion_every):
             found.update(detector.after(picture.hsv))
             times.append(float(picture.pts * (opened.stream.time_base or 0)))
     return found | set(detector.flush()), [time - times[0] for time in times]

@@ -92,7 +92,7 @@ def detect(path: Path, shots: ShotSettings, fence: FenceSettings) -> tuple[list[
     found, count = [], 0
     with decode.open_video(str(path), Limits(**fence.model_dump(exclude={"workers"}))) as opened:
         detector = cuts.detector(cuts.Rules(**rules, fps=float(decode.frame_rate(opened))))
-        for picture in decode.pictures(opened, pixels, measure_every=sys.maxsize):
+        for picture in decode.pictures(opened, decode.decoded(opened), pixels, measure_every=sys.maxsize):
             count += 1
             light = 255 * measures.brightness(picture.bgr)
             found += detector.after(picture.bgr, picture.hsv, picture.luma, light)

@@ -96,7 +96,7 @@ def _upright(frame: av.VideoFrame, how: planes.Shown, cut: Cut) -> np.ndarray:
 def _between(opened: decode.Opened, start_pts: int, end_pts: int) -> Iterator[av.VideoFrame]:
     """Give the frames from exactly `start_pts` up to `end_pts`."""
     is_begun = False
-    for frame in _decoded_from(opened, start_pts):
+    for frame in decoded_from(opened, start_pts):
         pts = cast(int, frame.pts)  # decoded refuses frames without a time
         if pts >= end_pts:
             return
@@ -107,7 +107,7 @@ def _between(opened: decode.Opened, start_pts: int, end_pts: int) -> Iterator[av
             yield frame
 
 
-def _decoded_from(opened: decode.Opened, start_pts: int) -> Iterator[av.VideoFrame]:
+def decoded_from(opened: decode.Opened, start_pts: int) -> Iterator[av.VideoFrame]:
     """Give frames from `start_pts` or earlier on."""
     # FFmpeg seeks to the key frame before; what lies between it and the start must be decoded and thrown away
     opened.container.seek(start_pts, stream=opened.stream, backward=True)

@@ -8,13 +8,15 @@ import base64
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import pairwise
-from typing import Any, NamedTuple
+from math import ceil
+from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
 
-from tasks import decode, measures
+from tasks import clip_frames, decode, measures
 from tasks.transitions import Detector, Transition, Transitions
 
 
@@ -171,14 +173,23 @@ class Cutter:
             self._current.take(self._waiting.popleft())
 
 
-def split(path: str, limits: decode.Limits, claimed_frames: int, analysis_pixels: int, **rules: Any) -> dict[str, Any]:
-    """Cut one video into shots.
+def split(
+    path: str,
+    limits: decode.Limits,
+    claimed_frames: int,
+    analysis_pixels: int,
+    part: list[float] | None = None,
+    **rules: Any,
+) -> dict[str, Any]:
+    """Cut one video into shots, or one part of a long one.
 
     Args:
         path: the video.
         limits: the fence's.
-        claimed_frames: how many frames the file should have at least, 0 if unknown.
+        claimed_frames: how many frames the file, or the part, should have at least, 0 if unknown.
         analysis_pixels: longer side of the picture that is analysed.
+        part: seconds after the video's first frame, from (inside) and up to (outside). A shot that goes on beyond a
+            part's end is split there.
         rules: the other fields of Rules but fps.
     Returns:
         status, reason, `frames` decoded, and `shots`, which cover every frame once: the columns of
@@ -187,8 +198,9 @@ def split(path: str, limits: decode.Limits, claimed_frames: int, analysis_pixels
     try:
         with decode.open_video(path, limits) as opened:
             all_rules = Rules(**rules, fps=float(decode.frame_rate(opened)))
-            pieces, times = _pieces(opened, analysis_pixels, all_rules)
-            decode.check_decoded(opened, len(times) - 1, claimed_frames)
+            pieces, times = _pieces(opened, _frames(opened, part), analysis_pixels, all_rules)
+            if part is None:
+                decode.check_decoded(opened, len(times) - 1, claimed_frames)
             time_base = opened.stream.time_base
             assert time_base is not None, "FFmpeg gives every stream of a file that it reads a time base"
             shots = list(shots_of(pieces, times, float(time_base), all_rules))
@@ -220,13 +232,30 @@ def detector(rules: Rules) -> Detector:
     return Transitions(rules)
 
 
-def _pieces(opened: decode.Opened, analysis_pixels: int, rules: Rules) -> tuple[list[Piece], list[int]]:
+def _frames(opened: decode.Opened, part: list[float] | None) -> Iterator[av.VideoFrame]:
+    if part is None:
+        yield from decode.decoded(opened)
+        return
+    tick, base = opened.stream.time_base, opened.stream.start_time or 0
+    assert tick is not None, "FFmpeg gives every stream of a file that it reads a time base"
+    first, end = (base + ceil(Fraction(seconds) / tick) for seconds in part)
+    for frame in clip_frames.decoded_from(opened, first) if part[0] else decode.decoded(opened):
+        pts = cast(int, frame.pts)  # decoded refuses frames without a time
+        if pts >= end:
+            return
+        if pts >= first:
+            yield frame
+
+
+def _pieces(
+    opened: decode.Opened, frames: Iterator[av.VideoFrame], analysis_pixels: int, rules: Rules
+) -> tuple[list[Piece], list[int]]:
     """Decode everything; return the pieces, and every frame's pts with the last frame's end after them."""
     watching, cutter = detector(rules), Cutter(rules)
     times: list[int] = []
     duration = 1
     before = None
-    for picture in decode.pictures(opened, analysis_pixels, rules.measure_every):
+    for picture in decode.pictures(opened, frames, analysis_pixels, rules.measure_every):
         duration = picture.pts - times[-1] if times else picture.duration or 1
         times.append(picture.pts)
         glance = measures.glance(before, picture)

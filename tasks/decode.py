@@ -235,7 +235,7 @@ class Picture:
     """One frame at the size of the analysis: upright, square pixels, one field if interlaced, uint8."""
 
     index: int
-    """Its place in the video, from 0."""
+    """Its place in what is analysed, from 0."""
     pts: int
     duration: int
     """Ticks until the next frame, as the file says; 0 if it does not."""
@@ -251,13 +251,16 @@ class Picture:
     """To be measured together with the frame before."""
 
 
-def pictures(opened: Opened, analysis_pixels: int, measure_every: int) -> Iterator[Picture]:
+def pictures(
+    opened: Opened, frames: Iterator[av.VideoFrame], analysis_pixels: int, measure_every: int
+) -> Iterator[Picture]:
     """Give every frame small, in the order in which they are shown.
 
     The size is `planes.analysis_size` of the first frame; later frames of another size are brought to the same.
     Black bars are left in.
 
     Args:
+        frames: `decoded`, or part of them; none is decoded yet.
         measure_every: on every so many frames, and the one before each, `grey` is made too.
     Raises:
         Refused: as `decoded`, or a shape of pixels that nothing can be shown with.
@@ -265,7 +268,7 @@ def pictures(opened: Opened, analysis_pixels: int, measure_every: int) -> Iterat
     _decode_lightly(opened.stream, analysis_pixels)
     how = size = None
     waiting: list[Picture] = []
-    for index, frame in enumerate(decoded(opened)):
+    for index, frame in enumerate(frames):
         if how is None or size is None:
             how = shown(opened, frame)
             size = planes.analysis_size(how.width, how.height, analysis_pixels)

@@ -117,6 +117,8 @@ class ShotSettings(Settings):
     """Motion is measured on one pair of frames in this many."""
     stills: PositiveInt
     """Small pictures kept per shot for the scores, captions and report."""
+    part_seconds: PositiveFloat
+    """Of a video that one process analyses: a longer one is shared out, and a shot is split where parts meet."""
     shard_seconds: PositiveFloat
     """Of video in one shard: work is shared out by duration, and at most this much is lost when it is killed."""
     max_failed_fraction: Fraction

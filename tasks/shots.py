@@ -6,6 +6,8 @@ No video is cut or encoded again: a shot is a row with two timestamps, and some 
 import base64
 import logging
 from collections.abc import Iterable
+from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from tasks.settings import ShotSettings
 
 log = logging.getLogger(__name__)
 
+_ALL_SECONDS = 1e6  # beyond the end of any video
+_MIN_DECODED = 0.9  # share of a long video's frames below which it counts as truncated, as for others
 _STILL_ROWS = 64  # of a group: the stage scores reads pieces of the table
 _OF_VIDEO = ("video", "uri", "width", "height", "caption", "licence", "source_url")
 
@@ -30,17 +34,20 @@ def split_videos(
     Returns:
         Rows of manifest.SPLITS (one per video), of SHOTS, and of STILLS (one per shot that is ok), in order.
     """
-    asked, refused = [], {}
+    asked: list[tuple[str, dict[str, Any]]] = []
+    results: dict[str, dict[str, Any]] = {}
     rules = shot_rules.rules_of(settings)
     for video in videos:
         path, reason = _unchanged(source, video, cache)
         if reason:
-            refused[video["video"]] = {"status": "failed", "reason": reason}
+            results[video["video"]] = {"status": "failed", "reason": reason}
         else:
-            claimed = int(video["seconds"] * video["fps"])
-            asked.append((video["video"], {"path": str(path), "claimed_frames": claimed, **rules}))
+            asked += [(video["video"], {"path": str(path), **part, **rules}) for part in _parts(video, settings)]
     found = fence.map("split", [arguments for _, arguments in asked])
-    results = refused | {name: result for (name, _), result in zip(asked, found, strict=True)}
+    for video in videos:
+        parts = [result for (name, _), result in zip(asked, found, strict=True) if name == video["video"]]
+        if parts:
+            results[video["video"]] = _merged(parts, _frames(video))
 
     splits, shots, stills = [], [], []
     for video in videos:
@@ -55,6 +62,35 @@ def split_videos(
             if row["status"] == "ok"
         ]
     return splits, shots, stills
+
+
+def _frames(video: dict) -> int:
+    return int(video["seconds"] * video["fps"])
+
+
+def _parts(video: dict, settings: ShotSettings) -> list[dict[str, Any]]:
+    """Return the arguments that say which part of a video one process analyses; of most videos it is all."""
+    count = ceil(video["seconds"] / settings.part_seconds)
+    if count <= 1:
+        return [{"claimed_frames": _frames(video)}]
+    bounds = [settings.part_seconds * number for number in range(count)] + [_ALL_SECONDS]
+    claimed = int(settings.part_seconds * video["fps"])
+    return [{"claimed_frames": claimed, "part": list(part)} for part in pairwise(bounds)]
+
+
+def _merged(parts: list[dict[str, Any]], claimed: int) -> dict[str, Any]:
+    """Return what became of a video of which each part was analysed by itself."""
+    if len(parts) == 1:
+        return parts[0]
+    if broken := next((part for part in parts if part["status"] != "ok"), None):
+        return {"status": broken["status"], "reason": broken["reason"]}
+    frames = sum(part["frames"] for part in parts)
+    if frames < _MIN_DECODED * claimed:
+        return {"status": "failed", "reason": "truncated"}
+    rows = [part["shots"] for part in parts if part["shots"]]
+    for later in rows[1:]:
+        later[0]["transition"] = "split"
+    return {"status": "ok", "reason": None, "frames": frames, "shots": [row for some in rows for row in some]}
 
 
 def _unchanged(source: str, video: dict, cache: Path) -> tuple[Path | None, str | None]:

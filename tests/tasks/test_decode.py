@@ -56,7 +56,7 @@ def write(
 
 def small(path: Path, limits: Limits, pixels: int = 128, measure_every: int = 2) -> list[decode.Picture]:
     with decode.open_video(str(path), limits) as opened:
-        return list(decode.pictures(opened, pixels, measure_every))
+        return list(decode.pictures(opened, decode.decoded(opened), pixels, measure_every))
 
 
 def clip(path: Path, limits: Limits, height: int, width: int, frames: int = 1) -> dict:
@@ -173,7 +173,9 @@ def test_times_are_presentation_timestamps_of_whatever_rate(tmp_path, limits):
     pts = [0, 1, 2, 10, 11, 40, 45]
     path = write(tmp_path / "a.mkv", [patches()] * 7, pts=pts)
     with decode.open_video(str(path), limits) as opened:
-        seconds = [float(one.pts * opened.stream.time_base) for one in decode.pictures(opened, 64, 5)]
+        seconds = [
+            float(one.pts * opened.stream.time_base) for one in decode.pictures(opened, decode.decoded(opened), 64, 5)
+        ]
     assert seconds == pytest.approx([time / 25 for time in pts], abs=0.001)  # Matroska counts milliseconds
 
 

@@ -152,7 +152,7 @@ def encoded(path: Path, frames: list[np.ndarray], size: tuple[int, int], crf: in
 def analysed(path: Path, limits: Limits) -> dict[str, float | None]:
     with decode.open_video(str(path), limits) as opened:
         before, glances, measured = None, [], []
-        for after in decode.pictures(opened, 256, 5):
+        for after in decode.pictures(opened, decode.decoded(opened), 256, 5):
             glances.append(measures.glance(before, after))
             if before is not None and after.is_measured:
                 measured.append(measures.measure(before, after))

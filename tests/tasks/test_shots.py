@@ -240,3 +240,28 @@ def test_a_lost_row_stops_the_stage(tmp_path, raw, fence):
     with pytest.raises(AssertionError, match="not those that it was cut into"):
         run(raw, out, fence)
     assert not out.exists()
+
+
+def test_a_long_video_is_shared_out_and_every_frame_is_in_one_shot(tmp_path, write_video, moving_frames, fence):
+    frames = np.concatenate([moving_frames(60, x_step=1, background=60), moving_frames(60, x_step=1, background=200)])
+    path = write_video(tmp_path / "long.mp4", frames)
+    split, shots, _ = split_one(path, fence, part_seconds=1.5, min_seconds=0.3)
+    assert (split["status"], split["frames"]) == ("ok", 120)
+    assert lengths(shots) == [
+        (36, "start", None),
+        (24, "split", None),
+        (12, "cut", None),
+        (36, "split", None),
+        (12, "split", None),
+    ]
+    assert [shot["start_pts"] for shot in shots[1:]] == [shot["end_pts"] for shot in shots[:-1]]
+
+
+def test_a_long_video_of_which_a_part_cannot_be_read_has_failed_as_a_whole(tmp_path, write_video, moving_frames, fence):
+    path = write_video(tmp_path / "long.mp4", moving_frames(96, x_step=1))
+    row = video_row(path, fence)
+    path.write_bytes(path.read_bytes()[:-6000])
+    row["video"] = resume.sha256_file(path)
+    settings = SETTINGS.model_copy(update={"part_seconds": 1.0})
+    [split], shots, stills = split_videos(str(tmp_path), [row], settings, fence, tmp_path)
+    assert (split["status"], shots, stills) == ("failed", [], [])
