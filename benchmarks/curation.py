@@ -22,6 +22,8 @@ import json
 import logging
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -43,6 +45,7 @@ from tasks.limits import Limits
 from tasks.settings import ShotSettings
 from tasks.transitions import HardCuts
 
+ROOT = Path(__file__).parents[1]
 FENCED = 4  # videos that are cut behind the fence, by one process and by two
 MADE = 6  # videos with cuts, fades, dissolves, flashes and pans
 
@@ -195,6 +198,22 @@ def scaling(path: Path, params: Params, rounds: int) -> list[float]:
     return spread([one / two for one, two in zip(*taken.values(), strict=True)])
 
 
+def ray_over_local(path: Path) -> list[float]:
+    """Return what benchmarks/engines.py finds: median, least and most."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "figures.json"
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name("engines.py")),
+            "--video",
+            str(path),
+            "--json",
+            str(out),
+        ]
+        subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+        return json.loads(out.read_text())["ray_over_local"]
+
+
 def show(name: str, value: object) -> None:
     if isinstance(value, list):
         print(f"{name:32}{value[0]:8.3f} [{value[1]:.3f}, {value[2]:.3f}]")
@@ -205,6 +224,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clips", type=Path, default=Path(tempfile.gettempdir()) / "stiv-curation-clips")
     parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--ray", action="store_true", help="also benchmarks/engines.py: minutes, and the extra ray")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     logging.getLogger("pyscenedetect").setLevel(logging.WARNING)
@@ -224,7 +244,8 @@ def main() -> None:
     print("cuts as PySceneDetect's own", figures["cuts_as_scenedetect"])
     figures["scaling_2"] = scaling(clips["720p"], params, max(2, options.rounds // 2))
     show("scaling_2", figures["scaling_2"])
-    figures["ray_over_local"] = None  # of the engine's own benchmark, not of this pass
+    figures["ray_over_local"] = ray_over_local(clips["1080p"]) if options.ray else "not measured"
+    show("ray_over_local", figures["ray_over_local"])
     figures["pass_over_decode"] = {name: figures[name]["pass_over_decode"][0] for name in clips}
     figures["pass_over_separate"] = {name: figures[name]["pass_over_separate"][0] for name in clips}
     if options.json:
