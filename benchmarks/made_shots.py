@@ -75,7 +75,7 @@ def moving(random: np.random.Generator, frames: np.ndarray) -> Frames:
     is_mirrored = random.random() < 0.5
 
     def at(moment: int) -> np.ndarray:
-        # to and fro, so that a short shot lasts as long as needed without a jump
+        # back and forth, so that a short shot lasts as long as needed without a jump
         place = (first + moment) % max(1, 2 * len(frames) - 2)
         picture = frames[min(place, 2 * len(frames) - 2 - place)]
         seen = window(picture, x + dx * moment, y + dy * moment, width * np.exp(zoom * moment))

@@ -137,7 +137,7 @@ def saturation(hsv: np.ndarray) -> float:
 
 
 def flicker(lights: np.ndarray) -> float | None:
-    """Return 0 (steady) to 1 (black and white by turns): mean change of brightness from frame to frame, to and fro.
+    """Return 0 (steady) to 1 (black and white by turns): mean change of brightness from frame to frame, back and forth.
 
     What a fade or a camera that pans into the light does is one way, and does not count: of the change in six frames,
     only what is more than the way from the first to the last. Null for fewer than three frames.
