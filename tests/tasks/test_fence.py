@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import platform
 import subprocess
 import sys
@@ -232,3 +233,12 @@ def test_the_worker_imports_neither_torch_nor_prefect():
     root = str(Path(__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert json.loads(done.stdout) == []
+
+
+def test_a_fence_that_is_sent_to_another_process_is_that_processs_own(fence_settings, video_with_cut):
+    ask = "import pickle, sys; fence = pickle.load(sys.stdin.buffer); print(fence.call('probe', {'path': sys.argv[1]}))"
+    with Fence(fence_settings) as fence:
+        sent = pickle.dumps(fence)
+    command = [sys.executable, "-c", ask, str(video_with_cut)]
+    answer = subprocess.run(command, input=sent, capture_output=True, check=True, cwd=Path(__file__).parents[2])
+    assert b"'status': 'ok'" in answer.stdout
