@@ -43,6 +43,11 @@ def is_running(pid: int) -> bool:
     return False
 
 
+def heed_interrupts() -> None:
+    """What a shell has put in the background ignores Ctrl-C, and so do its children: `make test &` is such a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(tmp_path: Path):
     """Start a process that waits for a shell script."""
@@ -51,7 +56,10 @@ def start(tmp_path: Path):
     def start(script: str) -> subprocess.Popen:
         command = [sys.executable, "-c", RUNS, script]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        started.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True))
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+        )
+        started.append(process)
         return started[-1]
 
     yield start

