@@ -54,8 +54,7 @@ def probe(
     run = made_with | {"source": source, "items": sources.listing_hash(items), "forgotten": videos.forgotten}
     work = resume.open_work(out, run | {"earlier": earlier.stamp(kept)})
     taken = _told(probing.take_over(kept, work, items, videos))
-    new = _but(items, taken.given)
-    parts = shards.cut(work, new, probing.SHARD_FILES)
+    parts = shards.cut(work, shards.rest(items, taken), probing.SHARD_FILES)
     with Fence(fence) as opened, resources(engine):
         submit = partial(probing.probe_shard.submit, source=source, settings=videos, fence=opened, cache=sources.CACHE)
         run_shards("files", parts, submit)
@@ -82,7 +81,7 @@ def split(
     run = made_with | {"source": source, "videos": resume.sha256_file(table), "shard_seconds": shots.shard_seconds}
     work = resume.open_work(out, run | {"earlier": earlier.stamp(kept)})
     taken = _told(splitting.take_over(kept, work, given))
-    parts = shards.cut(work, _but(given, taken.given), shots.shard_seconds, weight=lambda video: video["seconds"])
+    parts = shards.cut(work, shards.rest(given, taken), shots.shard_seconds, weight=lambda video: video["seconds"])
     with Fence(fence) as opened, resources(engine):
         submit = partial(splitting.split_shard.submit, source=source, settings=shots, fence=opened, cache=sources.CACHE)
         run_shards("hours", parts, submit, weight=lambda video: video["seconds"] / 3600)
@@ -105,7 +104,7 @@ def score(shots: Path, out: Path, report: Path, scores: ScoreSettings, engine: E
     }
     work = resume.open_work(out, run | {"earlier": earlier.stamp(kept)})
     taken = _told(scoring.take_over(kept, work, given, stills))
-    parts = shards.cut(work, _but(given, taken.given), scores.shard_shots)
+    parts = shards.cut(work, shards.rest(given, taken), scores.shard_shots)
     with resources(engine):
         run_shards("shots", parts, partial(scoring.score_shard.submit, stills=stills, settings=scores))
     publish("scores", scoring.join_scores(work, [*_with(taken), *parts], scores, out, report))
@@ -125,9 +124,3 @@ def _told(taken: Shard) -> Shard:
 
 def _with(taken: Shard) -> list[Shard]:
     return [taken] if taken.given else []
-
-
-def _but(given: list[Any], taken: list[Any]) -> list[Any]:
-    """Return what is given without what is taken over, in order."""
-    ids = {id(thing) for thing in taken}
-    return [thing for thing in given if id(thing) not in ids]

@@ -140,7 +140,7 @@ def take_over(kept: Path, work: Path, shots: list[tuple[int, dict]], stills: Pat
         is_alike = found is not None and all(found[name] == shot[name] for name in measured)
         return is_alike and before.get(shot["shot"]) == now[shot["shot"]]
 
-    taken = shards.taken(work, [(number, shot) for number, shot in shots if is_same(shot)])
+    taken = shards.taken(work, [one for one in shots if is_same(one[1])])
     if taken.given and not taken.is_done:
         taken.write([scores[shot["shot"]] | shot for _, shot in taken.given], manifest.SCORES)
     return taken

@@ -57,6 +57,18 @@ def taken(work: Path, given: list[Any]) -> Shard:
     return Shard(work / f"{_TAKEN}.parquet", given)
 
 
+def rest(given: list[Any], taken: Shard) -> list[Any]:
+    """Return what is given without what is taken over, which are the same objects, in order.
+
+    Raises:
+        AssertionError: something is taken over that is not given.
+    """
+    ids = {id(thing) for thing in taken.given}
+    left = [thing for thing in given if id(thing) not in ids]
+    assert len(left) + len(taken.given) == len(given), f"{len(taken.given)} of {len(given)} taken, {len(left)} left"
+    return left
+
+
 def order(given: Iterable[str]) -> dict[str, int]:
     """Return the place of each thing in the order given."""
     return {name: place for place, name in enumerate(given)}

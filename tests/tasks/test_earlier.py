@@ -85,7 +85,7 @@ class Releases:
         return work
 
     def _rest(self, stage: str, given: list[Any], taken: shards.Shard, name: Any) -> list[Any]:
-        left = [thing for thing in given if thing not in taken.given]
+        left = shards.rest(given, taken)
         self.worked_on[stage] = sorted({name(thing) for thing in left})
         return left
 
