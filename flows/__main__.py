@@ -209,6 +209,8 @@ def main(argv: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         call(argv[0], argv[1:])
+    except BrokenPipeError:  # as `| head` leaves it: whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         sys.exit(f"stiv {argv[0]}: {explain(error)}")
     except KeyboardInterrupt:
