@@ -150,6 +150,9 @@ def refused(settings: ModelSettings) -> list[str]:
 
 # ---- what is checked
 
+# A minute of real ranks. What `make test` needs of this is in test_train, test_adafactor and test_checkpoints: stage 3.
+of_ranks = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def small() -> ModelSettings:
@@ -174,6 +177,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, small: ModelSettings) -> dict
     return {ranks: torch.load(root / f"{ranks}.pt") for ranks in (1, 2, 3)}
 
 
+@of_ranks
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_any_number_of_ranks_starts_from_the_weights_of_a_model_built_whole(seen, plain, ranks, precision):
@@ -183,6 +187,7 @@ def test_any_number_of_ranks_starts_from_the_weights_of_a_model_built_whole(seen
         assert torch.equal(masters[name], weight), name  # not rounded to bfloat16
 
 
+@of_ranks
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_weights_that_compute_are_those_rounded(seen, plain, ranks, precision):
@@ -190,6 +195,7 @@ def test_the_weights_that_compute_are_those_rounded(seen, plain, ranks, precisio
         assert torch.equal(weight, plain[name].to(getattr(torch, precision))), name
 
 
+@of_ranks
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_a_built_model_is_in_no_process_whole(seen, plain, ranks):
     for name, (here, share, dtype) in seen[ranks]["bfloat16"]["slices"].items():
@@ -197,6 +203,7 @@ def test_a_built_model_is_in_no_process_whole(seen, plain, ranks):
         assert share == -(-plain[name].numel() // ranks), name
 
 
+@of_ranks
 @pytest.mark.parametrize("how", [how for how in HOW if "bfloat16" not in how])
 def test_every_zero_stage_learns_the_same(seen, how):
     """Within rounding: gradients are added up in another order, and AdamW's first steps are as long for tiny ones."""
@@ -205,6 +212,7 @@ def test_every_zero_stage_learns_the_same(seen, how):
         torch.testing.assert_close(weight, seen[2]["3"]["masters"][name], atol=2 * STEPS * RECIPE.learning_rate, rtol=0)
 
 
+@of_ranks
 @pytest.mark.parametrize("how", HOW)
 def test_a_nan_in_one_sample_on_one_rank_changes_no_weight_and_the_next_good_step_does(seen, how):
     run = seen[2][how]
@@ -215,6 +223,7 @@ def test_a_nan_in_one_sample_on_one_rank_changes_no_weight_and_the_next_good_ste
     assert not torch.equal(run["after a good step"]["patch_out.weight"], run["after a NaN"]["patch_out.weight"])
 
 
+@of_ranks
 def test_weights_of_another_model_are_refused(seen):
     nothing, misshapen, unknown = seen[1]["refused"]
     assert "parameters are not given" in nothing
