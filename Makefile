@@ -46,7 +46,7 @@ check: $(STAMP)
 	$(BIN)/codespell
 
 test: check
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,ray,transnet]'
