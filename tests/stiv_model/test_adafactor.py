@@ -268,6 +268,7 @@ def assert_close(weights: dict[str, Tensor], expected: dict[str, Tensor], tolera
         assert (weight - expected[name]).abs().max() <= tolerance, name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("ranks", RANKS)
 def test_a_shard_steps_as_the_whole_tensors_of_the_reference(seen, ranks, case):
@@ -275,6 +276,7 @@ def test_a_shard_steps_as_the_whole_tensors_of_the_reference(seen, ranks, case):
     assert seen[ranks][case]["losses"][-1] < 0.5 * seen[ranks][case]["losses"][0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("case", ["float32", "accumulated and clipped"])
 def test_any_number_of_ranks_learns_what_one_plain_process_learns(seen, ranks, case):
@@ -288,6 +290,7 @@ def test_any_number_of_ranks_learns_what_one_plain_process_learns(seen, ranks, c
     assert_close(seen[ranks][case]["weights"], weights)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ranks", RANKS)
 def test_the_second_moment_is_one_number_per_row_and_column_whatever_the_ranks(seen, ranks):
     sizes = {name: len(moment) for name, moment in seen[ranks]["float32"]["second_moment"].items()}
@@ -295,12 +298,14 @@ def test_the_second_moment_is_one_number_per_row_and_column_whatever_the_ranks(s
     assert_close(seen[ranks]["float32"]["second_moment"], seen[1]["float32"]["second_moment"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ranks", RANKS)
 def test_the_state_is_four_bytes_per_parameter_and_the_factors(seen, ranks):
     factors = sum(len(parameter) + parameter[0].numel() for parameter in Net().parameters())
     assert seen[ranks]["float32"]["bytes"] == 4 * (seen[ranks]["float32"]["shard"] + factors)
 
 
+@pytest.mark.long
 def test_adamw_keeps_eight_bytes_per_parameter(seen):
     assert seen[2]["adamw"] == pytest.approx(8 * seen[2]["float32"]["shard"], rel=0.01)
 

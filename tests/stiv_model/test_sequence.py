@@ -226,6 +226,7 @@ def assert_close(found: dict[str, Tensor], wanted: dict[str, Tensor], tolerance:
 each_sharing = pytest.mark.parametrize(("case", "dtype", "ranks"), [*itertools.product(CASES, DTYPES, SHARED_BY)])
 
 
+@pytest.mark.long
 @each_sharing
 def test_every_rank_gets_the_velocity_that_one_process_computes(seen, case, dtype, ranks):
     velocities, _ = alone(case, dtype, RANKS // ranks)
@@ -235,6 +236,7 @@ def test_every_rank_gets_the_velocity_that_one_process_computes(seen, case, dtyp
         assert torch.equal(own["velocity"], seen[rank // ranks * ranks][case, dtype, ranks]["velocity"])
 
 
+@pytest.mark.long
 @each_sharing
 def test_gradients_averaged_over_all_ranks_are_those_of_one_process(seen, case, dtype, ranks):
     _, gradients = alone(case, dtype, RANKS // ranks)
@@ -243,6 +245,7 @@ def test_gradients_averaged_over_all_ranks_are_those_of_one_process(seen, case, 
     assert_close(averaged, gradients, TOLERANCE[dtype])
 
 
+@pytest.mark.long
 def test_a_rank_holds_its_share_of_the_moments_and_in_temporal_attention_of_the_places(seen):
     whole = [SAMPLES, MOMENTS // 2, PLACES // 2, SETTINGS.width]
     assert seen[0]["shapes"] == seen[1]["shapes"]
@@ -254,10 +257,12 @@ def test_a_rank_holds_its_share_of_the_moments_and_in_temporal_attention_of_the_
     }
 
 
+@pytest.mark.long
 def test_neighbours_share_and_a_group_of_one_is_none(seen):
     assert [own["groups"] for own in seen] == [[[0, 1], None], [[0, 1], None], [[2, 3], None], [[2, 3], None]]
 
 
+@pytest.mark.long
 def test_what_cannot_be_shared_out_is_refused(seen):
     messages = (
         "6 temporal tokens cannot be shared by training.sequence_ranks = 4: use a divisor of 6",
@@ -271,11 +276,13 @@ def test_what_cannot_be_shared_out_is_refused(seen):
             assert message in said
 
 
+@pytest.mark.long
 def test_zero_reduces_to_the_gradients_of_one_process(seen):
     _, gradients = alone("masked", "float32", 2)
     assert_close(seen[0]["zero"]["gradients"], gradients, TOLERANCE["float32"])
 
 
+@pytest.mark.long
 def test_training_under_zero_goes_the_same_way_on_all_ranks_of_a_group(seen):
     first, second, third, fourth = (own["zero"]["losses"] for own in seen)
     assert first == second != third == fourth

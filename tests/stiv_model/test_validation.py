@@ -62,7 +62,7 @@ def shown(work: Path) -> EventAccumulator:
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.long),
         pytest.param({"precision": "bfloat16", "persistent_parameters": 10_000}, marks=pytest.mark.long),
         pytest.param({"zero_stage": 1, "precision": "bfloat16"}, marks=pytest.mark.long),
         pytest.param({"zero_stage": 2}, marks=pytest.mark.long),
