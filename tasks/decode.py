@@ -17,13 +17,12 @@ import av
 import numpy as np
 
 from tasks import planes
-from tasks.limits import Limits, Spent
+from tasks.limits import MIN_DECODED, Limits, Spent
 
 # FFmpeg names some of these codecs after the library that decodes them
 _DECODERS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}
 _MOV_BOXES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot"))
 _ANALYSED_MICROSECONDS = "5000000"  # of the video, at its beginning, to find out what the streams are
-_MIN_DECODED = 0.9  # share of the claimed frames below which a file counts as truncated
 _MAX_PIXEL_ASPECT = 8
 _TOGETHER = 16  # pictures handed on at a time: decoding and analysing by turns empties each other's caches
 
@@ -157,7 +156,7 @@ def _measure(opened: Opened) -> dict[str, Any]:
             raise Refused("rejected", "too_many_frames")
         first = time if first is None else min(first, time)
         last = max(last, time + (packet.duration or 0))
-    if frames < _MIN_DECODED * stream.frames:
+    if frames < MIN_DECODED * stream.frames:
         raise Refused("failed", "truncated")
     if first is None:
         raise Refused("failed", "no_frames")
@@ -221,7 +220,7 @@ def check_decoded(opened: Opened, frames: int, claimed: int) -> None:
     """Refuse a video of which far fewer frames decode than it claims to have."""
     if not frames:
         raise Refused("failed", "decode_error")
-    if frames < _MIN_DECODED * max(claimed, opened.stream.frames):
+    if frames < MIN_DECODED * max(claimed, opened.stream.frames):
         raise Refused("failed", "truncated")
 
 

@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from tasks import resume
+
 EARLIER = Path(".cache/earlier")
 
 
@@ -34,10 +36,7 @@ def keep(files: Iterable[Path], kept: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     for file in files:
-        try:
-            (aside / file.name).hardlink_to(file)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(file, aside / file.name)
+        resume.link(file, aside / file.name)
     for old in kept.parent.iterdir():
         if old != aside:
             shutil.rmtree(old)

@@ -169,7 +169,8 @@ def from_curator(folder: Path, product: Path) -> Iterator[Found]:
             yield Found(meta.name, "failed", "not_found", None)
             continue
         target = product / VIDEOS / f"{meta.stem}{clip.suffix}"
-        _link(clip, target)
+        target.unlink(missing_ok=True)
+        resume.link(clip, target)
         yield Found(meta.name, "ok", None, {"uri": str(target.relative_to(product)), **row})
 
 
@@ -181,14 +182,6 @@ def _below(folder: Path, location: str) -> Path | None:
         return None
     path = folder.joinpath(*parts[start:]).resolve()
     return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
-
-
-def _link(clip: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
-    try:
-        target.hardlink_to(clip)
-    except OSError:  # another file system
-        shutil.copyfile(clip, target)
 
 
 def _window_caption(window: dict[str, Any]) -> str | None:

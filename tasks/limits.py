@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+MIN_DECODED = 0.9
+"""Share of the claimed frames below which a video counts as truncated."""
 _MIN_PACKETS = 10  # before a share of broken ones means anything
 
 

@@ -74,6 +74,14 @@ def discard_work(out: Path) -> None:
     shutil.rmtree(out.with_name(f"{out.name}.partial"), ignore_errors=True)
 
 
+def link(file: Path, target: Path) -> None:
+    """Let `target` be the same file; a copy where the file system has no links, or is another one."""
+    try:
+        target.hardlink_to(file)
+    except OSError:
+        shutil.copyfile(file, target)
+
+
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

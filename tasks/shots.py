@@ -16,12 +16,12 @@ from prefect import task
 
 from tasks import manifest, resume, shards, shot_rules, sources
 from tasks.fence import Fence
+from tasks.limits import MIN_DECODED
 from tasks.settings import ShotSettings
 
 log = logging.getLogger(__name__)
 
 _ALL_SECONDS = 1e6  # beyond the end of any video
-_MIN_DECODED = 0.9  # share of a long video's frames below which it counts as truncated, as for others
 _STILL_ROWS = 64  # of a group: the stage scores reads pieces of the table
 _OF_VIDEO = ("video", "uri", "width", "height", "caption", "licence", "source_url")
 
@@ -44,10 +44,12 @@ def split_videos(
         else:
             asked += [(video["video"], {"path": str(path), **part, **rules}) for part in _parts(video, settings)]
     found = fence.map("split", [arguments for _, arguments in asked])
-    for video in videos:
-        parts = [result for (name, _), result in zip(asked, found, strict=True) if name == video["video"]]
-        if parts:
-            results[video["video"]] = _merged(parts, _frames(video))
+    by_video: dict[str, list[dict[str, Any]]] = {}
+    for (name, _), result in zip(asked, found, strict=True):
+        by_video.setdefault(name, []).append(result)
+    results |= {
+        row["video"]: _merged(by_video[row["video"]], _frames(row)) for row in videos if row["video"] in by_video
+    }
 
     splits, shots, stills = [], [], []
     for video in videos:
@@ -85,7 +87,7 @@ def _merged(parts: list[dict[str, Any]], claimed: int) -> dict[str, Any]:
     if broken := next((part for part in parts if part["status"] != "ok"), None):
         return {"status": broken["status"], "reason": broken["reason"]}
     frames = sum(part["frames"] for part in parts)
-    if frames < _MIN_DECODED * claimed:
+    if frames < MIN_DECODED * claimed:
         return {"status": "failed", "reason": "truncated"}
     rows = [part["shots"] for part in parts if part["shots"]]
     for later in rows[1:]:
