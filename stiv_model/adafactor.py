@@ -83,8 +83,8 @@ class Adafactor(torch.optim.Optimizer):
 
     def bind(self, engine: DeepSpeedEngine) -> None:
         """Learn what lies where in the shards of this rank."""
-        self._group = engine.optimizer.dp_process_group
-        rows = shards.pieces(engine, dist.get_rank(self._group))
+        self._is_cut = shards.is_cut(engine)
+        rows = shards.pieces(engine, dist.get_rank())
         for shard, row in zip(shards.masters(engine), rows, strict=True):
             self._pieces[shard] = [_as_matrix(piece) for piece in row]
 
@@ -129,7 +129,8 @@ class Adafactor(torch.optim.Optimizer):
             means.append(torch.cat([row_R / piece.columns, square_RC.sum(0) / piece.rows]))
         # offloaded shards lie in the CPU's memory, which NCCL does not reach
         whole = torch.cat(means).to(get_accelerator().current_device_name())
-        dist.all_reduce(whole, group=self._group)
+        if self._is_cut:
+            dist.all_reduce(whole)
         return list(whole.to(gradient.device).split([piece.rows + piece.columns for piece in pieces]))
 
 

@@ -68,6 +68,7 @@ class Ema:
         for row, average in zip(rows, self.shards, strict=True):
             for piece in row:
                 whole = torch.zeros(piece.size, device=self.engine.device)  # offloaded shards: NCCL needs the GPU
-                whole[piece.start : piece.start + piece.length] = piece.of(average).to(whole.device)
+                if not shards.is_copy(self.engine):
+                    whole[piece.start : piece.start + piece.length] = piece.of(average).to(whole.device)
                 dist.reduce(whole, 0)
                 yield piece.name, whole.view(piece.shape)

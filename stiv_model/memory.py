@@ -13,6 +13,9 @@ SUB_GROUP = 100_000_000
 """Parameters of one rank's share that the optimizer updates at once, at most and roughly."""
 
 
+_STAGE_0_BUCKET = 500_000_000  # parameters whose gradients DeepSpeed copies together to average them
+
+
 class GpuBytes(NamedTuple):
     """Memory of one GPU under ZeRO, before any sample. Not counted: see `per_gpu`."""
 
@@ -36,7 +39,8 @@ def per_gpu(model: StivTransformer, training: TrainingSettings, world: int) -> G
     fragmentation, the CUDA context.
     """
     size = getattr(torch, training.precision).itemsize
-    shard = sum(math.ceil(parameter.numel() / world) for parameter in model.parameters())
+    holders = world if training.zero_stage else 1
+    shard = sum(math.ceil(parameter.numel() / holders) for parameter in model.parameters())
     whole, block = elements(model), block_parameters(model)
     gradient = size if training.offload == "none" else 4  # on the host they are added up in float32
     always = sum(p.numel() for p in model.parameters() if p.numel() <= training.persistent_parameters)
@@ -48,8 +52,8 @@ def per_gpu(model: StivTransformer, training: TrainingSettings, world: int) -> G
         optimizer=4 * _optimizer_values(model, training.optimizer.kind, shard),
         ema=4 * shard,
         gathered=size * min(whole, live_parameters(model) + always) if is_sharded else 0,
-        buckets=2 * size * block,
-        update=2 * 4 * min(shard, SUB_GROUP),
+        buckets=2 * size * block if training.zero_stage else size * min(whole, _STAGE_0_BUCKET),
+        update=2 * 4 * (min(shard, SUB_GROUP) if training.zero_stage else whole),
     )
 
 

@@ -3,7 +3,7 @@
 A parameter is cut into slices, one for each rank and in their order, some of them empty; a rank writes its slice of the
 weights (the float32 master), of their moving average, and of each moment that the optimizer keeps. So who wants
 elements [a, b) of it finds them from the lengths of the slices, however they were cut: ranks and ZeRO stage may have
-been others. What all ranks keep alike is in the file of rank 0. There is no pickle in it.
+been others. What all ranks keep alike, under stage 0 everything, is in the file of rank 0. There is no pickle in it.
 """
 
 import hashlib
@@ -105,7 +105,7 @@ def _state(
         state = optimizer.state.get(master, {})
         for kind, whole in _slices(master, average, state).items():
             for piece in row:
-                if piece.length:
+                if piece.length and not shards.is_copy(engine):
                     yield f"{kind}/{piece.name}", [piece.length], piece.of(whole)
     if dist.get_rank() == 0:
         for key in sorted(state.keys() - _moments(state)):  # alike for all shards

@@ -189,8 +189,8 @@ class TrainingSettings(Settings):
     accumulation: PositiveInt
     """Micro-batches per optimizer step and rank."""
     activation_checkpointing: bool
-    zero_stage: Literal[1, 2, 3]
-    """What the ranks share out: the optimizer's state; gradients too; parameters too."""
+    zero_stage: Literal[0, 1, 2, 3]
+    """What the ranks share out: nothing; the optimizer's state; gradients too; parameters too."""
     persistent_parameters: NonNegativeInt
     """Under ZeRO-3, parameters of at most so many elements stay whole on every rank."""
     offload: Literal["none", "cpu", "nvme"]
@@ -255,9 +255,14 @@ class TrainingSettings(Settings):
                 f"training.offload is {self.offload} and training.nvme_path {self.nvme_path}: nvme needs a folder on a "
                 "local drive there, all else null"
             )
-        if self.offload == "nvme" and self.zero_stage != 3:
+        return self
+
+    @model_validator(mode="after")
+    def zero_stage_can_offload(self):
+        least = {"none": 0, "cpu": 1, "nvme": 3}[self.offload]
+        if self.zero_stage < least:
             raise ValueError(
-                f"training.offload is nvme, but training.zero_stage is {self.zero_stage}: use 3, or offload to cpu"
+                f"training.offload is {self.offload}, but training.zero_stage is {self.zero_stage}: use {least} or more"
             )
         return self
 

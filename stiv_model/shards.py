@@ -2,7 +2,8 @@
 
 Stage 3 cuts each parameter into one slice per rank; stages 1 and 2 cut all parameters, one behind the other, so that
 a rank holds some of them whole and at most two in part. In both, the slices of a parameter are in the order of the
-ranks. All of this reads internals of the pinned release of DeepSpeed.
+ranks. Stage 0 cuts nothing: the shard of each rank is the whole model. Of the other stages this reads internals of the
+pinned release of DeepSpeed.
 """
 
 import math
@@ -40,7 +41,19 @@ class Piece(NamedTuple):
 def masters(engine: DeepSpeedEngine) -> list[Tensor]:
     """Return the float32 weights that this rank updates, as flat shards; those offloaded to NVMe are empty."""
     zero: Any = engine.optimizer
+    if not is_cut(engine):
+        return [zero.master]
     return zero.fp32_partitioned_groups_flat if _is_stage_3(engine) else zero.single_partition_of_fp32_groups
+
+
+def is_cut(engine: DeepSpeedEngine) -> bool:
+    """Return whether the ranks hold different shards; else all hold the same, the whole model."""
+    return engine.zero_optimization_stage() > 0
+
+
+def is_copy(engine: DeepSpeedEngine) -> bool:
+    """Return whether the shards of this rank are what the first rank has already."""
+    return not is_cut(engine) and dist.get_rank() > 0
 
 
 def sizes(engine: DeepSpeedEngine) -> list[int]:
@@ -73,7 +86,9 @@ def visit(engine: DeepSpeedEngine, writes: bool = False) -> Iterator[tuple[list[
             zero._reassign_or_swap_out_partitioned_parameters(index)
         if is_away:
             (zero._optimizer_states_and_gradient_swap_out if writes else zero._release_swap_buffers)(index)
-    if writes and not is_stage_3:
+    if writes and not is_cut(engine):
+        zero.put()
+    elif writes and not is_stage_3:
         zero.update_lp_params()
     elif writes and zero.persistent_parameters:  # whole on every rank between the steps
         zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
@@ -85,7 +100,10 @@ def pieces(engine: DeepSpeedEngine, rank: int) -> list[list[Piece]]:
     Raises:
         RuntimeError: they are not as known, or hold only a part of the model.
     """
-    found = _slices_of_each(engine, rank) if _is_stage_3(engine) else _slices_of_all(engine, rank)
+    if not is_cut(engine):
+        found = [_all(engine)]
+    else:
+        found = _slices_of_each(engine, rank) if _is_stage_3(engine) else _slices_of_all(engine, rank)
     for row, size in zip(found, sizes(engine), strict=True):
         end = max((piece.offset + piece.length for piece in row), default=0)
         if end > size:
@@ -101,6 +119,14 @@ def pieces(engine: DeepSpeedEngine, rank: int) -> list[list[Piece]]:
 
 def _is_stage_3(engine: DeepSpeedEngine) -> bool:
     return engine.zero_optimization_stage() == 3
+
+
+def _all(engine: DeepSpeedEngine) -> list[Piece]:
+    row, offset = [], 0
+    for name, parameter in engine.optimizer.named.items():
+        row.append(Piece(name, parameter.shape, 0, parameter.numel(), offset))
+        offset += parameter.numel()
+    return row
 
 
 def _slices_of_each(engine: DeepSpeedEngine, rank: int) -> list[list[Piece]]:

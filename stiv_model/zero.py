@@ -5,6 +5,7 @@ import math
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import deepspeed
@@ -22,7 +23,8 @@ from stiv_model.adafactor import Adafactor
 from stiv_model.block import StivBlock
 from stiv_model.initial import Take
 from stiv_model.plan import micro_batch
-from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
+from stiv_model.replicated import Replicated
+from stiv_model.settings import ModelSettings, OptimizerSettings, RecipeSettings, TrainingSettings
 from stiv_model.transformer import StivTransformer
 
 
@@ -47,8 +49,8 @@ def configuration(model: StivTransformer, recipe: RecipeSettings, training: Trai
     return {
         "train_micro_batch_size_per_gpu": micro_batch(recipe, training),
         "gradient_accumulation_steps": training.accumulation,
-        "gradient_clipping": training.optimizer.clip_norm,
-        "bf16": {"enabled": training.precision == "bfloat16"},
+        "gradient_clipping": training.optimizer.clip_norm if training.zero_stage else 0.0,
+        "bf16": {"enabled": training.zero_stage > 0 and training.precision == "bfloat16"},
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -140,23 +142,24 @@ def engine(model: StivTransformer, recipe: RecipeSettings, training: TrainingSet
     """Share the model out over the ranks, with its optimizer."""
     if training.zero_stage == 3:
         set_z3_leaf_modules(model, [StivBlock])  # gathered and released as a whole, not layer by layer
-    settings = training.optimizer
+    make = partial(_optimizer, recipe, training.optimizer)
     optimizer: torch.optim.Optimizer
-    if settings.kind == "adafactor":
-        optimizer = Adafactor(
-            model.parameters(), recipe.learning_rate, settings.beta1, settings.beta2, settings.weight_decay
-        )
+    if training.zero_stage:
+        inner = optimizer = make([*model.parameters()])
     else:
-        optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=recipe.learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            weight_decay=settings.weight_decay,
-        )
+        optimizer = Replicated(model, make, training.optimizer.clip_norm)
+        inner = optimizer.optimizer
     shared, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=configuration(model, recipe, training))
-    if isinstance(optimizer, Adafactor):
-        optimizer.bind(shared)
+    if isinstance(inner, Adafactor):
+        inner.bind(shared)
     return shared
+
+
+def _optimizer(recipe: RecipeSettings, settings: OptimizerSettings, weights: list[Tensor]) -> torch.optim.Optimizer:
+    betas = settings.beta1, settings.beta2
+    if settings.kind == "adafactor":
+        return Adafactor(weights, recipe.learning_rate, *betas, settings.weight_decay)
+    return torch.optim.AdamW(weights, lr=recipe.learning_rate, betas=betas, weight_decay=settings.weight_decay)
 
 
 def stop(shared: deepspeed.DeepSpeedEngine) -> None:
@@ -175,6 +178,9 @@ def judge_before_update(shared: deepspeed.DeepSpeedEngine, judge: Callable[[floa
     the norm, internals of the pinned release.
     """
     zero: Any = shared.optimizer
+    if shared.zero_optimization_stage() == 0:
+        zero.judge = judge
+        return
     if shared.zero_optimization_stage() == 3:
         measure = zero._get_norm_groups
         zero._get_norm_groups = lambda: norms if judge(_norm(norms := measure())) else [math.inf]

@@ -170,11 +170,12 @@ def test_more_gpus_hold_a_share_each_but_the_blocks_in_use(deep, training):
 
 def test_lower_zero_stages_leave_parameters_and_gradients_whole(deep, training):
     model = costs.on_meta(deep, is_video=True)
-    stages = {stage: memory.per_gpu(model, training.model_copy(update={"zero_stage": stage}), 8) for stage in (1, 2, 3)}
+    stages = {stage: memory.per_gpu(model, training.model_copy(update={"zero_stage": stage}), 8) for stage in range(4)}
     whole = 4 * costs.elements(model)
-    assert [stages[stage].parameters == whole for stage in stages] == [True, True, False]
-    assert [stages[stage].gradients == whole for stage in stages] == [True, False, False]
-    assert stages[1].optimizer == stages[3].optimizer
+    assert [stages[stage].parameters == whole for stage in stages] == [True, True, True, False]
+    assert [stages[stage].gradients == whole for stage in stages] == [True, True, False, False]
+    assert [stages[stage].ema == whole for stage in stages] == [True, False, False, False]
+    assert stages[0].optimizer == 3 * whole > stages[1].optimizer == stages[3].optimizer
 
 
 def test_frames_that_cannot_be_cut_into_patches_are_refused(deep, training):

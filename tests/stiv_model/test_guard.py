@@ -104,7 +104,7 @@ hang_here()
 
 @pytest.mark.long  # on the update alone: test_zero.py
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("zero_stage", [1, 2])  # 3: test_train.py
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])  # 3: test_train.py
 def test_one_nan_in_one_sample_reaches_no_weight_in_any_zero_stage_and_its_clip_is_named(
     tmp_path, latents, forkserver, zero_stage, precision
 ):

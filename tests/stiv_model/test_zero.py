@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stiv_model import initial, zero
+from stiv_model import initial, rank_state, zero
 from stiv_model.block import StivBlock
 from stiv_model.conditions import MICRO_CONDITIONS, Text
 from stiv_model.ema import Ema
@@ -24,12 +24,14 @@ from tests.stiv_model import runs
 SEED, STEPS = 7, 3
 RECIPE = runs.RECIPE.model_copy(update={"batch": 6})
 HOW: dict[str, dict[str, Any]] = {
+    "0": {"zero_stage": 0},
     "1": {"zero_stage": 1},
     "2": {"zero_stage": 2},
     "2 offloaded": {"zero_stage": 2, "offload": "cpu"},
     "3": {"zero_stage": 3},
     "3 persistent": {"zero_stage": 3, "persistent_parameters": 100},
     "3 offloaded": {"zero_stage": 3, "activation_checkpointing": True, "offload": "cpu"},
+    "0 bfloat16": {"zero_stage": 0, "precision": "bfloat16"},
     "1 bfloat16": {"zero_stage": 1, "precision": "bfloat16"},
     "2 bfloat16": {"zero_stage": 2, "precision": "bfloat16"},
     "3 bfloat16": {"zero_stage": 3, "precision": "bfloat16"},
@@ -58,6 +60,7 @@ def run_rank(rank: int, root: Path, ranks: int, settings: ModelSettings) -> None
     }
     if ranks == 2:
         seen |= {name: trained(settings, training_of(**how)) for name, how in HOW.items()}
+        seen["resumed"] = resumed(settings, root)
     if ranks == 1:
         seen["refused"] = refused(settings)
     if rank == 0:
@@ -108,6 +111,34 @@ def trained(settings: ModelSettings, training: TrainingSettings) -> dict[str, An
     step(engine, STEPS)
     engine.destroy()
     return end | {"after a good step": whole(engine), "norms": norms}
+
+
+def resumed(settings: ModelSettings, root: Path) -> dict[tuple[str, int, int], list[Any]]:
+    """Return what a run does that goes on in another stage, by optimizer and the stages before and after."""
+    seen = {}
+    for kind in ("adamw", "adafactor"):
+        optimizer = runs.TRAINING.optimizer.model_copy(update={"kind": kind})
+        for before in range(4):
+            folder = root / f"{kind}-{before}"
+            if dist.get_rank() == 0:
+                folder.mkdir()
+            dist.barrier()
+            for after in (before, *(stage for stage in range(4) if stage != before)):
+                training = training_of(zero_stage=after, optimizer=optimizer)
+                engine = zero.engine(zero.build(settings, True, RECIPE, training), RECIPE, training)
+                zero.start_from(engine, partial(initial.fill, settings, True, SEED))
+                ema = Ema(engine, 0.9)
+                if after == before:
+                    for number in range(STEPS):
+                        step(engine, number)
+                        ema.update(number)
+                    rank_state.write(folder / rank_state.file_name(dist.get_rank()), engine, ema)
+                    dist.barrier()
+                else:
+                    rank_state.read(folder, 2, engine, ema)
+                seen[kind, before, after] = [whole(engine), ema.gather(), step(engine, STEPS), whole(engine)]
+                engine.destroy()
+    return seen
 
 
 def step(engine: Any, number: int, poisoned: bool = False) -> float:
@@ -224,6 +255,21 @@ def test_a_nan_in_one_sample_on_one_rank_changes_no_weight_and_the_next_good_ste
 
 
 @of_ranks
+@pytest.mark.parametrize("kind", ["adamw", "adafactor"])
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("after", range(4))
+def test_a_checkpoint_of_one_stage_goes_on_in_another(seen, kind, before, after):
+    weights, average, loss, then = seen[2]["resumed"][kind, before, after]
+    same_weights, same_average, same_loss, same_then = seen[2]["resumed"][kind, before, before]
+    assert loss == pytest.approx(same_loss, rel=1e-5)
+    for name, weight in weights.items():
+        assert torch.equal(weight, same_weights[name]), name
+        assert torch.equal(average[name], same_average[name]), name
+        # the step after needs the moments: without them AdamW's and Adafactor's would be several times as long
+        torch.testing.assert_close(then[name], same_then[name], atol=RECIPE.learning_rate / 10, rtol=0)
+
+
+@of_ranks
 def test_weights_of_another_model_are_refused(seen):
     nothing, misshapen, unknown = seen[1]["refused"]
     assert "parameters are not given" in nothing
@@ -266,7 +312,13 @@ def test_an_nvme_drive_without_libaio_is_refused_at_the_door(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"offload": "nvme"}, {"nvme_path": "drive"}, {"offload": "nvme", "nvme_path": "drive", "zero_stage": 2}]
+    "changes",
+    [
+        {"offload": "nvme"},
+        {"nvme_path": "drive"},
+        {"offload": "nvme", "nvme_path": "drive", "zero_stage": 2},
+        {"offload": "cpu", "zero_stage": 0},
+    ],
 )
 def test_an_offload_that_cannot_be_is_refused(changes):
     with pytest.raises(ValueError, match=r"training\.offload is"):
