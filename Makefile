@@ -1,6 +1,5 @@
 # make demo: raw videos -> trained model -> report.   make test: everything that is checked.
-# Both make .venv from constraints.txt when it is missing or stale; nothing else has to be done before. Modules are compiled
-# when they are first imported, not all on installing: a third of the installation's time.
+# Both make .venv from constraints.txt when it is missing or stale; nothing else has to be done before.
 
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || echo python3)
@@ -10,6 +9,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+export ORT_DISABLE_TELEMETRY := 1
+# Modules are compiled when they are first imported, not all on installing, which takes a third of the installation's time.
+# Where Python is told not to keep what it compiled, every stage would do it again, for half of its time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-long setup check clean
 
