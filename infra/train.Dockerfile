@@ -9,9 +9,9 @@ ARG UID=1001
 
 COPY --from=uv /uv /usr/local/bin/uv
 
-# git: DVC asks it where the repository begins
+# git: DVC asks it where the repository begins; libaio-dev: training.offload nvme
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git \
+    && apt-get install --yes --no-install-recommends git libaio-dev \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --non-unique --uid "${UID}" --create-home stiv \
     && install --directory --owner stiv /workspace
@@ -25,6 +25,7 @@ ENV UV_PYTHON_INSTALL_DIR=/opt/python \
     DO_NOT_TRACK=1 \
     DVC_NO_ANALYTICS=1 \
     GX_ANALYTICS_ENABLED=false \
+    ORT_DISABLE_TELEMETRY=1 \
     TORCH_FORCE_WEIGHTS_ONLY_LOAD=1
 
 # Ubuntu 24.04 has no Python 3.11 of its own
