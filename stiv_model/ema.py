@@ -50,24 +50,18 @@ class Ema:
                 one.copy_(other)
                 other.copy_(kept)
 
-    def gather(self) -> dict[str, Tensor]:
-        """Return the whole averaged weights on rank 0, in the CPU's memory, and nothing on the others."""
-        found = {}
-        for name, weight in self.each():
-            if dist.get_rank() == 0:
-                found[name] = weight.cpu()
-        return found
-
     @torch.no_grad()
     def each(self) -> Iterator[tuple[str, Tensor]]:
         """Yield each averaged parameter by name, whole on rank 0 and meaningless on the others, float32.
 
-        All ranks must go through all of them. Only one is whole at a time.
+        All ranks must go through all of them. Only one is whole at a time: the next takes its memory.
         """
         rows = shards.pieces(self.engine, dist.get_rank())
+        largest = max(piece.size for row in rows for piece in row)
+        memory = torch.empty(largest, device=self.engine.device)  # offloaded shards: NCCL needs the GPU
         for row, average in zip(rows, self.shards, strict=True):
             for piece in row:
-                whole = torch.zeros(piece.size, device=self.engine.device)  # offloaded shards: NCCL needs the GPU
+                whole = memory[: piece.size].zero_()
                 if not shards.is_copy(self.engine):
                     whole[piece.start : piece.start + piece.length] = piece.of(average).to(whole.device)
                 dist.reduce(whole, 0)

@@ -1,5 +1,8 @@
 """What must hold of starting weights, executed: on the weights themselves, and on what the networks answer.
 
+The weights of child and parents are mapped files: one parameter at a time is compared, and the networks that answer
+compute with the mapped pages, which the kernel drops where memory is short.
+
 Shapes: B batch, F latent frames, C channels, D width.
 """
 
@@ -12,11 +15,13 @@ import torch
 from torch import Tensor
 
 from stiv_model import growth, weights
+from stiv_model.block import Modulations
 from stiv_model.card import Card, Role
 from stiv_model.certificate import Check, Parent, Row, sha256
 from stiv_model.conditions import MICRO_CONDITIONS, Text
 from stiv_model.growth import Growth
 from stiv_model.settings import LearnedSettings, ModelSettings
+from stiv_model.transformer import StivTransformer
 
 _ROUNDING = 1e-4
 """Of the largest output; the sum over an inflated kernel is rounded in another order than the image model's."""
@@ -56,7 +61,7 @@ def execute(
     """Execute every equality that a hand-over must keep.
 
     Args:
-        start: the child's starting weights.
+        start: the child's starting weights, as they were written.
         child: what they are weights of.
         rows: where each came from.
         parents: the models they came from.
@@ -69,22 +74,16 @@ def execute(
     checks += [are_taken(role, start, rows, parents) for role in parents]
     checks += [check(one.equality, growth.difference(one, child), _ANGLE) for one in grown]
     checks += [is_resized(row, start, parents) for row in rows if row.transform == "interpolated"]
-    checks.append(answers_alike(start, child, parents))
+    checks.append(answers_alike(_in_place(start, rows, parents), child, parents))
     return tuple(checks)
 
 
 def is_average(role: Role, loaded: Loaded) -> Check:
     """The weights of a parent are the EMA of its training, and its file did not change meanwhile."""
-    path, trained = loaded.folder / weights.card.WEIGHTS, loaded.card.trained
-    assert trained is not None, "card.check_parents refuses such a parent"
-    if loaded.parent.averaged != trained.averaged:
-        raise ValueError(
-            f"{path} says of itself {loaded.parent.averaged or 'nothing of an average'!r}, but its training ended with "
-            f"{trained.averaged!r}: only the EMA weights are handed on; train {loaded.folder} again"
-        )
+    path = loaded.folder / weights.card.WEIGHTS
     if (again := sha256(path)) != loaded.parent.sha256:
         raise ValueError(f"{path} changed while it was read (sha256 {loaded.parent.sha256}, then {again}): try again")
-    return check(f"the {role} parent's weights are the averaged ones: {trained.averaged}", 0, 0)
+    return check(f"the {role} parent's weights are the averaged ones: {loaded.parent.averaged}", 0, 0)
 
 
 def are_taken(role: Role, start: Mapping[str, Tensor], rows: tuple[Row, ...], parents: Parents) -> Check:
@@ -121,6 +120,18 @@ def is_resized(row: Row, start: Mapping[str, Tensor], parents: Parents) -> Check
     return check(f"{row.parameter} are the mix of their old neighbours", off, _ROUNDING)
 
 
+def _in_place(start: Mapping[str, Tensor], rows: tuple[Row, ...], parents: Parents) -> dict[str, Tensor]:
+    """Return the child's weights, those that `are_taken` found to be a parent's as they lie in the parent's file.
+
+    Where in memory a matrix begins decides the order of sums, and so the last bits of a product.
+    """
+    taken = {row.parameter: row.sources[0] for row in rows if row.transform == "taken"}
+    return {
+        name: parents[taken[name].parent].weights[taken[name].parameter] if name in taken else weight
+        for name, weight in start.items()
+    }
+
+
 def answers_alike(start: Mapping[str, Tensor], child: Card, parents: Parents) -> Check:
     """The child answers as its parent does; at the child's positions, since those are compared apart."""
     there = parents["weights"]
@@ -128,28 +139,41 @@ def answers_alike(start: Mapping[str, Tensor], child: Card, parents: Parents) ->
     own = {name: weight for name, weight in start.items() if name in ("places", "moments")}
     theirs = {name: own.get(name, weight) for name, weight in there.weights.items()}
     parent = weights.build(settings, there.card.is_video, theirs)
-    name, tolerance, mine = "the output is the parent's, bit for bit", 0.0, dict(start)
+    mine = weights.build(child.model, child.is_video, start)
+    name, tolerance = "the output is the parent's, bit for bit", 0.0
     if child.is_video and not there.card.is_video:
         name, tolerance = "one repeated frame gives what the image model gives", _ROUNDING
         if "temporal" in parents:
-            name, mine = f"with temporal attention silent, {name}", silenced(start, child.model.width)
+            name = f"with temporal attention silent, {name}"
+            silence(mine)
     x_BFCHW, *conditions = probe(child)
     with torch.no_grad():
-        out = weights.build(child.model, child.is_video, mine)(x_BFCHW, *conditions)
+        out = mine(x_BFCHW, *conditions)
         frames = x_BFCHW.shape[1] if there.card.is_video else 1
         wanted = parent(x_BFCHW[:, :frames], *conditions).expand_as(out)
     return check(name, _relative(out, wanted), tolerance)
 
 
-def silenced(start: Mapping[str, Tensor], width: int) -> dict[str, Tensor]:
-    """Return the weights with the gain or gate of temporal attention, and the vectors of moments, at zero."""
-    quiet = dict(start)
-    for name, weight in start.items():
-        if name == "moments" or name.endswith("temporal_gain"):
-            quiet[name] = torch.zeros_like(weight)
-        if is_modulation(name) and len(weight) == 9 * width:
-            quiet[name] = torch.cat([weight[: 8 * width], torch.zeros_like(weight[8 * width :])])
-    return quiet
+def silence(model: StivTransformer) -> None:
+    """Put the gain or gate of temporal attention, and the vectors of moments, at zero.
+
+    The gates are silenced as they come out: weights that make none would be a copy as large as those that do.
+    """
+    for name, vector in model.named_parameters():
+        if is_silent(name):
+            vector.data = torch.zeros_like(vector)
+    for module in model.modules():
+        if isinstance(module, Modulations) and module.sublayers == 3:
+            module.linear.register_forward_hook(_without_last_gate)
+
+
+def _without_last_gate(linear: torch.nn.Module, given: tuple[Tensor, ...], out_BV: Tensor) -> None:
+    out_BV[:, -out_BV.shape[1] // 9 :] = 0  # three sub-layers, each with shift, scale and gate
+
+
+def is_silent(name: str) -> bool:
+    """Whether a parameter starts at zero where no parent gives it, so that the model answers as the parent does."""
+    return name == "moments" or name.endswith("temporal_gain")
 
 
 def is_modulation(name: str) -> bool:

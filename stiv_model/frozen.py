@@ -1,5 +1,6 @@
 """Where a frozen encoder comes from, and that it is the one that was meant."""
 
+import hashlib
 import importlib.util
 import re
 from collections.abc import Iterable, Sequence
@@ -85,3 +86,13 @@ def check_sha256(section: str, source: str, expected: str | None, found: str) ->
             f"{section}.sha256 is {expected}, but {source} has {found}: name the right {section}.source, or state its "
             "hash in params.yaml"
         )
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """Return the sha256 of the names and bytes of some files, in this order."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

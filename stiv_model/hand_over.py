@@ -16,17 +16,16 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from stiv_model import card, certificate, equalities, growth, weights
+from stiv_model import card, certificate, equalities, growth, initial, weights
 from stiv_model.card import Card, Role, Trained
 from stiv_model.certificate import CERTIFICATE, START, Certificate, Parent, Row, Source, Transform
 from stiv_model.conditions import MICRO_CONDITIONS
-from stiv_model.equalities import Loaded, Parents, is_modulation
+from stiv_model.equalities import Loaded, Parents, is_modulation, is_silent
 from stiv_model.growth import Growth
 from stiv_model.initial import Take
 from stiv_model.latent_data import LatentData
 from stiv_model.lifetime import die_with_parent
 from stiv_model.settings import Encoders, Pattern, Run, is_mixture
-from stiv_model.transformer import StivTransformer
 
 log = logging.getLogger(__name__)
 
@@ -45,62 +44,72 @@ _PURPOSES = {
 }
 
 
-def hand_over(child: StivTransformer, parents: Mapping[Role, Path], becomes: Trained, out: Path) -> Certificate:
-    """Give `child` its starting weights, and write them with their certificate into the new folder `out`.
+def hand_over(child: Card, seed: int, parents: Mapping[Role, Path], out: Path) -> Certificate:
+    """Write the starting weights of `child` and their certificate into the new folder `out`.
 
-    What happens follows from what the parents' cards say and from nothing else. Nothing is written where an
-    equality does not hold. The child then uses the parents' files, mapped into memory, where nothing was changed.
+    What happens follows from what the parents' cards say and from nothing else. The certificate is written last, and
+    only where every equality holds of the weights as they are in the file. They are written one at a time, and those
+    of the parents are mapped into memory: no process ever holds a model.
 
     Args:
-        child: as initialised; what no parent gives stays so.
+        child: the model, and what it is to be trained for.
+        seed: of the weights that no parent gives, which are those of `StivTransformer(...)` after `manual_seed(seed)`.
         parents: `weights`, and for a video model from an image model also `temporal`.
-        becomes: what the child is trained for.
         out: gets model.safetensors and certificate.json.
 
     Raises:
         FileNotFoundError: a parent is missing.
         ValueError: the parents do not suit the child, a name or shape has no counterpart, or an equality fails.
     """
-    here = Card(model=child.settings, is_video=child.is_video, trained=becomes)
-    cards = card.check_parents(parents, child.settings, child.is_video)
-    grown = tuple(growth.of(cards, child.settings, child.is_video, becomes))
+    assert child.trained is not None, "a child is trained for something"
+    cards = card.check_parents(parents, child.model, child.is_video)
+    grown = tuple(growth.of(cards, child.model, child.is_video, child.trained))
     loaded = {role: load_parent(folder, cards[role]) for role, folder in parents.items()}
     rows = table(child, loaded)
-    _fill(child, rows, loaded)
-    start = child.state_dict()
-    checks = equalities.execute(start, here, rows, loaded, grown)
 
     out.mkdir(parents=True)
-    weights.write(out / card.WEIGHTS, start, None)
+    path = out / card.WEIGHTS
+    _write(path, child, seed, rows, loaded)
+    checks = equalities.execute(weights.read(path, child.model, child.is_video), child, rows, loaded, grown)
     made = Certificate(
-        kind=_kind(cards, here, rows, grown),
+        kind=_kind(cards, child, rows, grown),
         parents={role: one.parent for role, one in loaded.items()},
-        model=child.settings,
+        model=child.model,
         is_video=child.is_video,
-        becomes=becomes,
+        becomes=child.trained,
         rows=rows,
         checks=checks,
-        weights_sha256=certificate.sha256(out / card.WEIGHTS),
+        weights_sha256=certificate.sha256(path),
     )
     (out / CERTIFICATE).write_text(made.model_dump_json(indent=1) + "\n")
     return made
 
 
 def load_parent(folder: Path, found: Card) -> Loaded:
-    """Return a parent, its weights mapped into memory, and the hash of their file."""
-    path = folder / card.WEIGHTS
-    read = weights.read(path, found.model, found.is_video)
-    said = weights.averaged(path) or ""
+    """Return a parent, its weights mapped into memory, and the hash of their file.
+
+    Raises:
+        FileNotFoundError, ValueError: as `weights.read`, or the file is not of the average that the card states.
+    """
+    assert found.trained is not None, "card.check_parents refuses such a parent"
+    path, wanted = folder / card.WEIGHTS, found.trained.averaged
+    read, said = weights.read(path, found.model, found.is_video), weights.averaged(path) or ""
+    if said != wanted:
+        raise ValueError(
+            f"{path} says of itself {said or 'nothing of an average'!r}, but its training ended with {wanted!r}: only "
+            f"the EMA weights are handed on; train {folder} again"
+        )
     return Loaded(folder, found, Parent(folder=str(folder), sha256=certificate.sha256(path), averaged=said), read)
 
 
-def table(child: StivTransformer, parents: Parents) -> tuple[Row, ...]:
+def table(child: Card, parents: Parents) -> tuple[Row, ...]:
     """Say for every parameter of the child where it comes from, and how.
 
     Raises:
         ValueError: a parameter, on either side, has no counterpart.
     """
-    rows = tuple(_row(name, weight.shape, child, parents) for name, weight in child.state_dict().items())
+    shapes = weights.shapes(child.model, child.is_video)
+    rows = tuple(_row(name, shape, child, parents) for name, shape in shapes.items())
     for role, parent in parents.items():
         used = {source.parameter for row in rows for source in row.sources if source.parent == role}
         given = {name for name in parent.weights if role == "weights" or is_temporal(name)}
@@ -109,7 +118,7 @@ def table(child: StivTransformer, parents: Parents) -> tuple[Row, ...]:
     return rows
 
 
-def _row(name: str, shape: torch.Size, child: StivTransformer, parents: Parents) -> Row:
+def _row(name: str, shape: torch.Size, child: Card, parents: Parents) -> Row:
     main, becomes_video = parents["weights"], child.is_video and not parents["weights"].card.is_video
     role: Role = "temporal" if becomes_video and is_temporal(name) else "weights"
     source = Source(parent=role, parameter=name)
@@ -137,14 +146,25 @@ def is_temporal(name: str) -> bool:
     return ".temporal_" in name or name == "moments"
 
 
-def _fill(child: StivTransformer, rows: tuple[Row, ...], parents: Parents) -> None:
-    """Let the child use the parents' weights: what it was initialised with is freed, and not copied over."""
-    own = child.state_dict()
-    child.load_state_dict({row.parameter: _value(row, own[row.parameter], parents) for row in rows}, assign=True)
+def _write(path: Path, child: Card, seed: int, rows: tuple[Row, ...], parents: Parents) -> None:
+    """Write the starting weights, of which one is in memory at a time."""
+    shapes = weights.shapes(child.model, child.is_video)
+    drawn = {row.parameter for row in rows if row.transform == "initialised" and not is_silent(row.parameter)}
+    with weights.create(path, child.model, child.is_video, None) as file:
+
+        def take(name: str, value: Tensor) -> None:
+            if name in drawn:
+                file.put(name, value)
+
+        for row in rows:
+            if row.parameter not in drawn:
+                file.put(row.parameter, _value(row, shapes[row.parameter], parents))
+        if drawn:
+            initial.fill(child.model, child.is_video, seed, take)
 
 
-def _value(row: Row, own: Tensor, parents: Parents) -> Tensor:
-    """Return the starting value of one parameter, which is `own` as initialised.
+def _value(row: Row, shape: torch.Size, parents: Parents) -> Tensor:
+    """Return the starting value of a parameter that is not drawn.
 
     The patch kernel is spread evenly over the frames of a temporal patch, so that a repeated frame gives the image
     model's token, and the last layer is repeated for each of them. What temporal attention adds is silent: its gain
@@ -155,19 +175,18 @@ def _value(row: Row, own: Tensor, parents: Parents) -> Tensor:
         case "taken":
             return given[0]
         case "inflated in time":
-            frames = own.shape[1] // given[0].shape[1]
+            frames = shape[1] // given[0].shape[1]
             return repeat(given[0], "D patch -> D (frames patch)", frames=frames) / frames
         case "repeated":
-            return repeat(given[0], "patch ... -> (frames patch) ...", frames=len(own) // len(given[0]))
+            return repeat(given[0], "patch ... -> (frames patch) ...", frames=shape[0] // len(given[0]))
         case "widened with zeros":
-            return torch.cat([given[0], torch.zeros_like(own[len(given[0]) :])])
+            return torch.cat([given[0], torch.zeros(shape[0] - len(given[0]), *shape[1:])])
         case "joined":
             return torch.cat([given[0], given[1][len(given[0]) :]])
         case "interpolated":
-            return growth.resize(given[0], own.shape)
+            return growth.resize(given[0], shape)
         case "initialised":
-            is_silent = row.parameter == "moments" or row.parameter.endswith("temporal_gain")
-            return torch.zeros_like(own) if is_silent else own
+            return torch.zeros(shape)
 
 
 def _kind(cards: Mapping[Role, Card], child: Card, rows: tuple[Row, ...], grown: tuple[Growth, ...]) -> str:
@@ -231,14 +250,12 @@ def make_start(work: Path) -> None:
         FileNotFoundError, ValueError: as `hand_over`; or a parent is not what run.json says.
     """
     run = Run.model_validate(json.loads((work / "run.json").read_text()))
-    torch.manual_seed(run.training.seed)
-    child = StivTransformer(run.model, is_video=run.recipe.frames > 1)
     aside = work / f"{START}.tmp"
     if aside.exists():
         shutil.rmtree(aside)
     data = LatentData(Path(run.latents), run.recipe.best_fraction)
-    parents = {role: Path(folder) for role, (folder, _) in run.parents.items()}
-    made = hand_over(child, parents, outcome(run, data), aside)
+    child = Card(model=run.model, is_video=run.recipe.frames > 1, trained=outcome(run, data))
+    made = hand_over(child, run.training.seed, {role: Path(folder) for role, (folder, _) in run.parents.items()}, aside)
     certificate.check(aside, run)
     aside.rename(work / START)
     counts = Counter(row.transform for row in made.rows)

@@ -28,8 +28,8 @@ def fill(settings: ModelSettings, is_video: bool, seed: int, take: Take) -> None
     """Hand each parameter of `StivTransformer(settings, is_video)`, built after `manual_seed(seed)`, to `take`.
 
     Args:
-        take: gets the name and the whole value, float32 in the CPU's memory, which is freed afterwards. It gets each
-            parameter once, in the order in which they are initialised.
+        take: gets the name and the whole value, float32 in the CPU's memory, which is overwritten afterwards. It gets
+            each parameter once, in the order in which they are initialised.
     """
     watch = _Watch()
     model = _build(settings, is_video, watch)
@@ -38,9 +38,11 @@ def fill(settings: ModelSettings, is_video: bool, seed: int, take: Take) -> None
     last = {name: index for index, name in enumerate(filled) if name}
     missing = set(names.values()) - last.keys()
     assert not missing, f"nothing fills {', '.join(sorted(missing))}"
+    # of one piece of memory: those of many sizes, allocated and freed, leave the heap as large as half the model
+    memory = torch.empty(max(tensor.numel() for tensor in watch.held))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _build(settings, is_video, _Replay(filled, last, take))
+        _build(settings, is_video, _Replay(filled, last, memory, take))
 
 
 def _build(settings: ModelSettings, is_video: bool, mode: TorchDispatchMode) -> StivTransformer:
@@ -75,10 +77,10 @@ class _Watch(TorchDispatchMode):
 class _Replay(TorchDispatchMode):
     """Executes what `_Watch` noted on real tensors, and hands on those that are final."""
 
-    def __init__(self, filled: list[str | None], last: dict[str, int], take: Take):
+    def __init__(self, filled: list[str | None], last: dict[str, int], memory: Tensor, take: Take):
         super().__init__()
         self.events: Iterator[tuple[int, str | None]] = enumerate(filled)
-        self.last, self.take = last, take
+        self.last, self.memory, self.take = last, memory, take
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))
@@ -94,4 +96,4 @@ class _Replay(TorchDispatchMode):
     def _execute(self, function: Any, shape: torch.Size, args: Any) -> Tensor:
         if function in _MAKES:
             return function(list(shape), device="cpu")
-        return function(torch.empty(shape, device="cpu"), *args[1:])
+        return function(self.memory[: shape.numel()].view(shape), *args[1:])

@@ -21,6 +21,7 @@ from diffusers.video_processor import VideoProcessor
 from PIL.Image import Image
 from torch import Tensor
 
+from stiv_model import pipeline_encoders
 from stiv_model.conditions import Given
 from stiv_model.image_condition import null_image
 from stiv_model.pipeline_inputs import (
@@ -35,7 +36,7 @@ from stiv_model.pipeline_inputs import (
     noise_of,
     texts_of,
 )
-from stiv_model.pipeline_parts import PipelineDefaults, StivTransformerModel, check_parts, read_encoders
+from stiv_model.pipeline_parts import PipelineDefaults, StivTransformerModel, check_parts
 from stiv_model.sampler import OnStep, sample, times
 from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
 from stiv_model.text import TextEncoder
@@ -111,10 +112,11 @@ class StivPipeline(DiffusionPipeline):
 
         Raises:
             FileNotFoundError: there is no checkpoint, VAE or text encoder.
-            ValueError: they do not fit each other.
+            ValueError: they do not fit each other, or are not the encoders that made the latents of the training.
         """
         transformer = StivTransformerModel.from_checkpoint(checkpoint)
-        encoder = TextEncoder(text)
+        autoencoder, encoder = load_vae(vae), TextEncoder(text)
+        pipeline_encoders.check(checkpoint, transformer.trained, autoencoder, encoder)
         defaults = PipelineDefaults(
             height=height,
             width=width,
@@ -125,7 +127,7 @@ class StivPipeline(DiffusionPipeline):
             sampler=sampler,
         )
         return cls(
-            vae=load_vae(vae).model,
+            vae=autoencoder.model,
             text_encoder=encoder.model,
             tokenizer=encoder.tokenizer,
             transformer=transformer,
@@ -140,15 +142,15 @@ class StivPipeline(DiffusionPipeline):
         Only safetensors and only classes of diffusers, transformers and this package are read: no code and no pickle.
 
         Raises:
-            ValueError: weights are missing or unknown, the folder names another class, or an argument would let in
-                code or other files.
+            ValueError: weights are missing or unknown, an encoder is not the one that was written with the transformer,
+                the folder names another class, or an argument would let in code or other files.
         """
         _refuse(kwargs, _REFUSED)
         name, hub = str(pretrained_model_name_or_path), {key: kwargs.pop(key) for key in _FROM_HUB if key in kwargs}
         folder = Path(name) if Path(name).is_dir() else Path(cls.download(name, use_safetensors=True, **hub))
         index = json.loads((folder / cls.config_name).read_text())
-        missing = {"vae", "text_encoder"} - kwargs.keys()
-        encoders = read_encoders(folder, index, missing, kwargs.get("dtype") or kwargs.get("torch_dtype"))
+        missing = set(pipeline_encoders.PARTS) - kwargs.keys()
+        encoders = pipeline_encoders.read(folder, index, missing, kwargs.get("dtype") or kwargs.get("torch_dtype"))
         # without accelerate, diffusers would warn that it falls back to this
         memory = {"low_cpu_mem_usage": is_accelerate_available()}
         return super().from_pretrained(folder, **(memory | encoders | kwargs | {"use_safetensors": True}))
@@ -163,6 +165,11 @@ class StivPipeline(DiffusionPipeline):
         for part in (self, self.vae, self.transformer):
             part.register_to_config(_name_or_path=None)
         super().save_pretrained(save_directory, **(kwargs | {"safe_serialization": True}))
+
+    def save_config(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Write model_index.json: the last file of `save_pretrained`, with the hashes of the encoders beside it."""
+        self.register_to_config(**{pipeline_encoders.HASHES: pipeline_encoders.hashes(Path(save_directory))})
+        super().save_config(save_directory, push_to_hub, **kwargs)
 
     @property
     def defaults(self) -> PipelineDefaults:

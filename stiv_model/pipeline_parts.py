@@ -122,31 +122,3 @@ def check_parts(
         )
     if limit is not None and defaults.text_tokens > limit:
         raise ValueError(f"text_tokens is {defaults.text_tokens}, but the text encoder takes at most {limit}: lower it")
-
-
-def read_encoders(
-    folder: Path, index: dict[str, Any], names: set[str], dtype: torch.dtype | dict[str, torch.dtype] | None
-) -> dict[str, Any]:
-    """Return the encoders of a pipeline folder by name, from safetensors and with none of their weights missing.
-
-    Args:
-        index: model_index.json.
-        names: which, of `vae` and `text_encoder`.
-        dtype: for both, or by name as diffusers takes it.
-
-    Raises:
-        ValueError: a class that is not one of ours, or missing weights.
-    """
-    readers: dict[str, tuple[Any, dict[str, Any]]] = {
-        "vae": (vae.read, vae.KINDS),
-        "text_encoder": (text.read, {kind.__name__: kind for kind in text.KINDS.values()}),
-    }
-    read: dict[str, Any] = {}
-    for name in sorted(names):
-        reader, kinds = readers[name]
-        _, kind = index[name]
-        if kind not in kinds:
-            raise ValueError(f"{folder}/model_index.json names a {kind} as {name}: takes {' or '.join(kinds)}")
-        wanted = dtype.get(name, dtype.get("default")) if isinstance(dtype, dict) else dtype
-        read[name] = reader(kinds[kind], folder / name, wanted or torch.float32)
-    return read

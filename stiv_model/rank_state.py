@@ -9,7 +9,6 @@ been others. What all ranks keep alike, under stage 0 everything, is in the file
 import hashlib
 import json
 import math
-import os
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch import Tensor
 from stiv_model import shards
 from stiv_model.ema import Ema
 from stiv_model.shards import Piece
+from stiv_model.stream import StreamedFile
 
 _WEIGHT, _AVERAGE, _MOMENT = "weight", "average", "moment."  # slices
 _SCALAR, _TABLE = "scalar.", "table."  # whole, in the file of rank 0
@@ -41,26 +41,11 @@ def write(path: Path, engine: DeepSpeedEngine, ema: Ema) -> tuple[int, str]:
     """
     rows = shards.pieces(engine, dist.get_rank())
     shapes = {name: shape for name, shape, _ in _state(engine, ema, zip(rows, shards.masters(engine), strict=True))}
-    header: dict[str, Any] = {"__metadata__": {"random": json.dumps(_random_states())}}
-    end = 0
-    for name, shape in shapes.items():
-        start, end = end, end + 4 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
-    with path.open("xb") as file:
-        for part in (len(text).to_bytes(8, "little"), text):
-            digest.update(part)
-            file.write(part)
+    with StreamedFile(path, shapes, {"random": json.dumps(_random_states())}, digest.update) as file:
         for name, _, tensor in _state(engine, ema, shards.visit(engine)):
-            assert (tensor.dtype, list(tensor.shape)) == (torch.float32, shapes[name]), f"{name} is {tensor.dtype}"
-            part = tensor.detach().cpu().numpy().tobytes()
-            digest.update(part)
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-        return file.tell(), digest.hexdigest()
+            file.put(name, tensor)
+    return path.stat().st_size, digest.hexdigest()
 
 
 @torch.no_grad()

@@ -87,12 +87,14 @@ def starting_model(run: Run, work: Path):
 
 
 def export(run: Run, work: Path, data: LatentData, shared, ema: Ema) -> None:
-    """Write the EMA weights and what they are to `work`/weights, whole or not at all."""
-    averaged = ema.gather()
-    if dist.get_rank() == 0:
-        aside = work / "weights.tmp"
-        weights.save(aside, averaged, run.model, shared.module.is_video, hand_over.outcome(run, data))
-        aside.rename(work / "weights")
+    """Write the EMA weights and what they are to `work`/weights, whole or not at all; one weight at a time."""
+    if dist.get_rank() > 0:
+        for _ in ema.each():  # the first rank gets each of them from all
+            pass
+        return
+    aside = work / "weights.tmp"
+    weights.save(aside, ema.each(), run.model, shared.module.is_video, hand_over.outcome(run, data))
+    aside.rename(work / "weights")
 
 
 def _device(training: TrainingSettings) -> torch.device:

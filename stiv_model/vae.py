@@ -3,7 +3,6 @@
 Shapes: T frames, C channels (3 colours or the latent's), H height, W width.
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -138,7 +137,7 @@ def load(settings: VaeSettings, device: str | torch.device = "cpu") -> Vae:
             f"vae.source is {settings.source}, but {folder} has no config.json or no "
             "diffusion_pytorch_model.safetensors: save it with diffusers' save_pretrained"
         )
-    sha256 = _sha256(files)
+    sha256 = frozen.hash_files(files)
     frozen.check_sha256("vae", settings.source, settings.sha256, sha256)
     name = json.loads((folder / "config.json").read_text()).get("_class_name")
     if name not in KINDS:
@@ -172,12 +171,3 @@ def find(settings: VaeSettings) -> Path:
         FileNotFoundError, ValueError: as `frozen.find`.
     """
     return frozen.find("vae", settings.source, settings.revision, _FILES)
-
-
-def _sha256(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

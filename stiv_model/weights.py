@@ -1,36 +1,51 @@
 """Weights on disk: written with what they are weights of, and read only where every name and shape agrees."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from stiv_model import card
 from stiv_model.card import Card, Trained
 from stiv_model.settings import ModelSettings
+from stiv_model.stream import StreamedFile
 from stiv_model.transformer import StivTransformer
 
 
 def save(
     folder: Path,
-    weights: Mapping[str, Tensor],
+    weights: Iterable[tuple[str, Tensor]],
     settings: ModelSettings,
     is_video: bool,
     trained: Trained | None = None,
 ) -> None:
-    """Write weights and what they are weights of; those of a training are its EMA, and the file says so."""
+    """Write weights and what they are weights of; those of a training are its EMA, and the file says so.
+
+    Args:
+        folder: gets the file and its card, in the place of what it had.
+        weights: by name, in any order, each written as float32 before the next is asked for.
+        settings: of the model, as `is_video`.
+        trained: what the model was trained on and for; None of weights that no training made.
+
+    Raises:
+        ValueError: they are not the weights of such a model.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     card.write(folder, Card(model=settings, is_video=is_video, trained=trained))
-    write(folder / card.WEIGHTS, weights, {"averaged": trained.averaged} if trained else None)
+    metadata = {"averaged": trained.averaged} if trained else None
+    with create(folder / card.WEIGHTS, settings, is_video, metadata) as file:
+        for name, weight in weights:
+            file.put(name, weight.float())
 
 
-def write(path: Path, weights: Mapping[str, Tensor], metadata: dict[str, str] | None) -> None:
-    """Write weights as float32."""
-    save_file({name: weight.float().contiguous() for name, weight in weights.items()}, path, metadata=metadata)
+def create(path: Path, settings: ModelSettings, is_video: bool, metadata: dict[str, str] | None) -> StreamedFile:
+    """Return a file that takes the weights of such a model one at a time; an older one of that name is gone."""
+    path.unlink(missing_ok=True)  # not overwritten: who has mapped it keeps it
+    return StreamedFile(path, dict(sorted(shapes(settings, is_video).items())), metadata)
 
 
 def load(folder: Path) -> StivTransformer:
@@ -65,8 +80,8 @@ def read(path: Path, settings: ModelSettings, is_video: bool) -> dict[str, Tenso
         found = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file ({error}): train {path.parent} again") from error
-    wanted = _shapes(settings, is_video)
-    shapes = {
+    wanted = shapes(settings, is_video)
+    misshapen = {
         name: f"{name} {tuple(found[name].shape)}, wanted {tuple(wanted[name])}"
         for name in found.keys() & wanted.keys()
         if found[name].shape != wanted[name]
@@ -74,7 +89,7 @@ def read(path: Path, settings: ModelSettings, is_video: bool) -> dict[str, Tenso
     wrong = {
         "missing": sorted(wanted.keys() - found.keys()),
         "unknown": sorted(found.keys() - wanted.keys()),
-        "of another shape": [shapes[name] for name in sorted(shapes)],
+        "of another shape": [misshapen[name] for name in sorted(misshapen)],
     }
     said = [f"{len(names)} {how}: {_first(names)}" for how, names in wrong.items() if names]
     if said:
@@ -92,7 +107,8 @@ def averaged(path: Path) -> str | None:
 
 
 @cache
-def _shapes(settings: ModelSettings, is_video: bool) -> dict[str, torch.Size]:
+def shapes(settings: ModelSettings, is_video: bool) -> Mapping[str, torch.Size]:
+    """Return the shapes of the weights of such a model by name, in the order in which it holds them."""
     with torch.device("meta"):
         return {name: weight.shape for name, weight in StivTransformer(settings, is_video).state_dict().items()}
 

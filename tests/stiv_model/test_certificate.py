@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from flows.params import load_params
 from stiv_model import certificate, hand_over, plan, weights
@@ -35,7 +35,7 @@ TRAINED = Trained(
 def work(lively, settings, latents, tmp_path) -> Path:
     """The folder of a run that goes from T2I to T2V, with its start made."""
     t2i = tmp_path / "t2i"
-    weights.save(t2i, lively(is_video=False).state_dict(), settings, is_video=False, trained=TRAINED)
+    weights.save(t2i, lively(is_video=False).state_dict().items(), settings, is_video=False, trained=TRAINED)
     run = Run(
         recipe_name="t2v",
         latents=str(latents),
@@ -134,7 +134,7 @@ def test_a_parent_that_changed_since_the_run_was_described_is_refused_before_the
     t2i = tmp_path / "t2i"
     tensors = {name: weight.clone() for name, weight in load_file(t2i / WEIGHTS).items()}
     tensors["mask_token"] += 1
-    weights.write(t2i / "new", tensors, {"averaged": TRAINED.averaged})
+    save_file(tensors, t2i / "new", {"averaged": TRAINED.averaged})
     (t2i / "new").rename(t2i / WEIGHTS)
     with pytest.raises(ValueError, match="is of another weights parent"):
         hand_over.make_start(work)

