@@ -44,7 +44,8 @@ def through(folder: Path, name: str, params: Params, fence: Fence) -> dict[str, 
     start = time.monotonic()
     row = videos.probe_videos(str(folder), [item], params.videos, fence, cache)[0]
     middle = time.monotonic()
-    given = row | {"seconds": row["seconds"] or 0.0, "fps": row["fps"] or 0.0}
+    # what is not used is split all the same: as one part, with no claim of how many frames there are
+    given = row if row["status"] == "ok" else row | {"seconds": params.shots.part_seconds, "fps": 0.0}
     split = shots.split_videos(str(folder), [given], params.shots, fence, cache)[0][0] if row["video"] else row
     seconds = max(middle - start, time.monotonic() - middle)
     for verdict in (row, split):

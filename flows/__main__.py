@@ -198,6 +198,8 @@ def main(argv: list[str] | None = None) -> None:
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     # threads of torch that wait must not spin: on a busy machine that made encoding eight times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # ONNX Runtime (text_area, nsfw, RAFT) tells Microsoft of every model that it loads unless told not to
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)

@@ -11,7 +11,7 @@ from flows.code import code_of
 from flows.engine import resources
 from flows.progress import Work, follow, publish, run_shards
 from tasks import corpus as corpora
-from tasks import earlier, manifest, resume, shards, sources
+from tasks import earlier, manifest, resume, shards, shot_rules, sources
 from tasks import scores as scoring
 from tasks import shots as splitting
 from tasks import videos as probing
@@ -30,15 +30,16 @@ log = logging.getLogger(__name__)
 
 
 @flow
-def collect(out: Path, report: Path, corpus: CorpusSettings) -> None:
+def collect(out: Path, report: Path, corpus: CorpusSettings, videos: VideoSettings) -> None:
     """Make the embedded raw videos: generated shapes with captions, and the real videos of a package."""
-    product = resume.open_work(out, {"corpus": corpus.model_dump()}) / "product"
+    run = {"corpus": corpus.model_dump(), "forgotten": videos.forgotten}
+    product = resume.open_work(out, run) / "product"
     product.mkdir(exist_ok=True)
     starts = range(0, corpus.shapes, corpora.SHARD_VIDEOS)
     parts = [range(start, min(corpus.shapes, start + corpora.SHARD_VIDEOS)) for start in starts]
     submit = corpora.make_shapes.submit
     follow("videos", [Work(f"{part}", len(part), partial(submit, part, product, corpus)) for part in parts])
-    publish("corpus", *corpora.finish_corpus(product, out, report, corpus))
+    publish("corpus", *corpora.finish_corpus(product, out, report, corpus, videos.forgotten))
 
 
 @flow
@@ -75,7 +76,10 @@ def split(
     """Cut every video into shots, and measure them, in one decoding pass."""
     table = videos / manifest.VIDEO_TABLE
     given = sorted(manifest.ok(manifest.read_rows(table, manifest.VIDEOS)), key=lambda row: row["video"])
-    decides = {"shots": shots.model_dump(exclude={"shard_seconds", "max_failed_fraction"})}
+    decides = {
+        "shots": shots.model_dump(exclude={"shard_seconds", "max_failed_fraction"}),
+        "made_by": shot_rules.made_by(shots),
+    }
     made_with = decides | _made_with("shots", fence)
     kept = earlier.folder(earlier.EARLIER, "shots", made_with)
     run = made_with | {"source": source, "videos": resume.sha256_file(table), "shard_seconds": shots.shard_seconds}

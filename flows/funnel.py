@@ -10,6 +10,7 @@ from tasks import manifest, resume
 from tasks.funnel import Replay, borders, replay, stills
 from tasks.funnel_page import page, picture
 from tasks.settings import ClipSettings
+from tasks.thresholds import compared
 
 SHOWN = 6
 """Shots on the sheet, on each side of a threshold."""
@@ -32,9 +33,10 @@ def funnel(
     """Replay the thresholds of params.yaml, or others, over the table of scores; select nothing.
 
     --preset takes a named selection of infra/selections, --set single values after it. --duplicates looks for
-    near-duplicates too (a minute for 1 million clips); --sheet writes a page with the shots nearest each threshold,
-    from the stills in --shots; --figure writes the funnel as SVG. --clips-per-hour is what stage latents was seen to
-    encode; --downsampling is pixels per latent of the VAE, on each side. --write puts the values into params.yaml.
+    near-duplicates too (by hash a minute for 1 million clips, by embeddings hours); --sheet writes a page with the
+    shots nearest each threshold, from the stills in --shots; --figure writes the funnel as SVG. --clips-per-hour is
+    what stage latents was seen to encode; --downsampling is pixels per latent of the VAE, on each side. --write puts
+    the values into params.yaml.
 
     examples:
       stiv funnel --set clips.motion.min=0.6 clips.clarity.min=null
@@ -48,10 +50,11 @@ def funnel(
     clips = edit_params.assign(edit_params.merged(values["clips"], changed), "clips", set or [])
     params = check_params(values | {"clips": clips})
     table = scores / manifest.SCORE_TABLE
-    asked = params.clips if duplicates else params.clips.model_copy(update={"duplicate_bits": None})
+    none = {"duplicate_bits": None, "duplicate_similarity": None}
+    asked = params.clips if duplicates else params.clips.model_copy(update=none)
     found = replay(table, asked)
     costs = next_costs(found.funnel[-1]["clips"], params, downsampling, clips_per_hour)
-    twins = duplicates or params.clips.duplicate_bits is None
+    twins = duplicates or not compared(params.clips)
     if json:
         told = {"scores": str(table), "duplicates": twins, "funnel": found.funnel, **costs}
         print(jsonlib.dumps(told | {"shift": [shift._asdict() for shift in found.shift]}, indent=2))

@@ -55,6 +55,11 @@ class Params(Settings):
 
     @model_validator(mode="after")
     def sections_agree(self):
+        if self.clips.duplicate_similarity is not None and self.scores.embedding is None:
+            raise ValueError(
+                f"clips.duplicate_similarity is {self.clips.duplicate_similarity}, but scores.embedding is null: name "
+                "an image encoder there, or set clips.duplicate_similarity: null"
+            )
         for name, recipe in self.train.items():
             if recipe.span > self.latents.frames:
                 apart = "" if recipe.span == recipe.frames else f" at strides up to {recipe.span} frames of a clip"

@@ -51,25 +51,30 @@ def judge_shots(scores: list[dict], settings: ClipSettings, earlier: pa.Table) -
     is rejected costs another its place; the best of the rest are chosen last.
 
     Args:
-        earlier: `shot` and `video_hash` of what was released before.
+        earlier: what was released before, with what it is compared by (`releases.compared`).
     """
     wanted, rows = thresholds.rules(settings), []
     for score in scores:
         row = {**score, "seconds": thresholds.seconds(score), "twin": None}
         row["status"], row["reason"] = thresholds.judge_shot(row, wanted)
         rows.append(row)
-    if settings.duplicate_bits is not None:
-        reject_twins(rows, settings.duplicate_bits, earlier)
+    if wanted.compared:
+        reject_twins(rows, settings, earlier)
     if settings.best is not None:
         keep_best(rows, settings.best)
     return rows
 
 
-def reject_twins(rows: list[dict], bits: int, earlier: pa.Table) -> None:
-    """Reject, of the rows that are ok, those that are near-duplicates, and name the shot kept instead."""
-    kept = [{name: row[name] for name in duplicates.COLUMNS} for row in manifest.ok(rows)]
-    schema = pa.schema([manifest.CLIPS.field(name) for name in duplicates.COLUMNS])
-    twins = duplicates.twins(pa.Table.from_pylist(kept, schema=schema), bits, earlier)
+def reject_twins(rows: list[dict], settings: ClipSettings, earlier: pa.Table) -> None:
+    """Reject, of the rows that are ok, those that are near-duplicates, and name the shot kept instead.
+
+    Raises:
+        ValueError: what is compared does not compare, as `duplicates.twins` says.
+    """
+    columns = ("shot", *duplicates.MERITS, *thresholds.compared(settings))
+    kept = [{name: row[name] for name in columns} for row in manifest.ok(rows)]
+    table = pa.Table.from_pylist(kept, schema=pa.schema([manifest.CLIPS.field(name) for name in columns]))
+    twins = duplicates.twins(table, settings.duplicate_bits, settings.duplicate_similarity, earlier)
     for row in rows:
         if row["shot"] in twins:
             row |= {"status": "rejected", "reason": thresholds.NEAR_DUPLICATE, "twin": twins[row["shot"]]}
@@ -90,15 +95,16 @@ def select_clips(scores: Path, out: Path, report: Path, docs: Path, settings: Cl
     Raises:
         GateFailedError: the clips are too few or their table is wrong; its pages are in `docs`.failed.
         FileNotFoundError: there are no scores, or an earlier release is gone.
-        ValueError: an earlier release lacks what it is compared by.
+        ValueError: an earlier release lacks what it is compared by, or it does not compare.
     """
     table = scores / manifest.SCORE_TABLE
     given = manifest.ok(manifest.read_rows(table, manifest.SCORES))
-    earlier = releases.hashes(settings.earlier_releases, [row["shot"] for row in given])
+    present = [row["shot"] for row in given]
+    earlier = releases.compared(settings.earlier_releases, present, thresholds.compared(settings))
     product = resume.open_work(out, _run(table, settings)) / "product"
     product.mkdir(exist_ok=True)
     rows = judge_shots(given, settings, earlier)
-    account = manifest.settle("shots", (row["shot"] for row in given), rows, "shot")
+    account = manifest.settle("shots", present, rows, "shot")
     manifest.write_rows(product / manifest.CLIP_TABLE, rows, manifest.CLIPS)
     judged = pq.read_table(product / manifest.CLIP_TABLE)
     drift = releases.drift(judged.filter(pc.equal(judged["status"], "ok")), settings)

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 import av
@@ -73,9 +74,13 @@ def make_shapes(numbers: range, folder: Path, corpus: CorpusSettings) -> None:
 
 
 def finish_corpus(
-    product: Path, out: Path, report: Path, corpus: CorpusSettings
+    product: Path, out: Path, report: Path, corpus: CorpusSettings, forgotten: Collection[str]
 ) -> tuple[manifest.Account, manifest.Account]:
-    """Add the packaged videos, check that all is there, and put the folder in place."""
+    """Add the packaged videos, check that all is there, and put the folder in place.
+
+    Args:
+        forgotten: sha256 of videos that are left out (`stiv forget`): they would be made again otherwise.
+    """
     for name in corpus.packaged:
         with resume.whole(product / f"{name}.mp4") as aside:
             shutil.copyfile(packaged_file(name), aside)
@@ -83,12 +88,21 @@ def finish_corpus(
         "shapes": [shape_name(number) for number in range(corpus.shapes)],
         "packaged": [f"{name}.mp4" for name in corpus.packaged],
     }
-    found = {path.name for path in product.glob("*.mp4")}
+    verdicts = {path.name: _verdict(path, forgotten) for path in product.glob("*.mp4")}
     accounts = []
     for kind, names in kinds.items():
-        rows = [{"name": name, "status": "ok", "reason": None} for name in names if name in found]
+        rows = [{"name": name, **verdicts[name]} for name in names if name in verdicts]
         accounts.append(manifest.settle(kind, names, rows, "name"))
     manifest.write_report(report, *accounts)
     resume.finish(product, out)
     resume.discard_work(out)
     return accounts[0], accounts[1]
+
+
+def _verdict(video: Path, forgotten: Collection[str]) -> dict[str, str | None]:
+    """Return status and reason of a video; one that is forgotten is deleted."""
+    if not forgotten or resume.sha256_file(video) not in forgotten:
+        return {"status": "ok", "reason": None}
+    video.with_suffix(".txt").unlink(missing_ok=True)  # first: a video without its caption would be made again
+    video.unlink()
+    return {"status": "rejected", "reason": "forgotten"}

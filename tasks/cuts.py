@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 import av
 import numpy as np
 
-from tasks import clip_frames, decode, measures
+from tasks import clip_frames, decode, measures, motion
 from tasks.transitions import Detector, Transition, Transitions
 
 
@@ -32,6 +32,8 @@ class Rules(NamedTuple):
     transnet_weights: str
     """A file; read only if the detector is transnet."""
     transnet_threshold: float
+    raft_weights: str
+    """A file; empty where motion is estimated by `motion.dense`."""
     min_seconds: float
     max_seconds: float
     motion_every: int
@@ -192,7 +194,7 @@ def split(
             part's end is split there.
         rules: the other fields of Rules but fps.
     Returns:
-        status, reason, `frames` decoded, and `shots`, which cover every frame once: the columns of
+        status, reason, and if ok `frames` decoded and `shots`, which cover every frame once: the columns of
         manifest.SHOTS that do not name the video, and `stills` as base64 of JPEG.
     """
     try:
@@ -205,11 +207,11 @@ def split(
             assert time_base is not None, "FFmpeg gives every stream of a file that it reads a time base"
             shots = list(shots_of(pieces, times, float(time_base), all_rules))
     except decode.Refused as refused:
-        return refused.result() | {"frames": None, "shots": []}
+        return refused.result()
     except av.error.MemoryError:
         raise
     except av.error.FFmpegError:
-        return {"status": "failed", "reason": "decode_error", "frames": None, "shots": []}
+        return {"status": "failed", "reason": "decode_error"}
     text = f"{time_base.numerator}/{time_base.denominator}"
     shots = [shot | {"time_base": text} for shot in shots]
     return {"status": "ok", "reason": None, "frames": len(times) - 1, "shots": shots}
@@ -221,6 +223,10 @@ def prepare(rules: dict[str, Any]) -> None:
         from tasks import transnet  # torch: seconds, and hundreds of megabytes that nothing else here needs
 
         transnet.prepare(rules["transnet_weights"])
+    if rules["raft_weights"]:
+        from tasks import raft  # ONNX Runtime: tens of megabytes that nothing else here needs
+
+        raft.prepare(rules["raft_weights"])
 
 
 def detector(rules: Rules) -> Detector:
@@ -230,6 +236,15 @@ def detector(rules: Rules) -> Detector:
 
         return transnet.TransnetTransitions(rules, rules.transnet_weights, rules.transnet_threshold)
     return Transitions(rules)
+
+
+def motion_estimator(rules: Rules) -> motion.Estimator:
+    """Return the estimator of motion that the rules ask for."""
+    if rules.raft_weights:
+        from tasks import raft  # as in `prepare`
+
+        return raft.prepare(rules.raft_weights).vectors
+    return motion.dense
 
 
 def _frames(opened: decode.Opened, part: list[float] | None) -> Iterator[av.VideoFrame]:
@@ -251,18 +266,19 @@ def _pieces(
     opened: decode.Opened, frames: Iterator[av.VideoFrame], analysis_pixels: int, rules: Rules
 ) -> tuple[list[Piece], list[int]]:
     """Decode everything; return the pieces, and every frame's pts with the last frame's end after them."""
-    watching, cutter = detector(rules), Cutter(rules)
+    watching, cutter, estimate = detector(rules), Cutter(rules), motion_estimator(rules)
     times: list[int] = []
     duration = 1
     before = None
-    for picture in decode.pictures(opened, frames, analysis_pixels, rules.measure_every):
+    for picture in decode.pictures(opened, frames, analysis_pixels, rules.measure_every, rules.still_every):
         duration = picture.pts - times[-1] if times else picture.duration or 1
         times.append(picture.pts)
         glance = measures.glance(before, picture)
-        measured = measures.measure(before, picture) if before is not None and picture.is_measured else None
-        still = picture.bgr if picture.index % rules.still_every == 0 else None
+        measured = None
+        if before is not None and picture.is_measured:
+            measured = measures.measure(before, picture, estimate)
         found = watching.after(picture.bgr, picture.hsv, picture.luma, 255 * glance.brightness)
-        cutter.see(Seen(picture.index, glance, measured, still), found, watching.settled)
+        cutter.see(Seen(picture.index, glance, measured, picture.still), found, watching.settled)
         before = picture
     cutter.cut(watching.flush())
     pieces = cutter.finish(len(times))
@@ -297,7 +313,9 @@ def shots_of(pieces: list[Piece], times: list[int], time_base: float, rules: Rul
             yield _row(piece, times, time_base, "rejected", "transition")
             continue
         for part in piece.parts(seconds(piece)):
-            yield _row(part, times, time_base, "ok", None)
+            # of frames that are shown for seconds each, none may have been a candidate for a still
+            verdict = ("ok", None) if part.stills else ("rejected", "too_few_frames")
+            yield _row(part, times, time_base, *verdict)
     yield from rejected()
 
 

@@ -245,13 +245,19 @@ class Picture:
     luma: np.ndarray
     """(height, width), as coded: black is 16 in most videos, and 0 in those of full range."""
     grey: np.ndarray | None
-    """(height, width), 0 black to 255 white, without aliasing; only where `is_measured`, and on the frame before."""
+    """(height, width), 0 black to 255 white, without aliasing; there where `is_measured`, and on the frame before."""
     is_measured: bool
     """To be measured together with the frame before."""
+    still: np.ndarray | None = None
+    """(height, width, 3), `bgr` without aliasing; only where one was asked for."""
 
 
 def pictures(
-    opened: Opened, frames: Iterator[av.VideoFrame], analysis_pixels: int, measure_every: int
+    opened: Opened,
+    frames: Iterator[av.VideoFrame],
+    analysis_pixels: int,
+    measure_every: int,
+    still_every: int | None = None,
 ) -> Iterator[Picture]:
     """Give every frame small, in the order in which they are shown.
 
@@ -261,6 +267,7 @@ def pictures(
     Args:
         frames: `decoded`, or part of them; none is decoded yet.
         measure_every: on every so many frames, and the one before each, `grey` is made too.
+        still_every: on every so many frames, from the first, `still` is made too; on none unless told.
     Raises:
         Refused: as `decoded`, or a shape of pixels that nothing can be shown with.
     """
@@ -273,8 +280,10 @@ def pictures(
             size = planes.analysis_size(how.width, how.height, analysis_pixels)
         is_measured = index > 0 and index % measure_every == 0
         with_grey = is_measured or (index + 1) % measure_every == 0
-        small = planes.shrink(planes.one_field(frame), how, *size, with_grey)
-        waiting.append(Picture(index, cast(int, frame.pts), frame.duration or 0, *small, is_measured))
+        is_still = still_every is not None and index % still_every == 0
+        small = planes.shrink(planes.one_field(frame), how, *size, with_grey, is_still)
+        given = small.bgr, small.hsv, small.luma, small.grey, is_measured, small.still
+        waiting.append(Picture(index, cast(int, frame.pts), frame.duration or 0, *given))
         if len(waiting) == _TOGETHER:
             yield from waiting
             waiting.clear()

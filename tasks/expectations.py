@@ -100,6 +100,9 @@ def kept_suite(settings: ClipSettings, num_judged: int) -> Expectations:
     if settings.duplicate_bits is not None:
         told = "no two clips have one video hash (params.yaml: clips.duplicate_bits)"
         suite.append(gxe.ExpectColumnValuesToBeUnique(column="video_hash", description=told))
+    if settings.duplicate_similarity is not None:
+        told = "no two clips have one embedding (params.yaml: clips.duplicate_similarity)"
+        suite.append(gxe.ExpectColumnValuesToBeUnique(column="embedding", description=told))
     return suite
 
 

@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tasks import fence_result
+from tasks import fence_answers, fence_result
 from tasks.settings import FenceSettings
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class _Worker:
     def __init__(self, folder: Path) -> None:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         environment |= {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime's sender is a thread, which does not survive a fork
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "tasks.fence_worker"],
             stdin=subprocess.PIPE,
@@ -139,7 +140,7 @@ class Fence:
         Args:
             arguments: the function's own; `path`, if there is one, is the only file that the child may read.
         Returns:
-            The function's result, arrays included: at least `status`, and `reason` unless ok.
+            What `fence_answers` declares of the function, or Rejected or Failed; or failed with a reason of the fence.
         Raises:
             OSError: no worker can be started on this machine.
         """
@@ -198,19 +199,20 @@ class Fence:
                 self._count(answer)
                 if answer["status"] != "ok":
                     return _failed(answer["reason"])
-                return self._read(path, arguments)
+                return self._read(path, name, arguments)
         finally:
             self._idle.put(worker)
 
-    def _read(self, path: Path, arguments: dict[str, Any]) -> fence_result.Result:
+    def _read(self, path: Path, name: str, arguments: dict[str, Any]) -> fence_result.Result:
         try:
             result = fence_result.read(path, self.settings.max_result_bytes)
+            values = fence_answers.check(name, result.values, fence_answers.Asked(arguments, self.settings))
         except ValueError as error:
-            log.warning("%r: %s", arguments.get("path"), error)
+            log.warning("%r: bad_result: %s", arguments.get("path"), error)
             return _failed("bad_result")
-        if fault := result.values.pop("traceback", None):
-            log.warning("%r: the video process failed: %r", arguments.get("path"), str(fault)[:2000])
-        return result
+        if fault := values.pop("traceback", None):
+            log.warning("%r: the video process failed: %r", arguments.get("path"), fault)
+        return fence_result.Result(values, result.missing)
 
     def _count(self, answer: dict) -> None:
         with self._counting:

@@ -56,14 +56,16 @@ class Border(NamedTuple):
 def replay(scores: Path, settings: ClipSettings) -> Replay:
     """Return what `settings` would make of the scored shots.
 
-    Looking for near-duplicates takes a minute for 1 million clips; all else is one pass over the columns needed.
+    Looking for near-duplicates takes a minute for 1 million hashes, and far longer for embeddings; all else is one pass
+    over the columns needed.
 
     Args:
         scores: stage scores' table.
-        settings: without `duplicate_bits`, none are looked for.
+        settings: without `duplicate_bits` and `duplicate_similarity`, near-duplicates are not looked for.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such table, or it has other columns; or an earlier release has.
+        FileNotFoundError, ValueError: there is no such table, or it has other columns, or an earlier release has; or
+            embeddings are of several encoders.
     """
     with _connect(scores, settings) as base:
         _reject_later(base, settings)
@@ -132,8 +134,8 @@ def _check_columns(table: Path, wanted: list[str]) -> None:
 
 def _reason(wanted: thresholds.Rules) -> str:
     """Return `thresholds.judge_shot` in SQL: the reason, null for a clip."""
-    missing = ["orientation IS NULL", *(f"NOT coalesce(isfinite({score}::DOUBLE), false)" for score in wanted.scores)]
-    missing += ["video_hash IS NULL"] * wanted.needs_hash
+    missing = [f"{name} IS NULL" for name in ("orientation", *wanted.compared)]
+    missing += [f"NOT coalesce(isfinite({score}::DOUBLE), false)" for score in wanted.scores]
     lines = [f"WHEN {' OR '.join(missing)} THEN '{thresholds.SCORE_MISSING}'"]
     for limit in wanted.limits:
         # through text: a literal with a point would be a DECIMAL, whose nearest double may be another
@@ -147,17 +149,18 @@ def _reason(wanted: thresholds.Rules) -> str:
 def _reject_later(base: duckdb.DuckDBPyConnection, settings: ClipSettings) -> None:
     """Make the table `later`: shots that pass by themselves, and are no clips because of others."""
     base.execute("CREATE TEMP TABLE later (row BIGINT, reason VARCHAR)")
-    if settings.duplicate_bits is None and settings.best is None:
+    compared = thresholds.compared(settings)
+    if not compared and settings.best is None:
         return
     by = settings.best.by if settings.best else "quality"
-    columns = ", ".join(duplicates.COLUMNS)
+    columns = ", ".join(("shot", *duplicates.MERITS, *compared))
     passed = base.sql(f"SELECT row, {by} AS best_by, {columns} FROM judged WHERE reason IS NULL").to_arrow_table()
     names = passed["shot"].to_pylist()
     reasons: dict[str, str] = {}
-    if settings.duplicate_bits is not None:
+    if compared:
         present = base.sql("SELECT shot FROM judged").to_arrow_table()["shot"].to_pylist()
-        earlier = releases.hashes(settings.earlier_releases, present)
-        twins = duplicates.twins(passed.drop_columns(["row", "best_by"]), settings.duplicate_bits, earlier)
+        earlier = releases.compared(settings.earlier_releases, present, compared)
+        twins = duplicates.twins(passed, settings.duplicate_bits, settings.duplicate_similarity, earlier)
         reasons |= dict.fromkeys(twins, thresholds.NEAR_DUPLICATE)
     if settings.best is not None:
         values = dict(zip(names, passed["best_by"].to_pylist(), strict=True))

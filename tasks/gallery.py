@@ -16,6 +16,7 @@ SCORES = tuple(
     if str(kind) in ("double", "int32") and name not in ("start", "end")
 )
 SHOWN = 500
+_NOT_SHOWN = ("video_hash", "embedding", "embedder")
 
 
 class Wanted(NamedTuple):
@@ -86,7 +87,8 @@ class Gallery:
         ).fetchall()[0]
         if order not in self.columns:
             raise ValueError(f"no column {order}: it is one of {sorted(self.columns)}")
-        columns = ", ".join(f'"{name}"' for name in (*self.columns, "text", "captioner") if name != "video_hash")
+        names = [name for name in (*self.columns, "text", "captioner") if name not in _NOT_SHOWN]
+        columns = ", ".join(f'"{name}"' for name in names)
         shown = self._run(
             f"SELECT {columns} FROM gallery {where} "
             f'ORDER BY "{order}" {"DESC" if descending else "ASC"} NULLS LAST, shot LIMIT {SHOWN}',

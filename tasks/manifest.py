@@ -92,6 +92,8 @@ SCORES = pa.schema(
         ("orientation", pa.string()),
         ("colours", pa.list_(pa.string())),  # names of the main colours, most of the picture first
         ("video_hash", pa.binary()),  # perceptual, of the stills in order; near-duplicates differ in few bits
+        ("embedding", pa.binary()),  # what the stills show: tasks/score_embedding.py; null without an encoder
+        ("embedder", pa.string()),  # what made it: embeddings of two do not compare
     ]
 )
 

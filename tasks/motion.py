@@ -1,8 +1,10 @@
 """How a picture moves to the next one, the camera's motion and that of objects apart: pure functions of grey pictures.
 
-Lengths are per cent of the picture's diagonal per frame. Costs are CPU time at 256 x 144 on one core of a small server.
+Vectors come from `dense`, or from a network (`tasks/raft.py`); all that follows is the same for both. Lengths are per
+cent of the picture's diagonal per frame. Costs are CPU time at 256 x 144 on one core of a small server.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -22,6 +24,10 @@ _DETAIL_LEVELS = 8  # from the darkest to the lightest of a cell: less is flat
 _MIN_SPREAD = 0.18  # standard deviation of their places, as a share of the picture; all over it is 0.29
 _NONE: Any = None  # where OpenCV's stubs demand an array that may be left out
 _STILL = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+
+Estimator = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From one grey picture, uint8 (height, width), and the next to the motion of every pixel, as `dense` gives it."""
 
 
 class Motion(NamedTuple):
@@ -45,21 +51,6 @@ class Motion(NamedTuple):
     """The first picture moved by the vectors: what the second is like if they are right."""
 
 
-def between(before: np.ndarray, after: np.ndarray) -> Motion:
-    """Return how one grey picture, uint8 (height, width), moves to the next. Cost 0.8 ms."""
-    vectors = dense(before, after)
-    moved = _warped(before, vectors)
-    sparse = vectors[_SPARSE // 2 :: _SPARSE, _SPARSE // 2 :: _SPARSE]
-    x, y, amount = _fastest(sparse, _is_explained(after, moved, before), before.shape)
-    transform = camera_transform(before, vectors)
-    by_camera = cv2.warpAffine(before, transform, before.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
-    at = _places(*before.shape, _SPARSE)
-    camera = cv2.transform(at, transform) - at
-    *_, objects = _fastest(sparse - camera, _is_explained(after, moved, by_camera), before.shape)
-    camera_amount = 100 * float(np.hypot(camera[..., 0], camera[..., 1]).mean() / np.hypot(*before.shape))
-    return Motion(amount, x, y, camera_amount, objects, moved)
-
-
 @lru_cache(maxsize=1)
 def _estimator() -> cv2.DISOpticalFlow:
     return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
@@ -71,6 +62,21 @@ def dense(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     Dense inverse search (Kroeger et al., arXiv 1603.03590), OpenCV's fastest preset. Cost 0.3 ms.
     """
     return _estimator().calc(before, after, _NONE)
+
+
+def between(before: np.ndarray, after: np.ndarray, estimate: Estimator = dense) -> Motion:
+    """Return how one grey picture, uint8 (height, width), moves to the next. Cost 0.8 ms by `dense`."""
+    vectors = estimate(before, after)
+    moved = _warped(before, vectors)
+    sparse = vectors[_SPARSE // 2 :: _SPARSE, _SPARSE // 2 :: _SPARSE]
+    x, y, amount = _fastest(sparse, _is_explained(after, moved, before), before.shape)
+    transform = camera_transform(before, vectors)
+    by_camera = cv2.warpAffine(before, transform, before.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+    at = _places(*before.shape, _SPARSE)
+    camera = cv2.transform(at, transform) - at
+    *_, objects = _fastest(sparse - camera, _is_explained(after, moved, by_camera), before.shape)
+    camera_amount = 100 * float(np.hypot(camera[..., 0], camera[..., 1]).mean() / np.hypot(*before.shape))
+    return Motion(amount, x, y, camera_amount, objects, moved)
 
 
 @lru_cache(maxsize=16)
@@ -115,12 +121,12 @@ def camera_transform(grey: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 
     By RANSAC (OpenCV's, which seeds itself anew each time) over vectors 8 pixels apart. The camera stands still
     unless enough vectors agree, and among them, across the picture, some of places with detail: what moves over a flat
-    background takes the vectors of the background along. Zooms and turns come out a tenth too small: the estimator
-    works at a quarter of the resolution. Cost 0.1 ms.
+    background takes the vectors of the background along. Zooms and turns come out a tenth too small with `dense`,
+    which works at a quarter of the resolution. Cost 0.1 ms.
 
     Args:
         grey: the first of the two pictures.
-        vectors: from it to the next, from `dense`.
+        vectors: from it to the next, of every pixel.
     """
     middle = slice(_GRID // 2, None, _GRID)
     at = _places(*grey.shape, _GRID)

@@ -164,14 +164,18 @@ class Small(NamedTuple):
     """uint8 (height, width), as coded: black is 16 in most videos, and 0 in those of full range."""
     grey: np.ndarray | None
     """uint8 (height, width), 0 black to 255 white, without aliasing; none unless asked for."""
+    still: np.ndarray | None
+    """uint8 (height, width, 3): `bgr` without aliasing of its luma; none unless asked for."""
 
 
-def shrink(frame: av.VideoFrame, how: Shown, width: int, height: int, with_grey: bool) -> Small:
+def shrink(
+    frame: av.VideoFrame, how: Shown, width: int, height: int, with_grey: bool, with_still: bool = False
+) -> Small:
     """Return a progressive frame at `width` x `height` (upright).
 
     Resized with two taps (bilinear), as PySceneDetect does, so that its scores come out the same; but before the
-    conversion, unless the frame is small. `grey` is
-    averaged over whole pixels first, for what measures detail and motion. Chroma is taken as centred.
+    conversion, unless the frame is small. `grey` and `still` are averaged over whole pixels first, for what measures
+    detail, motion and text. Chroma is taken as centred.
     Cost at 256 x 144: 0.1 ms, with grey 0.2 to 0.4 ms (720p, 1080p).
     """
     size = how.as_coded(width, height)
@@ -187,19 +191,34 @@ def shrink(frame: av.VideoFrame, how: Shown, width: int, height: int, with_grey:
         bgr = cv2.transform(yuv, _to_bgr(frame.colorspace, layout.is_full_range))
     else:
         bgr = cv2.merge([luma if layout.is_full_range else cv2.LUT(luma, _TO_FULL_RANGE)] * 3)
-    grey = None
-    if with_grey:
-        grey = _resize(_halved(y, size), size, layout.depth)
-        grey = how.upright(grey if layout.is_full_range else cv2.LUT(grey, _TO_FULL_RANGE))
+    grey = still = None
+    if with_grey or with_still:
+        fine = _resize(_halved(y, size), size, layout.depth)
+        if with_grey:
+            grey = how.upright(fine if layout.is_full_range else cv2.LUT(fine, _TO_FULL_RANGE))
+        if with_still:
+            still = how.upright(_with_luma(bgr, luma, fine, layout.is_full_range))
     bgr = how.upright(bgr)
-    return Small(bgr, cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV), how.upright(luma), grey)
+    return Small(bgr, cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV), how.upright(luma), grey, still)
+
+
+def _with_luma(bgr: np.ndarray, luma: np.ndarray, fine: np.ndarray, is_full_range: bool) -> np.ndarray:
+    """Return a BGR picture with the luma `fine` in place of `luma`, in which all channels are linear, alike.
+
+    Cost 0.03 ms.
+    """
+    more, less = cv2.subtract(fine, luma), cv2.subtract(luma, fine)
+    if not is_full_range:
+        more, less = (cv2.convertScaleAbs(part, alpha=255 / 219) for part in (more, less))
+    lighter = cv2.add(bgr, cv2.cvtColor(more, cv2.COLOR_GRAY2BGR))
+    return cv2.subtract(lighter, cv2.cvtColor(less, cv2.COLOR_GRAY2BGR))
 
 
 def _shrink_any(frame: av.VideoFrame, how: Shown, size: tuple[int, int]) -> Small:
     """Shrink by FFmpeg's scaler, which knows every format (RGB, packed, big-endian) and is five times as slow."""
     bgr = how.upright(frame.reformat(*size, "bgr24", interpolation="AREA", threads=1).to_ndarray())
     grey = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
-    return Small(bgr, cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV), grey, grey)
+    return Small(bgr, cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV), grey, grey, bgr)
 
 
 def _bgr_by_scaler(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:

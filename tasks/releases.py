@@ -32,18 +32,27 @@ def read(release: str, columns: Sequence[str]) -> pa.Table:
     return pq.read_table(path, columns=list(columns), filters=[("status", "=", "ok")])
 
 
-def hashes(releases: Sequence[str], present: Sequence[str]) -> pa.Table:
-    """Return `shot` and `video_hash` of what was released before, but for the shots that are `present` again.
+def compared(releases: Sequence[str], present: Sequence[str], columns: Sequence[str]) -> pa.Table:
+    """Return `shot` and `columns` of what was released before, but for the shots that are `present` again.
 
     Those have a verdict of this time: a shot that is rejected today must not take the place of its twin.
 
     Raises:
-        FileNotFoundError, ValueError: as `read`.
+        FileNotFoundError, ValueError: as `read`; or one of the columns is null.
     """
-    schema = pa.schema([manifest.SCORES.field("shot"), manifest.SCORES.field("video_hash")])
-    table = pa.concat_tables([schema.empty_table(), *(read(release, schema.names) for release in releases)])
-    again = pc.is_in(table["shot"], pa.array(present, pa.string()))
-    return table.filter(pc.and_(pc.invert(again), pc.is_valid(table["video_hash"])))
+    schema = pa.schema([manifest.SCORES.field(name) for name in ("shot", *columns)])
+    again = pa.array(present, pa.string())
+    tables = [schema.empty_table()]
+    for release in releases:
+        table = read(release, schema.names)
+        table = table.filter(pc.invert(pc.is_in(table["shot"], again)))
+        if missing := [name for name in columns if table[name].null_count]:
+            raise ValueError(
+                f"{release} has {table[missing[0]].null_count} clips whose {missing[0]} is null: score and select that "
+                "release again, or leave it out of clips.earlier_releases"
+            )
+        tables.append(table)
+    return pa.concat_tables(tables)
 
 
 def drift(clips: pa.Table, settings: ClipSettings) -> dict[str, float | None]:

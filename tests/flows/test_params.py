@@ -36,6 +36,7 @@ def changed(tmp_path):
         ("model.width", None, r"model\.width: Field required"),
         ("clips.motion.min", -1.0, r"clips\.motion\.min: .*greater than or equal to 0 \(found -1\.0\)"),
         ("clips.height", {"min": 9.0, "max": 3.0}, r"clips\.height: .*min 9\.0 is above max 3\.0"),
+        ("clips.duplicate_similarity", 0.95, r"duplicate_similarity is 0\.95, but scores\.embedding is null"),
         ("train.t2v.frames", 3, r"train\.t2v\.frames is 3, but model\.temporal_patch is 2"),
         ("train.t2v.frames", 20, r"train\.t2v\.frames is 20, but latents\.frames is only 8"),
         ("train.t2i.clean_frames", "first", r"train\.t2i: .*frames is 1, but clean_frames first needs at least 2"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 
 import av
 import cv2
@@ -57,6 +58,27 @@ def through_h264() -> Callable[[np.ndarray, int], np.ndarray]:
 @pytest.fixture(scope="session")
 def twice_the_size() -> Damage:
     return doubled
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a CLIP image tower of one layer, random, for pictures of 16 pixels, with features of 12 numbers."""
+    import torch  # seconds, for the few tests that ask for it
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
+        projection_dim=12,
+    )
+    CLIPVisionModelWithProjection(config).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import yaml
 from tasks import manifest, releases
 from tasks.clips import GateFailedError, Selection, judge_shots, select_clips
 from tasks.expectations import GateResult
+from tasks.score_embedding import embedding
 from tasks.settings import BestSettings, ClipSettings
 from tasks.thresholds import funnel, judge_shot, rules, tally
 
@@ -35,6 +36,7 @@ SETTINGS = ClipSettings(
     **LIMITS,
     orientations=["landscape", "square"],
     duplicate_bits=None,
+    duplicate_similarity=None,
     best=None,
     earlier_releases=[],
     gate_min_clips=3,
@@ -43,7 +45,7 @@ SETTINGS = ClipSettings(
     gate_max_rejected={},
     gate_max_drift=0.2,
 )
-NONE_EARLIER = releases.hashes([], [])
+NONE_EARLIER = releases.compared([], [], ["video_hash", "embedding", "embedder"])
 
 
 def scored(number: int = 0, **changes) -> dict:
@@ -84,6 +86,8 @@ def scored(number: int = 0, **changes) -> dict:
         "orientation": "square",
         "colours": ["red", "grey"],
         "video_hash": np.random.default_rng(number).bytes(32),
+        "embedding": embedding(np.eye(1, 128, number)),
+        "embedder": "e",
     }
     return {**row, **changes}
 
@@ -185,6 +189,13 @@ def test_a_shot_without_a_hash_fails_only_where_twins_are_looked_for():
     assert judge_shot(row, rules(with_twins())) == ("failed", "score_missing")
 
 
+@pytest.mark.parametrize("lacking", ["embedding", "embedder"])
+def test_a_shot_without_an_embedding_fails_only_where_embeddings_are_compared(lacking):
+    row = {**scored(), "seconds": 1.0, lacking: None}
+    assert judge_shot(row, rules(with_twins())) == ("ok", None)
+    assert judge_shot(row, rules(with_twins(duplicate_similarity=0.95))) == ("failed", "score_missing")
+
+
 def test_a_share_of_a_reason_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="gate_max_rejected names"):
         ClipSettings.model_validate(SETTINGS.model_dump() | {"gate_max_rejected": {"motion_below_mim": 0.1}})
@@ -216,9 +227,29 @@ def test_a_clip_released_before_comes_not_again_under_another_name(tmp_path):
     assert [row["status"] for row in others] == ["ok"] * 3
 
 
+def test_a_clip_that_shows_the_same_is_a_near_duplicate_whatever_its_hash():
+    shots = [scored(0), scored(1, embedding=scored(0)["embedding"], quality=0.6), scored(2)]
+    settings = SETTINGS.model_copy(update={"duplicate_similarity": 0.95})
+    rows = judge_shots(shots, settings, NONE_EARLIER)
+    assert [(row["reason"], row["twin"]) for row in rows] == [
+        ("near_duplicate", shots[1]["shot"]),
+        (None, None),
+        (None, None),
+    ]
+    assert funnel(tally(rows), settings)[-1]["step"] == "near_duplicate"
+
+
+def test_an_earlier_release_without_embeddings_is_refused_only_where_they_are_compared(tmp_path):
+    release = str(write_release(tmp_path, [scored(90, embedding=None)]))
+    assert len(releases.compared([release], [], ["video_hash"])) == 1
+    assert len(releases.compared([release], [scored(90)["shot"]], ["embedding"])) == 0
+    with pytest.raises(ValueError, match=r"release\.parquet has 1 clips whose embedding is null: .*earlier_releases"):
+        releases.compared([release], [], ["video_hash", "embedding", "embedder"])
+
+
 def test_a_clip_released_before_is_no_twin_of_itself(tmp_path):
     release = write_release(tmp_path, [scored(0, video_hash=HASH)])
-    earlier = releases.hashes([str(release)], [scored(0)["shot"]])
+    earlier = releases.compared([str(release)], [scored(0)["shot"]], ["video_hash"])
     (row,) = judge_shots([scored(0, video_hash=HASH)], with_twins(), earlier)
     assert row["status"] == "ok"
 

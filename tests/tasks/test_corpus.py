@@ -1,6 +1,6 @@
 import pytest
 
-from tasks import corpus, shapes
+from tasks import corpus, resume, shapes
 from tasks.settings import CorpusSettings
 
 SETTINGS = CorpusSettings(shapes=3, shapes_pixels=64, shapes_frames=6, shapes_fps=12, seed=1, packaged=["bikes"])
@@ -38,16 +38,31 @@ def test_a_killed_stage_goes_on_with_the_first_video_that_is_not_whole(tmp_path)
 
 def test_the_finished_folder_holds_generated_and_packaged_videos(tmp_path):
     out = tmp_path / "raw"
-    accounts = corpus.finish_corpus(make(tmp_path / "raw.partial" / "product"), out, tmp_path / "report.json", SETTINGS)
+    accounts = corpus.finish_corpus(
+        make(tmp_path / "raw.partial" / "product"), out, tmp_path / "report.json", SETTINGS, []
+    )
     assert [(account.unit, account.ok) for account in accounts] == [("shapes", 3), ("packaged", 1)]
     assert (out / "bikes.mp4").read_bytes() == corpus.packaged_file("bikes").read_bytes()
     assert not (tmp_path / "raw.partial").exists()
 
 
+def test_a_forgotten_video_is_left_out_and_accounted_for(tmp_path):
+    product, out = make(tmp_path / "raw.partial" / "product"), tmp_path / "raw"
+    forgotten = [resume.sha256_file(product / "shapes-000001.mp4"), resume.sha256_file(corpus.packaged_file("bikes"))]
+    shapes_made, packaged = corpus.finish_corpus(product, out, tmp_path / "report.json", SETTINGS, forgotten)
+    assert (shapes_made.given, shapes_made.ok, shapes_made.reasons) == (3, 2, {"forgotten": 1})
+    assert (packaged.given, packaged.ok, packaged.reasons) == (1, 0, {"forgotten": 1})
+    assert sorted(path.stem for path in out.iterdir()) == ["shapes-000000"] * 2 + ["shapes-000002"] * 2
+
+
 def test_a_missing_video_stops_the_stage(tmp_path):
     with pytest.raises(AssertionError, match="does not balance"):
         corpus.finish_corpus(
-            make(tmp_path / "raw.partial" / "product", range(2)), tmp_path / "raw", tmp_path / "report.json", SETTINGS
+            make(tmp_path / "raw.partial" / "product", range(2)),
+            tmp_path / "raw",
+            tmp_path / "report.json",
+            SETTINGS,
+            [],
         )
     assert not (tmp_path / "raw").exists()
 

@@ -1,13 +1,15 @@
 import logging
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args, get_type_hints
 from urllib.parse import urlsplit
 
 import great_expectations as gx
 import pyarrow as pa
 import pytest
 
-from tasks.expectations import check, kept_suite
+from tasks.expectations import _POSSIBLE, check, kept_suite
+from tasks.fence_answers import Shot
 from tasks.manifest import CLIPS
 from tasks.settings import ClipSettings, NonNegativeRange
 
@@ -18,6 +20,7 @@ SETTINGS = ClipSettings(
     nsfw=None,
     orientations=["landscape", "square"],
     duplicate_bits=24,
+    duplicate_similarity=0.95,
     best=None,
     earlier_releases=[],
     gate_min_clips=3,
@@ -44,10 +47,14 @@ CLIP = {
 }
 
 
+def unlike(number: int) -> dict:
+    return {"video_hash": b"%32d" % number, "embedding": b"%32d" % number, "embedder": "e"}
+
+
 def table(*changes: dict) -> pa.Table:
     """Five good clips, and one with each of the changes given."""
     rows = [
-        {**CLIP, "shot": f"ab-{n}", "start_pts": 24 * n, "end_pts": 24 * n + 24, "video_hash": b"%32d" % n, **change}
+        {**CLIP, "shot": f"ab-{n}", "start_pts": 24 * n, "end_pts": 24 * n + 24, **unlike(n), **change}
         for n, change in enumerate([{}] * 5 + list(changes))
     ]
     return pa.Table.from_pylist(rows, schema=CLIPS)
@@ -67,6 +74,7 @@ BAD_ROWS = {
     "status is one of": {"status": "good"},
     "a reason is a short fixed code": {"status": "rejected", "reason": "It moves too little."},
     "no two clips have one video hash": {"video_hash": b"%32d" % 1},
+    "no two clips have one embedding": {"embedding": b"%32d" % 1},
     "a near-duplicate names its twin": {"status": "rejected", "reason": "near_duplicate"},
     "quality is at least 0 and at most 1": {"status": "rejected", "reason": "x", "quality": 1.5},
     "text_area is at least 0 and at most 1": {"status": "rejected", "reason": "x", "text_area": 7.0},
@@ -104,7 +112,7 @@ def sentences(tmp_path_factory) -> list[str]:
 @pytest.mark.parametrize("told", BAD_ROWS)
 def test_a_bad_row_fails_the_gate_by_name(sentences, told):
     (sentence,) = [sentence for sentence in sentences if told in sentence]
-    rows = 2 if told in ("no shot is there twice", "no two clips have one video hash") else 1
+    rows = 2 if told.startswith("no ") else 1
     assert f"observed {rows} of " in sentence
 
 
@@ -222,3 +230,12 @@ def test_the_page_of_a_failure_shows_the_row(docs):
     (page,) = (docs / "validations/kept").rglob("*.html")
     assert "ab-5" in page.read_text()
     assert "params.yaml: clips.motion" in page.read_text()
+
+
+def test_no_video_can_stop_the_gate_by_a_score_that_cannot_be():
+    kinds = get_type_hints(Shot, include_extras=True)
+    scores = [name for name in _POSSIBLE if name in kinds]
+    assert len(scores) == 10
+    for name in scores:
+        (least, most), (at_least, at_most) = _POSSIBLE[name], get_args(kinds[name])[0].__metadata__[0].metadata
+        assert at_least.ge >= least and at_most.le <= (most or at_most.le), name

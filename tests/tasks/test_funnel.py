@@ -11,6 +11,7 @@ from tasks import manifest, releases, thresholds
 from tasks.clips import judge_shots
 from tasks.funnel import borders, replay, stills
 from tasks.funnel_page import page, picture
+from tasks.score_embedding import embedding
 from tasks.settings import BestSettings, ClipSettings, NonNegativeRange
 
 SCORES = [name for name, field in ClipSettings.model_fields.items() if field.annotation is NonNegativeRange]
@@ -21,6 +22,7 @@ SETTINGS = ClipSettings(
     nsfw=None,
     orientations=["landscape", "square"],
     duplicate_bits=None,
+    duplicate_similarity=None,
     best=None,
     earlier_releases=[],
     gate_min_clips=1,
@@ -56,6 +58,8 @@ def random_rows(seed: int, count: int) -> list[dict]:
         }
         row |= {"orientation": pick("landscape", "portrait", "square"), "colours": pick(None, [], ["red"])}
         row["video_hash"] = bytes([*[0] * 31, pick(0, 1, 255)]) if random.random() < 0.3 else random.bytes(32)
+        near = random.normal(size=(1, 8)) if random.random() < 0.7 else np.eye(1, 8) + random.normal(scale=0.1, size=8)
+        row |= {"embedding": pick(None, *[embedding(near)] * 9), "embedder": "e"}
         rows.append(row)
     rows[0] |= {"status": "failed", "reason": "decode_error"}
     rows[1] |= {"orientation": None}
@@ -74,6 +78,8 @@ def write(folder: Path, rows: list[dict]) -> Path:
         {},
         {"nsfw": NonNegativeRange(min=None, max=0.5)},
         {"duplicate_bits": 24},
+        {"duplicate_similarity": 0.9},
+        {"duplicate_bits": 24, "duplicate_similarity": 0.9, "best": BestSettings(clips=20, by="clarity")},
         {"duplicate_bits": 0, "best": BestSettings(clips=20, by="quality")},
         {"best": BestSettings(clips=7, by="motion"), "orientations": []},
     ],
@@ -82,7 +88,8 @@ def test_the_replay_is_the_funnel_of_the_stage_to_the_last_bit(tmp_path, changes
     settings = SETTINGS.model_copy(update=changes)
     table = write(tmp_path, random_rows(len(changes), 600))
     given = manifest.ok(manifest.read_rows(table, manifest.SCORES))
-    lost = thresholds.tally(judge_shots(given, settings, releases.hashes([], [])))
+    none = releases.compared([], [], thresholds.compared(settings))
+    lost = thresholds.tally(judge_shots(given, settings, none))
     assert len(lost) > 6  # reasons: the rows are of many kinds
     found = replay(table, settings)
     assert found.lost == lost
@@ -92,12 +99,16 @@ def test_the_replay_is_the_funnel_of_the_stage_to_the_last_bit(tmp_path, changes
 def test_earlier_releases_cost_the_same_twins_as_in_the_stage(tmp_path):
     rows = random_rows(5, 200)
     release = tmp_path / "release.parquet"
-    none = releases.hashes([], [])
-    manifest.write_rows(release, judge_shots(random_rows(6, 150)[100:], SETTINGS, none), manifest.CLIPS)
-    settings = SETTINGS.model_copy(update={"duplicate_bits": 24, "earlier_releases": [str(release)]})
+    before = [row | {"shot": f"old-{row['shot']}"} for row in random_rows(6, 100) if row["embedding"]]
+    none = releases.compared([], [], [])
+    manifest.write_rows(release, judge_shots(before, SETTINGS, none), manifest.CLIPS)
+    changes = {"duplicate_bits": 24, "duplicate_similarity": 0.9, "earlier_releases": [str(release)]}
+    settings = SETTINGS.model_copy(update=changes)
     given = manifest.ok(rows)
-    judged = judge_shots(given, settings, releases.hashes([str(release)], [row["shot"] for row in given]))
+    earlier = releases.compared([str(release)], [row["shot"] for row in given], thresholds.compared(settings))
+    judged = judge_shots(given, settings, earlier)
     assert replay(write(tmp_path, rows), settings).lost == thresholds.tally(judged)
+    assert any((row["twin"] or "").startswith("old-") for row in judged)
 
 
 def test_the_shift_is_of_shares_before_and_after(tmp_path):

@@ -79,6 +79,10 @@ def test_stills_are_those_of_the_shot(data: Path):
     assert Gallery(data).stills("s4") == []
 
 
+def test_what_only_machines_read_is_not_shown(data: Path):
+    assert not {"video_hash", "embedding", "embedder"} & Gallery(data).find(ALL, "shot", False)[2][0].keys()
+
+
 def test_a_column_that_is_none_is_refused(data: Path):
     with pytest.raises(ValueError, match="no column shot; DROP"):
         Gallery(data).find(ALL, "shot; DROP VIEW gallery", False)

@@ -33,6 +33,7 @@ CLIPS = ClipSettings(
     nsfw=None,
     orientations=["square"],
     duplicate_bits=None,
+    duplicate_similarity=None,
     best=None,
     earlier_releases=[],
     gate_min_clips=1,

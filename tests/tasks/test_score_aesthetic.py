@@ -19,16 +19,6 @@ def test_a_real_frame_loses_by_blur_by_darkness_and_without_colour(real_frames, 
         assert all(estimate(worse) < estimate(picture) for worse in spoilt)
 
 
-def test_the_estimate_is_that_of_the_same_frame_encoded_again_or_at_another_size(
-    real_frames, through_h264, twice_the_size, still
-):
-    for frame in real_frames:
-        score = estimate(still(frame))
-        assert estimate(still(through_h264(frame, 23))) == pytest.approx(score, rel=0.05)
-        assert estimate(still(twice_the_size(frame))) == pytest.approx(score, rel=0.05)
-        assert estimate(still(frame[::2, ::2])) == pytest.approx(score, rel=0.05)
-
-
 def test_a_shot_has_the_mean_of_its_pictures(real_frames):
     pictures = real_frames[:2]
     assert Estimate().score(pictures) == pytest.approx(np.mean([estimate(picture) for picture in pictures]))

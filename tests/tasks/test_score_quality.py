@@ -60,15 +60,6 @@ def test_quality_falls_with_the_bitrate(real_frames, through_h264, still):
     assert scores == sorted(scores, reverse=True)
 
 
-def test_quality_is_that_of_the_same_frame_encoded_again_or_at_twice_the_size(
-    real_frames, through_h264, twice_the_size, still
-):
-    for frame in real_frames:
-        score = quality(still(frame))
-        assert quality(still(through_h264(frame, 23))) == pytest.approx(score, rel=0.05)
-        assert quality(still(twice_the_size(frame))) == pytest.approx(score, rel=0.05)
-
-
 def test_black_bars_do_not_change_quality(real_frames, still):
     picture = still(real_frames[0])
     framed = cv2.copyMakeBorder(picture, 24, 24, 0, 0, cv2.BORDER_CONSTANT)

@@ -75,7 +75,7 @@ def test_the_report_says_who_made_each_score(tmp_path, settings):
     table_of_shots(tmp_path, 3)
     run(tmp_path, tmp_path / "a.partial", tmp_path / "a", 4, settings)
     made_by = json.loads((tmp_path / "a.json").read_text())["made_by"]
-    assert made_by == {"aesthetic": "estimator", "text_area": "strokes", "nsfw": None}
+    assert made_by == {"aesthetic": "estimator", "text_area": "strokes", "nsfw": None, "embedding": None}
 
 
 def test_a_row_holds_every_score_of_the_stills(real_frames, settings):
@@ -85,6 +85,7 @@ def test_a_row_holds_every_score_of_the_stills(real_frames, settings):
     assert set(row) == set(manifest.SCORES.names)
     assert row["orientation"] == "landscape"
     assert row["nsfw"] is None
+    assert row["embedding"] is row["embedder"] is None
     assert 0 < row["quality"] < 1
     assert 0 < row["aesthetic"] < 10
     assert distance(row["video_hash"], video_hash(real_frames)) < 16

@@ -1,5 +1,7 @@
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from benchmarks import made_shots
 from tasks import corpus, manifest, resume, shards
 from tasks.fence import Fence
 from tasks.settings import ShotSettings
-from tasks.shots import join_shots, split_shard, split_videos
+from tasks.shots import _merged, join_shots, split_shard, split_videos
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
 SETTINGS = ShotSettings.model_validate(PARAMS["shots"] | {"max_failed_fraction": 0.5})
@@ -106,6 +108,23 @@ def test_a_short_shot_after_a_long_one_has_its_stills(tmp_path, write_video, mov
     frames = np.concatenate([moving_frames(600, x_step=0, background=60), moving_frames(16, background=200)])
     _, shots, stills = split_one(write_video(tmp_path / "a.mp4", frames), fence)
     assert lengths(shots) == [(600, "start", None), (16, "cut", None)]
+    assert [len(row["stills"]) for row in stills] == [4, 4]
+
+
+def test_a_shot_of_frames_that_are_shown_for_long_may_have_no_still_and_is_rejected(tmp_path, moving_frames, fence):
+    frames = np.concatenate([moving_frames(97, 0, 60), moving_frames(3, 0, 200), moving_frames(48, 0, 120)])
+    times = [*range(97), 97, 121, 145, *range(169, 217)]  # the three are shown for a second each
+    with av.open(str(tmp_path / "slides.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.height, stream.width, stream.pix_fmt = 96, 96, "yuv420p"
+        for picture, time in zip(frames, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 24)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    split, shots, stills = split_one(tmp_path / "slides.mp4", fence, min_seconds=1.5)
+    assert split["status"] == "ok"
+    assert lengths(shots) == [(97, "start", None), (3, "cut", "too_few_frames"), (48, "cut", None)]
     assert [len(row["stills"]) for row in stills] == [4, 4]
 
 
@@ -266,3 +285,44 @@ def test_a_long_video_of_which_a_part_cannot_be_read_has_failed_as_a_whole(tmp_p
     settings = SETTINGS.model_copy(update={"part_seconds": 1.0})
     [split], shots, stills = split_videos(str(tmp_path), [row], settings, fence, tmp_path)
     assert (split["status"], shots, stills) == ("failed", [], [])
+
+
+VIDEO = {"uri": "long.mp4", "seconds": 4.0, "fps": 10.0}
+
+
+def part(*shots: tuple[int, int, int]) -> dict:
+    """The answer of one part of a video: (start_pts, end_pts, frames) of its shots, at 10 ticks per second."""
+    rows = [
+        {"start_pts": start, "end_pts": end, "frames": frames, "time_base": "1/10"}
+        | {"start": start / 10, "end": end / 10, "transition": "cut"}
+        for start, end, frames in shots
+    ]
+    return {"status": "ok", "reason": None, "frames": sum(frames for *_, frames in shots), "shots": rows}
+
+
+def test_parts_meet_where_the_later_one_begins():
+    """How long a part's last frame lasts is a guess of the process that sees no further frame."""
+    merged = _merged([part((0, 10, 10), (10, 27, 14)), part((25, 40, 15))], VIDEO)
+    assert [(shot["end_pts"], shot["end"], shot["transition"]) for shot in merged["shots"]] == [
+        (10, 1.0, "cut"),
+        (25, 2.5, "cut"),
+        (40, 4.0, "split"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [part((0, 20, 20)), part((10, 40, 20))],
+        [part((0, 20, 20)), part((0, 20, 20))],
+        [part((20, 40, 20)), part((0, 20, 20))],
+        [part((0, 20, 20), (20, 10_000, 20))],
+        [part((0, 20, 20)), part((10_000, 10_020, 20))],
+    ],
+)
+def test_parts_that_contradict_each_other_or_the_length_cost_the_video(parts):
+    assert _merged(parts, VIDEO) == {"status": "failed", "reason": "bad_result"}
+
+
+def test_too_few_frames_in_all_cost_the_video():
+    assert _merged([part((0, 20, 20))], VIDEO) == {"status": "failed", "reason": "truncated"}

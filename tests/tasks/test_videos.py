@@ -7,7 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from tasks import manifest, resume, shards, sources
+from benchmarks import traps
+from tasks import corpus, manifest, resume, shards, sources
 from tasks.fence import Fence
 from tasks.settings import VideoSettings
 from tasks.videos import join_videos, probe_shard, probe_videos
@@ -223,3 +224,13 @@ def test_a_forgotten_video_is_refused_wherever_it_turns_up(tmp_path, raw, fence)
         "0.mp4": "forgotten",
         "2-again.mp4": "forgotten",
     }
+
+
+def test_a_video_that_decodes_to_unusually_much_is_named(tmp_path, fence, caplog):
+    """59 MB in 30 kB."""
+    traps.many_frames(tmp_path / "still.mp4", 600, pixels=256)
+    row = row_of(tmp_path / "still.mp4", fence, SETTINGS.model_copy(update={"max_seconds": 60}))
+    assert row["status"] == "ok" and "'still.mp4'" in caplog.text
+    caplog.clear()
+    row_of(Path(shutil.copy(corpus.packaged_file("bikes"), tmp_path / "bikes.mp4")), fence)
+    assert "'bikes.mp4'" not in caplog.text
