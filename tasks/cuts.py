@@ -47,8 +47,9 @@ class Rules(NamedTuple):
 
     @property
     def still_every(self) -> int:
-        """Frames between candidates for stills at first; every shot long enough to be kept holds enough."""
-        return max(1, int(self.fps * self.min_seconds / self.stills))
+        """Frames between candidates for stills at first, in the mean: both of each measured pair are, so that every
+        shot long enough to be kept holds four at least."""
+        return max(1, self.measure_every // 2)
 
     @property
     def max_still_every(self) -> int:
@@ -270,7 +271,7 @@ def _pieces(
     times: list[int] = []
     duration = 1
     before = None
-    for picture in decode.pictures(opened, frames, analysis_pixels, rules.measure_every, rules.still_every):
+    for picture in decode.pictures(opened, frames, analysis_pixels, rules.measure_every):
         duration = picture.pts - times[-1] if times else picture.duration or 1
         times.append(picture.pts)
         glance = measures.glance(before, picture)

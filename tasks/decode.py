@@ -245,11 +245,11 @@ class Picture:
     luma: np.ndarray
     """(height, width), as coded: black is 16 in most videos, and 0 in those of full range."""
     grey: np.ndarray | None
-    """(height, width), 0 black to 255 white, without aliasing; there where `is_measured`, and on the frame before."""
+    """(height, width), 0 black to 255 white, without aliasing; where `is_measured`, and before, and first of all."""
     is_measured: bool
     """To be measured together with the frame before."""
     still: np.ndarray | None = None
-    """(height, width, 3), `bgr` without aliasing; only where one was asked for."""
+    """(height, width, 3), `bgr` without aliasing; where `grey` is, which it is made of."""
 
 
 def pictures(
@@ -257,7 +257,6 @@ def pictures(
     frames: Iterator[av.VideoFrame],
     analysis_pixels: int,
     measure_every: int,
-    still_every: int | None = None,
 ) -> Iterator[Picture]:
     """Give every frame small, in the order in which they are shown.
 
@@ -266,8 +265,7 @@ def pictures(
 
     Args:
         frames: `decoded`, or part of them; none is decoded yet.
-        measure_every: on every so many frames, and the one before each, `grey` is made too.
-        still_every: on every so many frames, from the first, `still` is made too; on none unless told.
+        measure_every: on every so many frames, and the one before each, `grey` and `still` are made too.
     Raises:
         Refused: as `decoded`, or a shape of pixels that nothing can be shown with.
     """
@@ -279,9 +277,8 @@ def pictures(
             how = shown(opened, frame)
             size = planes.analysis_size(how.width, how.height, analysis_pixels)
         is_measured = index > 0 and index % measure_every == 0
-        with_grey = is_measured or (index + 1) % measure_every == 0
-        is_still = still_every is not None and index % still_every == 0
-        small = planes.shrink(planes.one_field(frame), how, *size, with_grey, is_still)
+        is_fine = index % measure_every == 0 or (index + 1) % measure_every == 0
+        small = planes.shrink(planes.one_field(frame), how, *size, is_fine)
         given = small.bgr, small.hsv, small.luma, small.grey, is_measured, small.still
         waiting.append(Picture(index, cast(int, frame.pts), frame.duration or 0, *given))
         if len(waiting) == _TOGETHER:

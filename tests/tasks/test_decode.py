@@ -146,7 +146,7 @@ def test_other_layouts_are_shrunk_too(pix_fmt):
     if "gray" in pix_fmt:
         wanted = cv2.cvtColor(cv2.cvtColor(wanted, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     frame = av.VideoFrame.from_ndarray(wanted, format="rgb24").reformat(format=pix_fmt)
-    found = planes.shrink(frame, planes.shown(frame, None), 96, 48, with_grey=True)
+    found = planes.shrink(frame, planes.shown(frame, None), 96, 48, is_fine=True)
     assert np.abs(middles(found.bgr[..., ::-1]) - middles(wanted)).max() <= LEVELS
     assert np.abs(middles(found.grey) - middles(cv2.cvtColor(wanted, cv2.COLOR_RGB2GRAY))).max() <= LEVELS
 
@@ -157,8 +157,8 @@ def test_a_still_keeps_its_colours_and_is_the_mean_of_what_is_too_fine_for_it(pi
     grainy = patches(480, 960)
     grainy[:, 480:] = np.random.default_rng(0).integers(30, 220, (480, 480, 1))
     frame = av.VideoFrame.from_ndarray(grainy, format="rgb24").reformat(format=pix_fmt)
-    found = planes.shrink(frame, planes.shown(frame, None), 96, 48, with_grey=False, with_still=True)
-    assert found.grey is None and found.still is not None
+    found = planes.shrink(frame, planes.shown(frame, None), 96, 48, is_fine=True)
+    assert found.still is not None
     assert np.abs(middles(found.still)[:, :1, ::-1] - middles(grainy)[:, :1]).max() <= LEVELS
     assert found.still[:, 50:].std() < found.bgr[:, 50:].std() / 3
 
@@ -205,10 +205,11 @@ def test_a_picture_that_changes_its_size_keeps_the_size_of_the_analysis_and_make
     assert clip_frames(str(path), limits, start, end, 8, 1, 64, 64)["status"] == "ok"
 
 
-def test_grey_is_made_where_it_is_measured_and_on_the_frame_before(tmp_path, limits):
+def test_what_is_free_of_aliasing_is_made_where_it_is_measured_and_on_the_frame_before(tmp_path, limits):
     found = small(write(tmp_path / "a.mp4", [patches()] * 12), limits, measure_every=5)
     assert [one.index for one in found if one.is_measured] == [5, 10]
-    assert [one.index for one in found if one.grey is not None] == [4, 5, 9, 10]
+    assert [one.index for one in found if one.grey is not None] == [0, 4, 5, 9, 10]
+    assert [one.still is None for one in found] == [one.grey is None for one in found]
 
 
 def test_a_small_picture_is_like_one_made_of_the_frame_in_full_colour(limits):
@@ -222,7 +223,7 @@ def test_a_small_picture_is_like_one_made_of_the_frame_in_full_colour(limits):
             how = decode.shown(opened, frame)
             size = planes.analysis_size(how.width, how.height, 256)
             full = cv2.resize(frame.to_ndarray(format="bgr24"), size, interpolation=cv2.INTER_LINEAR)
-            now = (planes.shrink(frame, how, *size, with_grey=False).hsv, cv2.cvtColor(full, cv2.COLOR_BGR2HSV))
+            now = (planes.shrink(frame, how, *size, is_fine=False).hsv, cv2.cvtColor(full, cv2.COLOR_BGR2HSV))
             if before is not None:
                 for name, one, other in zip(scores, before, now, strict=True):
                     scores[name].append(cv2.norm(one, other, cv2.NORM_L1) / one.size)
