@@ -1,5 +1,6 @@
 """What dvc.yaml says: its stages in order, and how to bring one up to date. The only code that knows DVC."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -33,6 +34,7 @@ def reproduce(stage: str, force: bool, environment: dict[str, str], on_line: Cal
     Raises:
         RuntimeError: it failed; the message says why.
     """
+    mend_run_cache()
     ran, said = True, ""
 
     def listen(line: str) -> None:
@@ -54,7 +56,19 @@ def reproduce_all(on_line: Callable[[str], None]) -> None:
     Raises:
         RuntimeError: a stage failed.
     """
+    mend_run_cache()
     _dvc(["repro"], dict(os.environ), on_line)
+
+
+def mend_run_cache() -> None:
+    """Remove the empty folders that a DVC leaves in its run cache when it is killed while it notes what a stage made.
+
+    The next `dvc repro` would end at that stage ("join() argument must be str, bytes, or os.PathLike object").
+    """
+    with Repo() as repo, repo.lock:  # another DVC may be about to fill one
+        for folder in Path(repo.stage_cache.cache_dir).glob("*/*"):
+            with contextlib.suppress(OSError):  # it is not empty, as it should be
+                folder.rmdir()
 
 
 def clear_cache(on_line: Callable[[str], None]) -> None:
