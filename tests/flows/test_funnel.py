@@ -30,6 +30,7 @@ def workspace(tmp_path, monkeypatch) -> Path:
     for field in manifest.SCORES:
         even |= {field.name: 0.5} if str(field.type) == "double" else {}
     even |= {"aesthetic": 8.0, "temporal_consistency": 0.99, "text_area": 0.0, "flicker": 0.0, "black_bars": 0.0}
+    even |= {"clarity": 0.7}
     even |= {"status": "ok", "width": 640, "height": 640, "orientation": "square", "colours": ["red"]}
     even |= {"start_pts": 0, "end_pts": 3600, "time_base": "1/1", "frozen": 0.0, "video_hash": bytes(32)}
     rows = [even | {"shot": f"s{number}", "motion": motion} for number, motion in enumerate((0.1, 0.5, 0.7, 0.9))]
