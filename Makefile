@@ -5,6 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 STAMP := .venv/made-from-constraints
+UV := $(BIN)/uv pip install --python $(BIN)/python -c constraints.txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
@@ -29,12 +30,14 @@ setup: $(STAMP)
 $(STAMP): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
 	  echo "make: $(PYTHON) is not Python 3.11, which the pinned packages need: install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "== making .venv from constraints.txt (a few minutes, once)"
+	@echo "== making .venv from constraints.txt (a minute or a few, once)"
 	@start=$$(date +%s); \
 	  rm -rf .venv && $(PYTHON) -m venv .venv && \
-	  $(BIN)/python -m pip install --no-compile --progress-bar on -q -c constraints.txt torch==2.13.0 && \
+	  $(BIN)/python -m pip install --no-compile --progress-bar on -q -c constraints.txt torch==2.13.0 uv && \
 	  echo "== torch is there after $$(( $$(date +%s) - start )) s; now the rest" && \
-	  $(BIN)/python -m pip install --no-compile --progress-bar on -q -c constraints.txt -e '.[dev]' && \
+	  { $(UV) -e '.[dev]' || { \
+	    echo "== uv could not (see above): the same with pip, which takes three times as long"; \
+	    $(BIN)/python -m pip install --no-compile --progress-bar on -q -c constraints.txt -e '.[dev]'; }; } && \
 	  echo "== .venv is ready after $$(( $$(date +%s) - start )) s"
 	@touch $(STAMP)
 
@@ -52,7 +55,7 @@ test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(STAMP)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,ray,transnet]'
+	$(UV) -e '.[dev,ray,transnet]'
 	$(BIN)/python -m pytest -m long
 
 clean:
