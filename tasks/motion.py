@@ -14,14 +14,21 @@ import numpy as np
 _SPARSE = 4  # pixels from one vector that is looked at to the next: the estimator's patches are 8 wide
 _GRID = 8  # pixels from one vector that the camera is fitted to, to the next
 _FASTEST = 0.05  # share of the pixels taken as the moving part
-_GAINED_LEVELS = 1  # a vector that explains the picture better by more than this is no guess
+_BROAD = (11, 11)  # pixels at half the size: a difference as broad as this is of light, or of fog, not of what moves
+_AROUND = (3, 3)  # of them, over which a difference is taken
+_PARTS = 16  # of a level, in whole numbers: these are fast, and a level is coarse
+_BESIDE = (3, 3)  # vectors looked at
+_LEAST_COUNT = 1e-3  # so that where none counts there is none
 _NEAR = np.ones((5, 5), np.uint8)  # what is near a place, in vectors looked at: 8 pixels to each side
-_CAMERA_PIXELS = 0.75  # a vector so near to what the camera does belongs to the background
+_GAINED_LEVELS = (1.0, 3.5)  # a vector that explains the picture better by so much counts from not at all to whole
+_HARDLY_PIXELS = (3.0, 1.0)  # so short, a vector as good as says that nothing moves: from not at all to whole
+_CAMERA_PIXELS = 0.75  # a vector so near to what the camera does belongs to the background, for RANSAC ...
+_BACKGROUND_PIXELS = (1.0, 0.5)  # ... and in what is weighed, from not at all to whole
 _TRIES = 200  # of RANSAC: all but certain to hit two of 40 % of the vectors
-_MIN_BACKGROUND = 0.4  # share of the vectors that must agree, or there is no telling what the camera does
+_BACKGROUND = (0.3, 0.5)  # share of the vectors that agree on what the camera does: it counts from not at all to whole
 _CELL = np.ones((4, 4), np.uint8)
-_DETAIL_LEVELS = 8  # from the darkest to the lightest of a cell: less is flat
-_MIN_SPREAD = 0.18  # standard deviation of their places, as a share of the picture; all over it is 0.29
+_DETAIL_LEVELS = (4.0, 12.0)  # from the darkest to the lightest of a cell: from flat to one with detail
+_SPREAD = (0.15, 0.21)  # standard deviation of the places with detail, as a share of the picture; all over it is 0.29
 _NONE: Any = None  # where OpenCV's stubs demand an array that may be left out
 _STILL = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
@@ -44,7 +51,10 @@ class Motion(NamedTuple):
     y: float
     """Per cent of the height per frame, positive downwards."""
     camera: float
-    """How far the camera's motion (shift, turn, zoom) moves the picture: mean over it."""
+    """How far the camera's motion (shift, turn, zoom) moves the picture: mean over it.
+
+    Less of it the less sure it is that there is one (`camera_transform`), down to nothing.
+    """
     objects: float
     """As `amount`, of what the vectors are beyond the camera's motion."""
     moved: np.ndarray
@@ -65,18 +75,34 @@ def dense(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def between(before: np.ndarray, after: np.ndarray, estimate: Estimator = dense) -> Motion:
-    """Return how one grey picture, uint8 (height, width), moves to the next. Cost 0.8 ms by `dense`."""
+    """Return how one grey picture, uint8 (height, width), moves to the next. Cost 0.9 ms by `dense`."""
     vectors = estimate(before, after)
-    moved = _warped(before, vectors)
-    sparse = vectors[_SPARSE // 2 :: _SPARSE, _SPARSE // 2 :: _SPARSE]
-    x, y, amount = _fastest(sparse, _is_explained(after, moved, before), before.shape)
     transform = camera_transform(before, vectors)
+    moved = _warped(before, vectors)
     by_camera = cv2.warpAffine(before, transform, before.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+    left, as_still, as_camera = (_difference(after, picture) for picture in (moved, before, by_camera))
+    sparse = vectors[_SPARSE // 2 :: _SPARSE, _SPARSE // 2 :: _SPARSE]
     at = _places(*before.shape, _SPARSE)
     camera = cv2.transform(at, transform) - at
-    *_, objects = _fastest(sparse - camera, _is_explained(after, moved, by_camera), before.shape)
-    camera_amount = 100 * float(np.hypot(camera[..., 0], camera[..., 1]).mean() / np.hypot(*before.shape))
+    moves = _explained(as_still, left)
+    x, y, amount = _fastest(sparse, moves, before.shape)
+    # What stands still before a moving camera is an object; but a vector that says more must also be better than none
+    stays = _share(_length(sparse), *_HARDLY_PIXELS)
+    *_, objects = _fastest(sparse - camera, _explained(as_camera, left) * np.maximum(moves, stays), before.shape)
+    camera_amount = 100 * float(_length(camera).mean() / np.hypot(*before.shape))
     return Motion(amount, x, y, camera_amount, objects, moved)
+
+
+def _share(values: np.ndarray, nothing: float, whole: float) -> np.ndarray:
+    """Return 0 for values up to `nothing`, 1 from `whole` on (or the other way round), and parts between.
+
+    A limit that is passed all at once makes a small change of the picture a large one of a score.
+    """
+    return ((values - nothing) * (1 / (whole - nothing))).clip(0, 1)
+
+
+def _length(vectors: np.ndarray) -> np.ndarray:
+    return np.hypot(vectors[..., 0], vectors[..., 1])
 
 
 @lru_cache(maxsize=16)
@@ -91,24 +117,35 @@ def _warped(before: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     return cv2.remap(before, came_from, _NONE, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _is_explained(after: np.ndarray, moved: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-    """Return near which vectors the picture `moved` by them is more like `after` than `otherwise` is.
+def _difference(after: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """Return by how many levels a picture is unlike `after`, around each of the vectors looked at: float32.
+
+    But for the light, of all and of broad parts: a flash, a fade and drifting fog move nothing. At half the size.
+    """
+    after, picture = (cv2.resize(one, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for one in (after, picture))
+    lighter = (cv2.mean(after)[0] + 1) / (cv2.mean(picture)[0] + 1)
+    difference = cv2.addWeighted(after, _PARTS, picture, -_PARTS * lighter, 0, dtype=cv2.CV_16S)
+    fine = cv2.blur(cv2.absdiff(difference, cv2.blur(difference, _BROAD)), _AROUND)
+    return fine[_SPARSE // 4 :: _SPARSE // 2, _SPARSE // 4 :: _SPARSE // 2] * np.float32(1 / _PARTS)
+
+
+def _explained(otherwise: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """Return 0 to 1: how far each vector makes less of a difference, `left`, than there is `otherwise`.
 
     In flat areas, in noise, and where something comes in at the edge, vectors are guesses, and explain nothing.
     """
-    lighter = (cv2.mean(after)[0] + 1) / (cv2.mean(moved)[0] + 1)  # so that a flash or a fade moves nothing
-    rest, other = (
-        cv2.blur(cv2.absdiff(after, cv2.convertScaleAbs(picture, alpha=lighter)), (5, 5))
-        for picture in (moved, otherwise)
-    )
-    gained = cv2.subtract(other, rest)[_SPARSE // 2 :: _SPARSE, _SPARSE // 2 :: _SPARSE]
-    return cv2.dilate((gained > _GAINED_LEVELS).view(np.uint8), _NEAR) > 0
+    return _share(otherwise - left, *_GAINED_LEVELS)
 
 
 def _fastest(vectors: np.ndarray, counts: np.ndarray, shape: tuple[int, int]) -> tuple[float, float, float]:
-    """Return x, y and amount of the fastest of the vectors that count; the others count as 0."""
-    vectors = (vectors * counts[..., None]).reshape(-1, 2)
-    length = np.hypot(vectors[:, 0], vectors[:, 1])
+    """Return x, y and amount of the fastest vectors; each is taken as far as one near it counts (0 to 1).
+
+    A vector is the mean of those beside it that count: alone, one may be far off.
+    """
+    beside = cv2.blur(np.ascontiguousarray(vectors * counts[..., None]), _BESIDE)
+    of = cv2.dilate(counts, _NEAR) / (cv2.blur(counts, _BESIDE) + _LEAST_COUNT)
+    vectors = (beside * of[..., None]).reshape(-1, 2)
+    length = _length(vectors)
     number = max(1, int(_FASTEST * length.size))
     fastest = np.argpartition(length, length.size - number)[-number:]
     x, y = vectors[fastest].mean(axis=0, dtype=np.float64)
@@ -119,10 +156,10 @@ def _fastest(vectors: np.ndarray, counts: np.ndarray, shape: tuple[int, int]) ->
 def camera_transform(grey: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Return how the camera moves the picture: float (2, 3), a shift, turn and zoom that most of the vectors share.
 
-    By RANSAC (OpenCV's, which seeds itself anew each time) over vectors 8 pixels apart. The camera stands still
-    unless enough vectors agree, and among them, across the picture, some of places with detail: what moves over a flat
-    background takes the vectors of the background along. Zooms and turns come out a tenth too small with `dense`,
-    which works at a quarter of the resolution. Cost 0.1 ms.
+    By RANSAC (OpenCV's, which seeds itself anew each time) over vectors 8 pixels apart. The fewer vectors agree, and
+    the less of the picture those with detail are spread over, the less of it counts as the camera's, down to nothing:
+    what moves over a flat background takes the vectors of the background along. Zooms and turns come out a tenth too
+    small with `dense`, which works at a quarter of the resolution. Cost 0.1 ms.
 
     Args:
         grey: the first of the two pictures.
@@ -131,14 +168,29 @@ def camera_transform(grey: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     middle = slice(_GRID // 2, None, _GRID)
     at = _places(*grey.shape, _GRID)
     to = at + vectors[middle, middle]
-    found, agree = cv2.estimateAffinePartial2D(
+    found, _ = cv2.estimateAffinePartial2D(
         at.reshape(-1, 2), to.reshape(-1, 2), ransacReprojThreshold=_CAMERA_PIXELS, maxIters=_TRIES
     )
-    if found is None or agree.mean() < _MIN_BACKGROUND:
+    if found is None:
         return _STILL
+    agree = _share(_length(cv2.transform(at, found) - to), *_BACKGROUND_PIXELS)
+    spread = _spread(at, agree * _detail(grey)) / grey.shape[::-1]
+    sure = _share(agree.mean(), *_BACKGROUND) * _share(spread.max(), *_SPREAD)
+    return _STILL + sure * (found - _STILL)
+
+
+def _detail(grey: np.ndarray) -> np.ndarray:
+    """Return 0 (flat) to 1 (with detail) around each of the vectors that the camera is fitted to."""
     half = np.ascontiguousarray(grey[::2, ::2])
     middle = slice(_GRID // 4, None, _GRID // 2)
-    detail = cv2.morphologyEx(half, cv2.MORPH_GRADIENT, _CELL)[middle, middle]
-    seen = at[(detail > _DETAIL_LEVELS) & (agree.reshape(detail.shape) > 0)]
-    is_spread = len(seen) > 0 and (seen.std(axis=0) / grey.shape[::-1]).max() > _MIN_SPREAD
-    return found if is_spread else _STILL
+    return _share(cv2.morphologyEx(half, cv2.MORPH_GRADIENT, _CELL)[middle, middle], *_DETAIL_LEVELS)
+
+
+def _spread(at: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the standard deviation (x, y) of places by their weights; 0 where none has any."""
+    whole = weight.sum()
+    if not whole:
+        return np.zeros(2)
+    weight = weight[..., None] / whole
+    mean = (weight * at).sum(axis=(0, 1))
+    return np.sqrt((weight * (at - mean) ** 2).sum(axis=(0, 1)))

@@ -106,6 +106,40 @@ def test_a_still_picture_a_flash_and_noise_do_not_move(scene):
         assert max(found.amount, found.camera, found.objects) < 3 * TENTH_OF_A_PIXEL
 
 
+def test_fog_that_drifts_and_lifts_does_not_move(scene):
+    random = np.random.default_rng(0)
+    drifts = cv2.GaussianBlur(random.normal(0, 1, (HEIGHT, WIDTH + 1)), (0, 0), 25)
+    fog = 180 + 25 * drifts / drifts.std()
+    before, after = (
+        np.clip((1 - thick) * window(scene) + thick * one + random.normal(0, 1, one.shape), 0, 255).astype(np.uint8)
+        for thick, one in ((0.9, fog[:, :-1]), (0.87, fog[:, 1:]))
+    )
+    found = motion.between(before, after)
+    assert max(found.amount, found.objects) < TENTH_OF_A_PIXEL
+
+
+def test_the_cameras_motion_goes_with_the_background_and_is_not_switched():
+    """A part of the picture pans, the rest moves at random: the camera's motion comes with that part's width."""
+    at_random = np.random.default_rng(0).uniform(-20, 20, (HEIGHT, WIDTH, 2)).astype(np.float32)
+    found = []
+    for width in range(WIDTH // 8, WIDTH, 8):
+        vectors = at_random.copy()
+        vectors[:, :width] = 3, 0
+        found.append(motion.camera_transform(texture()[:HEIGHT, :WIDTH], vectors)[0, 2])
+    steps = np.diff(found)
+    assert found[0] == pytest.approx(0) and found[-1] == pytest.approx(3, abs=0.1)
+    assert steps.min() > -0.1 and steps.max() < 1
+
+
+@pytest.mark.parametrize("height", [48, 49, 50, 51])
+@pytest.mark.parametrize("width", [60, 61, 62, 63])
+def test_a_pan_is_seen_at_any_size(height, width):
+    before, after = (texture()[100 : 100 + height, x : x + width].copy() for x in (102, 100))
+    found = motion.between(before, after)
+    assert found.camera == pytest.approx(100 * 2 / np.hypot(height, width), rel=0.1)
+    assert found.x == pytest.approx(100 * 2 / width, rel=0.3)
+
+
 def test_the_same_pair_gives_the_same_values(scene):
     first, second = window(scene), with_object(window(scene, 2, 1, 0.99), 50)
     assert motion.between(first, second)[:5] == motion.between(first, second)[:5]
