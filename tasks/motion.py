@@ -61,8 +61,9 @@ class Motion(NamedTuple):
     """The first picture moved by the vectors: what the second is like if they are right."""
 
 
-@lru_cache(maxsize=1)
-def _estimator() -> cv2.DISOpticalFlow:
+@lru_cache(maxsize=4)
+def _estimator(shape: tuple[int, ...]) -> cv2.DISOpticalFlow:
+    """Return the estimator for pictures of this shape: one that has seen a very small one keeps to coarser scales."""
     return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
 
 
@@ -71,7 +72,7 @@ def dense(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
     Dense inverse search (Kroeger et al., arXiv 1603.03590), OpenCV's fastest preset. Cost 0.3 ms.
     """
-    return _estimator().calc(before, after, _NONE)
+    return _estimator(before.shape).calc(before, after, _NONE)
 
 
 def between(before: np.ndarray, after: np.ndarray, estimate: Estimator = dense) -> Motion:

@@ -143,3 +143,10 @@ def test_a_pan_is_seen_at_any_size(height, width):
 def test_the_same_pair_gives_the_same_values(scene):
     first, second = window(scene), with_object(window(scene, 2, 1, 0.99), 50)
     assert motion.between(first, second)[:5] == motion.between(first, second)[:5]
+
+
+def test_motion_does_not_depend_on_pictures_that_were_measured_before():
+    before, after = (window(texture(), x) for x in (0, 2))
+    alone = motion.dense(before, after)
+    motion.dense(before[:16, :16].copy(), after[:16, :16].copy())
+    np.testing.assert_array_equal(motion.dense(before, after), alone)
