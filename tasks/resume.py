@@ -16,6 +16,8 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+_ASIDE = ".{name}.{process}.tmp"
+
 
 def open_work(out: Path, run: dict, identity: Callable[[dict], object] = lambda run: run) -> Path:
     """Return the folder to work in, as the last attempt left it if that was the same run, else empty.
@@ -50,7 +52,7 @@ def _is_same(run_file: Path, run: dict, identity: Callable[[dict], object]) -> b
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Give a path to write to; when the block ends well, its content appears at `path` at once, durably."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(_ASIDE.format(name=path.name, process=os.getpid()))
     try:
         yield aside
         with aside.open("rb") as file:
@@ -62,7 +64,9 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def finish(product: Path, out: Path) -> None:
-    """Put the finished folder in place, over whatever is there."""
+    """Put the finished folder in place, over whatever is there, without what killed processes were writing aside."""
+    for aside in product.rglob(_ASIDE.format(name="*", process="*")):
+        aside.unlink()
     if out.exists():
         shutil.rmtree(out)
     product.rename(out)

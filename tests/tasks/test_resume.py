@@ -51,6 +51,26 @@ def test_an_output_replaces_what_was_there(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["t2i"]
 
 
+def test_what_a_killed_process_was_writing_is_not_handed_on(tmp_path):
+    product, out = tmp_path / "product", tmp_path / "out"
+    product.mkdir()
+    write_and_die = """
+import os, signal, sys
+from pathlib import Path
+from tasks import resume
+with resume.whole(Path(sys.argv[1])) as aside:
+    aside.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", write_and_die, str(product / "shard.mp4")])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(product.iterdir())) == 1, "what it leaves"
+    with resume.whole(product / "shard.mp4") as aside:  # the next attempt
+        aside.write_text("whole")
+    resume.finish(product, out)
+    assert {path.name: path.read_text() for path in out.iterdir()} == {"shard.mp4": "whole"}
+
+
 def test_a_child_that_fails_is_told_with_its_last_lines():
     lines = []
     script = "print('reading'); raise SystemExit('no such table')"
