@@ -14,6 +14,8 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as faults
 
+from tasks import onnx_network
+
 _FAULTS = (
     faults.Fail,
     faults.InvalidArgument,
@@ -33,12 +35,8 @@ def prepare(weights: str) -> "Raft":
     Raises:
         ValueError: the file is none, or of another kind of network.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # threads do not survive a fork
-    options.enable_cpu_mem_arena = False  # an arena takes more than is used, and the fence counts what is taken
-    options.log_severity_level = 4
     try:
-        return Raft(onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"]))
+        return Raft(onnx_network.load(weights))
     except (ValueError, *_FAULTS) as error:
         why = " ".join(str(error).split())[:200]
         raise ValueError(

@@ -45,20 +45,17 @@ class RapidText:
     """
 
     def __init__(self, pixels: int):
-        from onnxruntime import InferenceSession, SessionOptions  # for the one stage that needs it
+        from tasks import onnx_network  # ONNX Runtime, for the one stage that needs it
 
         package = f"rapidocr {metadata.version('rapidocr')} {_MODEL}"
         self.name = f"{package}, summed"
         self._pixels = pixels
-        options = SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # shards are scored side by side
-        options.enable_cpu_mem_arena = False
         with resources.as_file(resources.files("rapidocr") / "models" / _MODEL) as model:
             if not model.is_file():
                 raise FileNotFoundError(
                     f"{package}: there is no {model}: install rapidocr==3.10.0, or set scores.text_detector: strokes"
                 )
-            self._session: Any = InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+            self._session: Any = onnx_network.load(str(model))
         (self._input,) = (given.name for given in self._session.get_inputs())
 
     def score(self, pictures: Sequence[np.ndarray]) -> float:
