@@ -31,6 +31,9 @@ _START_SECONDS = 120
 _GRACE_SECONDS = 15
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD")  # the interpreter may need them to start
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Environment of a child: it has one core, and the idle threads of OpenBLAS spin on the others."""
+
 REACH = ("network", "read", "write", "exec", "processes")
 """What a child must not reach: any network, files other than its own, other programs and processes."""
 _LIMITS = {"memory": "memory", "time": "timeout", "output": "too_much_output", "crash": "crashed"}
@@ -41,7 +44,7 @@ class _Worker:
 
     def __init__(self, folder: Path) -> None:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        environment |= {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment |= {"PYTHONPATH": str(_ROOT)} | ONE_THREAD
         environment["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime's sender is a thread, which does not survive a fork
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "tasks.fence_worker"],
