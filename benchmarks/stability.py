@@ -10,7 +10,7 @@ and height, where the smaller of the two still has the size of the analysis; eac
 
 A change is the absolute difference over the reference's score. A score near 0 has no share to speak of: it is taken as
 at least LEAST / 5 %, so that what counts as 5 % is never less than LEAST, the least that the score tells apart; and
-motion_x and motion_y as at least motion, whose parts they are.
+motion_x and motion_y as at least motion, whose parts they are, brought from the diagonal to the width or height.
 """
 
 import argparse
@@ -47,7 +47,7 @@ LEAST = {
     "nsfw": 0.01,
 }
 """The least that each score tells apart, in its own unit."""
-_PART_OF = {"motion_x": "motion", "motion_y": "motion"}  # its direction: of a pan, how far it is not level
+_SIDES = {"motion_y": 0, "motion_x": 1}  # of (height, width): parts of `motion`; of a pan, how far it is not level
 
 
 class Way(NamedTuple):
@@ -70,15 +70,16 @@ class Change(NamedTuple):
     reference: float
     value: float
     share: float
-    """Absolute difference over the reference, or over LEAST / WITHIN if that is more."""
+    """Absolute difference over the reference, or over what a score near 0 is taken as."""
 
 
 def encode(shot: Shot, way: Way, path: Path) -> Path:
-    """Write a shot by x264, 25 frames per second."""
+    """Write a shot by x264, 25 frames per second; without its macroblock tree, which does not give equal bytes."""
     height, width = (round(side * way.scale) for side in shot.frames[0].shape[:2])
     filter_ = cv2.INTER_AREA if way.scale < 1 else cv2.INTER_LANCZOS4
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"preset": "veryfast", "crf": str(way.crf)})
+        options = {"preset": "veryfast", "crf": str(way.crf), "mbtree": "0"}
+        stream = container.add_stream("libx264", rate=25, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         stream.codec_context.thread_count = 1
         for number, frame in enumerate(shot.frames):
@@ -112,12 +113,14 @@ def ways_of(shot: Shot, smallest: int) -> Iterator[tuple[str, Way]]:
             yield name, way
 
 
-def compare(shot: str, way: str, reference: dict[str, float], value: dict[str, float]) -> list[Change]:
+def compare(shot: Shot, way: str, reference: dict[str, float], value: dict[str, float]) -> list[Change]:
     """Return the change of every score that both have."""
-    found = []
+    found, sides = [], shot.frames[0].shape[:2]
     for score, one in reference.items():
-        whole = max(abs(one), abs(reference.get(_PART_OF.get(score, score), 0.0)), LEAST[score] / WITHIN)
-        found.append(Change(shot, way, score, one, value[score], abs(value[score] - one) / whole))
+        whole = max(abs(one), LEAST[score] / WITHIN)
+        if score in _SIDES:
+            whole = max(whole, reference["motion"] * float(np.hypot(*sides)) / sides[_SIDES[score]])
+        found.append(Change(shot.name, way, score, one, value[score], abs(value[score] - one) / whole))
     return found
 
 
@@ -129,7 +132,7 @@ def changes(shot: Shot, params: Params, scorer: Scorer, folder: Path) -> tuple[l
     found, cut = [], 0
     for name, way in ways_of(shot, params.shots.analysis_pixels):
         value = scores_of(encode(shot, way, folder / "again.mp4"), params, scorer)
-        found += compare(shot.name, name, reference, value) if value else []
+        found += compare(shot, name, reference, value) if value else []
         cut += value is None
     return found, cut
 

@@ -7,6 +7,7 @@ frame rates do show. Costs are CPU time per call at 256 x 144 on one core of a s
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import cv2
@@ -16,14 +17,15 @@ from tasks import bars, motion
 from tasks.decode import Picture
 
 _NOISE_LEVELS = 8.0  # grey levels of change between frames that count as noise, not as flicker
+_COARSE = 1 / 8  # the size at which change is looked for: what is finer is the encoder's noise
 _BLOCKS = (16, 9)  # columns and rows of blocks, any of which may change
-_REPEATED_LEVELS = 1.0  # a frame in which no block changes by more repeats the one before: encoders' noise is less ...
-_CHANGED_LEVELS = 2.0  # ... and at this it does not; between the two it counts in part
-_STUTTER = 0.25  # of the changes on both sides: what is less is noise of the encoder on a frame that is shown again
+_NOTHING_NEW = (2.0, 0.5)  # levels: a frame whose block that changes most does so by as much, or as little ...
+_STUTTER = (0.35, 0.2)  # ... or by such a share of the changes on both sides: from not at all to wholly a repetition
+_LEAST_CHANGE = 1e-6  # levels
 _FLICKER_FRAMES = 6  # brightness that comes back within so many frames flickers
 _EDGE_LEVELS = 4.0  # change from pixel to pixel (root mean square) below which a picture has no edges to speak of
 _PATCH = 8  # pixels
-_DARK_LEVELS = 32  # of the strongest channel: below, the noise of encoding decides which that is
+_DARK_LEVELS = 128  # of the strongest channel: what is darker shows less colour, and encoders take some of that away
 _MEANS = ("motion", "camera_motion", "object_motion", "motion_x", "motion_y", "clarity", "temporal_consistency")
 
 
@@ -33,7 +35,8 @@ class Glance(NamedTuple):
     brightness: float
     """Mean of the colour channels, 0 black to 1 white."""
     change: float
-    """Levels (0-255) of the block that changes most since the frame before; infinite for a video's first."""
+    """Levels (0-255) by which the block that changes most does since the frame before, finest detail apart; infinite
+    for a video's first."""
 
 
 class Measured(NamedTuple):
@@ -55,9 +58,9 @@ def glance(before: Picture | None, after: Picture) -> Glance:
     light = brightness(after.bgr)
     if before is None:
         return Glance(light, float("inf"))
-    columns, rows = _BLOCKS
-    small = cv2.resize(cv2.absdiff(before.luma, after.luma), (4 * columns, 4 * rows), interpolation=cv2.INTER_AREA)
-    blocks = cv2.resize(small.astype(np.float32), _BLOCKS, interpolation=cv2.INTER_AREA)  # to parts of a level
+    change = cv2.subtract(after.luma, before.luma, dtype=cv2.CV_32F)
+    small = cv2.resize(change, None, fx=_COARSE, fy=_COARSE, interpolation=cv2.INTER_AREA)
+    blocks = cv2.resize(np.abs(small), _BLOCKS, interpolation=cv2.INTER_AREA)
     return Glance(light, float(blocks.max()))
 
 
@@ -140,11 +143,12 @@ def brightness(bgr: np.ndarray) -> float:
 def saturation(bgr: np.ndarray) -> float:
     """Return the mean saturation of a BGR picture, 0 grey to 1 pure colour. Cost 0.02 ms.
 
-    Of patches of 8 x 8 pixels, and of what is almost black as if it were a little lighter: noise there is no colour.
+    Of patches of 8 x 8 pixels, the strongest channel less the weakest, as a share of the strongest; of half of the
+    brightness where it is darker, so that colour fades with the light.
     """
     size = (max(1, bgr.shape[1] // _PATCH), max(1, bgr.shape[0] // _PATCH))
-    patches = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
-    most, least = patches.max(axis=2), patches.min(axis=2)
+    channels = cv2.split(cv2.resize(bgr, size, interpolation=cv2.INTER_AREA))
+    most, least = (reduce(pick, channels) for pick in (cv2.max, cv2.min))
     return float(np.mean((most - least) / np.maximum(most, _DARK_LEVELS), dtype=np.float64))
 
 
@@ -168,16 +172,17 @@ def flicker(lights: np.ndarray) -> float | None:
 def frozen(changes: Sequence[float]) -> float | None:
     """Return the share of frames, 0 to 1, that repeat the one before, from their `Glance.change`; null for none.
 
-    A frame repeats the one before if hardly anything changes, or by far less than up to two frames before and after:
-    an encoder does not give a frame that is shown again the very same levels.
+    A frame repeats the one before as far as hardly anything changes, or by far less than up to two frames before and
+    after: an encoder does not give a frame that is shown again the very same levels. Between that and a frame that is
+    new it counts in part, so that the encoder's noise does not decide.
     """
     if not changes:
         return None
     change = np.array(changes)
-    still = ((_CHANGED_LEVELS - change) / (_CHANGED_LEVELS - _REPEATED_LEVELS)).clip(0, 1)
     around = np.pad(change, 2)
     before, after = np.maximum(around[:-4], around[1:-3]), np.maximum(around[3:-1], around[4:])
-    return _mean(np.maximum(still, change <= _STUTTER * np.minimum(before, after)))
+    beside = change / np.maximum(np.minimum(before, after), _LEAST_CHANGE)
+    return _mean(np.maximum(motion.share(change, *_NOTHING_NEW), motion.share(beside, *_STUTTER)))
 
 
 def jpeg(picture: np.ndarray) -> bytes:

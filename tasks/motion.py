@@ -18,7 +18,10 @@ _BROAD = (11, 11)  # pixels at half the size: a difference as broad as this is o
 _AROUND = (3, 3)  # of them, over which a difference is taken
 _PARTS = 16  # of a level, in whole numbers: these are fast, and a level is coarse
 _BESIDE = (3, 3)  # vectors looked at
-_LEAST_COUNT = 1e-3  # so that where none counts there is none
+_PATCH = (9, 9)  # pixels at half the size, about a vector, whose gradients say what it can know
+_NOISE_ENERGY = 0.1  # of a gradient, levels per pixel squared: less tells nothing ...
+_LEAST_SHARE = 0.02  # ... and so does what is less than this share of the gradients of both directions together
+_LEAST_LENGTH = 1e-9  # so that what does not move has no direction
 _NEAR = np.ones((5, 5), np.uint8)  # what is near a place, in vectors looked at: 8 pixels to each side
 _GAINED_LEVELS = (1.0, 3.5)  # a vector that explains the picture better by so much counts from not at all to whole
 _HARDLY_PIXELS = (3.0, 1.0)  # so short, a vector as good as says that nothing moves: from not at all to whole
@@ -47,9 +50,12 @@ class Motion(NamedTuple):
     pixel is noise.
     """
     x: float
-    """Mean of those vectors, per cent of the width per frame, positive to the right."""
+    """The part of `amount` to the right, per cent of the width per frame, of the direction in which vectors go.
+
+    Of the mean of all directions, by the vectors' squared lengths: what goes all ways at once goes nowhere.
+    """
     y: float
-    """Per cent of the height per frame, positive downwards."""
+    """The part downwards, per cent of the height per frame."""
     camera: float
     """How far the camera's motion (shift, turn, zoom) moves the picture: mean over it.
 
@@ -81,20 +87,23 @@ def between(before: np.ndarray, after: np.ndarray, estimate: Estimator = dense) 
     transform = camera_transform(before, vectors)
     moved = _warped(before, vectors)
     by_camera = cv2.warpAffine(before, transform, before.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
-    left, as_still, as_camera = (_difference(after, picture) for picture in (moved, before, by_camera))
+    half = _half(after)
+    left, as_still, as_camera = (_difference(half, _half(picture)) for picture in (moved, before, by_camera))
     sparse = vectors[_SPARSE // 2 :: _SPARSE, _SPARSE // 2 :: _SPARSE]
     at = _places(*before.shape, _SPARSE)
     camera = cv2.transform(at, transform) - at
+    gradients = _gradients(before)
     moves = _explained(as_still, left)
-    x, y, amount = _fastest(sparse, moves, before.shape)
+    x, y, amount = _fastest(sparse, moves, gradients, before.shape)
     # What stands still before a moving camera is an object; but a vector that says more must also be better than none
-    stays = _share(_length(sparse), *_HARDLY_PIXELS)
-    *_, objects = _fastest(sparse - camera, _explained(as_camera, left) * np.maximum(moves, stays), before.shape)
+    stays = share(_length(sparse), *_HARDLY_PIXELS)
+    moves_apart = _explained(as_camera, left) * np.maximum(moves, stays)
+    *_, objects = _fastest(sparse - camera, moves_apart, gradients, before.shape)
     camera_amount = 100 * float(_length(camera).mean() / np.hypot(*before.shape))
     return Motion(amount, x, y, camera_amount, objects, moved)
 
 
-def _share(values: np.ndarray, nothing: float, whole: float) -> np.ndarray:
+def share(values: np.ndarray, nothing: float, whole: float) -> np.ndarray:
     """Return 0 for values up to `nothing`, 1 from `whole` on (or the other way round), and parts between.
 
     A limit that is passed all at once makes a small change of the picture a large one of a score.
@@ -118,12 +127,18 @@ def _warped(before: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     return cv2.remap(before, came_from, _NONE, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+def _half(picture: np.ndarray) -> np.ndarray:
+    return cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+
+
 def _difference(after: np.ndarray, picture: np.ndarray) -> np.ndarray:
     """Return by how many levels a picture is unlike `after`, around each of the vectors looked at: float32.
 
-    But for the light, of all and of broad parts: a flash, a fade and drifting fog move nothing. At half the size.
+    But for the light, of all and of broad parts: a flash, a fade and drifting fog move nothing.
+
+    Args:
+        after, picture: both at half the size.
     """
-    after, picture = (cv2.resize(one, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for one in (after, picture))
     lighter = (cv2.mean(after)[0] + 1) / (cv2.mean(picture)[0] + 1)
     difference = cv2.addWeighted(after, _PARTS, picture, -_PARTS * lighter, 0, dtype=cv2.CV_16S)
     fine = cv2.blur(cv2.absdiff(difference, cv2.blur(difference, _BROAD)), _AROUND)
@@ -135,23 +150,46 @@ def _explained(otherwise: np.ndarray, left: np.ndarray) -> np.ndarray:
 
     In flat areas, in noise, and where something comes in at the edge, vectors are guesses, and explain nothing.
     """
-    return _share(otherwise - left, *_GAINED_LEVELS)
+    return share(otherwise - left, *_GAINED_LEVELS)
 
 
-def _fastest(vectors: np.ndarray, counts: np.ndarray, shape: tuple[int, int]) -> tuple[float, float, float]:
-    """Return x, y and amount of the fastest vectors; each is taken as far as one near it counts (0 to 1).
+def _gradients(grey: np.ndarray) -> np.ndarray:
+    """Return the structure tensor around each of the vectors looked at: float32 (rows, columns, 3), xx, xy and yy."""
+    half = _half(grey)
+    along_x, along_y = cv2.spatialGradient(half)
+    products = np.empty((*half.shape, 3), np.float32)
+    for place, (one, other) in enumerate(((along_x, along_x), (along_x, along_y), (along_y, along_y))):
+        products[..., place] = cv2.multiply(one, other, scale=1 / 64, dtype=cv2.CV_32F)  # Sobel's weights add up to 8
+    return cv2.blur(products, _PATCH)[_SPARSE // 4 :: _SPARSE // 2, _SPARSE // 4 :: _SPARSE // 2]
 
-    A vector is the mean of those beside it that count: alone, one may be far off.
-    """
-    beside = cv2.blur(np.ascontiguousarray(vectors * counts[..., None]), _BESIDE)
-    of = cv2.dilate(counts, _NEAR) / (cv2.blur(counts, _BESIDE) + _LEAST_COUNT)
-    vectors = (beside * of[..., None]).reshape(-1, 2)
+
+def _fastest(
+    vectors: np.ndarray, counts: np.ndarray, gradients: np.ndarray, shape: tuple[int, int]
+) -> tuple[float, float, float]:
+    """Return x, y and amount of the fastest vectors; each is taken as far as one near it counts (0 to 1)."""
+    vectors = (_sure(vectors, counts, gradients) * cv2.dilate(counts, _NEAR)[..., None]).reshape(-1, 2)
     length = _length(vectors)
     number = max(1, int(_FASTEST * length.size))
-    fastest = np.argpartition(length, length.size - number)[-number:]
-    x, y = vectors[fastest].mean(axis=0, dtype=np.float64)
-    amount = length[fastest].mean(dtype=np.float64) / np.hypot(*shape)
-    return 100 * float(x) / shape[1], 100 * float(y) / shape[0], 100 * float(amount)
+    amount = np.partition(length, length.size - number)[-number:].mean(dtype=np.float64)
+    x, y = amount * (length @ vectors) / max(length @ length, _LEAST_LENGTH)
+    return 100 * float(x) / shape[1], 100 * float(y) / shape[0], 100 * float(amount / np.hypot(*shape))
+
+
+def _sure(vectors: np.ndarray, counts: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """Return what the vectors beside each place know together about its motion, as far as they count.
+
+    The least squares of Lucas and Kanade (1981), whose data are not pixels but vectors with their structure tensors:
+    of an edge a vector knows how it moves across, not along it, and of flat ground nothing. A little of the
+    tensor's trace, and of noise, holds what nobody knows at nothing, where the estimator has guesses.
+    """
+    x, y = vectors[..., 0], vectors[..., 1]
+    xx, xy, yy = np.moveaxis(gradients, -1, 0)
+    known = np.dstack([xx, xy, yy, xx * x + xy * y, xy * x + yy * y]) * counts[..., None]
+    xx, xy, yy, towards_x, towards_y = np.moveaxis(cv2.blur(known, _BESIDE), -1, 0)
+    least = _NOISE_ENERGY + _LEAST_SHARE * (xx + yy)
+    xx, yy = xx + least, yy + least
+    whole = (1 + 2 * _LEAST_SHARE) / (xx * yy - xy * xy)  # as if the share of the trace took nothing of a full vector
+    return np.dstack([yy * towards_x - xy * towards_y, xx * towards_y - xy * towards_x]) * whole[..., None]
 
 
 def camera_transform(grey: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -174,9 +212,9 @@ def camera_transform(grey: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     )
     if found is None:
         return _STILL
-    agree = _share(_length(cv2.transform(at, found) - to), *_BACKGROUND_PIXELS)
+    agree = share(_length(cv2.transform(at, found) - to), *_BACKGROUND_PIXELS)
     spread = _spread(at, agree * _detail(grey)) / grey.shape[::-1]
-    sure = _share(agree.mean(), *_BACKGROUND) * _share(spread.max(), *_SPREAD)
+    sure = share(agree.mean(), *_BACKGROUND) * share(spread.max(), *_SPREAD)
     return _STILL + sure * (found - _STILL)
 
 
@@ -184,7 +222,7 @@ def _detail(grey: np.ndarray) -> np.ndarray:
     """Return 0 (flat) to 1 (with detail) around each of the vectors that the camera is fitted to."""
     half = np.ascontiguousarray(grey[::2, ::2])
     middle = slice(_GRID // 4, None, _GRID // 2)
-    return _share(cv2.morphologyEx(half, cv2.MORPH_GRADIENT, _CELL)[middle, middle], *_DETAIL_LEVELS)
+    return share(cv2.morphologyEx(half, cv2.MORPH_GRADIENT, _CELL)[middle, middle], *_DETAIL_LEVELS)
 
 
 def _spread(at: np.ndarray, weight: np.ndarray) -> np.ndarray:

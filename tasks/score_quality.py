@@ -13,12 +13,14 @@ import numpy as np
 _SIDE = 256  # pixels of the longer side at which blur is measured: the same picture at two sizes has one blur
 _LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 _REBLUR = 9  # pixels
-_EDGE = 2.0  # smallest step of grey levels between neighbours that is an edge ...
+_EDGE = 1.0  # steps of grey levels between neighbours that are more are edges, and count by what they are more ...
 _EDGE_NOISES = 1.4  # ... and in deviations of the noise
 _EDGES = 0.001  # share of the pixels, below which a picture has no edge to judge by
 _GRID = 8  # pixels of a JPEG's or MPEG's block
 _PATCH = 8  # pixels
 _DARK, _BRIGHT = 3, 252  # grey levels at which shadows and lights are lost
+_TAIL = 0.1  # share of the pixels whose mean is the end of the range: one level would jump between light and dark parts
+_RANGE = 0.65  # of all levels, between the means of the two tails: what a well exposed picture uses
 _BARS = 24  # a border no pixel of which is brighter is a black bar
 
 
@@ -26,7 +28,7 @@ def quality(picture: np.ndarray) -> float:
     """Return 0 to 1: the technical quality of a BGR picture; well kept footage has about 0.6 to 0.9.
 
     Each alone takes half of it: noise of 4 grey levels (standard deviation), block edges of 5 levels, a blur of 2
-    of 256 pixels (standard deviation), or lost contrast that leaves 3/8 of the range of brightness. Cost: 2 ms at
+    of 256 pixels (standard deviation), or lost contrast that leaves a third of the range of brightness. Cost: 2 ms at
     256 x 144.
     """
     grey = _without_bars(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY))
@@ -45,18 +47,18 @@ def blur(grey: np.ndarray, noisy: float) -> float:
     """
     scale = _SIDE / max(grey.shape)
     sized = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    smooth = cv2.GaussianBlur(sized, (0, 0), 0.7).astype(np.float32)  # keeps noise from passing as sharp edges
+    smooth = cv2.GaussianBlur(sized, (0, 0), 1.0).astype(np.float32)  # keeps noise from passing as sharp edges
     return max(_blur_along(smooth, axis, _EDGE + _EDGE_NOISES * noisy) for axis in (0, 1))
 
 
 def _blur_along(smooth: np.ndarray, axis: int, least: float) -> float:
     again = cv2.blur(smooth, (1, _REBLUR) if axis == 0 else (_REBLUR, 1))
     steps, left = np.abs(np.diff(smooth, axis=axis)), np.abs(np.diff(again, axis=axis))
-    edges = steps > least
-    if edges.sum() < _EDGES * steps.size:
+    edges = (steps - least).clip(0)
+    if np.count_nonzero(edges) < _EDGES * steps.size:
         return 1.0
-    lost = np.maximum(0, steps[edges] - left[edges]).sum(dtype=np.float64)
-    return 1 - float(lost / steps[edges].sum(dtype=np.float64))
+    lost = np.vdot(np.maximum(0, steps - left), edges)
+    return 1 - float(lost / np.vdot(steps, edges))
 
 
 def noise(grey: np.ndarray) -> float:
@@ -99,9 +101,11 @@ def _blockiness_along(grey: np.ndarray, axis: int) -> float:
 
 def exposure(grey: np.ndarray) -> float:
     """Return 0 to 1: how much of the range of brightness a grey picture uses without losing lights and shadows."""
-    low, high = np.percentile(grey, (2, 98))
+    levels = np.sort(grey, axis=None)
+    tail = max(1, round(_TAIL * levels.size))
+    low, high = levels[:tail].mean(dtype=np.float64), levels[-tail:].mean(dtype=np.float64)
     lost_lights, lost_shadows = float((grey >= _BRIGHT).mean()), float((grey <= _DARK).mean())
-    return min(1.0, float(high - low) / (0.75 * 255)) * (1 - lost_lights) ** 2 * (1 - lost_shadows)
+    return min(1.0, float(high - low) / (_RANGE * 255)) * (1 - lost_lights) ** 2 * (1 - lost_shadows)
 
 
 def _without_bars(grey: np.ndarray) -> np.ndarray:

@@ -98,6 +98,31 @@ def test_what_moves_over_a_flat_background_is_an_object():
     assert found.objects > 0.5
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_an_edge_does_not_slide_along_itself(seed):
+    """A flat square tells how it moves at its corners alone: along its edges the estimator's vectors are guesses."""
+    random = np.random.default_rng(seed)
+    ground = np.tile(np.linspace(60, 120, WIDTH), (HEIGHT, 1))
+    pictures = []
+    for top in (30, 33):
+        picture = ground + random.normal(0, 1, ground.shape)
+        picture[top : top + 70, 90:160] = 170
+        pictures.append(picture.round().astype(np.uint8))
+    found = motion.between(*pictures)
+    assert found.amount == pytest.approx(100 * 3 / DIAGONAL, rel=0.25)
+    assert found.y == pytest.approx(100 * 3 / HEIGHT, rel=0.25)
+    assert abs(found.x) * WIDTH < 0.1 * found.y * HEIGHT
+
+
+def test_what_goes_all_ways_at_once_goes_nowhere(scene):
+    """A zoom has every direction; a pan has one, and its parts are those of the whole motion."""
+    zoom = motion.between(window(scene), window(scene, zoom=0.96))
+    pan = motion.between(window(scene), window(scene, 4, 2))
+    for found, least, most in ((zoom, 0.0, 0.3), (pan, 0.8, 1.0)):
+        length = np.hypot(found.x * WIDTH, found.y * HEIGHT) / (found.amount * DIAGONAL)
+        assert least <= length <= most + 1e-6
+
+
 def test_a_still_picture_a_flash_and_noise_do_not_move(scene):
     still, random = window(scene), np.random.default_rng(0)
     noisy = [cv2.add(still, random.normal(0, 3, still.shape), dtype=cv2.CV_8U) for _ in range(2)]
