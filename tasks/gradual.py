@@ -44,7 +44,7 @@ class Span(NamedTuple):
 def thumb(luma: np.ndarray) -> np.ndarray:
     """Return a tiny version of a picture, uint8, as one row of pixels. Cost 10 us."""
     # by a whole number: OpenCV's area interpolation takes twenty times as long otherwise
-    factor = max(1, max(luma.shape) // _THUMB_PIXELS)
+    factor = min(max(1, max(luma.shape) // _THUMB_PIXELS), *luma.shape)  # a sliver has a line of pixels at least
     height, width = (side // factor for side in luma.shape)
     whole = luma[: height * factor, : width * factor]
     return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA).ravel()

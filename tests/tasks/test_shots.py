@@ -162,7 +162,7 @@ def test_stills_are_small_pictures_of_the_shot(video_with_cut, fence):
         assert np.mean(pictures) / 255 == pytest.approx(shot["brightness"], abs=0.03)
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 1024), (1024, 64), (98, 66)])
+@pytest.mark.parametrize(("height", "width"), [(64, 1024), (1024, 64), (2112, 64), (64, 4096), (98, 66)])
 def test_odd_sizes_are_measured(tmp_path, write_video, fence, height, width):
     frames = np.random.default_rng(0).integers(0, 255, (20, height, width, 3), np.uint8)
     split, _, _ = split_one(write_video(tmp_path / "a.mp4", frames), fence, content_threshold=200)
