@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flows.clip_size import latent_sides
 from flows.params import Params
 from stiv_model import costs, memory, plan
 from stiv_model.costs import SampleCost, Shape
@@ -100,15 +101,7 @@ def sides(data: Plan | None, params: Params, downsampling: int) -> tuple[int, in
     """Return rows and columns of the latents: those that there are, else those that the settings will make."""
     if data:
         return data.buckets[0].rows, data.buckets[0].columns
-    return params.latents.height // downsampling, params.latents.width // downsampling
-
-
-def clip_bytes(params: Params, downsampling: int) -> int:
-    """Return the size of one clip in a shard that the settings will make: float16, and a byte per token's mask."""
-    rows, columns = sides(None, params, downsampling)
-    latents = params.latents.frames * params.model.latent_channels * rows * columns
-    text = (params.text.tokens + 1) * params.model.text_width
-    return 2 * (latents + text) + params.text.tokens
+    return latent_sides(params, downsampling)
 
 
 def figures(one: Forecast) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from flows import edit_params
+from flows.clip_size import clip_bytes
 from flows.params import PARAMS, Params, check_params, read_params
 from tasks import manifest, resume
 from tasks.funnel import Replay, borders, replay, stills
-from tasks.funnel_page import page, picture
 from tasks.settings import ClipSettings
 from tasks.thresholds import compared
 
@@ -61,6 +61,8 @@ def funnel(
     else:
         print("\n".join([*funnel_lines(table, found), "", *shift_lines(found), "", *cost_lines(costs, twins)]))
     if figure:
+        from tasks.funnel_page import picture  # Matplotlib: most of a second
+
         save(figure, picture(found.funnel))
     if sheet:
         save(sheet, draw_sheet(table, shots / manifest.STILL_TABLE, asked, found))
@@ -72,8 +74,6 @@ def funnel(
 
 def next_costs(clips: int, params: Params, downsampling: int, clips_per_hour: float | None) -> dict[str, Any]:
     """Return what the next stages have to do; None is unknown."""
-    from flows.forecast import clip_bytes  # with it comes torch: two seconds
-
     size = clip_bytes(params, downsampling)
     hours = None if clips_per_hour is None else clips / clips_per_hour
     return {"clips": clips, "latent_bytes": clips * size, "encode_hours": hours}
@@ -81,6 +81,8 @@ def next_costs(clips: int, params: Params, downsampling: int, clips_per_hour: fl
 
 def draw_sheet(table: Path, pictures: Path, clips: ClipSettings, found: Replay) -> str:
     """Return the page of the shots nearest each threshold."""
+    from tasks.funnel_page import page  # as above
+
     edges = borders(table, clips, SHOWN)
     names = sorted({name for edge in edges for name, _ in (*edge.kept, *edge.lost)})
     return page(found.funnel, edges, stills(pictures, names))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from flows.forecast import Forecast, Prices, clip_bytes, figures, forecast
+from flows.clip_size import clip_bytes
+from flows.forecast import Forecast, Prices, figures, forecast
 from flows.params import Params, load_params, section
 from stiv_model import memory
 from stiv_model.settings import RecipeSettings

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow.parquet as pq
 
-from tasks import duplicates, manifest, releases, thresholds
+from tasks import manifest, thresholds
 from tasks.settings import ClipSettings
 from tasks.thresholds import Limit, Share
 
@@ -152,6 +152,8 @@ def _reject_later(base: duckdb.DuckDBPyConnection, settings: ClipSettings) -> No
     compared = thresholds.compared(settings)
     if not compared and settings.best is None:
         return
+    from tasks import duplicates, releases  # pyarrow.compute: as long as a quarter of the replay
+
     by = settings.best.by if settings.best else "quality"
     columns = ", ".join(("shot", *duplicates.MERITS, *compared))
     passed = base.sql(f"SELECT row, {by} AS best_by, {columns} FROM judged WHERE reason IS NULL").to_arrow_table()

@@ -1,0 +1,20 @@
+"""How large a clip's latents will be, by the settings alone: without torch, which takes seconds to import."""
+
+from flows.params import Params
+
+
+def latent_sides(params: Params, downsampling: int) -> tuple[int, int]:
+    """Return the rows and columns of the latents that the settings will make.
+
+    Args:
+        downsampling: pixels per latent of the VAE, on each side.
+    """
+    return params.latents.height // downsampling, params.latents.width // downsampling
+
+
+def clip_bytes(params: Params, downsampling: int) -> int:
+    """Return the size of one clip in a shard that the settings will make: float16, and a byte per token's mask."""
+    rows, columns = latent_sides(params, downsampling)
+    latents = params.latents.frames * params.model.latent_channels * rows * columns
+    text = (params.text.tokens + 1) * params.model.text_width
+    return 2 * (latents + text) + params.text.tokens
