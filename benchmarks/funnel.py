@@ -3,13 +3,15 @@
     python benchmarks/funnel.py --rows 1000000 --rounds 5 --json funnel.json
 
 The rows are made once, in a temporary folder or in --folder. Each round replays the thresholds of params.yaml, with
-one of them moved, in one process: opening the table, DuckDB's work, and the funnel made of it; Python's imports are
-not timed. `first` is the first round, `replay` the median of the others; with --duplicates, near-duplicates are looked
-for in one more round (`duplicates`). Memory is the process's peak, imports and all.
+one of them moved, in one process: opening the table, DuckDB's work, and the funnel made of it. `first` is the first
+round, `replay` the median of the others; with --duplicates, near-duplicates are looked for in one more round
+(`duplicates`). `command` is the median of as many rounds of `stiv funnel` as it is typed, Python's start and imports
+and all. Memory is the process's peak, imports and all.
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -74,6 +76,7 @@ def group(first: int, count: int, seed: int) -> pa.Table:
 
 def make(path: Path, rows: int, seed: int = 0) -> None:
     """Write the table, one row group after another."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(path, manifest.SCORES, compression="zstd") as writer:
         for first in range(0, rows, GROUP):
             writer.write_table(group(first, min(GROUP, rows - first), seed))
@@ -86,10 +89,22 @@ def timed(table: Path, settings: ClipSettings) -> tuple[float, float, int]:
     return time.perf_counter() - started, time.process_time() - cpu, kept
 
 
+def typed(table: Path) -> tuple[float, int]:
+    """Run `stiv funnel` once: seconds, and bytes of memory at most."""
+    command = [sys.executable, "-m", "flows", "funnel", "--scores", str(table.parent)]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise subprocess.CalledProcessError(status, command)
+    return time.perf_counter() - started, 1024 * used.ru_maxrss
+
+
 def measure(table: Path, rounds: int, find_twins: bool) -> dict[str, Any]:
     """Replay with a moving threshold."""
     base = load_params(ROOT / "params.yaml").clips.model_copy(update={"duplicate_bits": None})
     moved = [base.model_copy(update={"motion": NonNegativeRange(min=0.1 * n, max=None)}) for n in range(rounds + 1)]
+    commands = [typed(table) for _ in range(rounds)]
     (first, *others) = [timed(table, settings) for settings in moved]
     found = {
         "rows": pq.read_metadata(table).num_rows,
@@ -100,6 +115,9 @@ def measure(table: Path, rounds: int, find_twins: bool) -> dict[str, Any]:
         "replay_largest": max(other[0] for other in others),
         "replay_cpu": statistics.median(other[1] for other in others),
         "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "command": statistics.median(seconds for seconds, _ in commands),
+        "command_largest": max(seconds for seconds, _ in commands),
+        "command_peak_bytes": max(peak for _, peak in commands),
     }
     if find_twins:
         seconds, cpu, kept = timed(table, base.model_copy(update={"duplicate_bits": 24}))
@@ -119,7 +137,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stiv-funnel-") as temporary:
         folder = options.folder or Path(temporary)
-        table = folder / f"scores-{options.rows}.parquet"
+        table = folder / f"scores-{options.rows}" / manifest.SCORE_TABLE
         if options.make:
             make(table, options.rows)
             return
