@@ -5,12 +5,14 @@ knows it some seconds later. Detecting counts in frames; shots have timestamps.
 """
 
 import base64
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil
+from operator import sub
 from typing import Any, NamedTuple, cast
 
 import av
@@ -109,11 +111,18 @@ class Piece:
             old, held = self.stills[-1 - most]
             self.stills[-1 - most] = (old, _encoded(held))
 
-    def parts(self, seconds: float) -> Iterator["Piece"]:
-        """Give the piece itself, or even parts of at most max_seconds."""
+    def parts(self, times: list[int], seconds: float) -> Iterator["Piece"]:
+        """Give the piece itself, which lasts `seconds`, or parts of it of at most max_seconds, even in time.
+
+        Where a frame is shown for longer, it is a part of its own, or the end of one.
+        """
         count = max(1, int(np.ceil(seconds / self.rules.max_seconds)))
-        bounds = [self.first + (self.end - self.first) * part // count for part in range(count + 1)]
-        for first, end in pairwise(bounds):
+        start_pts, end_pts = times[self.first], times[self.end]
+        if count < self.end - self.first:
+            bounds = [bisect_right(times, start_pts + (end_pts - start_pts) * part // count) - 1 for part in range(count)]
+        else:
+            bounds = list(range(self.first, self.end))
+        for first, end in pairwise([*dict.fromkeys(bounds), self.end]):
             yield Piece(
                 first,
                 self.transition if first == self.first else "split",
@@ -313,10 +322,11 @@ def shots_of(pieces: list[Piece], times: list[int], time_base: float, rules: Rul
         if piece.is_between:
             yield _row(piece, times, time_base, "rejected", "transition")
             continue
-        for part in piece.parts(seconds(piece)):
+        for part in piece.parts(times, seconds(piece)):
             # of frames that are shown for seconds each, none may have been a candidate for a still
-            verdict = ("ok", None) if part.stills else ("rejected", "too_few_frames")
-            yield _row(part, times, time_base, *verdict)
+            shown = max(map(sub, times[part.first + 1 : part.end + 1], times[part.first : part.end])) * time_base
+            is_seen = part.stills and shown <= rules.max_seconds
+            yield _row(part, times, time_base, *(("ok", None) if is_seen else ("rejected", "too_few_frames")))
     yield from rejected()
 
 
