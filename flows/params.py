@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
+from stiv_model import refusals
 from stiv_model.settings import (
     ModelSettings,
     RecipeSettings,
@@ -105,17 +106,7 @@ def check_params(values: dict[str, Any], path: Path = PARAMS) -> Params:
     Raises:
         ValueError: as `load_params`.
     """
-    try:
-        return Params.model_validate(values)
-    except ValidationError as error:
-        raise ValueError("; ".join(f"{path}: {_one_line(problem)}" for problem in error.errors())) from None
-
-
-def _one_line(problem: Any) -> str:
-    place = ".".join(str(key) for key in problem["loc"])
-    found = problem["input"]
-    value = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
-    return f"{place}: {problem['msg']}{value}" if place else problem["msg"]
+    return refusals.checked(Params, values, path)
 
 
 def section(params: Params, name: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
+from stiv_model import refusals
 from stiv_model.settings import Encoders, Fraction, Mode, ModelSettings, Pattern, Settings
 
 WEIGHTS = "model.safetensors"
@@ -72,9 +73,7 @@ def read(folder: Path) -> Card:
     try:
         return Card.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path}: {place}: {first['msg']}: train {folder} again") from error
+        raise ValueError(f"{path}: {refusals.lines(error)[0]}: train {folder} again") from error
 
 
 def check_parents(parents: Mapping[Role, Path], settings: ModelSettings, is_video: bool) -> dict[Role, Card]:

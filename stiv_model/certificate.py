@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, ValidationError
 
-from stiv_model import card
+from stiv_model import card, refusals
 from stiv_model.card import Role, Trained
 from stiv_model.settings import ModelSettings, Run, Settings
 
@@ -97,8 +97,7 @@ def check(folder: Path, run: Run) -> Certificate:
     try:
         found = Certificate.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}: {remedy}") from error
+        raise ValueError(f"{path}: {refusals.lines(error)[0]}: {remedy}") from error
     if wrong := _differs(found, run) or _damage(found, folder):
         raise ValueError(f"{path} {wrong}: {remedy}")
     return found

@@ -1,12 +1,13 @@
 """Where a frozen encoder comes from, and that it is the one that was meant."""
 
 import hashlib
-import importlib.util
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+
+from stiv_model import packaged
 
 _REPOSITORY = Path(__file__).parent.parent
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -26,8 +27,9 @@ def find(section: str, source: str, revision: str | None, files: Sequence[str]) 
         FileNotFoundError: it is none of the four, or the hub cannot be reached.
         ValueError: a hub name without the commit that is meant.
     """
-    if source.startswith("package:"):
-        return _find_in_package(section, source)
+    if source.startswith(packaged.PREFIX):
+        remedy = "install it, or name another source in params.yaml"
+        return packaged.find(f"{section}.source", source, Path.is_dir, remedy)
     for folder in (Path(source), _REPOSITORY / source):
         if folder.is_dir():
             return folder
@@ -46,19 +48,6 @@ def find(section: str, source: str, revision: str | None, files: Sequence[str]) 
             f"{nowhere}, and as a hub name, at commit {revision}, it cannot be loaded ({type(error).__name__}): fetch "
             "it where the hub can be reached, or name a folder in params.yaml"
         ) from error
-
-
-def _find_in_package(section: str, source: str) -> Path:
-    package, _, folder = source.removeprefix("package:").partition("/")
-    found = importlib.util.find_spec(package)
-    places = [Path(place) / folder for place in (found.submodule_search_locations or [])] if found else []
-    for place in places:
-        if place.is_dir():
-            return place
-    raise FileNotFoundError(
-        f"{section}.source is {source}, but there is no package {package} with a folder {folder}: install it, or name "
-        "another source in params.yaml"
-    )
 
 
 def check_names(place: object, missing: Iterable[str], extra: Iterable[str]) -> None:

@@ -21,7 +21,7 @@ from diffusers.video_processor import VideoProcessor
 from PIL.Image import Image
 from torch import Tensor
 
-from stiv_model import pipeline_encoders
+from stiv_model import pipeline_encoders, refusals
 from stiv_model.conditions import Given
 from stiv_model.image_condition import null_image
 from stiv_model.pipeline_inputs import (
@@ -84,7 +84,7 @@ class StivPipeline(DiffusionPipeline):
         super().__init__()
         if defaults is None:
             raise ValueError("defaults is None: give PipelineDefaults as a dict, or use from_checkpoint")
-        checked = PipelineDefaults.model_validate(defaults)
+        checked = refusals.checked(PipelineDefaults, defaults, "defaults")
         check_parts(vae, text_encoder, transformer, checked)
         self.register_modules(
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer, scheduler=scheduler

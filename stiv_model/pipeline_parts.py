@@ -10,7 +10,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
-from stiv_model import card, frozen, text, vae, weights
+from stiv_model import card, frozen, refusals, text, vae, weights
 from stiv_model.card import Trained
 from stiv_model.settings import ModelSettings, SamplerSettings, Settings
 from stiv_model.transformer import StivTransformer
@@ -47,7 +47,7 @@ class PipelineDefaults(Settings):
         except ValidationError as error:
             first = error.errors()[0]
             name = first["loc"][-1]
-            raise ValueError(f"{_ARGUMENTS.get(name, name)} is {first['input']!r}: {first['msg']}") from error
+            raise ValueError(f"{_ARGUMENTS.get(name, name)} is {first['input']!r}: {refusals.reason(first)}") from error
 
 
 class StivTransformerModel(StivTransformer, ModelMixin, ConfigMixin):
@@ -63,8 +63,8 @@ class StivTransformerModel(StivTransformer, ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(self, model: dict[str, Any], is_video: bool, trained: dict[str, Any] | None):
-        super().__init__(ModelSettings.model_validate(model), is_video)
-        self.trained = None if trained is None else Trained.model_validate(trained)
+        super().__init__(refusals.checked(ModelSettings, model, "model"), is_video)
+        self.trained = None if trained is None else refusals.checked(Trained, trained, "trained")
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Path) -> "StivTransformerModel":

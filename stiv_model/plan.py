@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from stiv_model import latent_table
+from stiv_model import latent_table, refusals
 from stiv_model.latent_table import Shape, Shard
 from stiv_model.settings import ModelSettings, RecipeSettings, Run, Settings, TrainingSettings
 
@@ -210,7 +210,7 @@ def read(work: Path) -> Plan:
     try:
         return Plan.model_validate_json(file.read_text())
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        problems = "; ".join(refusals.lines(error))
         raise ValueError(f"{file} does not hold together: {problems}; `stiv train` makes it again") from None
 
 

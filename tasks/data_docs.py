@@ -2,11 +2,12 @@
 
 import ast
 import html
-import importlib.util
 import re
 import shutil
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
+
+from stiv_model import packaged
 
 # What pages would fetch from a CDN: its name in the URL, the installed package that carries it, and where.
 _CARRIED = {
@@ -44,10 +45,9 @@ def localise(docs: Path) -> None:
 
 
 def _carried(package: str, path: str) -> Path:
-    found = importlib.util.find_spec(package)  # finds without importing: flask is not needed for its files
-    for folder in (found and found.submodule_search_locations) or []:
-        if (Path(folder) / path).exists():
-            return Path(folder) / path
+    for place in packaged.places(package, path):
+        if place.exists():
+            return place
     raise FileNotFoundError(f"package {package} with {path} is not installed: run make setup")
 
 

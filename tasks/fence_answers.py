@@ -23,6 +23,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from stiv_model import refusals
 from tasks import stills
 from tasks.fence_result import MAX_TRACEBACK
 from tasks.settings import FenceSettings
@@ -265,4 +266,4 @@ def check(name: str, values: dict[str, Any], asked: Asked) -> dict[str, Any]:
 def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part)[:40] for part in first["loc"])
-    return f"{place!r}: {first['msg']}"
+    return f"{place!r}: {refusals.reason(first)}"

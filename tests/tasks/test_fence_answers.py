@@ -151,6 +151,13 @@ def test_a_shot_that_cannot_be_costs_the_file(answer, honest, lies, number):
     assert answer("split", split) == BAD
 
 
+def test_what_a_shot_contradicts_itself_in_goes_to_the_log(answer, honest, caplog):
+    split = copy.deepcopy(honest["split"])
+    split["shots"][0]["start"] = 1.0
+    answer("split", split)
+    assert "'shots.0': start and end are other times than start_pts and end_pts" in caplog.text
+
+
 def test_more_stills_than_were_asked_for_cost_the_file(answer, honest):
     split = copy.deepcopy(honest["split"])
     split["shots"][0]["stills"] *= 2

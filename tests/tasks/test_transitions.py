@@ -213,6 +213,6 @@ def test_transnet_finds_a_real_cut_and_sees_what_its_authors_code_sees():
 
 
 def test_weights_that_are_not_there_are_named_before_any_video_is_opened():
-    with pytest.raises(FileNotFoundError, match=r"shots\.transnet_weights is package:no_such/file\.pth"):
+    with pytest.raises(FileNotFoundError, match=r"^shots\.transnet_weights asks for package:no_such/file\.pth, "):
         asked = {"detector": "transnet", "transnet_weights": "package:no_such/file.pth"}
         shot_rules.rules_of(SETTINGS.model_copy(update=asked))
