@@ -65,7 +65,7 @@ def glance(before: Picture | None, after: Picture) -> Glance:
 
 
 def measure(before: Picture, after: Picture, estimate: motion.Estimator = motion.dense) -> Measured:
-    """Measure a frame together with the one before it; both have `grey`. Cost 0.9 ms by `motion.dense`."""
+    """Measure a frame together with the one before it; both have `grey`. Cost 1.4 ms by `motion.dense`."""
     assert before.grey is not None and after.grey is not None, "asked of a pair whose second frame is_measured"
     found = motion.between(before.grey, after.grey, estimate)
     return Measured(
@@ -141,7 +141,7 @@ def brightness(bgr: np.ndarray) -> float:
 
 
 def saturation(bgr: np.ndarray) -> float:
-    """Return the mean saturation of a BGR picture, 0 grey to 1 pure colour. Cost 0.02 ms.
+    """Return the mean saturation of a BGR picture, 0 grey to 1 pure colour. Cost 0.04 ms.
 
     Of patches of 8 x 8 pixels, the strongest channel less the weakest, as a share of the strongest; of half of the
     brightness where it is darker, so that colour fades with the light.

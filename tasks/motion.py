@@ -82,14 +82,14 @@ def dense(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def between(before: np.ndarray, after: np.ndarray, estimate: Estimator = dense) -> Motion:
-    """Return how one grey picture, uint8 (height, width), moves to the next. Cost 0.9 ms by `dense`."""
+    """Return how one grey picture, uint8 (height, width), moves to the next. Cost 1.3 ms by `dense`."""
     vectors = estimate(before, after)
     transform = camera_transform(before, vectors)
     moved = _warped(before, vectors)
     by_camera = cv2.warpAffine(before, transform, before.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
     half = _half(after)
     left, as_still, as_camera = (_difference(half, _half(picture)) for picture in (moved, before, by_camera))
-    sparse = vectors[_SPARSE // 2 :: _SPARSE, _SPARSE // 2 :: _SPARSE]
+    sparse = np.ascontiguousarray(vectors[_SPARSE // 2 :: _SPARSE, _SPARSE // 2 :: _SPARSE])
     at = _places(*before.shape, _SPARSE)
     camera = cv2.transform(at, transform) - at
     gradients = _gradients(before)
@@ -160,7 +160,8 @@ def _gradients(grey: np.ndarray) -> np.ndarray:
     products = np.empty((*half.shape, 3), np.float32)
     for place, (one, other) in enumerate(((along_x, along_x), (along_x, along_y), (along_y, along_y))):
         products[..., place] = cv2.multiply(one, other, scale=1 / 64, dtype=cv2.CV_32F)  # Sobel's weights add up to 8
-    return cv2.blur(products, _PATCH)[_SPARSE // 4 :: _SPARSE // 2, _SPARSE // 4 :: _SPARSE // 2]
+    around = cv2.blur(products, _PATCH)
+    return np.ascontiguousarray(around[_SPARSE // 4 :: _SPARSE // 2, _SPARSE // 4 :: _SPARSE // 2])
 
 
 def _fastest(
@@ -170,7 +171,7 @@ def _fastest(
     vectors = (_sure(vectors, counts, gradients) * cv2.dilate(counts, _NEAR)[..., None]).reshape(-1, 2)
     length = _length(vectors)
     number = max(1, int(_FASTEST * length.size))
-    amount = np.partition(length, length.size - number)[-number:].mean(dtype=np.float64)
+    amount = np.sort(length)[-number:].mean(dtype=np.float64)  # of many equal lengths np.partition is the slower one
     x, y = amount * (length @ vectors) / max(length @ length, _LEAST_LENGTH)
     return 100 * float(x) / shape[1], 100 * float(y) / shape[0], 100 * float(amount / np.hypot(*shape))
 
