@@ -180,7 +180,7 @@ class Cutter:
         if first > self._current.first:
             self._current.end = first
             self.pieces.append(self._current)
-        self._current = Piece(first, transition, self._rules)
+        self._current = Piece(first, transition if first else "start", self._rules)
 
     def _deal(self, until: int) -> None:
         while self._waiting and self._waiting[0].frame < until:

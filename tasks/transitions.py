@@ -25,6 +25,7 @@ _STROBE = 4  # more changes than this among _STROBE_FRAMES on either side are a 
 _STROBE_FRAMES = 8
 _FLASH_LEVELS = 6.0  # that it is brighter than the frames around it
 _SAME = 0.5  # of the change to the flash: what lies before and after it differs by less
+_SEEN_LEVELS = 2.0  # of light or of luma that a cut changes at least: the hues of what is almost grey are noise
 _LEAK = 0.3  # share of the neighbour in a frame beside a cut that must not be there
 _DISSOLVE_EDGE = 2  # frames beside a dissolve in which a trace of the neighbour may be left
 
@@ -222,8 +223,18 @@ def find(seen: Seen, cuts: list[int], rules: Rules, settled: int) -> list[Transi
         first = max(seen.base, near + seen.base + span.first - _DISSOLVE_EDGE)
         found.append(Transition(first, min(seen.end, near + seen.base + span.end + _DISSOLVE_EDGE), "dissolve"))
     hard = [cut for cut in cuts if not any(other.first <= cut <= other.end for other in found)]
+    hard = [cut for cut in hard if is_seen(seen, cut)]
     hard = [cut for cut in hard if not is_flash(seen, cut, hard)]
     return sorted(found + _trimmed(seen, hard))
+
+
+def is_seen(seen: Seen, cut: int) -> bool:
+    """Say whether a hard cut changes luma or light: hues count too, and key frames move those of what is grey."""
+    place = cut - seen.base
+    if not 0 < place < len(seen.thumbs):
+        return True
+    lighter = abs(seen.lights[place] - seen.lights[place - 1])
+    return max(seen.distance(cut - 1, cut), lighter) >= _SEEN_LEVELS
 
 
 def is_flash(seen: Seen, cut: int, cuts: list[int]) -> bool:

@@ -102,6 +102,19 @@ def test_a_bright_shot_of_some_frames_is_one(pictures):
     assert told == [(30, 30, "cut"), (38, 38, "cut")]
 
 
+def test_hues_of_what_is_grey_cut_nothing_but_a_colour_of_the_same_luma_does():
+    """As a key frame turns a bluish grey into a reddish one, by a level."""
+    grey = cv2.resize(np.random.default_rng(0).integers(60, 200, (9, 16), np.uint8), (192, 108))
+    bluish, reddish = (cv2.add(cv2.merge([grey] * 3), np.array(tint, np.float64)) for tint in ((2, 0, 0), (0, 0, 2)))
+    frames = [*still(bluish, 30), *still(reddish, 30)]
+    assert cv2.norm(*(cv2.cvtColor(one, cv2.COLOR_BGR2HSV) for one in (bluish, reddish)), cv2.NORM_L1) / grey.size > 60
+    assert found(frames) == []
+    red, blue = (np.full((108, 192, 3), colour, np.uint8) for colour in ((30, 30, 222), (255, 84, 30)))
+    assert abs(int(cv2.cvtColor(red, cv2.COLOR_BGR2GRAY)[0, 0]) - int(cv2.cvtColor(blue, cv2.COLOR_BGR2GRAY)[0, 0])) < 2
+    (cut,) = found([*still(red, 30), *still(blue, 30)])
+    assert cut.first == 30 and cut.kind == "cut"
+
+
 def test_a_fast_pan_is_no_cut(pictures):
     wall = cv2.resize(np.concatenate(pictures, axis=1), (1152, 108))
     places = np.concatenate([np.zeros(20, int), np.arange(0, 400, 16), np.full(20, 400)])
