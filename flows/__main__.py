@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from flows.logs import show_ours
-from flows.params import is_settings, load_params, section
+from flows.params import is_settings, load_params, section_of
 from stiv_model.lifetime import die_with_parent
 from stiv_model.stopping import STOPPED
 
@@ -86,9 +86,9 @@ one stage's work, without DVC   (options as in dvc.yaml)
 """
 
 
-def load(verb: str, argv: Sequence[str] = ()) -> Any:
+def load(verb: str, argv: Sequence[str] = ("--source",)) -> Any:
     """Return the flow, or the plain function, behind a verb; `probe` with no --source is about single files."""
-    is_of_files = verb == "probe" and argv and not any(word.startswith("--source") for word in argv)
+    is_of_files = verb == "probe" and not any(word.startswith("--source") for word in argv)
     module = importlib.import_module("flows.files" if is_of_files else (FLOWS | COMMANDS)[verb])
     return getattr(module, verb)
 
@@ -99,9 +99,9 @@ def arguments(function: Any) -> list[inspect.Parameter]:
 
 def parser_of(verb: str, function: Any) -> argparse.ArgumentParser:
     """Return the parser of one verb, derived from the signature behind it."""
-    doc = inspect.getdoc(getattr(function, "fn", function))
+    doc = inspect.getdoc(getattr(function, "fn", function)) or ""
     parser = argparse.ArgumentParser(
-        prog=f"stiv {verb}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"stiv {verb}", description=_for_users(doc), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for arg in arguments(function):
         option = f"--{arg.name.replace('_', '-')}"
@@ -129,6 +129,17 @@ def parser_of(verb: str, function: Any) -> argparse.ArgumentParser:
     return parser
 
 
+def _for_users(doc: str) -> str:
+    """Return a docstring without its section of exceptions, which is for whoever calls the function."""
+    kept, is_left_out = [], False
+    for line in doc.splitlines():
+        if line and not line.startswith(" "):
+            is_left_out = line == "Raises:"
+        if not is_left_out:
+            kept.append(line)
+    return "\n".join(kept).strip()
+
+
 def _plain(annotation: Any) -> Any:
     """Return what remains of `X | None`."""
     if isinstance(annotation, types.UnionType):
@@ -148,7 +159,7 @@ def call(verb: str, argv: list[str]) -> None:
     params = load_params()
     for arg in arguments(function):
         if is_settings(arg.annotation):
-            values[arg.name] = section(params, values[arg.name])
+            values[arg.name] = section_of(params, values[arg.name], arg.annotation, f"--{arg.name}")
     words = [values.pop(arg.name) for arg in arguments(function) if arg.kind is arg.POSITIONAL_ONLY]
     words += [word for arg in arguments(function) if arg.kind is arg.VAR_POSITIONAL for word in values.pop(arg.name)]
     if not hasattr(function, "fn"):  # no flow

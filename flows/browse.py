@@ -24,8 +24,11 @@ def browse(port: int = 8501) -> None:
 
     Raises:
         FileNotFoundError: no shots have been made.
+        ValueError: no port has this number.
         OSError: the port is taken.
     """
+    if not 1 <= port <= 65535:
+        raise ValueError(f"--port is {port}: give one from 1024 to 65535, such as 8501")
     shots = Path("data/shots/shots.parquet")
     if not shots.exists():
         raise FileNotFoundError(f"{shots} does not exist: run stiv pipeline, or dvc repro, first")

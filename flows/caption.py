@@ -15,7 +15,11 @@ from tasks.settings import CaptionSettings, EngineSettings
 
 @flow
 def caption(clips: Path, out: Path, report: Path, captions: CaptionSettings, engine: EngineSettings) -> None:
-    """Write one caption per clip."""
+    """Write one caption per clip.
+
+    examples:
+      stiv caption --clips data/clips --out data/captions --report reports/captions.json
+    """
     table = clips / "clips.parquet"
     rows = manifest.ok(manifest.read_rows(table, manifest.CLIPS))
     work = resume.open_work(

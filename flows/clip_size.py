@@ -8,7 +8,15 @@ def latent_sides(params: Params, downsampling: int) -> tuple[int, int]:
 
     Args:
         downsampling: pixels per latent of the VAE, on each side.
+    Raises:
+        ValueError: it does not divide the sides.
     """
+    sides = params.latents.height, params.latents.width
+    if downsampling < 1 or any(side % downsampling for side in sides):
+        raise ValueError(
+            f"--downsampling is {downsampling}, which does not divide latents.height {sides[0]} and latents.width "
+            f"{sides[1]}: give the VAE's pixels per latent, such as 8"
+        )
     return params.latents.height // downsampling, params.latents.width // downsampling
 
 

@@ -31,7 +31,11 @@ log = logging.getLogger(__name__)
 
 @flow
 def collect(out: Path, report: Path, corpus: CorpusSettings, videos: VideoSettings) -> None:
-    """Make the embedded raw videos: generated shapes with captions, and the real videos of a package."""
+    """Make the embedded raw videos: generated shapes with captions, and the real videos of a package.
+
+    examples:
+      stiv collect --out data/raw --report reports/corpus.json
+    """
     run = {"corpus": corpus.model_dump(), "forgotten": videos.forgotten}
     product = resume.open_work(out, run) / "product"
     product.mkdir(exist_ok=True)
@@ -73,7 +77,11 @@ def split(
     fence: FenceSettings,
     engine: EngineSettings,
 ) -> None:
-    """Cut every video into shots, and measure them, in one decoding pass."""
+    """Cut every video into shots, and measure them, in one decoding pass.
+
+    examples:
+      stiv split --source data/raw --videos data/videos --out data/shots --report reports/shots.json
+    """
     table = videos / manifest.VIDEO_TABLE
     given = sorted(manifest.ok(manifest.read_rows(table, manifest.VIDEOS)), key=lambda row: row["video"])
     decides = {
@@ -95,7 +103,11 @@ def split(
 
 @flow
 def score(shots: Path, out: Path, report: Path, scores: ScoreSettings, engine: EngineSettings) -> None:
-    """Score every shot by its stills."""
+    """Score every shot by its stills.
+
+    examples:
+      stiv score --shots data/shots --out data/scores --report reports/scores.json
+    """
     table, stills = shots / manifest.SHOT_TABLE, shots / manifest.STILL_TABLE
     given = scoring.usable_shots(table)
     decides = {"scores": scores.model_dump(exclude={"shard_shots"}), "made_by": scoring.scorer(scores).names()}

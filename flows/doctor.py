@@ -8,7 +8,11 @@ from tasks import doctor as examination
 
 
 def doctor() -> None:
-    """Say what this machine can run and what is missing; exit code 1 when something is."""
+    """Say what this machine can run and what is missing; exit code 1 when something is.
+
+    examples:
+      stiv doctor && stiv pipeline
+    """
     params = load_params()
     findings = examination.examine(Path.cwd(), params.fence, params.training.ranks)
     print(examination.render(findings))

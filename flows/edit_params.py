@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
+
+from flows.params import is_settings
+from stiv_model.settings import Settings
+from tasks.settings import Range
 
 PRESETS = Path("infra/selections")
 """One file per named selection: the keys of section `clips` that it sets."""
@@ -23,12 +27,15 @@ def read_preset(name: str) -> dict[str, Any]:
     return yaml.safe_load(path.read_text())
 
 
-def assign(section: dict[str, Any], name: str, assignments: Sequence[str]) -> dict[str, Any]:
+def assign(section: dict[str, Any], name: str, kind: type[Settings], assignments: Sequence[str]) -> dict[str, Any]:
     """Return a section with values set by `NAME.key=value` or `NAME.key.key=value`, the values as YAML has them.
 
+    Args:
+        kind: what the section is.
     Raises:
-        ValueError: no such form; or another section.
+        ValueError: no such form; another section; a key that it has not; or only some keys of one that is null.
     """
+    before = section
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         first, *keys = key.split(".")
@@ -38,10 +45,41 @@ def assign(section: dict[str, Any], name: str, assignments: Sequence[str]) -> di
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise ValueError(f"--set is {assignment}: {text} is not a value as params.yaml has them") from None
+        _check_keys(kind, name, keys, assignment)
         for part in reversed(keys):
             value = {part: value}
         section = merged(section, value)
+    for key, value in section.items():
+        if before.get(key) is None and isinstance(value, dict):
+            _check_whole(f"{name}.{key}", value, _settings_in(kind.model_fields[key].annotation))
     return section
+
+
+def _check_keys(kind: type[Settings] | None, place: str, keys: Sequence[str], assignment: str) -> None:
+    for key in keys:
+        if kind is None:  # a mapping with keys of its own, or a value: whoever checks the section knows
+            return
+        if key not in kind.model_fields:
+            known = ", ".join(kind.model_fields)
+            raise ValueError(f"--set is {assignment}: {place} has no key {key}: its keys are {known}")
+        kind, place = _settings_in(kind.model_fields[key].annotation), f"{place}.{key}"
+
+
+def _check_whole(place: str, given: dict[str, Any], kind: type[Settings] | None) -> None:
+    absent = [key for key in kind.model_fields if key not in given] if kind else []
+    if not kind or not absent:
+        return
+    blank = "null" if issubclass(kind, Range) else "..."
+    words = [f"{place}.{key}={_written(given[key]) if key in given else blank}" for key in kind.model_fields]
+    raise ValueError(
+        f"--set gives {place} no {' and no '.join(absent)}, and it is null in params.yaml: give all of its keys, such "
+        f"as --set {' '.join(words)}"
+    )
+
+
+def _settings_in(annotation: Any) -> type[Settings] | None:
+    """Return the section that a key holds, null or not; None for any other value."""
+    return next((one for one in (annotation, *get_args(annotation)) if is_settings(one)), None)
 
 
 def merged(old: Any, new: Any) -> Any:

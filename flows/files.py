@@ -6,26 +6,28 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks import shot_rules
+from tasks import resume, shot_rules, video_rules
 from tasks.fence import Fence
-from tasks.settings import FenceSettings, ShotSettings
+from tasks.settings import FenceSettings, ShotSettings, VideoSettings
 
 
-def probe(*files: Path, fence: FenceSettings) -> None:
+def probe(*files: str, videos: VideoSettings, fence: FenceSettings) -> None:
     """Say what some files are, as a line of JSON each: status, reason, codec, width, height, fps, seconds, frames.
 
-    Exit code 1 when none of them is a video that we read. With --source this verb does the work of stage videos
-    instead, as dvc.yaml calls it: stiv probe --source data/raw --out data/videos --report reports/videos.json
+    Status and reason are those that stage videos would give by the sections videos and fence of params.yaml; captions,
+    and copies of one file, only the stage looks at. Exit code 1 when none of them is a video that we use. With
+    --source this verb does the work of stage videos instead, as dvc.yaml calls it:
+    stiv probe --source data/raw --out data/videos --report reports/videos.json
 
     examples:
       stiv probe film.mp4
       stiv probe downloads/*.webm
     """
     with Fence(fence) as opened:
-        _say(probed(_named(files), opened))
+        _say(judged(_named(files), videos, opened))
 
 
-def shots(*files: Path, shots: ShotSettings, fence: FenceSettings) -> None:
+def shots(*files: str, shots: ShotSettings, fence: FenceSettings) -> None:
     """Cut some files into shots, as a line of JSON each; a file that cannot be cut has one line that says why.
 
     A line has start and end in seconds and in frames (the end is where the next begins), the transition that begins
@@ -39,6 +41,19 @@ def shots(*files: Path, shots: ShotSettings, fence: FenceSettings) -> None:
     named, rules = _named(files), shot_rules.rules_of(shots)
     with Fence(fence) as opened:
         _say(cut(named, rules, opened))
+
+
+def judged(files: Sequence[Path], videos: VideoSettings, fence: Fence) -> Iterator[dict[str, Any]]:
+    """Give the dicts of `probed`, rejected where the stage videos would reject the file."""
+    for file, known in zip(files, probed(files, fence), strict=True):
+        reason = None
+        if known["reason"] not in ("not_found", "not_a_file"):
+            reason = video_rules.refused_name(file.name, videos)
+        if known["status"] == "ok" and not reason:
+            is_forgotten = bool(videos.forgotten) and resume.sha256_file(file) in videos.forgotten
+            outside = video_rules.refused_video(known["seconds"], known["width"], known["height"], videos)
+            reason = "forgotten" if is_forgotten else outside
+        yield known | ({"status": "rejected", "reason": reason} if reason else {})
 
 
 def probed(files: Sequence[Path], fence: Fence) -> Iterator[dict[str, Any]]:
@@ -69,10 +84,12 @@ def cut(files: Sequence[Path], rules: dict[str, Any], fence: Fence) -> Iterator[
             first = last
 
 
-def _named(files: Sequence[Path]) -> Sequence[Path]:
+def _named(files: Sequence[str]) -> list[Path]:
     if not files:
         raise ValueError("no file is named: give one or more")
-    return files
+    if remote := next((file for file in files if "://" in file), None):
+        raise ValueError(f"{remote} is no file on this machine: fetch it, or set `source` in params.yaml to its bucket")
+    return [Path(file) for file in files]
 
 
 def _say(lines: Iterator[dict[str, Any]]) -> None:

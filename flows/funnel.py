@@ -6,7 +6,7 @@ from typing import Any
 
 from flows import edit_params
 from flows.clip_size import clip_bytes
-from flows.params import PARAMS, Params, check_params, read_params
+from flows.params import PARAMS, check_params, read_params
 from tasks import manifest, resume
 from tasks.funnel import Replay, borders, replay, stills
 from tasks.settings import ClipSettings
@@ -47,13 +47,15 @@ def funnel(
         raise ValueError(f"--clips-per-hour is {clips_per_hour:g}: give what stage latents encodes, above 0")
     values = read_params()
     changed = edit_params.read_preset(preset) if preset else {}
-    clips = edit_params.assign(edit_params.merged(values["clips"], changed), "clips", set or [])
-    params = check_params(values | {"clips": clips})
+    clips = edit_params.assign(edit_params.merged(values["clips"], changed), "clips", ClipSettings, set or [])
+    asked_with = [f"--preset {preset}"] * bool(preset) + [f"--set {' '.join(set or [])}"] * bool(set)
+    params = check_params(values | {"clips": clips}, " ".join(asked_with) or PARAMS)
+    size = clip_bytes(params, downsampling)
     table = scores / manifest.SCORE_TABLE
     none = {"duplicate_bits": None, "duplicate_similarity": None}
     asked = params.clips if duplicates else params.clips.model_copy(update=none)
     found = replay(table, asked)
-    costs = next_costs(found.funnel[-1]["clips"], params, downsampling, clips_per_hour)
+    costs = next_costs(found.funnel[-1]["clips"], size, clips_per_hour)
     twins = duplicates or not compared(params.clips)
     if json:
         told = {"scores": str(table), "duplicates": twins, "funnel": found.funnel, **costs}
@@ -72,9 +74,12 @@ def funnel(
             print(f"{PARAMS}: the thresholds are there now; dvc repro clips selects with them")
 
 
-def next_costs(clips: int, params: Params, downsampling: int, clips_per_hour: float | None) -> dict[str, Any]:
-    """Return what the next stages have to do; None is unknown."""
-    size = clip_bytes(params, downsampling)
+def next_costs(clips: int, size: int, clips_per_hour: float | None) -> dict[str, Any]:
+    """Return what the next stages have to do; None is unknown.
+
+    Args:
+        size: bytes of one clip's latents.
+    """
     hours = None if clips_per_hour is None else clips / clips_per_hour
     return {"clips": clips, "latent_bytes": clips * size, "encode_hours": hours}
 

@@ -4,27 +4,34 @@ import json as json_format
 import logging
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import yaml
+from pydantic import ValidationError
 
 from flows import stages
 from flows.edit_params import rewrite
 from flows.params import PARAMS, load_params
-from tasks import earlier, lineage, resume, sources, takedown
+from tasks import earlier, lineage, resume, sources, takedown, thresholds
 from tasks.lineage import Workspace
-from tasks.settings import ClipSettings, Range
+from tasks.settings import ClipSettings
+from tasks.takedown import shown
 
 log = logging.getLogger(__name__)
 
 HERE = Workspace(Path("data"), Path("checkpoints"), Path("reports"))
+LOCK = Path("dvc.lock")  # where DVC keeps the settings that each stage was last run with
+_CHANGED = "params.yaml has changed since the selection: `dvc repro clips` selects anew"
 
 
 def why(clip: str, /, clips: ClipSettings, json: bool = False) -> None:
     """Tell the history of a clip: file, times, scores and thresholds, gate, caption, latents, checkpoints that saw it.
 
-    CLIP is the name of a shot or clip; or a raw video, by uri or sha256: then every shot of it is told.
+    CLIP is the name of a shot or clip; or a raw video, by uri or sha256: then every shot of it is told. The thresholds
+    are those that the selection was made with, as far as DVC's record of it goes.
 
       stiv why 1f0c2a...-0-12800
       stiv why holiday/beach.mp4
@@ -36,23 +43,35 @@ def why(clip: str, /, clips: ClipSettings, json: bool = False) -> None:
     shots = lineage.find(HERE, clip)
     if not shots:  # a video that no shot came of
         for row in lineage.videos_of(HERE, clip):
-            print(json_format.dumps(row) if json else f"{row['uri']}: {row['status']}, {row['reason']}")
+            print(json_format.dumps(row) if json else f"{shown(row['uri'])}: {row['status']}, {row['reason']}")
         return
+    recorded = selected_with(LOCK) or clips
     for shot in shots:
         found = lineage.history(HERE, shot)
         if json:
             print(json_format.dumps(found, default=lambda value: f"{len(value)} bytes"))
         else:
-            print("\n".join(_told(shot, found, clips)) + "\n")
+            print("\n".join(_told(shot, found, clips, recorded)) + "\n")
 
 
-def _told(shot: str, found: dict[str, Any], settings: ClipSettings) -> list[str]:
+def selected_with(lock: Path) -> ClipSettings | None:
+    """Return the settings that stage clips was last run with; None if DVC did not run it, or when keys were others."""
+    if not lock.exists():
+        return None
+    try:
+        stage = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]["clips"]
+        return ClipSettings.model_validate(stage["params"]["params.yaml"]["clips"])
+    except (KeyError, TypeError, ValidationError):
+        return None
+
+
+def _told(shot: str, found: dict[str, Any], today: ClipSettings, recorded: ClipSettings) -> list[str]:
     video, cut, row = found["videos"], found["shots"], found["clips"] or found["scores"] or found["shots"]
     lines = [shot]
     if video:
         lines += [
-            f"  file      {video['uri']}  sha256 {video['video']}  {video['codec']} {video['width']}x{video['height']} "
-            f"{video['fps']:.3g} fps {video['seconds']:.2f} s",
+            f"  file      {shown(video['uri'])}  sha256 {video['video']}  {video['codec']} "
+            f"{video['width']}x{video['height']} {video['fps']:.3g} fps {video['seconds']:.2f} s",
             f"  source    licence {video['licence'] or 'not stated'}, {video['source_url'] or 'no URL stated'}",
         ]
     lines.append(
@@ -60,7 +79,9 @@ def _told(shot: str, found: dict[str, Any], settings: ClipSettings) -> list[str]
         f"begins with {cut['transition']}: {_state(cut)}"
     )
     if found["scores"]:
-        lines += [f"  score     {line}" for line in _scores(row, settings)]
+        settings = _that_decided(found["clips"], today, recorded)
+        lines += [f"  score     {line}" for line in _scores(row, thresholds.ranges(settings or today), settings)]
+        lines += [f"  note      {_CHANGED}"] * (settings != today)
     if found["clips"]:
         twin = f", twin of {row['twin']}" if row["twin"] else ""
         lines.append(f"  selection {_state(found['clips'])}{twin}")
@@ -80,15 +101,22 @@ def _told(shot: str, found: dict[str, Any], settings: ClipSettings) -> list[str]
     return lines
 
 
-def _scores(row: dict[str, Any], settings: ClipSettings) -> list[str]:
+def _that_decided(clip: dict[str, Any] | None, *candidates: ClipSettings) -> ClipSettings | None:
+    """Return the last settings that come to the verdict in the table; None if none of them do."""
+    if clip is None:
+        return candidates[0]
+    return next((one for one in reversed(candidates) if lineage.agrees(clip, one)), None)
+
+
+def _scores(row: dict[str, Any], names: Iterable[str], settings: ClipSettings | None) -> list[str]:
+    """Return a line per score, with its limits if the settings that decided are known."""
     lines = []
-    for name, limits in settings:
-        if not isinstance(limits, Range) or name not in row:
+    limits = thresholds.rules(settings).limits if settings else ()
+    for name in names:
+        if name not in row:
             continue
         value = row[name]
-        wanted = [f"at least {limits.min}"] * (limits.min is not None) + [f"at most {limits.max}"] * (
-            limits.max is not None
-        )
+        wanted = [f"at {'least' if one.is_min else 'most'} {one.value}" for one in limits if one.score == name]
         said = "not measured" if value is None else f"{value:.4g}"
         lines.append(f"{name} {said}" + (f"  ({', '.join(wanted)})" if wanted else ""))
     return lines
@@ -154,7 +182,7 @@ def forget(video: str, /, yes: bool = False, rebuild: bool = False) -> None:
         ("never saw it, stays", found.untouched),
     ):
         for thing in things:
-            print(f"  {what:<20} {thing}")
+            print(f"  {what:<20} {shown(str(thing))}")
     if not yes:
         print("nothing was touched: --yes deletes all but the last kind, and refuses the video from now on")
         return
@@ -168,6 +196,7 @@ def forget(video: str, /, yes: bool = False, rebuild: bool = False) -> None:
         print("made again without it; DVC's cache holds nothing of it any more")
     else:
         print("now `dvc repro` makes the rest again, and `dvc gc --workspace` clears DVC's cache")
+        print("until `dvc repro` has run, reports/*.json still count what is gone")
     print(
         "remote copies: `dvc gc --workspace --cloud`; Git's history and other clones are yours to look at",
         file=sys.stderr,

@@ -2,7 +2,7 @@
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import model_validator
@@ -31,6 +31,7 @@ from tasks.settings import (
 )
 
 PARAMS = Path("params.yaml")
+Section = TypeVar("Section", bound=Settings)
 
 
 class Params(Settings):
@@ -90,23 +91,37 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no YAML.
+        IsADirectoryError: it is a folder.
+        ValueError: it is no YAML, or holds no sections.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist here: run stiv at the top of the repository")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: put the file of settings there, such as Git has it")
     try:
-        return yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8: {error.reason} at byte {error.start} ({error.object[error.start]:#04x}): save it so"
+        ) from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        found = "is empty" if values is None else f"is one {type(values).__name__}, without sections"
+        raise ValueError(f"{path} {found}: `git checkout {path}` gets back the one that was committed")
+    return values
 
 
-def check_params(values: dict[str, Any], path: Path = PARAMS) -> Params:
+def check_params(values: dict[str, Any], place: object = PARAMS) -> Params:
     """Check values as they stand, or could stand, in the file.
+
+    Args:
+        place: what gave them, for the message.
 
     Raises:
         ValueError: as `load_params`.
     """
-    return refusals.checked(Params, values, path)
+    return refusals.checked(Params, values, place)
 
 
 def section(params: Params, name: str) -> Any:
@@ -122,6 +137,20 @@ def section(params: Params, name: str) -> Any:
         except (KeyError, AttributeError):
             known = sorted(value) if isinstance(value, dict) else sorted(type(value).model_fields)
             raise ValueError(f"params.yaml has no section {name}: {key} is none of {', '.join(known)}") from None
+    return value
+
+
+def section_of(params: Params, name: str, kind: type[Section], option: str) -> Section:
+    """Return one section by its dotted name, if it is of the kind that an option takes.
+
+    Raises:
+        ValueError: there is no such section, or it is of another kind.
+    """
+    value = section(params, name)
+    if not isinstance(value, kind):
+        parts = dict(params) | {f"train.{recipe}": part for recipe, part in params.train.items()}
+        known = ", ".join(part for part, found in parts.items() if isinstance(found, kind))
+        raise ValueError(f"{option} is {name}, which in params.yaml is no section of that kind: it is one of {known}")
     return value
 
 

@@ -17,7 +17,11 @@ log = logging.getLogger(__name__)
 
 @flow
 def select(scores: Path, out: Path, report: Path, docs: Path, clips: ClipSettings) -> None:
-    """Keep the shots within the thresholds, behind the Great Expectations gate."""
+    """Keep the shots within the thresholds, behind the Great Expectations gate.
+
+    examples:
+      stiv select --scores data/scores --out data/clips --report reports/clips.json --docs reports/data_docs
+    """
     try:
         selection = select_clips(scores, out, report, docs, clips)
     except GateFailedError as error:

@@ -1,5 +1,7 @@
 """What pydantic refuses, in lines for whoever wrote the values."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -25,7 +27,9 @@ def checked(kind: type[Model], values: Any, place: object) -> Model:
 
 def lines(error: ValidationError) -> list[str]:
     """Return one line for every wrong key, as `checked` puts them together."""
-    return [_line(problem) for problem in error.errors()]
+    problems = error.errors()
+    absent = [problem["loc"] for problem in problems if problem["type"] == "missing"]
+    return [_line(problem, absent) for problem in problems]
 
 
 def reason(problem: ErrorDetails) -> str:
@@ -33,9 +37,19 @@ def reason(problem: ErrorDetails) -> str:
     return problem["msg"].removeprefix("Value error, ")
 
 
-def _line(problem: ErrorDetails) -> str:
+def _line(problem: ErrorDetails, absent: Iterable[tuple[int | str, ...]]) -> str:
     place, found = ".".join(map(str, problem["loc"])), problem["input"]
     if not place:  # the whole file; our validators name the keys
         return reason(problem)
     value = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
-    return f"{place}: {reason(problem)}{value}"
+    return f"{place}: {reason(problem)}{value}{_meant(problem, absent)}"
+
+
+def _meant(problem: ErrorDetails, absent: Iterable[tuple[int | str, ...]]) -> str:
+    """Ask, of a key that is unknown, whether it is a misspelling of one that is absent beside it."""
+    if problem["type"] != "extra_forbidden":
+        return ""
+    *section, key = problem["loc"]
+    beside = [str(loc[-1]) for loc in absent if list(loc[:-1]) == section]
+    nearest = get_close_matches(str(key), beside, n=1)
+    return f": did you mean {nearest[0]}?" if nearest else ""

@@ -20,6 +20,8 @@ from stiv_model.latent_data import Order
 from stiv_model.records import LEDGER
 from stiv_model.sample_table import SAMPLES
 from stiv_model.settings import Run
+from tasks import manifest, thresholds
+from tasks.settings import ClipSettings
 
 
 class Workspace(NamedTuple):
@@ -116,6 +118,14 @@ def history(space: Workspace, shot: str) -> dict[str, Any]:
     found["gate"] = json.loads(report.read_text()).get("gate") if report.exists() else None
     found["checkpoints"] = {folder.name: seen._asdict() for folder, seen in seen_by(space, shot)}
     return found
+
+
+def agrees(clip: dict[str, Any], settings: ClipSettings) -> bool:
+    """Say whether settings come to the verdict on a shot by itself that its row of the table of clips has."""
+    scored = dict.fromkeys(manifest.CLIPS.names) | clip | {"status": "ok", "reason": None}
+    passed = clip["reason"] in (None, thresholds.NEAR_DUPLICATE, thresholds.NOT_BEST)
+    found = ("ok", None) if passed else (clip["status"], clip["reason"])
+    return thresholds.judge_shot(scored, thresholds.rules(settings)) == found
 
 
 def seen_by(space: Workspace, clip: str) -> Iterator[tuple[Path, Seen]]:

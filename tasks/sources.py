@@ -3,8 +3,10 @@
 Lists and fetches them, and reads the text that belongs to each.
 """
 
+import errno
 import hashlib
 import os
+import stat
 import tempfile
 import unicodedata
 from pathlib import Path, PurePosixPath
@@ -15,6 +17,8 @@ from tasks.source_lists import Listed
 
 CACHE = Path(".cache/media")  # objects of a bucket, by the sha256 of their bytes
 SIDECAR = ".txt"
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_MAX_KEY_BYTES = 1024  # of S3; what is asked for a longer one is an error of the store's
 _BYTES_PER_CHARACTER = 4  # at most, in UTF-8
 
 
@@ -25,7 +29,7 @@ class Item(NamedTuple):
     """Path below the folder, or s3://bucket/key."""
     size_bytes: int
     version: str
-    """Changes when the content does: time of change, or the store's entity tag."""
+    """Changes when the content does, or the sidecar's: time of change, or the store's entity tag, of each."""
     sidecar: str | None
     """uri of the text beside it."""
     problem: str | None
@@ -48,6 +52,8 @@ def listing(source: str) -> list[Item]:
         items = _listing_bucket(source)
     else:
         items = _listing_folder(source)
+    if not items and source_lists.is_list(source):
+        raise ValueError(f"source is {source}, a list without a row (params.yaml: source): it needs one for each video")
     if not items:
         raise ValueError(f"source is {source}, which holds no file (params.yaml: source); put videos there")
     return sorted(items, key=lambda item: item.uri)
@@ -67,7 +73,7 @@ def _listing_folder(source: str) -> list[Item]:
         linked = [name for name in folders if Path(folder, name).is_symlink()]
         for name in [*files, *linked]:
             path = Path(folder, name)
-            if name.startswith(".") or (name in linked and _problem(path, root) is None):
+            if name.startswith(".") or (name in linked and _problem(path, root) != "outside_source"):
                 continue
             found.append(_named_item(path.relative_to(root).as_posix(), root))
     return _paired(found)
@@ -85,19 +91,25 @@ def _named_item(uri: str, root: Path) -> Item:
 def _file_item(uri: str, root: Path) -> Item:
     path = root / uri
     problem = _problem(path, root)
-    if problem == "not_found":
+    if problem in ("not_found", "not_permitted"):
         return Item(uri, 0, "", None, problem)
     status = path.lstat() if problem else path.stat()
     return Item(uri, status.st_size, str(status.st_mtime_ns), None, problem)
 
 
 def _problem(path: Path, root: Path) -> str | None:
-    target = path.resolve()
+    target = Path(os.path.realpath(path))  # Path.resolve raises on a link to itself
     if not target.is_relative_to(root):
         return "outside_source"
-    if not target.exists():
-        return "not_found"
-    return None if target.is_file() or target.is_dir() else "not_a_file"
+    try:
+        mode = target.stat().st_mode
+    except PermissionError:
+        return "not_permitted"
+    except OSError as error:
+        if error.errno in _NO_SUCH_FILE:
+            return "not_found"
+        raise
+    return None if stat.S_ISREG(mode) else "not_a_file"
 
 
 def _listing_bucket(source: str) -> list[Item]:
@@ -121,22 +133,29 @@ def _listing_list(source: str) -> list[Item]:
         if not Path(source).is_file():
             raise FileNotFoundError(f"source is {source}, which is no file (params.yaml: source)")
         rows = source_lists.read(Path(source).read_bytes(), source)
-    root = _root(source)
-    remote = [row for row in rows if row.uri.startswith(buckets.PREFIX)]
-    objects = dict(zip((row.uri for row in remote), buckets.look_up([row.uri for row in remote]), strict=True))
-    items = []
-    for row in rows:
-        if row.uri in objects:
-            found = objects[row.uri]
-            item = (
-                Item(row.uri, found.size_bytes, found.tag, None, None)
-                if found
-                else Item(row.uri, 0, "", None, "not_found")
-            )
-        else:
-            item = _file_item(row.uri, root)
-        items.append(item._replace(listed=row))
-    return items
+    usable = [row.uri for row in rows if _written_out(row.uri) == row.uri]
+    remote = [uri for uri in usable if uri.startswith(buckets.PREFIX) and _can_be_object(uri)]
+    objects = dict(zip(remote, buckets.look_up(remote), strict=True))
+    return [_listed_item(row.uri, objects, _root(source))._replace(listed=row) for row in rows]
+
+
+def _listed_item(uri: str, objects: dict[str, buckets.Object | None], root: Path) -> Item:
+    if (written := _written_out(uri)) != uri:
+        return Item(written, 0, "", None, "name_not_text")
+    if not uri.startswith(buckets.PREFIX):
+        return _file_item(uri, root)
+    found = objects.get(uri)
+    return Item(uri, found.size_bytes, found.tag, None, None) if found else Item(uri, 0, "", None, "not_found")
+
+
+def _can_be_object(uri: str) -> bool:
+    bucket, _, key = uri.removeprefix(buckets.PREFIX).partition("/")
+    return bool(bucket) and 0 < len(key.encode()) <= _MAX_KEY_BYTES
+
+
+def _written_out(name: str) -> str:
+    """Return a name with what no file's name, and no table, can hold written out: NUL and halves of characters."""
+    return name.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _root(source: str) -> Path:
@@ -147,10 +166,12 @@ def _root(source: str) -> Path:
 
 def _paired(found: list[Item]) -> list[Item]:
     """Take the sidecars out, and note them at the files that they stand beside."""
-    texts = {_stem(item.uri): item.uri for item in found if item.uri.lower().endswith(SIDECAR)}
-    return [
-        item._replace(sidecar=texts.get(_stem(item.uri))) for item in found if not item.uri.lower().endswith(SIDECAR)
-    ]
+    texts = {_stem(item.uri): item for item in found if item.uri.lower().endswith(SIDECAR)}
+    return [_with_text(item, texts.get(_stem(item.uri))) for item in found if not item.uri.lower().endswith(SIDECAR)]
+
+
+def _with_text(item: Item, text: Item | None) -> Item:
+    return item._replace(sidecar=text.uri, version=f"{item.version} {text.version}") if text else item
 
 
 def _stem(uri: str) -> str:
@@ -220,7 +241,10 @@ def caption_of(source: str, item: Item, max_characters: int) -> tuple[str | None
     cut: half a caption would be trained on.
     """
     if item.listed:
-        text = normalise(item.listed.caption or "")
+        given = item.listed.caption or ""
+        if not source_lists.is_utf8(given):
+            return None, "caption_not_text"
+        text = normalise(given)
     elif item.sidecar is None:
         return None, None
     else:

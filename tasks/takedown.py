@@ -6,8 +6,10 @@ files and what was made from them are deleted; the stages then make the rest aga
 
 import json
 import logging
+import os
 import shutil
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import pyarrow.compute as pc
@@ -15,7 +17,7 @@ import pyarrow.parquet as pq
 
 from stiv_model import latent_table
 from stiv_model.sample_table import SAMPLES
-from tasks import lineage, sources
+from tasks import buckets, lineage, resume, source_lists, sources
 from tasks.lineage import Workspace
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ class Takedown(NamedTuple):
     video: str
     """sha256."""
     raw: list[str]
-    """uris in the source."""
+    """uris in the source, or paths below its folder, where a name that is not UTF-8 stands as Python writes it."""
     texts: list[str]
     """Sidecars."""
     cached: list[Path]
@@ -52,15 +54,18 @@ def plan(space: Workspace, source: str, cache: Path, video: str) -> Takedown:
 
     Raises:
         ValueError: no such video, or several are meant.
+        PermissionError, ConnectionError: the source does not show a file that may be a copy.
     """
     rows = lineage.videos_of(space, video)
     hashes = {row["video"] for row in rows if row["video"]}
     if len(hashes) != 1:
         raise ValueError(f"{video} means {len(hashes)} videos ({', '.join(sorted(hashes))}): name one by its sha256")
     [sha256] = hashes
-    same = pq.read_table(space.table("videos"), filters=[("video", "==", sha256)])["uri"].to_pylist()
+    same = pq.read_table(space.table("videos"), filters=[("video", "==", sha256)]).to_pylist()
     items = {item.uri: item for item in sources.listing(source)}
-    raw = [uri for uri in same if uri in items]
+    raw = [row["uri"] for row in same if row["uri"] in items]
+    sizes = {row["size_bytes"] for row in same} - {None}
+    raw += _unhashed(source, cache, sha256, sizes, items, _hashed(space))
     shots = _count(space.table("shots"), "video", sha256)
     clips = _count(space.table("latents"), "video", sha256)
     folders = [space.table(stage).parent for stage in ("videos", "shots", "scores", "clips", "captions", "latents")]
@@ -70,13 +75,56 @@ def plan(space: Workspace, source: str, cache: Path, video: str) -> Takedown:
     return Takedown(
         sha256,
         raw,
-        [text for uri in raw if (text := items[uri].sidecar)],
+        sorted({text for uri in raw if (text := _text_of(source, uri, items))} - {*raw}),
         [path for path in [cache / sha256] if path.exists()],
         shots,
         clips,
         [path for path in made if path.exists()],
         clean,
     )
+
+
+def _hashed(space: Workspace) -> set[str]:
+    """Return the uris of the files whose bytes were read, so that the table says which of them are copies."""
+    table = pq.read_table(space.table("videos"), columns=["uri", "video"])
+    return set(table.filter(pc.is_valid(table["video"]))["uri"].to_pylist())
+
+
+def _unhashed(
+    source: str, cache: Path, sha256: str, sizes: set[int], items: dict[str, sources.Item], hashed: set[str]
+) -> Iterator[str]:
+    """Give the copies that no table knows of: rejected by name or size before they were read, hidden, or new."""
+    if source.startswith(buckets.PREFIX) or source_lists.is_list(source):
+        for item in items.values():
+            if item.problem or item.size_bytes not in sizes or item.uri in hashed:
+                continue
+            if resume.sha256_file(sources.local_file(source, item.uri, None, cache)) == sha256:
+                yield item.uri
+        return
+    for path in _files(Path(source).resolve()):
+        uri = path.relative_to(Path(source).resolve()).as_posix()
+        if uri not in hashed and path.stat().st_size in sizes and resume.sha256_file(path) == sha256:
+            yield uri
+
+
+def _text_of(source: str, uri: str, items: dict[str, sources.Item]) -> str | None:
+    """Return the text beside a file; the source lists no text of a file that it does not list."""
+    if uri in items:
+        return items[uri].sidecar
+    text = PurePosixPath(uri).with_suffix(sources.SIDECAR)
+    return str(text) if (Path(source) / text).is_file() else None
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Give all files of a folder in a fixed order; what is only linked to is not in it."""
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        yield from (path for name in sorted(names) if (path := Path(folder, name)).is_file() and not path.is_symlink())
+
+
+def shown(name: str) -> str:
+    """Return a name as it may stand in a line: as Python writes it, if it has line breaks or bytes that are no text."""
+    return name if name.isprintable() else repr(name)
 
 
 def _count(table: Path, column: str, value: str) -> int:
@@ -118,7 +166,7 @@ def carry_out(takedown: Takedown, source: str, earlier_rows: Path) -> None:
     """
     for uri in [*takedown.raw, *takedown.texts]:
         sources.delete(source, uri)
-        log.info("deleted %s", uri)
+        log.info("deleted %s", shown(uri))
     for path in takedown.cached:
         path.unlink(missing_ok=True)
     for folder in takedown.stages:

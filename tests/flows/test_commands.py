@@ -115,4 +115,13 @@ def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as stop:
         main([verb, "--help"])
     assert stop.value.code == 0
-    assert f"usage: stiv {verb}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"usage: stiv {verb}" in told
+    assert "Raises:" not in told
+
+
+@pytest.mark.parametrize("verb", ["collect", "split", "score", "select", "caption", "doctor", "why", "forget"])
+def test_help_shows_how_the_command_is_written(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    assert f"\n  stiv {verb}" in capsys.readouterr().out

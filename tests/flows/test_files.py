@@ -1,10 +1,15 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from flows.__main__ import main
-from tasks import corpus
+from flows.files import judged
+from flows.params import load_params
+from tasks import corpus, resume, sources
+from tasks.fence import Fence
+from tasks.videos import probe_videos
 
 
 def lines(capfd) -> list[dict]:
@@ -21,6 +26,39 @@ def test_probe_says_of_each_file_what_it_is(capfd, tmp_path):
     assert (real["fps"], real["seconds"], real["frames"]) == (25.0, 10.0, 250)
     assert (playlist["status"], playlist["reason"]) == ("rejected", "not_a_video")
     assert (gone["status"], gone["reason"]) == ("failed", "not_found")
+
+
+def test_probe_rejects_what_the_stage_would_by_the_settings_of_videos(capfd, tmp_path, write_video, moving_frames):
+    write_video(tmp_path / "short.mp4", moving_frames(6))
+    write_video(tmp_path / "small.mp4", moving_frames(24, pixels=48))
+    write_video(tmp_path / "good.mp4", moving_frames(24))
+    shutil.copy(tmp_path / "good.mp4", tmp_path / "good.m4v")
+    (tmp_path / "empty.m4v").touch()
+    names = ["short.mp4", "small.mp4", "good.mp4", "good.m4v", "empty.m4v"]
+    main(["probe", *(str(tmp_path / name) for name in names)])
+    found = lines(capfd)
+    extension = "not_a_video_extension"
+    assert [line["reason"] for line in found] == ["too_short", "too_small", None, extension, extension]
+    assert [line["status"] for line in found] == ["rejected", "rejected", "ok", "rejected", "rejected"]
+    assert found[0]["seconds"] == pytest.approx(0.25)
+    videos = load_params().videos
+    items = sources.listing(str(tmp_path))
+    with Fence(load_params().fence) as fence:
+        rows = {row["uri"]: row["reason"] for row in probe_videos(str(tmp_path), items, videos, fence, tmp_path)}
+    assert rows == {Path(line["file"]).name: line["reason"] for line in found}
+
+
+def test_a_forgotten_file_is_no_use_to_probe_either(tmp_path, video_with_cut, fence_settings):
+    videos = load_params().videos.model_copy(update={"forgotten": [resume.sha256_file(video_with_cut)]})
+    with Fence(fence_settings) as fence:
+        [line] = judged([video_with_cut], videos, fence)
+    assert (line["status"], line["reason"]) == ("rejected", "forgotten")
+
+
+@pytest.mark.parametrize(("verb", "file"), [("probe", "https://example.org/a.mp4"), ("shots", "s3://bucket/a.mp4")])
+def test_an_address_is_no_file_on_this_machine(verb, file):
+    with pytest.raises(SystemExit, match=rf"^stiv {verb}: {file} is no file on this machine: fetch it"):
+        main([verb, file])
 
 
 def test_shots_gives_a_line_per_shot_in_seconds_and_frames(capfd):

@@ -12,7 +12,7 @@ from flows.__main__ import main
 from flows.edit_params import assign, merged, read_preset, rewrite
 from flows.params import check_params, load_params
 from tasks import manifest
-from tasks.settings import BestSettings
+from tasks.settings import BestSettings, ClipSettings
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "params.yaml", ROOT / "tests/params.yaml", *sorted((ROOT / "infra/params").glob("*.yaml"))]
@@ -94,12 +94,17 @@ def test_write_changes_the_values_and_not_one_other_byte(workspace, capsys):
 @pytest.mark.parametrize(
     "words, needed",
     [
-        (["--set", "clips.motion.mim=1"], "clips.motion.mim"),
+        (["--set", "clips.motion.mim=1"], "--set is clips.motion.mim=1: clips.motion has no key mim: its keys are min"),
+        (["--set", "clips.nosuch.min=1"], "--set is clips.nosuch.min=1: clips has no key nosuch: its keys are motion"),
+        (["--set", "clips.nsfw.max=0.2"], "such as --set clips.nsfw.min=null clips.nsfw.max=0.2"),
+        (["--set", "clips.motion.min=x"], "funnel: --set clips.motion.min=x: clips.motion.min: Input should be"),
         (["--set", "scores.x=1"], "write it as clips.KEY=VALUE"),
         (["--set", "clips.motion.min=9", "clips.motion.max=1"], "nothing would be kept"),
-        (["--set", "clips.best.clips=5"], "clips.best.by: Field required"),
+        (["--set", "clips.best.clips=5"], "such as --set clips.best.clips=5 clips.best.by=..."),
         (["--preset", "nothing"], "it is one of pretraining, sft"),
         (["--clips-per-hour", "0"], "--clips-per-hour is 0"),
+        (["--downsampling", "0"], "--downsampling is 0, which does not divide latents.height 64"),
+        (["--downsampling", "-8", "--scores", "data/none"], "--downsampling is -8"),
         (["--scores", "data/none"], "data/none/scores.parquet does not exist"),
     ],
 )
@@ -144,6 +149,6 @@ def test_a_mapping_on_one_line_may_get_new_keys():
 
 def test_assignments_are_yaml_and_keep_their_neighbours():
     old: dict[str, Any] = {"motion": {"min": 0.4, "max": None}, "orientations": ["square"]}
-    new = assign(old, "clips", ["clips.motion.max=2", "clips.orientations=[portrait]", "clips.best=null"])
+    new = assign(old, "clips", ClipSettings, ["clips.motion.max=2", "clips.orientations=[portrait]", "clips.best=null"])
     assert new == {"motion": {"min": 0.4, "max": 2}, "orientations": ["portrait"], "best": None}
     assert old["motion"]["max"] is None

@@ -36,6 +36,8 @@ def changed(tmp_path):
         ("model.width", None, r"model\.width: Field required"),
         ("clips.motion.min", -1.0, r"clips\.motion\.min: .*greater than or equal to 0 \(found -1\.0\)"),
         ("clips.height", {"min": 9.0, "max": 3.0}, r"clips\.height: .*min 9\.0 is above max 3\.0"),
+        ("clips.orientations", [], r"clips\.orientations: .*at least 1 item"),
+        ("shots.min_seconds", 61.0, r"shots\.min_seconds 61\.0 is above max_seconds 60\.0"),
         ("clips.duplicate_similarity", 0.95, r"duplicate_similarity is 0\.95, but scores\.embedding is null"),
         ("train.t2v.frames", 3, r"train\.t2v\.frames is 3, but model\.temporal_patch is 2"),
         ("train.t2v.frames", 20, r"train\.t2v\.frames is 20, but latents\.frames is only 8"),
@@ -94,3 +96,53 @@ def test_outside_of_a_repository_the_command_says_where_to_go(tmp_path, monkeypa
 def test_an_unknown_verb_is_answered_with_the_known_ones():
     with pytest.raises(SystemExit, match=r"no verb trian: .*train"):
         main(["trian"])
+
+
+@pytest.mark.parametrize("old, new, place", [("clips:", "clip:", ""), ("  width: 128", "  widht: 128", "model.")])
+def test_a_misspelt_key_is_told_with_the_one_that_is_nearest(tmp_path, old, new, place):
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text().replace(f"\n{old}", f"\n{new}", 1))
+    wrong, meant = (word.strip().split(":")[0] for word in (new, old))
+    with pytest.raises(ValueError, match=rf"{place}{wrong}: Extra inputs .*: did you mean {meant}\?"):
+        load_params(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"# nothing\n", "is empty"),
+        (b"- a\n- b\n", "is one list, without sections"),
+        (b"source: \xff\n", r"is not UTF-8: .* at byte 8 \(0xff\)"),
+        (b"source: [\nshots: {\n", "is not valid YAML"),
+        (None, "is a folder"),
+    ],
+    ids=["empty", "comment", "list", "latin", "broken", "folder"],
+)
+def test_a_file_that_holds_no_settings_is_named_in_one_line(tmp_path, content, said):
+    path = tmp_path / "params.yaml"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises((ValueError, OSError), match=rf"^{path} {said}") as caught:
+        load_params(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        (["probe", "film.mp4", "--fence", "shots"], "fence"),
+        (["probe", "film.mp4", "--fence", "source"], "fence"),
+        (["train", "--latents", "l", "--out", "o", "--curve", "c", "--recipe", "train"], "train.t2i, train.t2v"),
+    ],
+)
+def test_a_section_of_another_kind_is_refused_with_those_that_fit(monkeypatch, words, known):
+    monkeypatch.chdir(ROOT)
+    *_, option, name = words
+    with pytest.raises(SystemExit, match=rf": {option} is {name}, which .* no section of that kind: .* {known}"):
+        main(words)
+
+
+def test_probe_without_a_file_says_so_as_shots_does(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit, match="stiv probe: no file is named"):
+        main(["probe"])

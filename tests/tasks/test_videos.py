@@ -1,4 +1,5 @@
 import hashlib
+import json
 import shutil
 import wave
 from pathlib import Path
@@ -174,6 +175,53 @@ def test_every_file_has_one_row_and_the_account_balances(tmp_path, raw, fence):
     rows = manifest.read_rows(tmp_path / "videos" / "videos.parquet", manifest.VIDEOS)
     assert [row["uri"] for row in rows if row["reason"] == "duplicate"] == ["2-again.mp4"]
     assert not (tmp_path / "videos.partial").exists()
+
+
+def join_listed(folder: Path, fence: Fence, rows: list[dict], write_video, moving_frames) -> dict[str, dict]:
+    """Join the rows of a list whose files all have the same bytes; return what was said of each."""
+    first = write_video(folder / rows[0]["uri"], moving_frames(24))
+    for row in rows[1:]:
+        shutil.copy(first, folder / row["uri"])
+    (folder / "list.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    account = run(folder / "list.jsonl", folder / "videos", fence)
+    assert account[1:5] == (len(rows), 1, len(rows) - 1, 0)
+    return {row["uri"]: row for row in manifest.read_rows(folder / "videos" / "videos.parquet", manifest.VIDEOS)}
+
+
+def test_of_equal_files_the_one_that_says_most_is_kept(tmp_path, fence, write_video, moving_frames, caplog):
+    rows = [
+        {"uri": "a.mp4"},
+        {"uri": "b.mp4", "caption": "a car"},
+        {"uri": "c.mp4", "caption": "a car", "licence": "CC0"},
+        {"uri": "d.mp4", "caption": "a car", "source_url": "https://example.org/d"},
+    ]
+    found = join_listed(tmp_path, fence, rows, write_video, moving_frames)
+    assert {uri: row["reason"] for uri, row in found.items()} == {
+        "a.mp4": "duplicate",
+        "b.mp4": "duplicate",
+        "c.mp4": None,
+        "d.mp4": "duplicate",
+    }
+    assert (found["c.mp4"]["caption"], found["c.mp4"]["licence"]) == ("a car", "CC0")
+    assert "contradict" not in caplog.text
+
+
+def test_equal_files_that_contradict_each_other_are_named(tmp_path, fence, write_video, moving_frames, caplog):
+    rows = [{"uri": "a.mp4", "caption": "a car"}, {"uri": "b.mp4", "caption": "a boat"}]
+    found = join_listed(tmp_path, fence, rows, write_video, moving_frames)
+    assert [row["reason"] for row in found.values()] == [None, "duplicate"]
+    [said] = [record.getMessage() for record in caplog.records if "contradict" in record.message]
+    assert said.endswith("used is what is said of 'a.mp4', not 'b.mp4' (caption)")
+
+
+def test_rows_of_a_list_that_name_no_file_stop_nothing(tmp_path, fence, video_with_cut):
+    shutil.copy(video_with_cut, tmp_path / "a.mp4")
+    shutil.copy(video_with_cut, tmp_path / "b.mp4")
+    rows = [{"uri": "a.mp4"}, {"uri": "b.mp4", "caption": "\ud83c"}, {"uri": "n\0.mp4"}, {"uri": "\ud83c.mp4"}]
+    rows.append({"uri": "x" * 5000})
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    account = run(tmp_path / "list.jsonl", tmp_path / "videos", fence)
+    assert account.reasons == {"name_not_text": 2, "caption_not_text": 1, "not_found": 1}
 
 
 def test_a_killed_stage_goes_on_to_the_same_bytes(tmp_path, raw, fence):
