@@ -23,7 +23,12 @@ def encode(
     text: TextSettings,
     fence: FenceSettings,
 ) -> None:
-    """Encode every captioned clip once through the frozen VAE and text encoder."""
+    """Encode every captioned clip once through the frozen VAE and text encoder.
+
+    examples:
+      stiv encode --source data/raw --clips data/clips --captions data/captions --out data/latents \\
+        --report reports/latents.json
+    """
     code = code_of("latents")
     account = encode_all(source, clips, captions, out, report, latents, vae, text, fence, code, encode_shard)
     publish("latents", account)

@@ -12,7 +12,11 @@ from tasks.settings import ClipSettings
 
 @flow
 def judge(samples: Path, out: Path) -> None:
-    """Hold every generated `shapes` video against its prompt."""
+    """Hold every generated `shapes` video against its prompt.
+
+    examples:
+      stiv judge --samples data/samples --out reports/judge.json
+    """
     table = judge_samples(samples, out)
     create_markdown_artifact(key="judge", markdown=table, description="The judge's figures beside chance")
 
@@ -28,6 +32,11 @@ def report(
     out: Path,
     clips: ClipSettings,
 ) -> None:
-    """Show everything on one page."""
+    """Show everything on one page.
+
+    examples:
+      stiv report --reports reports --shots data/shots --selected data/clips --captions data/captions \\
+        --samples data/samples --times .cache/times.json --out reports/report.html
+    """
     write_page(Inputs(reports, shots, selected, captions, samples), out, times, clips)
     create_link_artifact(key="report", link=out.resolve().as_uri(), description="The report")

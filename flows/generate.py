@@ -21,7 +21,11 @@ def generate(
     latents: LatentSettings,
     sampler: SamplerSettings,
 ) -> None:
-    """Generate videos for prompts and first frames that training never saw."""
+    """Generate videos for prompts and first frames that training never saw.
+
+    examples:
+      stiv generate --checkpoint checkpoints/unmask_sft --tup checkpoints/tup --out data/samples
+    """
     generate_all(checkpoint, tup, out, samples, vae, text, latents, sampler)
     create_markdown_artifact(
         f"{samples.text_prompts} videos from text, {samples.image_prompts} from text and image, "

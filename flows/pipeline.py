@@ -32,6 +32,11 @@ def reproduce(stage: str, force: bool) -> None:
 def pipeline(stages: list[str] | None = None, force: bool = False) -> None:
     """Bring the stages of dvc.yaml up to date, one after the other.
 
+    examples:
+      stiv pipeline
+      stiv pipeline --stages shots scores clips
+      stiv pipeline --stages shots --force      although nothing has changed
+
     Args:
         stages: only these, in the order of the pipeline; none is all of them.
         force: run them although nothing has changed.

@@ -125,3 +125,12 @@ def test_help_shows_how_the_command_is_written(verb, capsys):
     with pytest.raises(SystemExit):
         main([verb, "--help"])
     assert f"\n  stiv {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", sorted(FLOWS | COMMANDS))
+def test_every_verb_has_an_example_in_its_help_and_says_nothing_to_programmers(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    _, _, told = capsys.readouterr().out.partition("\n\n")  # after the usage
+    assert f"  stiv {verb}" in told or f" stiv {verb} " in told
+    assert "Raises:" not in told
