@@ -87,12 +87,14 @@ def between(before: np.ndarray, after: np.ndarray, estimate: Estimator = dense) 
     transform = camera_transform(before, vectors)
     moved = _warped(before, vectors)
     by_camera = cv2.warpAffine(before, transform, before.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
-    half = _half(after)
-    left, as_still, as_camera = (_difference(half, _half(picture)) for picture in (moved, before, by_camera))
+    half_before, half_after = _half(before), _half(after)
+    left, as_still, as_camera = (
+        _difference(half_after, picture) for picture in (_half(moved), half_before, _half(by_camera))
+    )
     sparse = np.ascontiguousarray(vectors[_SPARSE // 2 :: _SPARSE, _SPARSE // 2 :: _SPARSE])
     at = _places(*before.shape, _SPARSE)
     camera = cv2.transform(at, transform) - at
-    gradients = _gradients(before)
+    gradients = _gradients(half_before)
     moves = _explained(as_still, left)
     x, y, amount = _fastest(sparse, moves, gradients, before.shape)
     # What stands still before a moving camera is an object; but a vector that says more must also be better than none
@@ -153,9 +155,12 @@ def _explained(otherwise: np.ndarray, left: np.ndarray) -> np.ndarray:
     return share(otherwise - left, *_GAINED_LEVELS)
 
 
-def _gradients(grey: np.ndarray) -> np.ndarray:
-    """Return the structure tensor around each of the vectors looked at: float32 (rows, columns, 3), xx, xy and yy."""
-    half = _half(grey)
+def _gradients(half: np.ndarray) -> np.ndarray:
+    """Return the structure tensor around each of the vectors looked at: float32 (rows, columns, 3), xx, xy and yy.
+
+    Args:
+        half: the grey picture at half the size.
+    """
     along_x, along_y = cv2.spatialGradient(half)
     products = np.empty((*half.shape, 3), np.float32)
     for place, (one, other) in enumerate(((along_x, along_x), (along_x, along_y), (along_y, along_y))):
