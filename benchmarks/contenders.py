@@ -9,10 +9,10 @@ import yaml
 from diffusers import LatteTransformer3DModel
 from torch import Tensor, nn
 
-from stiv_model.conditions import MICRO_CONDITIONS, Text
-from stiv_model.masking import Kept, choose
+from stiv_model.network.conditions import MICRO_CONDITIONS, Text
+from stiv_model.network.masking import Kept, choose
+from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import ModelSettings
-from stiv_model.transformer import StivTransformer
 
 FRAMES, CHANNELS, SIDE, PATCH = 20, 8, 32, 2
 """Of the latents. Latte has no temporal patch: it gets half of the frames with twice the channels."""

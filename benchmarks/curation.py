@@ -39,11 +39,13 @@ from scenedetect.detectors import AdaptiveDetector, ContentDetector, ThresholdDe
 
 from benchmarks import curation_clips, made_shots, transitions
 from flows.params import Params, load_params
-from tasks import corpus, cuts, decode, measures, planes, shot_rules
-from tasks.fence import ONE_THREAD, Fence
-from tasks.limits import Limits
+from tasks.decoding import cuts, decode, measures, planes
+from tasks.decoding.limits import Limits
+from tasks.decoding.transitions import HardCuts
+from tasks.demo import corpus
+from tasks.sandbox.pool import ONE_THREAD, Fence
 from tasks.settings import ShotSettings
-from tasks.transitions import HardCuts
+from tasks.videos import shot_rules
 
 ROOT = Path(__file__).parents[1]
 FENCED = 4  # videos that are cut behind the fence, by one process and by two

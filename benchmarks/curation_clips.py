@@ -10,7 +10,7 @@ import av
 import cv2
 import numpy as np
 
-from tasks import corpus
+from tasks.demo import corpus
 
 FPS = 25
 HEIGHTS = (1080, 720)

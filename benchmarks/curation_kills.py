@@ -25,7 +25,7 @@ import psutil
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from flows.server import free_port, server
+from flows.running.server import free_port, server
 
 ROOT = Path(__file__).parents[1]
 STAGES = {

@@ -21,9 +21,10 @@ import yaml
 
 from benchmarks import curation_clips
 from flows.params import load_params
-from flows.server import free_port, server
-from tasks import manifest, resume
-from tasks.fence import Fence
+from flows.running.server import free_port, server
+from tasks.sandbox.pool import Fence
+from tasks.storage import atomic as resume
+from tasks.storage import tables as manifest
 
 ROOT = Path(__file__).parents[1]
 FEW, MORE, COPIES = 1, 4, 4  # shards, and videos in each

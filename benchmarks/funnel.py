@@ -26,9 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.params import load_params
-from tasks import manifest
-from tasks.funnel import replay
+from tasks.clips.funnel import replay
 from tasks.settings import ClipSettings, NonNegativeRange
+from tasks.storage import tables as manifest
 
 ROOT = Path(__file__).parents[1]
 GROUP = 100_000

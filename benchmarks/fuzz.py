@@ -28,10 +28,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `benchmarks`, which is
 
 from benchmarks import mutants, traps
 from flows.params import Params, load_params
-from tasks import decode, manifest, shots, sources, videos
-from tasks.fence import Fence
-from tasks.limits import Limits
+from tasks.decoding import decode
+from tasks.decoding.limits import Limits
+from tasks.sandbox.pool import Fence
 from tasks.settings import FenceSettings
+from tasks.storage import tables as manifest
+from tasks.videos import probe as videos
+from tasks.videos import sources
+from tasks.videos import split as shots
 
 PIXELS, FRAMES = 16_000, 4500  # of the bombs: 256 MB in 281 kB, 7 GB in 2.4 MB
 

@@ -24,11 +24,11 @@ from pathlib import Path
 import psutil
 
 from flows.params import load_params
-from stiv_model import plan
-from stiv_model.checkpoints import MANIFEST, Manifest
-from stiv_model.records import LEDGER
+from stiv_model.distributed.checkpoints import MANIFEST, Manifest
+from stiv_model.latents import data_plan as plan
+from stiv_model.monitoring.metrics import LEDGER
 from stiv_model.settings import Encoders, Run
-from tasks.training import environment
+from tasks.training.launch import environment
 
 ROOT = Path(__file__).parents[1]
 EVERY = 2  # steps per checkpoint
@@ -72,7 +72,7 @@ def start(work: Path, run: Run) -> subprocess.Popen:
     ranks = str(run.training.ranks)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", ranks]
     with (work / "log").open("a") as log:
-        command = [*launcher, "-m", "stiv_model.train", str(work)]
+        command = [*launcher, "-m", "stiv_model.training.train", str(work)]
         return subprocess.Popen(command, env=environment(run.training), stdout=log, stderr=subprocess.STDOUT)
 
 

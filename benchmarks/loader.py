@@ -32,12 +32,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flows.params import load_params
-from stiv_model import plan
-from stiv_model.latent_data import NULL_TEXT, TABLE, LatentData, Order, micro_batches
-from stiv_model.latent_shards import TEXT_SHA256, text_sha256
-from stiv_model.read_ahead import ReadAhead
-from stiv_model.transformer import StivTransformer
-from tasks import manifest
+from stiv_model.latents import data_plan as plan
+from stiv_model.latents.dataset import NULL_TEXT, TABLE, LatentData, Order, micro_batches
+from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
+from stiv_model.network.transformer import StivTransformer
+from stiv_model.training.prefetch import ReadAhead
+from tasks.storage import tables as manifest
 
 ROOT = Path(__file__).parents[1]
 BATCH, SHARD_CLIPS, SHUFFLE_BUFFER, SEED, DEPTH = 8, 100, 256, 0, 2

@@ -10,8 +10,8 @@ import av
 import cv2
 import numpy as np
 
-from tasks.corpus import packaged_file
-from tasks.transitions import Transition
+from tasks.decoding.transitions import Transition
+from tasks.demo.corpus import packaged_file
 
 WIDTH, HEIGHT = 256, 144
 Frames = Callable[[int], np.ndarray]  # uint8 RGB of one moment of an endless shot

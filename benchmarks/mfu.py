@@ -24,17 +24,20 @@ import torch
 from tqdm import tqdm
 
 from flows.params import Params, load_params
-from stiv_model import costs, initial, plan, zero
-from stiv_model.conditions import MICRO_CONDITIONS, Text
-from stiv_model.objective import Draws, draw, losses
-from tasks.training import environment
+from stiv_model.distributed import deepspeed_engine as zero
+from stiv_model.latents import data_plan as plan
+from stiv_model.network import costs
+from stiv_model.network.conditions import MICRO_CONDITIONS, Text
+from stiv_model.training.loss import Draws, draw, losses
+from stiv_model.weights import initialisation as initial
+from tasks.training.launch import environment
 
 VAE_FACTOR = 8  # pixels per latent, on each side
 
 
 def made_up(params: Params, samples: int, frames: int, device: torch.device) -> tuple[Any, Text]:
     """Return a batch of latents and features of the right shapes, and the null text."""
-    from stiv_model.latent_data import Batch
+    from stiv_model.latents.dataset import Batch
 
     side = params.latents.height // VAE_FACTOR, params.latents.width // VAE_FACTOR
     width = params.model.text_width

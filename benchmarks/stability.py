@@ -32,8 +32,10 @@ import numpy as np
 from benchmarks import stability_shots
 from benchmarks.stability_shots import Shot
 from flows.params import Params, load_params
-from tasks import corpus, cuts, shot_rules
-from tasks.scores import Scorer
+from tasks.decoding import cuts
+from tasks.demo import corpus
+from tasks.scores.stage import Scorer
+from tasks.videos import shot_rules
 
 WITHIN = 0.05
 LEAST = {

@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 
 from flows.params import Params
-from tasks import cuts, shapes, shot_rules
-from tasks.limits import Limits
+from tasks.decoding import cuts
+from tasks.decoding.limits import Limits
+from tasks.demo import shapes
+from tasks.videos import shot_rules
 
 log = logging.getLogger(__name__)
 

@@ -26,16 +26,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from flows.params import load_params
-from stiv_model import checkpoints, zero
-from stiv_model.adafactor import state_bytes
-from stiv_model.checkpoints import Progress
-from stiv_model.conditions import MICRO_CONDITIONS, Text
-from stiv_model.ema import Ema
-from stiv_model.latent_data import Batch
-from stiv_model.objective import draw, losses
+from stiv_model.distributed import checkpoints
+from stiv_model.distributed import deepspeed_engine as zero
+from stiv_model.distributed.adafactor import state_bytes
+from stiv_model.distributed.checkpoints import Progress
+from stiv_model.distributed.ema import Ema
+from stiv_model.latents.dataset import Batch
+from stiv_model.network.conditions import MICRO_CONDITIONS, Text
+from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import Encoders, Run
-from stiv_model.transformer import StivTransformer
-from tasks.training import environment
+from stiv_model.training.loss import draw, losses
+from tasks.training.launch import environment
 
 ROOT = Path(__file__).parents[1]
 RANKS, STEPS = 2, 3

@@ -22,10 +22,11 @@ from tqdm import tqdm
 
 from benchmarks.made_shots import Made, truth_set
 from flows.params import load_params
-from tasks import cuts, decode, measures, shot_rules
-from tasks.limits import Limits
+from tasks.decoding import cuts, decode, measures
+from tasks.decoding.limits import Limits
+from tasks.decoding.transitions import Transition
 from tasks.settings import FenceSettings, ShotSettings
-from tasks.transitions import Transition
+from tasks.videos import shot_rules
 
 
 class Score(NamedTuple):

@@ -17,10 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from flows.logs import show_ours
 from flows.params import is_settings, load_params, section_of
-from stiv_model.lifetime import die_with_parent
-from stiv_model.stopping import STOPPED
+from flows.running.logs import show_ours
+from stiv_model.process_exit import STOPPED, die_with_parent
 
 # Where each flow lives. Imported when asked for: a stage that needs no torch must not wait for it.
 FLOWS = {
@@ -38,20 +37,20 @@ FLOWS = {
     "pipeline": "flows.pipeline",
 }
 COMMANDS = {
-    "demo": "flows.demo",
-    "serve": "flows.serve",
-    "sample": "flows.sample",
-    "export": "flows.export",
-    "doctor": "flows.doctor",
-    "model": "flows.model",
-    "plan": "flows.plan",
-    "funnel": "flows.funnel",
-    "ingest": "flows.ingest",
-    "browse": "flows.browse",
-    "why": "flows.lineage",
-    "blame": "flows.lineage",
-    "forget": "flows.lineage",
-    "shots": "flows.files",
+    "demo": "flows.commands.demo",
+    "serve": "flows.commands.serve",
+    "sample": "flows.commands.sample",
+    "export": "flows.commands.export",
+    "doctor": "flows.commands.doctor",
+    "model": "flows.commands.model",
+    "plan": "flows.commands.plan",
+    "funnel": "flows.commands.funnel",
+    "ingest": "flows.commands.ingest",
+    "browse": "flows.commands.browse",
+    "why": "flows.commands.lineage",
+    "blame": "flows.commands.lineage",
+    "forget": "flows.commands.lineage",
+    "shots": "flows.commands.files",
 }
 
 HELP = """\
@@ -89,7 +88,7 @@ one stage's work, without DVC   (options as in dvc.yaml)
 def load(verb: str, argv: Sequence[str] = ("--source",)) -> Any:
     """Return the flow, or the plain function, behind a verb; `probe` with no --source is about single files."""
     is_of_files = verb == "probe" and not any(word.startswith("--source") for word in argv)
-    module = importlib.import_module("flows.files" if is_of_files else (FLOWS | COMMANDS)[verb])
+    module = importlib.import_module("flows.commands.files" if is_of_files else (FLOWS | COMMANDS)[verb])
     return getattr(module, verb)
 
 
@@ -165,14 +164,14 @@ def call(verb: str, argv: list[str]) -> None:
     if not hasattr(function, "fn"):  # no flow
         function(*words, **values)
         return
-    from flows.context import inherited  # Prefect: two seconds that commands and --help need not wait
+    from flows.running.run_context import inherited  # Prefect: two seconds that commands and --help need not wait
 
     if stage := os.environ.get("DVC_STAGE"):
         from flows.stages import check_inputs
 
         check_inputs(stage)
     if "engine" in values:
-        from flows.engine import runner
+        from flows.running.task_runner import runner
 
         function = function.with_options(task_runner=runner(values["engine"]))
     with inherited():

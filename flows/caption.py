@@ -5,12 +5,14 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.code import code_of
-from flows.engine import resources
-from flows.progress import publish, run_shards
-from tasks import captions as captioning
-from tasks import manifest, resume, shards
+from flows.running.code_hash import code_of
+from flows.running.progress import publish, run_shards
+from flows.running.task_runner import resources
+from tasks.captions import stage as captioning
 from tasks.settings import CaptionSettings, EngineSettings
+from tasks.storage import atomic as resume
+from tasks.storage import shards
+from tasks.storage import tables as manifest
 
 
 @flow

@@ -7,24 +7,21 @@ from typing import Any
 
 from prefect import flow
 
-from flows.code import code_of
-from flows.engine import resources
-from flows.progress import Work, follow, publish, run_shards
-from tasks import corpus as corpora
-from tasks import earlier, manifest, resume, shards, shot_rules, sources
-from tasks import scores as scoring
-from tasks import shots as splitting
-from tasks import videos as probing
-from tasks.fence import Fence
-from tasks.settings import (
-    CorpusSettings,
-    EngineSettings,
-    FenceSettings,
-    ScoreSettings,
-    ShotSettings,
-    VideoSettings,
-)
-from tasks.shards import Shard
+from flows.running.code_hash import code_of
+from flows.running.progress import Work, follow, publish, run_shards
+from flows.running.task_runner import resources
+from tasks.demo import corpus as corpora
+from tasks.sandbox.pool import Fence
+from tasks.scores import stage as scoring
+from tasks.settings import CorpusSettings, EngineSettings, FenceSettings, ScoreSettings, ShotSettings, VideoSettings
+from tasks.storage import atomic as resume
+from tasks.storage import reuse as earlier
+from tasks.storage import shards
+from tasks.storage import tables as manifest
+from tasks.storage.shards import Shard
+from tasks.videos import probe as probing
+from tasks.videos import shot_rules, sources
+from tasks.videos import split as splitting
 
 log = logging.getLogger(__name__)
 

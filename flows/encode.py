@@ -4,10 +4,10 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.code import code_of
-from flows.progress import publish
+from flows.running.code_hash import code_of
+from flows.running.progress import publish
 from stiv_model.settings import TextSettings, VaeSettings
-from tasks.latents import encode_all, encode_shard
+from tasks.latents.encode import encode_all, encode_shard
 from tasks.settings import FenceSettings, LatentSettings
 
 

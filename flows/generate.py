@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
-from tasks.samples import generate_all
+from tasks.generation.samples import generate_all
 from tasks.settings import LatentSettings, SampleSettings
 
 

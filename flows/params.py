@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import model_validator
 
-from stiv_model import refusals
+from stiv_model import settings_errors as refusals
 from stiv_model.settings import (
     ModelSettings,
     RecipeSettings,

@@ -8,9 +8,9 @@ from pathlib import Path
 from prefect import flow, task
 
 from flows import stages as dag
-from flows.context import child_environment
-from flows.logs import show_ours
-from tasks import resume
+from flows.running.logs import show_ours
+from flows.running.run_context import child_environment
+from tasks.storage import atomic as resume
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
-from tasks.clips import GateFailedError, select_clips
-from tasks.expectations import GateResult
-from tasks.funnel_page import picture
+from tasks.clips.expectations import GateResult
+from tasks.clips.select import GateFailedError, select_clips
+from tasks.pages.funnel_page import picture
 from tasks.settings import ClipSettings
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import networkx
 from dvc.output import Output
 from dvc.repo import Repo
 
-from tasks import processes
+from tasks.operations import processes
 
 _SKIPPED = "didn't change, skipping"
 _HASHED_AT_ONCE = 4

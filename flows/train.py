@@ -5,10 +5,10 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.training_page import page
-from stiv_model.card import Role
+from flows.running.training_page import page
 from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
-from tasks import training as ranks
+from stiv_model.weights.metadata import Role
+from tasks.training import launch as ranks
 
 
 @flow(flow_run_name="train {out.name}")

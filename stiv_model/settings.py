@@ -181,7 +181,7 @@ class TrainingSettings(Settings):
     nodes: PositiveInt
     """Machines that share the ranks evenly; all see the same folders."""
     launcher: str
-    """The command that starts all ranks and ends with them; `tasks.training.launch_command` fills it in."""
+    """The command that starts all ranks and ends with them; `tasks.training.launch.launch_command` fills it in."""
     sequence_ranks: PositiveInt
     """So many of them share the frames of each video, where a video has several (docs/sequence.md); 1 is none."""
     device: Literal["cpu", "cuda"]

@@ -99,7 +99,7 @@ class RaftSettings(Settings):
 
     kind: Literal["raft"]
     weights: str
-    """An ONNX file as `tasks/raft.py` describes it, or `package:NAME/FILE`."""
+    """An ONNX file as `tasks/decoding/raft.py` describes it, or `package:NAME/FILE`."""
 
 
 class ShotSettings(Settings):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from tasks import buckets
 from tasks.settings import FenceSettings
+from tasks.videos import buckets
 
 WriteVideo = Callable[..., Path]
 

@@ -15,9 +15,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from flows.params import load_params
-from stiv_model import plan
+from stiv_model.latents import data_plan as plan
 from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
-from tasks.training import launch_command
+from tasks.training.launch import launch_command
 
 TOP = Path(__file__).parents[1]
 INFRA = TOP / "infra"
@@ -298,7 +298,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         while not (tmp_path / stop_at).exists():
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGTERM)  # as tasks.processes does
+        os.killpg(process.pid, signal.SIGTERM)  # as tasks.operations.processes does
         out, _ = process.communicate(timeout=30)
         return subprocess.CompletedProcess(words, process.returncode, out)
 
@@ -380,7 +380,8 @@ def test_slurm_runs_torchrun_on_every_node_and_its_log_is_followed(cluster):
     assert ended.returncode == 0, ended
     expected = "--nnodes 2 --nproc_per_node 8 --master_addr node1 --master_port 20007 --shutdown_timeout 270"
     assert [line for line in ended.stdout.splitlines() if "torch" in line] == [
-        f"-m torch.distributed.run --node_rank {node} {expected} -m stiv_model.train {cluster.work}" for node in (0, 1)
+        f"-m torch.distributed.run --node_rank {node} {expected} -m stiv_model.training.train {cluster.work}"
+        for node in (0, 1)
     ]
 
 
@@ -442,7 +443,7 @@ def test_kubernetes_gets_a_jobset_of_one_pod_per_node_and_its_log_is_followed(cl
     assert (job["parallelism"], job["completions"]) == (2, 2)
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
     assert f"--master_addr {name}-{replicated['name']}-0-0.{name} " in container["args"][0]
-    assert f'-m stiv_model.train "{cluster.work}"' in container["args"][0]
+    assert f'-m stiv_model.training.train "{cluster.work}"' in container["args"][0]
     assert "${" not in str(jobset)
     assert (cluster.work.parent / "calls").read_text() == f"delete jobset {name}\n"
 

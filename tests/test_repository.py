@@ -18,7 +18,10 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 SOURCE = load_params(ROOT / "params.yaml").source
 IMPORTS = grimp.build_graph("flows", "tasks", "stiv_model", cache_dir=None)
 TRACKED_BY_VALUE = {"tasks.settings", "stiv_model.settings"}  # DVC follows their values through `params`
-STARTED_AS_A_PROGRAM = {"tasks.fence": "tasks.fence_worker", "tasks.training": "stiv_model.train"}
+STARTED_AS_A_PROGRAM = {
+    "tasks.sandbox.pool": "tasks.sandbox.worker",
+    "tasks.training.launch": "stiv_model.training.train",
+}
 PACKAGES = {"flows", "tasks", "stiv_model"}
 DECIDE_ABOUT_NO_BYTE = {"engine"}  # sections of params.yaml
 RECORDED_BY_THE_PIPELINE = {".cache/times.json"}
@@ -81,8 +84,8 @@ def test_deps_name_every_module_that_decides_the_output(stage):
     for name in named:
         needed |= IMPORTS.find_upstream_modules(name)
     needed |= {program for name, program in STARTED_AS_A_PROGRAM.items() if name in named and "fence" not in program}
-    if "tasks.fence" in named and "${source}" in STAGES[stage]["cmd"]:
-        needed |= IMPORTS.find_upstream_modules("tasks.fence_worker") | {"tasks.fence_worker"}
+    if "tasks.sandbox.pool" in named and "${source}" in STAGES[stage]["cmd"]:
+        needed |= IMPORTS.find_upstream_modules("tasks.sandbox.worker") | {"tasks.sandbox.worker"}
     missing = needed - named - TRACKED_BY_VALUE - PACKAGES
     assert not missing, f"add to the deps of {stage}: {sorted(missing)}"
 
@@ -99,8 +102,8 @@ def test_deps_name_the_modules_that_the_flow_itself_uses(stage):
     flow, _ = command(stage)
     named = {module(dep) for dep in paths(stage, "deps") if dep.endswith(".py")}
     used = used_modules(load(flow).fn)
-    assert used - {"tasks.manifest"}, "the flow does nothing"
-    assert used - named <= {"tasks.manifest", *TRACKED_BY_VALUE}, used - named
+    assert used - {"tasks.storage.tables"}, "the flow does nothing"
+    assert used - named <= {"tasks.storage.tables", *TRACKED_BY_VALUE}, used - named
 
 
 @pytest.mark.parametrize("verb", sorted(FLOWS | COMMANDS))

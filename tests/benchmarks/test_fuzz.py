@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import fuzz, mutants, traps
 from flows.params import load_params
-from tasks.fence import Fence
+from tasks.sandbox.pool import Fence
 
 GIB = 2**30
 

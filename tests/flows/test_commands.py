@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.__main__ import COMMANDS, FLOWS, main
-from flows.server import free_port, server
+from flows.running.server import free_port, server
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from flows import stages
-from flows.server import child, free_port, server
+from flows.running.server import child, free_port, server
 
 pytestmark = [pytest.mark.road, pytest.mark.timeout(1200)]
 

@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 STAGE = """import signal
-from stiv_model.lifetime import die_with_parent
-from tasks import processes
+from stiv_model.process_exit import die_with_parent
+from tasks.operations import processes
 die_with_parent(signal.SIGTERM)  # as flows.__main__ does under DVC
 script = "trap 'echo saved >saved; exit 1' TERM; echo >ready; while :; do sleep 0.05; done"
 processes.run(["bash", "-c", script])

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stiv_model.conditions import MICRO_CONDITIONS
+from stiv_model.network.conditions import MICRO_CONDITIONS
+from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import ModelSettings, RecipeSettings, Run, TrainingSettings
-from stiv_model.transformer import StivTransformer
 from tests.stiv_model import runs
 from tests.stiv_model.ranks import Forkserver
 

@@ -1,8 +1,8 @@
 """Real ranks that do not each import torch and DeepSpeed for seconds: processes forked from one that has done so.
 
 Run as a script, this file is that process. Each attempt at a run is forked from it anew: its ranks are processes of
-their own that meet over gloo, with the environment and the code of `python -m stiv_model.train`, and they are killed
-as any others are.
+their own that meet over gloo, with the environment and the code of `python -m stiv_model.training.train`, and they are
+killed as any others are.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from typing import Any
 
 import psutil
 
-from stiv_model.lifetime import die_with_parent
+from stiv_model.process_exit import die_with_parent
 from stiv_model.settings import Run, TrainingSettings
-from tasks.training import environment
+from tasks.training.launch import environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,9 +134,6 @@ def serve() -> None:
     import deepspeed
     import deepspeed.runtime.zero.muon.original_muon
 
-    import stiv_model.screen
-    import stiv_model.train  # noqa: F401
-
     assert deepspeed.ops.__compatible_ops__  # asks the compiler what it can, once instead of in every rank
     gc.collect()
     gc.freeze()
@@ -165,11 +162,11 @@ def _fork_rank(rank: int, work: Path, meeting: dict[str, str]) -> int:
 
 
 def _train(work: Path) -> int:
-    """Do what the interpreter does for `python -m stiv_model.train WORK`, and return the exit code."""
-    from stiv_model import train
+    """Do what the interpreter does for `python -m stiv_model.training.train WORK`, and return the exit code."""
+    from stiv_model.training import train
 
     die_with_parent()
-    sys.argv = ["stiv_model.train", str(work)]
+    sys.argv = ["stiv_model.training.train", str(work)]
     try:
         train.main()
     except SystemExit as end:

@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flows.params import load_params
-from stiv_model import plan
-from stiv_model.conditions import Text
-from stiv_model.latent_data import NULL_TEXT
-from stiv_model.latent_shards import TEXT_SHA256, text_sha256
-from stiv_model.records import INCIDENTS
+from stiv_model.latents import data_plan as plan
+from stiv_model.latents.dataset import NULL_TEXT
+from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
+from stiv_model.monitoring.metrics import INCIDENTS
+from stiv_model.network.conditions import Text
 from stiv_model.settings import Encoders, RecipeSettings, Run, TrainingSettings
-from tasks import manifest
+from tasks.storage import tables as manifest
 
 TEXT_WIDTH, TOKENS = 12, 5
 MADE_BY = {"vae_sha256": "v", "text_sha256": "t"}
@@ -76,7 +76,7 @@ def prepare(
 
 
 def table(work: Path, name: str, columns: int | None = None) -> list[list[str]]:
-    """Return the first columns of a table of `stiv_model.records`, a row for each step so far."""
+    """Return the first columns of a table of `stiv_model.monitoring.metrics`, a row for each step so far."""
     path = work / name
     lines = path.read_text().splitlines()[1:] if path.exists() else []
     return [line.split("\t")[:columns] for line in lines]

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tasks.corpus import packaged_file
-from tasks.measures import jpeg
+from tasks.decoding.measures import jpeg
+from tasks.demo.corpus import packaged_file
 
 Damage = Callable[[np.ndarray], np.ndarray]
 STILL_PIXELS = 256

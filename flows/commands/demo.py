@@ -1,0 +1,107 @@
+"""`stiv demo`: the whole road in one command, through a Prefect server of its own.
+
+The server keeps its database in `.prefect/` of the workspace and listens on a free loopback port.
+"""
+
+import asyncio
+import json
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from flows.running.server import START_SECONDS, child, free_port, server
+
+_HOME = Path(".prefect")
+_REPORT = Path("reports/report.html")
+_JUDGE = Path("reports/judge.json")
+
+
+def demo(port: int = 0) -> None:
+    """Turn the raw videos into a trained model and a report, through a Prefect server started for it.
+
+    Run again, it does only what has changed. Killed, the same command goes on where it was.
+
+    example: stiv demo            (a free port is taken; --port 4200 asks for that one)
+    """
+    started = time.monotonic()
+    port = port or free_port()
+    with server(_HOME, port) as env:
+        _say(started, f"Prefect server with UI: http://127.0.0.1:{port} (its log: {_HOME}/server.log)")
+        os.environ |= env  # before the client is imported: it reads the address then
+        asyncio.run(_close_dead_runs())
+        with child(["flows", "serve"], _HOME, "serve", env):
+            state = asyncio.run(_run(started))
+    if not state.is_completed():
+        raise ValueError(f"{state.name}: {state.message}; once that is mended, the same command goes on from there")
+    for mode, figures in json.loads(_JUDGE.read_text())["modes"].items():
+        _say(started, f"judge, {mode}: {_shares(figures)}")
+    _say(started, f"done in {time.monotonic() - started:.0f} s; the report: {_REPORT.resolve()}")
+
+
+async def _close_dead_runs() -> None:
+    """Mark flow runs of an earlier, killed demo as crashed: nobody else would, and they would run for ever."""
+    from prefect import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.states import Crashed
+
+    alive = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING", "PENDING", "SCHEDULED"]}}})
+    async with get_client() as client:
+        for run in await client.read_flow_runs(flow_run_filter=alive):
+            await client.set_flow_run_state(run.id, Crashed(message="its process was killed"), force=True)
+
+
+async def _run(started: float) -> Any:
+    """Run the deployment through the API, printing its log as it comes; return its final state."""
+    from prefect import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    from flows.commands.serve import NAME
+
+    async with get_client() as client:
+        while True:
+            try:
+                deployment = await client.read_deployment_by_name(f"stiv/{NAME}")
+                if deployment.status == "READY":
+                    break
+            except ObjectNotFound:
+                pass
+            if time.monotonic() - started > START_SECONDS:
+                raise TimeoutError(f"no deployment stiv/{NAME} after {START_SECONDS} s: see {_HOME}/serve.log")
+            await asyncio.sleep(0.5)
+        run = await client.create_flow_run_from_deployment(deployment.id)
+        _say(started, f"flow run {run.name} of stiv/{NAME}")
+        seen: set[UUID] = set()
+        while True:
+            run = await client.read_flow_run(run.id)
+            await _tell_log(client, run.id, seen, started)
+            if run.state is not None and run.state.is_final():
+                await asyncio.sleep(2)  # the last lines come with a delay
+                await _tell_log(client, run.id, seen, started)
+                return run.state
+            await asyncio.sleep(1)
+
+
+async def _tell_log(client: Any, run: UUID, seen: set[UUID], started: float) -> None:
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+    from prefect.client.schemas.sorting import LogSort
+
+    chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]))
+    page = await client.read_logs(chosen, limit=200, sort=LogSort.TIMESTAMP_DESC)
+    for line in reversed(page):
+        if line.id not in seen:
+            seen.add(line.id)
+            late = (datetime.now(UTC) - line.timestamp).total_seconds()
+            _say(started + late, line.message)
+
+
+def _shares(figures: dict[str, Any]) -> str:
+    """Put what the judge found on one line."""
+    named = {name: value["share"] for name, value in figures.items() if isinstance(value, dict) and "share" in value}
+    return ", ".join(f"{name} {share:.0%}" for name, share in named.items())
+
+
+def _say(started: float, line: str) -> None:
+    print(f"[{time.monotonic() - started:4.0f} s] {line}", flush=True)

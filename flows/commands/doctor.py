@@ -1,0 +1,20 @@
+"""`stiv doctor`: what this machine can run, and what is missing."""
+
+import sys
+from pathlib import Path
+
+from flows.params import load_params
+from tasks.operations import doctor as examination
+
+
+def doctor() -> None:
+    """Say what this machine can run and what is missing; exit code 1 when something is.
+
+    examples:
+      stiv doctor && stiv pipeline
+    """
+    params = load_params()
+    findings = examination.examine(Path.cwd(), params.fence, params.training.ranks)
+    print(examination.render(findings))
+    if any(finding.state == "missing" for finding in findings):
+        sys.exit(1)

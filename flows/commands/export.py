@@ -1,0 +1,36 @@
+"""`stiv export`: a checkpoint as a folder that diffusers opens anywhere."""
+
+from pathlib import Path
+
+from stiv_model.pipeline.pipeline import StivPipeline
+from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
+from tasks.settings import LatentSettings
+from tasks.storage import atomic as resume
+
+
+def export(
+    out: Path,
+    sampler: SamplerSettings,
+    vae: VaeSettings,
+    text: TextSettings,
+    latents: LatentSettings,
+    checkpoint: Path = Path("checkpoints/unmask_sft"),
+) -> None:
+    """Write a checkpoint with its frozen encoders as a `StivPipeline` folder (safetensors, no code).
+
+    examples:
+      stiv export --out pipelines/demo
+      stiv export --checkpoint checkpoints/tup --out pipelines/tup
+
+    and on any machine with this package:
+      StivPipeline.from_pretrained("pipelines/demo")("a red circle moves left")
+    """
+    if out.exists():
+        raise ValueError(f"--out {out} exists already: name a new folder, or delete it")
+    size = (latents.height, latents.width, latents.frames, latents.stride_frames)
+    pipeline = StivPipeline.from_checkpoint(checkpoint, vae, text, *size, sampler)
+    product = resume.open_work(out, {"export": str(checkpoint)}) / "product"
+    pipeline.save_pretrained(product)
+    resume.finish(product, out)
+    resume.discard_work(out)
+    print(out)

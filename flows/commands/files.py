@@ -1,0 +1,102 @@
+"""`stiv probe FILE...` and `stiv shots FILE...`: what the data engine makes of single files, behind the fence."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.sandbox.pool import Fence
+from tasks.settings import FenceSettings, ShotSettings, VideoSettings
+from tasks.storage import atomic as resume
+from tasks.videos import shot_rules, video_rules
+
+
+def probe(*files: str, videos: VideoSettings, fence: FenceSettings) -> None:
+    """Say what some files are, as a line of JSON each: status, reason, codec, width, height, fps, seconds, frames.
+
+    Status and reason are those that stage videos would give by the sections videos and fence of params.yaml; captions,
+    and copies of one file, only the stage looks at. Exit code 1 when none of them is a video that we use. With
+    --source this verb does the work of stage videos instead, as dvc.yaml calls it:
+    stiv probe --source data/raw --out data/videos --report reports/videos.json
+
+    examples:
+      stiv probe film.mp4
+      stiv probe downloads/*.webm
+    """
+    with Fence(fence) as opened:
+        _say(judged(_named(files), videos, opened))
+
+
+def shots(*files: str, shots: ShotSettings, fence: FenceSettings) -> None:
+    """Cut some files into shots, as a line of JSON each; a file that cannot be cut has one line that says why.
+
+    A line has start and end in seconds and in frames (the end is where the next begins), the transition that begins
+    the shot (start, cut, fade, dissolve, split), status, reason, and the scores of the decoding pass. Lines rejected
+    as `transition` are the frames between two shots. Exit code 1 when no file could be cut.
+
+    examples:
+      stiv shots film.mp4
+      stiv shots film.mp4 > film.jsonl
+    """
+    named, rules = _named(files), shot_rules.rules_of(shots)
+    with Fence(fence) as opened:
+        _say(cut(named, rules, opened))
+
+
+def judged(files: Sequence[Path], videos: VideoSettings, fence: Fence) -> Iterator[dict[str, Any]]:
+    """Give the dicts of `probed`, rejected where the stage videos would reject the file."""
+    for file, known in zip(files, probed(files, fence), strict=True):
+        reason = None
+        if known["reason"] not in ("not_found", "not_a_file"):
+            reason = video_rules.refused_name(file.name, videos)
+        if known["status"] == "ok" and not reason:
+            is_forgotten = bool(videos.forgotten) and resume.sha256_file(file) in videos.forgotten
+            outside = video_rules.refused_video(known["seconds"], known["width"], known["height"], videos)
+            reason = "forgotten" if is_forgotten else outside
+        yield known | ({"status": "rejected", "reason": reason} if reason else {})
+
+
+def probed(files: Sequence[Path], fence: Fence) -> Iterator[dict[str, Any]]:
+    """Give one dict per file: its name, and what the fenced `decode.probe` says."""
+    for file, found in zip(files, fence.map("probe", [{"path": str(file)} for file in files]), strict=True):
+        yield {"file": str(file), **found}
+
+
+def cut(files: Sequence[Path], rules: dict[str, Any], fence: Fence) -> Iterator[dict[str, Any]]:
+    """Give one dict per shot, or one for a file that has none.
+
+    Args:
+        rules: of `shot_rules.rules_of`.
+    """
+    for known in probed(files, fence):
+        found = known
+        if known["status"] == "ok":
+            found = fence.call("split", {"path": known["file"], "claimed_frames": known["frames"], **rules})
+        if found["status"] != "ok":
+            yield {"file": known["file"], "status": found["status"], "reason": found["reason"]}
+            continue
+        first = 0
+        for shot in found["shots"]:
+            last = first + shot["frames"]
+            rest = {name: value for name, value in shot.items() if name not in ("stills", "frames", "start", "end")}
+            times = {"start": shot["start"], "end": shot["end"], "start_frame": first, "end_frame": last}
+            yield {"file": known["file"], **times, **rest}
+            first = last
+
+
+def _named(files: Sequence[str]) -> list[Path]:
+    if not files:
+        raise ValueError("no file is named: give one or more")
+    if remote := next((file for file in files if "://" in file), None):
+        raise ValueError(f"{remote} is no file on this machine: fetch it, or set `source` in params.yaml to its bucket")
+    return [Path(file) for file in files]
+
+
+def _say(lines: Iterator[dict[str, Any]]) -> None:
+    was_any_read = False
+    for line in lines:
+        was_any_read |= line["status"] == "ok" or "transition" in line  # a shot may be rejected
+        print(json.dumps(line), flush=True)
+    if not was_any_read:
+        sys.exit(1)

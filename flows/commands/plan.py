@@ -1,0 +1,173 @@
+"""`stiv plan`: what the recipes will do with the data and what they cost, before anything is started."""
+
+import json as jsonlib
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from flows.commands.clip_size import clip_bytes
+from flows.commands.forecast import Forecast, Prices, figures, forecast
+from flows.params import Params, load_params, section
+from stiv_model.distributed import memory_estimate as memory
+from stiv_model.settings import RecipeSettings
+
+RECIPES_IN_A_TABLE = 6
+
+
+def plan(
+    *,
+    params: Path = Path("params.yaml"),
+    recipe: str | None = None,
+    latents: Path | None = None,
+    tflops: float | None = None,
+    gpu_rate: float | None = None,
+    downsampling: int = 8,
+    json: bool = False,
+) -> None:
+    """Say what each recipe will do with the data and what it costs, without running anything.
+
+    With --latents every clip is counted as training will count it: used, or dropped and why; what training would
+    refuse is an error here too. Without, what depends on data is unknown. --downsampling is pixels per latent of the
+    VAE, on each side. GPU-hours need --tflops, what one GPU sustains in 1e12 executed FLOPs per second; the price of a
+    recipe needs --gpu-rate too, that of one GPU for one hour.
+
+    examples:
+      stiv plan --latents data/latents
+      stiv plan --params infra/params/m-512.yaml --recipe train.t2v --tflops 400 --gpu-rate 2.5
+      stiv plan --latents data/latents --json
+    """
+    prices = Prices(tflops, gpu_rate)
+    loaded = load_params(params)
+    check(prices, downsampling, loaded)
+    bar = tqdm(chosen(loaded, recipe).items(), desc="counting", file=sys.stderr, leave=False)
+    forecasts = {name: forecast(name, own, latents, loaded, prices, downsampling) for name, own in bar}
+    size = clip_bytes(loaded, downsampling)
+    if json:
+        head = {"params_file": str(params), **prices._asdict(), "clip_bytes_estimated": size}
+        print(jsonlib.dumps(head | {"recipes": {name: figures(one) for name, one in forecasts.items()}}, indent=2))
+    else:
+        above = [f"{params}, {latents or 'without --latents'}", *data_lines(forecasts, loaded, downsampling, size)]
+        print("\n".join([*above, *tables(forecasts, prices, loaded), "", *notes(prices, loaded)]))
+    if refused := dict.fromkeys(one.refused for one in forecasts.values() if one.refused):
+        raise ValueError(f"training would not start: {'; '.join(refused)}")
+
+
+def check(prices: Prices, downsampling: int, params: Params) -> None:
+    """Refuse what cannot be counted.
+
+    Raises:
+        ValueError: the option, its value and the remedy.
+    """
+    if prices.tflops is not None and prices.tflops <= 0:
+        raise ValueError(f"--tflops is {prices.tflops:g}: give what one GPU sustains, above 0")
+    if prices.gpu_rate is not None and prices.gpu_rate < 0:
+        raise ValueError(f"--gpu-rate is {prices.gpu_rate:g}: give the price of one GPU for one hour, 0 or more")
+    if prices.gpu_rate is not None and prices.tflops is None:
+        raise ValueError(f"--gpu-rate is {prices.gpu_rate:g}, but how many GPU-hours is unknown: give --tflops too")
+    sides = params.latents.height, params.latents.width
+    if downsampling < 1 or any(side % downsampling for side in sides):
+        raise ValueError(
+            f"--downsampling is {downsampling}, which does not divide latents.height {sides[0]} and latents.width "
+            f"{sides[1]}: give the pixels per latent of vae.source"
+        )
+
+
+def chosen(params: Params, name: str | None) -> dict[str, RecipeSettings]:
+    """Return all recipes, or the one of a section such as `train.t2v`.
+
+    Raises:
+        ValueError: there is no such recipe.
+    """
+    if name is None:
+        return params.train
+    found = section(params, name)
+    if not isinstance(found, RecipeSettings):
+        raise ValueError(f"--recipe is {name}, which is no recipe: take one of train.{', train.'.join(params.train)}")
+    return {name.removeprefix("train."): found}
+
+
+def data_lines(forecasts: dict[str, Forecast], params: Params, downsampling: int, size: int) -> list[str]:
+    """Say what there is to train on: counted, or estimated from shapes."""
+    data = next((one.data for one in forecasts.values() if one.data), None)
+    if data is None:
+        own, missing = params.latents, "refused" if any(one.refused for one in forecasts.values()) else "unknown"
+        shape = f"{own.height} x {own.width} pixels x {own.frames} frames"
+        return [f"clips: {missing}; one of {shape} will take {size / 1e6:,.3f} MB on disk (estimated from shapes)"]
+    return [
+        f"clips: {data.clips} = {data.ok} ok + {data.rejected} rejected + {data.failed} failed; "
+        f"{data.folder_bytes / 1e6:,.1f} MB on disk (all files of the folder)",
+        *(
+            f"bucket {bucket.rows * downsampling} x {bucket.columns * downsampling} pixels x {bucket.frames} frames: "
+            f"{bucket.clips} ok clips in {bucket.shards} shards, {bucket.shard_bytes / 1e6:,.1f} MB on disk"
+            for bucket in data.buckets
+        ),
+    ]
+
+
+def tables(forecasts: dict[str, Forecast], prices: Prices, params: Params) -> list[str]:
+    """Return the forecasts side by side, a few at a time."""
+    lines, names = [], list(forecasts)
+    for start in range(0, len(names), RECIPES_IN_A_TABLE):
+        own = names[start : start + RECIPES_IN_A_TABLE]
+        cells = {name: column(forecasts[name], forecasts, prices, params) for name in own}
+        lines += ["", f"{'':36}" + "".join(f"{name:>14}" for name in own)]
+        lines += [f"{label:36}" + "".join(f"{cells[name][label]:>14}" for name in own) for label in cells[own[0]]]
+    return lines
+
+
+def column(one: Forecast, forecasts: dict[str, Forecast], prices: Prices, params: Params) -> dict[str, str]:
+    """Return what is said of one recipe, by label."""
+    data, missing = one.data, "refused" if one.refused else "unknown"
+    reasons = dict.fromkeys(reason for other in forecasts.values() if other.data for reason in other.data.dropped)
+    found = {
+        "latent frames of a sample": number(one.recipe.frames),
+        "samples: clips used": number(data.samples) if data else missing,
+        **{f"  dropped, {reason}": number(data.dropped.get(reason, 0)) if data else missing for reason in reasons},
+        "steps": number(one.recipe.steps),
+        "samples in a step, on all ranks": number(one.recipe.batch),
+        "  at once on one rank": number(one.micro_batch),
+        "samples drawn": number(one.samples_drawn),
+        "steps in an epoch": number(data.steps_per_epoch) if data else missing,
+        "epochs": number(data.epochs) if data else missing,
+        "samples never drawn": number(data.never_drawn) if data else missing,
+        "tokens of a sample": number(one.tokens),
+        "TFLOP in a step, on all ranks": number(one.step_flops / 1e12),
+        "hours at 1 PFLOP/s in all": number(one.flops / 1e15 / 3600),
+        **{f"GB on one rank, {part}": number(size / 1e9) for part, size in one.memory.items()},
+        "GB on one rank, sum": number(sum(one.memory.values()) / 1e9),
+    }
+    if one.gpu_hours is not None:
+        found[f"GPU-hours at {prices.tflops:g} TFLOP/s"] = number(one.gpu_hours)
+        found[f"hours on {params.training.ranks} GPUs"] = number(one.gpu_hours / params.training.ranks)
+    if one.price is not None:
+        found[f"price at {prices.gpu_rate:g} for a GPU-hour"] = number(one.price)
+    return found
+
+
+def number(value: float) -> str:
+    """Return a count as it is, and another number with three digits or all before the point."""
+    is_whole = isinstance(value, int) or abs(value) >= 100
+    return f"{value:,.0f}" if is_whole else f"{value:.3g}"
+
+
+def notes(prices: Prices, params: Params) -> list[str]:
+    """Say what the figures mean and leave out."""
+    training = params.training
+    again = ", and forward once more for activation checkpointing" if training.activation_checkpointing else ""
+    lines = [
+        "The order of samples runs on over the ends of epochs: no batch is partial, none is padded.",
+        f"FLOP: executed, of matrix products and attention, forward and backward{again}.",
+        f"A rank is one GPU, or one process on CPU. {training.ranks} ranks, ZeRO-{training.zero_stage}, "
+        f"{training.precision}, {training.optimizer.kind}. Not counted:",
+        "temporary buffers of kernels and of communication, fragmentation.",
+    ]
+    if training.offload != "none":
+        lines.append(f"training.offload is {training.offload}: {memory.offloaded(training)}.")
+    if training.temporal_mask_ratio:
+        lines.append("training.temporal_mask_ratio is not counted: FLOP, memory and hours are lower with it.")
+    if params.model.image_condition != "replacement":
+        lines.append("Given frames that cross-attention sees are not counted: FLOP, memory and hours are higher.")
+    if prices.tflops is None:
+        lines.append("GPU-hours: unknown without --tflops, what one GPU sustains; a price also needs --gpu-rate.")
+    return lines

@@ -1,0 +1,161 @@
+"""The frozen text encoder: captions to token features and one pooled vector.
+
+Shapes: B captions, L tokens, E width of the features.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from stiv_model.encoders import pinned as frozen
+from stiv_model.network.conditions import Text
+from stiv_model.settings import TextSettings
+
+KINDS: dict[str, type[transformers.PreTrainedModel]] = {
+    "clip": transformers.CLIPTextModel,
+    "t5": transformers.T5EncoderModel,
+    "bert": transformers.BertModel,
+}
+_FILES = (
+    "config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*.safetensors",
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
+)
+
+
+class TextEncoder:
+    """A transformers text encoder whose weights never change.
+
+    Args:
+        settings: which one, and how many tokens a caption is padded or cut to.
+
+    Attributes:
+        sha256: hash of what decides the features: kind, number of tokens, weights and vocabulary.
+
+    Raises:
+        FileNotFoundError: `text.source` names a package, folder or hub repository that is not there.
+        ValueError: the encoder takes fewer than `text.tokens` tokens, lacks weights, is not the one whose hash is
+            stated, or is a hub name without a commit.
+        OSError: the folder holds no such model, as transformers says.
+    """
+
+    def __init__(self, settings: TextSettings):
+        self.settings = settings
+        folder = find(settings)
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        self.model = read(KINDS[settings.kind], folder, torch.float32)
+        limit = most_tokens(self.model)
+        if limit is not None and settings.tokens > limit:
+            raise ValueError(
+                f"text.tokens is {settings.tokens}, but {settings.source} takes at most {limit}: set text.tokens to "
+                f"{limit} or less"
+            )
+        self.width: int = self.model.config.hidden_size
+        self.sha256 = self._sha256()
+        frozen.check_sha256("text", settings.source, settings.sha256, self.sha256)
+
+    def encode(self, captions: list[str], cut: bool) -> Text:
+        """Return the features of the captions, as `encode`; `cut` says whether longer ones are cut or refused."""
+        batches = [captions[i : i + self.settings.batch] for i in range(0, len(captions), self.settings.batch)]
+        parts = [encode(self.model, self.tokenizer, batch, self.settings.tokens, cut) for batch in batches]
+        return Text(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def lengths(self, captions: list[str]) -> list[int]:
+        """Return how many tokens each caption has: more than `text.tokens`, and it will be cut."""
+        return lengths(self.tokenizer, captions)
+
+    def _sha256(self) -> str:
+        digest = hashlib.sha256(f"{self.settings.kind} {self.settings.tokens}".encode())
+        for name, weight in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(weight.contiguous().view(torch.uint8).numpy().data if weight.ndim else bytes(weight))
+        digest.update(repr(sorted(self.tokenizer.get_vocab().items())).encode())
+        return digest.hexdigest()
+
+
+@torch.inference_mode()
+def encode(
+    model: transformers.PreTrainedModel,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    captions: list[str],
+    tokens: int,
+    cut: bool,
+    device: torch.device | None = None,
+) -> Text:
+    """Return the features of captions padded to `tokens`; the empty one is the null text (paper, appendix B).
+
+    The pooled vector is the encoder's own: the feature of the last text token for CLIP (paper, section
+    2.1), the mean over text tokens for the others, which have no token trained to stand for the sentence.
+
+    Args:
+        cut: whether longer captions are cut, as in training, or refused.
+        device: where the model runs; None is where it is.
+
+    Raises:
+        ValueError: a caption is longer and `cut` is False.
+    """
+    if not cut:
+        check_lengths(tokenizer, captions, tokens)
+    given = tokenizer(captions, padding="max_length", truncation=True, max_length=tokens, return_tensors="pt")
+    given = given.to(model.device if device is None else device)
+    out = model(input_ids=given.input_ids, attention_mask=given.attention_mask)
+    mask = given.attention_mask.bool()
+    pooled = out.pooler_output if isinstance(model, transformers.CLIPTextModel) else _mean(out.last_hidden_state, mask)
+    return Text(out.last_hidden_state, mask, pooled)
+
+
+def check_lengths(tokenizer: transformers.PreTrainedTokenizerBase, captions: list[str], tokens: int) -> None:
+    """Refuse captions that have more tokens than the features keep.
+
+    Raises:
+        ValueError: the first of them, with both numbers.
+    """
+    for caption, length in zip(captions, lengths(tokenizer, captions), strict=True):
+        if length > tokens:
+            raise ValueError(
+                f'the prompt "{caption[:60]}" has {length} tokens, but the model has learnt from {tokens} '
+                "(text.tokens): shorten it"
+            )
+
+
+def lengths(tokenizer: transformers.PreTrainedTokenizerBase, captions: list[str]) -> list[int]:
+    """Return the number of tokens of each caption, those that the tokenizer adds included."""
+    return [len(ids) for ids in tokenizer(captions, truncation=False, verbose=False)["input_ids"]]
+
+
+def most_tokens(model: transformers.PreTrainedModel) -> int | None:
+    """Return how many tokens the encoder has positions for; None where they are relative, as in T5."""
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+def read(kind: type[transformers.PreTrainedModel], folder: Path, dtype: torch.dtype) -> transformers.PreTrainedModel:
+    """Return the text encoder of a folder, none of whose weights is missing there; those of other towers are left.
+
+    Raises:
+        ValueError: weights are missing.
+    """
+    loaded: Any = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
+    model, info = loaded
+    frozen.check_names(folder, info["missing_keys"], ())
+    return model.eval().requires_grad_(False)
+
+
+def find(settings: TextSettings) -> Path:
+    """Return the folder of `text.source`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `frozen.find`.
+    """
+    return frozen.find("text", settings.source, settings.revision, _FILES)
+
+
+def _mean(features_BLE: Tensor, mask_BL: Tensor) -> Tensor:
+    weight = mask_BL[..., None].to(features_BLE.dtype)
+    return (features_BLE * weight).sum(1) / weight.sum(1).clamp_min(1)

@@ -1,0 +1,173 @@
+"""The frozen VAE: frames to latents and back, each frame by itself (paper, appendix B).
+
+Shapes: T frames, C channels (3 colours or the latent's), H height, W width.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models import AutoencoderDC, AutoencoderKL, AutoencoderTiny
+from torch import Tensor
+
+from stiv_model.encoders import pinned as frozen
+from stiv_model.settings import VaeSettings
+
+Autoencoder = AutoencoderKL | AutoencoderTiny | AutoencoderDC
+KINDS: dict[str, type[Autoencoder]] = {
+    "AutoencoderKL": AutoencoderKL,
+    "AutoencoderTiny": AutoencoderTiny,
+    "AutoencoderDC": AutoencoderDC,
+}
+_FILES = (
+    "config.json",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model-*.safetensors",
+)
+"""What decides the latents; other precisions and formats that a hub repository may hold are not read."""
+
+
+class Vae:
+    """A diffusers autoencoder whose weights never change, with its latents brought to mean 0 and variance 1.
+
+    Attributes:
+        latent_channels: channels of one latent frame.
+        downsampling: pixels per latent, on each side.
+        sha256: hash of the config's and the weight files' bytes.
+    """
+
+    def __init__(self, model: Autoencoder, batch_frames: int, sha256: str):
+        self.model = model.eval().requires_grad_(False)
+        self.batch_frames = batch_frames
+        self.sha256 = sha256
+        self.latent_channels: int = model.config["latent_channels"]
+        self.downsampling = downsampling(model)
+
+    def encode(self, frames_TCHW: Tensor) -> Tensor:
+        """Return latents (T, C, H / downsampling, W / downsampling) of frames in [-1, 1], as `encode`.
+
+        Raises:
+            ValueError: height or width does not divide by `downsampling`.
+        """
+        height, width = frames_TCHW.shape[-2:]
+        if height % self.downsampling or width % self.downsampling:
+            raise ValueError(
+                f"frames are {height} x {width} pixels, but one latent of the VAE is {self.downsampling} on each "
+                f"side: set latents.height and latents.width to multiples of {self.downsampling}"
+            )
+        return encode(self.model, frames_TCHW.to(self.model.device), self.batch_frames)
+
+    def decode(self, latents_TCHW: Tensor) -> Tensor:
+        """Return frames in [-1, 1]."""
+        return decode(self.model, latents_TCHW.to(self.model.device), self.batch_frames)
+
+
+def encode(model: Autoencoder, frames_TCHW: Tensor, batch_frames: int) -> Tensor:
+    """Return normalised latents of frames in [-1, 1] on the model's device: the posterior's mean, if it has one."""
+    shift, scale = normalisation(model)
+
+    def encode_some(frames: Tensor) -> Tensor:
+        encoded = model.encode(frames)
+        if "latent_dist" in encoded:
+            latents = encoded.latent_dist.mean
+        else:  # AutoencoderTiny calls them latents, AutoencoderDC latent
+            latents = encoded.latents if "latents" in encoded else encoded.latent
+        return (latents - shift.to(latents)) * scale.to(latents)
+
+    return _in_batches(encode_some, frames_TCHW.to(model.dtype), batch_frames)
+
+
+def decode(model: Autoencoder, latents_TCHW: Tensor, batch_frames: int) -> Tensor:
+    """Return frames in [-1, 1] of normalised latents on the model's device."""
+    shift, scale = normalisation(model)
+
+    def decode_some(latents: Tensor) -> Tensor:
+        return model.decode(latents / scale.to(latents) + shift.to(latents)).sample.clamp(-1, 1)
+
+    return _in_batches(decode_some, latents_TCHW.to(model.dtype), batch_frames)
+
+
+def downsampling(model: Autoencoder) -> int:
+    """Return how many pixels, on each side, are one latent."""
+    blocks = model.config.get("encoder_block_out_channels") or model.config["block_out_channels"]
+    return 2 ** (len(blocks) - 1)
+
+
+def normalisation(model: Autoencoder) -> tuple[Tensor, Tensor]:
+    """Return shift and scale (C or 1, 1, 1): normalised latents are (latents - shift) * scale.
+
+    An autoencoder states its shift and scaling factor, or a mean and a deviation per channel and a scaling factor.
+
+    Raises:
+        ValueError: it states a mean without a deviation, or the reverse.
+    """
+    config = model.config
+    mean, deviation = config.get("latents_mean"), config.get("latents_std")
+    if (mean is None) != (deviation is None):
+        raise ValueError(
+            f"the VAE's config has latents_mean {mean} and latents_std {deviation}: it needs both or neither; mend its "
+            "config.json"
+        )
+    shift = torch.tensor(mean or [config.get("shift_factor") or 0.0])
+    scale = config["scaling_factor"] / torch.tensor(deviation or [1.0])
+    return shift[:, None, None], scale[:, None, None]
+
+
+@torch.no_grad()
+def _in_batches(code: Callable[[Tensor], Tensor], x_TCHW: Tensor, batch_frames: int) -> Tensor:
+    return torch.cat([code(some) for some in x_TCHW.split(batch_frames)])
+
+
+def load(settings: VaeSettings, device: str | torch.device = "cpu") -> Vae:
+    """Load the VAE in float32.
+
+    Raises:
+        FileNotFoundError: `vae.source` is neither a folder nor a hub repository that can be reached, or has
+            no config.json or safetensors weights.
+        ValueError: it is not an autoencoder that we can use, not the one whose hash is stated, or a hub name without
+            a commit.
+    """
+    folder = find(settings)
+    files = sorted(path for pattern in _FILES for path in folder.glob(pattern))
+    if not (folder / "config.json").exists() or not any(path.suffix == ".safetensors" for path in files):
+        raise FileNotFoundError(
+            f"vae.source is {settings.source}, but {folder} has no config.json or no "
+            "diffusion_pytorch_model.safetensors: save it with diffusers' save_pretrained"
+        )
+    sha256 = frozen.hash_files(files)
+    frozen.check_sha256("vae", settings.source, settings.sha256, sha256)
+    name = json.loads((folder / "config.json").read_text()).get("_class_name")
+    if name not in KINDS:
+        raise ValueError(f"vae.source is {settings.source}, a {name}: takes an {' or '.join(KINDS)}")
+    model: Any = read(KINDS[name], folder, torch.float32)
+    return Vae(model.to(device), settings.batch_frames, sha256)
+
+
+def read(kind: type[Autoencoder], folder: Path, dtype: torch.dtype) -> Autoencoder:
+    """Return the autoencoder of a folder, every one of whose weights was in it.
+
+    Raises:
+        ValueError: weights are missing or unknown.
+    """
+    loaded: Any = kind.from_pretrained(
+        folder,
+        torch_dtype=dtype,
+        use_safetensors=True,
+        low_cpu_mem_usage=False,  # it needs accelerate, and warns where that is not installed
+        output_loading_info=True,
+    )
+    model, info = loaded
+    frozen.check_names(folder, info["missing_keys"], info["unexpected_keys"])
+    return model
+
+
+def find(settings: VaeSettings) -> Path:
+    """Return the folder of `vae.source`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `frozen.find`.
+    """
+    return frozen.find("vae", settings.source, settings.revision, _FILES)

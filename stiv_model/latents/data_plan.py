@@ -1,0 +1,301 @@
+"""What a recipe will do with its data, worked out before any process is started.
+
+`make` counts at the door, and every rank compares with what its loader found: `check_run`. What a recipe costs:
+`stiv_model.network.costs`. Without torch: nobody waits for it at the door.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
+
+from stiv_model import settings_errors as refusals
+from stiv_model.latents import table as latent_table
+from stiv_model.latents.table import Shape, Shard
+from stiv_model.settings import ModelSettings, RecipeSettings, Run, Settings, TrainingSettings
+
+FILE = "plan.json"
+"""Beside run.json."""
+
+
+class Bucket(Settings):
+    """The usable clips of one shape, which have shards of their own."""
+
+    frames: PositiveInt
+    """Of latents, as rows and columns."""
+    rows: PositiveInt
+    columns: PositiveInt
+    shards: PositiveInt
+    shard_bytes: PositiveInt
+    """Size of their files."""
+    clips: NonNegativeInt
+    samples: NonNegativeInt
+    dropped: dict[str, PositiveInt]
+    """How many clips are no samples, by reason."""
+
+    @model_validator(mode="after")
+    def clips_are_used_or_dropped(self):
+        _balance("clips of a bucket", self.clips, self.samples, *self.dropped.values())
+        return self
+
+
+class Plan(Settings):
+    """What one recipe will do with one folder of latents."""
+
+    recipe_name: str
+    latents: str
+    clips: NonNegativeInt
+    """Rows of the table."""
+    ok: NonNegativeInt
+    rejected: NonNegativeInt
+    failed: NonNegativeInt
+    samples: PositiveInt
+    """Clips trained on."""
+    dropped: dict[str, PositiveInt]
+    """How many are not, by reason."""
+    samples_sha256: str
+    """Of the samples' names, in the order that `latent_data.Order` numbers."""
+    folder_bytes: PositiveInt
+    """Size of all files of the folder."""
+    buckets: tuple[Bucket, ...]
+    steps: PositiveInt
+    batch: PositiveInt
+    """Samples per step, over all ranks."""
+    micro_batch: PositiveInt
+    """Samples at once, on one rank."""
+    ranks: PositiveInt
+    accumulation: PositiveInt
+
+    @property
+    def epochs(self) -> float:
+        return self.steps * self.batch / self.samples
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """A fraction where an epoch ends inside a batch: the next epoch fills that up, nothing is padded or left."""
+        return self.samples / self.batch
+
+    @property
+    def never_drawn(self) -> int:
+        """Samples that the recipe's steps do not come to."""
+        return max(0, self.samples - self.steps * self.batch)
+
+    @model_validator(mode="after")
+    def clips_are_used_or_dropped(self):
+        _balance("clips", self.clips, self.samples, *self.dropped.values())
+        _balance("clips", self.clips, self.ok, self.rejected, self.failed)
+        _balance("usable clips", self.ok, *(bucket.clips for bucket in self.buckets))
+        _balance("samples", self.samples, *(bucket.samples for bucket in self.buckets))
+        return self
+
+
+def together(recipe: RecipeSettings, training: TrainingSettings) -> int:
+    """Return how many ranks take the same samples: those that share a sequence, which an image has not."""
+    return training.sequence_ranks if recipe.frames > 1 else 1
+
+
+def micro_batch(recipe: RecipeSettings, training: TrainingSettings) -> int:
+    """Return the samples of one micro-batch on one rank, or on those that share a sequence.
+
+    Raises:
+        ValueError: the batch cannot be shared out evenly.
+    """
+    parts = training.ranks // together(recipe, training) * training.accumulation
+    if recipe.batch % parts:
+        shared = f" / training.sequence_ranks {training.sequence_ranks}" if together(recipe, training) > 1 else ""
+        raise ValueError(
+            f"batch {recipe.batch} cannot be shared by training.ranks {training.ranks}{shared} x "
+            f"training.accumulation {training.accumulation}: make it a multiple of {parts} in params.yaml"
+        )
+    return recipe.batch // parts
+
+
+def check(name: str, recipe: RecipeSettings, model: ModelSettings, training: TrainingSettings) -> None:
+    """Refuse a recipe that cannot run on this machine or this model.
+
+    Raises:
+        ValueError: one line with the value, the place and the remedy.
+    """
+    micro_batch(recipe, training)
+    if recipe.frames > 1 and recipe.frames % model.temporal_patch:
+        raise ValueError(
+            f"train.{name}.frames is {recipe.frames}, but model.temporal_patch is {model.temporal_patch}: "
+            f"use a multiple of {model.temporal_patch} in params.yaml"
+        )
+    moments, sharing = recipe.frames // model.temporal_patch, together(recipe, training)
+    if moments % sharing:
+        raise ValueError(
+            f"train.{name}.frames {recipe.frames} / model.temporal_patch {model.temporal_patch} are {moments} temporal "
+            f"tokens, which training.sequence_ranks {sharing} ranks cannot share: use a divisor of {moments}"
+        )
+    cores = len(os.sched_getaffinity(0))
+    if training.device == "cpu" and training.ranks_per_node > cores:
+        raise ValueError(
+            f"training.ranks is {training.ranks}, but this process may use {cores} core(s): set training.ranks to "
+            f"{cores} in params.yaml, or give it more cores"
+        )
+
+
+def make(latents: Path, name: str, model: ModelSettings, recipe: RecipeSettings, training: TrainingSettings) -> Plan:
+    """Count what training a recipe on a folder of latents will use, and what it will not and why.
+
+    Raises:
+        FileNotFoundError: the folder has no table.
+        ValueError: a clip would be lost without a reason, table and shards disagree, the latents do not suit the model,
+            or there are too few for one batch.
+    """
+    share = micro_batch(recipe, training)
+    table = latent_table.read(latents)
+    shards = latent_table.shards(latents, table)
+    latent_table.check_model(latents, shards, model)
+    ok = latent_table.usable(table)
+    eligible = latent_table.in_shards(ok, [key for key, shard in shards.items() if shard.shape.frames >= recipe.span])
+    used = latent_table.best(eligible, math.ceil(recipe.best_fraction * len(eligible)))
+    counts = [latent_table.per_shard(part) for part in (ok, eligible, used)]
+    left_out = latent_table.left_out(table)
+    dropped = _present(left_out | _drops(len(ok), len(eligible), len(used)))
+    if len(used) < recipe.batch:
+        why = ", ".join(f"{reason} {count}" for reason, count in dropped.items()) or "none dropped"
+        raise ValueError(
+            f"train.{name}.batch is {recipe.batch}, but {latents} has {len(used)} samples for it, of {len(table)} "
+            f"clips ({why}): not one batch; lower the batch in params.yaml, or encode more clips"
+        )
+    return Plan(
+        recipe_name=name,
+        latents=str(latents),
+        clips=len(table),
+        ok=len(ok),
+        rejected=_of_status(left_out, "rejected"),
+        failed=_of_status(left_out, "failed"),
+        samples=len(used),
+        dropped=dropped,
+        samples_sha256=hash_names(used["clip"].to_pylist()),
+        folder_bytes=sum(file.stat().st_size for file in latents.iterdir()),
+        buckets=tuple(_bucket(shape, shards, *counts) for shape in sorted({shard.shape for shard in shards.values()})),
+        steps=recipe.steps,
+        batch=recipe.batch,
+        micro_batch=share,
+        ranks=training.ranks,
+        accumulation=training.accumulation,
+    )
+
+
+def check_buckets(planned: Plan) -> None:
+    """Refuse what the loader cannot read.
+
+    Raises:
+        ValueError: the latents have several shapes.
+    """
+    if len(planned.buckets) > 1:
+        shapes = ", ".join(f"{b.frames} x {b.rows} x {b.columns} ({b.clips} clips)" for b in planned.buckets)
+        raise ValueError(
+            f"{planned.latents} has latents of several shapes, {shapes}, and training reads one: encode each into a "
+            "folder of its own"
+        )
+
+
+def read(work: Path) -> Plan:
+    """Return the plan in a folder of work.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it does not hold together.
+    """
+    file = work / FILE
+    if not file.exists():
+        raise FileNotFoundError(f"{file} does not exist: no training without a plan; `stiv train` makes it")
+    try:
+        return Plan.model_validate_json(file.read_text())
+    except ValidationError as error:
+        problems = "; ".join(refusals.lines(error))
+        raise ValueError(f"{file} does not hold together: {problems}; `stiv train` makes it again") from None
+
+
+def check_run(planned: Plan, run: Run, ranks: int, clips: Sequence[str]) -> None:
+    """Refuse to train otherwise than planned.
+
+    Args:
+        ranks: how many there are.
+        clips: the names of the samples that the loader found, in its order.
+
+    Raises:
+        ValueError: every difference, as planned and as found.
+    """
+    found = {
+        "recipe_name": run.recipe_name,
+        "latents": run.latents,
+        "steps": run.recipe.steps,
+        "batch": run.recipe.batch,
+        "accumulation": run.training.accumulation,
+        "ranks": ranks,
+        "samples": len(clips),
+        "samples_sha256": hash_names(clips),
+    }
+    planned_values = planned.model_dump(include=set(found))
+    wrong = [
+        f"{key} {planned_values[key]}, found {value}" for key, value in found.items() if planned_values[key] != value
+    ]
+    if wrong:
+        raise ValueError(
+            f"train.{run.recipe_name} is not what {FILE} says: {'; '.join(wrong)}: start with `stiv train`"
+        )
+
+
+def _bucket(
+    shape: Shape, shards: Mapping[str, Shard], ok: dict[str, int], eligible: dict[str, int], used: dict[str, int]
+) -> Bucket:
+    own = [name for name, shard in shards.items() if shard.shape == shape]
+    clips, long_enough, samples = (sum(counts.get(name, 0) for name in own) for counts in (ok, eligible, used))
+    return Bucket(
+        **shape._asdict(),
+        shards=len(own),
+        shard_bytes=sum(shards[name].file_bytes for name in own),
+        clips=clips,
+        samples=samples,
+        dropped=_present(_drops(clips, long_enough, samples)),
+    )
+
+
+def _drops(ok: int, eligible: int, used: int) -> dict[str, int]:
+    return {"too_few_frames": ok - eligible, "outside_best_fraction": eligible - used}
+
+
+def _present(counts: Mapping[str, int]) -> dict[str, int]:
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def _of_status(left_out: Mapping[str, int], status: str) -> int:
+    return sum(count for reason, count in left_out.items() if reason.startswith(f"{status}: "))
+
+
+def _balance(what: str, given: int, *parts: int) -> None:
+    if given != sum(parts):
+        raise ValueError(f"the account of {what} does not balance: {given} given, {' + '.join(map(str, parts))} found")
+
+
+def _choose(ok: Any, shards: Mapping[str, Shard], recipe: RecipeSettings) -> tuple[Any, Any]:
+    """Return the usable clips that are long enough, and of these the samples, in the order of their numbers."""
+    eligible = latent_table.in_shards(ok, [key for key, shard in shards.items() if shard.shape.frames >= recipe.frames])
+    return eligible, latent_table.best(eligible, math.ceil(recipe.best_fraction * len(eligible)))
+
+
+def sample_names(latents: Path, recipe: RecipeSettings) -> list[str]:
+    """Return the clips that a recipe takes as samples, in the order that `latent_data.Order` numbers.
+
+    Raises:
+        FileNotFoundError, ValueError: the latents are not there or not whole.
+    """
+    table = latent_table.read(latents)
+    _, used = _choose(latent_table.usable(table), latent_table.shards(latents, table), recipe)
+    return used["clip"].to_pylist()
+
+
+def hash_names(names: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(f"{name}\n".encode())
+    return digest.hexdigest()

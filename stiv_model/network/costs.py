@@ -1,0 +1,254 @@
+"""What a model costs: parameters, FLOPs and activations, counted without running it.
+
+The model stands on the meta device, which has shapes but no values. One main and one unmasked block are executed
+there, forward and backward; the other blocks cost the same and are counted as often as the model has them.
+Shapes: B batch, F latent frames, C channels, H height, W width, M micro-conditions.
+"""
+
+import math
+import time
+from collections import Counter
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from stiv_model.network.conditions import MICRO_CONDITIONS, Text
+from stiv_model.network.masking import Kept
+from stiv_model.network.transformer import StivTransformer
+from stiv_model.settings import ModelSettings, TrainingSettings
+
+REST = "rest"
+"""Patches, text projection, singleton condition, mask token, last layer."""
+PLACES = {
+    "spatial_attention": "spatial attention",
+    "temporal_attention": "temporal attention",
+    "temporal_gain": "temporal attention",
+    "cross_attention": "cross-attention",
+    "ffn": "feed-forward",
+    "modulation": "AdaLN",
+}
+_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_FLASH_FLOPS = {  # torch counts those of CUDA only
+    _FLASH: lambda q, k, v, *args, **kwargs: sdpa_flop_count(q, k, v),
+    _FLASH_BACKWARD: lambda gradient, q, k, v, *args, **kwargs: sdpa_backward_flop_count(gradient, q, k, v),
+}
+
+
+class Shape(NamedTuple):
+    """One sample, as the model takes it."""
+
+    frames: int
+    """Latent frames; 1 is an image."""
+    rows: int
+    """Of latents, not of tokens."""
+    columns: int
+    text_tokens: int
+
+
+class SampleCost(NamedTuple):
+    """Of one sample. FLOPs count a multiplication and an addition as two, matrix products and attention only."""
+
+    tokens: int
+    forward_flops: int
+    training_flops: int
+    """Forward and backward."""
+    checkpointed_training_flops: int
+    """With activation checkpointing, where backward executes each block's forward once more."""
+    activation_bytes: int
+    """What forward keeps for backward: each storage once, parameters left out."""
+    checkpointed_activation_bytes: int
+    """The inputs of all blocks, and what the largest block keeps while it is executed once more."""
+
+
+class BlockCost(NamedTuple):
+    forward_flops: int
+    backward_flops: int
+    input_bytes: int
+    kept_bytes: int
+    """What forward keeps for backward, without what all blocks share."""
+    recomputed_bytes: int
+    """The same without the input."""
+
+
+def on_meta(settings: ModelSettings, is_video: bool) -> StivTransformer:
+    with torch.device("meta"):
+        return StivTransformer(settings, is_video)
+
+
+def parameters(model: StivTransformer) -> Counter[str]:
+    """Return the number of parameters by their place in the model: the values of `PLACES`, and `REST`.
+
+    All but `REST` is what the paper's labels count (its Tab. 1): blocks, and the AdaLN that they share.
+    """
+    count: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        place = next((PLACES[part] for part in name.split(".") if part in PLACES), REST)
+        count[place] += parameter.numel()
+    return count
+
+
+def sample(
+    settings: ModelSettings, training: TrainingSettings, is_video: bool, shape: Shape, mask_ratio: float
+) -> SampleCost:
+    """Return what one sample costs in `training.precision`.
+
+    Given frames for cross-attention are not among its inputs; frame replacement costs nothing.
+
+    Raises:
+        ValueError: the frames or the picture cannot be cut into patches, or are more than the learned positions.
+    """
+    few = settings.model_copy(update={"depth": 1, "unmasked_depth": min(settings.unmasked_depth, 1)})
+    dtype = getattr(torch, training.precision)
+    model = on_meta(few, is_video).to(dtype)
+    ledger = _Ledger(model)
+    tokens, inputs = _inputs(model, shape, dtype, mask_ratio)
+    with FlopCounterMode(display=False, custom_mapping=_FLASH_FLOPS) as counter, _FlashAttention():
+        ledger.counter = counter
+        with saved_tensors_hooks(ledger.keep, lambda tensor: tensor):
+            out = model(**inputs)
+        forward = counter.get_total_flops()
+        out.sum().backward()
+        both = counter.get_total_flops()
+
+    repeated = [(settings.depth, ledger.cost(model.main_blocks[0]))]
+    if settings.unmasked_depth:
+        repeated.append((settings.unmasked_depth, ledger.cost(model.unmasked_blocks[0])))
+    further = [(times - 1, block) for times, block in repeated]
+    outside = ledger.kept_bytes() - sum(block.kept_bytes for _, block in repeated)
+    in_blocks = sum(times * block.forward_flops for times, block in repeated)
+    training_flops = both + sum(times * (block.forward_flops + block.backward_flops) for times, block in further)
+    return SampleCost(
+        tokens=tokens,
+        forward_flops=forward + sum(times * block.forward_flops for times, block in further),
+        training_flops=training_flops,
+        checkpointed_training_flops=training_flops + in_blocks,
+        activation_bytes=outside + sum(times * block.kept_bytes for times, block in repeated),
+        checkpointed_activation_bytes=outside
+        + sum(times * block.input_bytes for times, block in repeated)
+        + max(block.recomputed_bytes for _, block in repeated),
+    )
+
+
+def elements(module: nn.Module) -> int:
+    """Return the parameters of a module, also where DeepSpeed has cut them into slices."""
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in module.parameters())
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the FLOP/s of a plain matrix product on this device, with the threads that torch has: the best of five."""
+    size = 8192 if device.type == "cuda" else 1024
+    left, right = torch.randn(2, size, size, device=device, dtype=dtype)
+    best = math.inf
+    for _ in range(5):
+        started = time.perf_counter()
+        (left @ right)[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def _inputs(model: StivTransformer, shape: Shape, dtype: torch.dtype, mask_ratio: float) -> tuple[int, dict[str, Any]]:
+    """Return how many tokens one sample has, and the arguments of the model on the meta device."""
+    settings = model.settings
+    places = shape.rows * shape.columns // settings.spatial_patch**2
+    with torch.device("meta"):
+        text = Text(
+            torch.empty(1, shape.text_tokens, settings.text_width, dtype=dtype),
+            torch.empty(1, shape.text_tokens, dtype=torch.bool),
+            torch.empty(1, settings.text_width, dtype=dtype),
+        )
+        inputs = {
+            "x_BFCHW": torch.empty(1, shape.frames, settings.latent_channels, shape.rows, shape.columns, dtype=dtype),
+            "time_B": torch.empty(1),
+            "text": text,
+            "micro_BM": torch.empty(1, len(MICRO_CONDITIONS)),
+        }
+        if mask_ratio:
+            kept = places - round(places * mask_ratio)  # as masking.choose, which has to see the order
+            inputs["kept"] = Kept(torch.empty(1, kept, dtype=torch.long), None)
+    return places * shape.frames // model.temporal_patch, inputs
+
+
+class _Ledger:
+    """Reads, at the borders of blocks, the FLOPs so far and what has been kept for backward so far.
+
+    Backward passes the borders in order: autograd executes what was recorded last first.
+    """
+
+    counter: FlopCounterMode
+
+    def __init__(self, model: StivTransformer):
+        self.parameters = {_storage(parameter) for parameter in model.parameters()}
+        self.kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
+        self.shared: set[int] = set()
+        self.read: dict[tuple[nn.Module, str], int] = {}
+        self.input_of: dict[nn.Module, tuple[int, int]] = {}
+        self.kept_in: dict[nn.Module, list[int]] = {}
+        for block in (*model.main_blocks, *model.unmasked_blocks):
+            block.register_forward_pre_hook(self.enter, with_kwargs=True)
+            block.register_forward_hook(self.leave)
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        if _storage(tensor) not in self.parameters:
+            self.kept.setdefault(_storage(tensor), tensor.untyped_storage())
+        return tensor
+
+    def enter(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        x, *conditions = args
+        self.shared |= {_storage(part) for part in tree_leaves((conditions, kwargs)) if isinstance(part, Tensor)}
+        self.input_of[block] = _storage(x), x.untyped_storage().nbytes()
+        self.kept_in[block] = list(self.kept)
+        self.mark(block, "enter")
+        x = x.view_as(x)  # recorded here, so that backward comes by before it goes on to what was recorded earlier
+        x.register_hook(lambda gradient: self.mark(block, "backward leave"))
+        return (x, *conditions), kwargs
+
+    def leave(self, block: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+        before = set(self.kept_in[block])
+        self.kept_in[block] = [address for address in self.kept if address not in before | self.shared]
+        self.mark(block, "leave")
+        out.register_hook(lambda gradient: self.mark(block, "backward enter"))
+
+    def mark(self, block: nn.Module, border: str) -> None:
+        self.read[block, border] = self.counter.get_total_flops()
+
+    def kept_bytes(self) -> int:
+        return sum(storage.nbytes() for storage in self.kept.values())
+
+    def cost(self, block: nn.Module) -> BlockCost:
+        address, size = self.input_of[block]
+        own = {kept: self.kept[kept].nbytes() for kept in self.kept_in[block]}
+        return BlockCost(
+            forward_flops=self.read[block, "leave"] - self.read[block, "enter"],
+            backward_flops=self.read[block, "backward leave"] - self.read[block, "backward enter"],
+            input_bytes=size,
+            kept_bytes=sum(own.values()),
+            recomputed_bytes=sum(own.values()) - own.get(address, 0),
+        )
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+class _FlashAttention(TorchFunctionMode):
+    """Execute attention as one kernel, as real devices do; the meta device would materialise its matrix."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kernel = _flash_attention if function is F.scaled_dot_product_attention else function
+        return kernel(*args, **(kwargs or {}))
+
+
+def _flash_attention(
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, is_causal: bool = False
+) -> Tensor:
+    """Keeps q, k, v, the output and a float32 per query, as the kernels of CUDA do."""
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros_like(attn_mask, dtype=q.dtype).masked_fill(~attn_mask, float("-inf"))
+    return _FLASH(q, k, v, dropout_p, is_causal, attn_mask=attn_mask)[0]

@@ -1,0 +1,148 @@
+"""What training minimises: samples noised, masked and conditioned by draws that are a function of their position.
+
+Shapes: B batch, F latent frames, C channels, T temporal tokens, S places, M micro-conditions.
+"""
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from stiv_model.diffusion import rectified_flow as velocity
+from stiv_model.diffusion.frame_conditioning import clean_frames, null_image, replace
+from stiv_model.latents.dataset import Batch, draw_seed
+from stiv_model.network import masking
+from stiv_model.network.conditions import MICRO_CONDITIONS, Given, Text
+from stiv_model.network.masking import Kept, choose
+from stiv_model.network.transformer import StivTransformer
+from stiv_model.settings import Mode, RecipeSettings, TrainingSettings
+
+
+class Draws(NamedTuple):
+    """The random numbers of some samples."""
+
+    noise_BFCHW: Tensor
+    time_B: Tensor
+    drop_text_B: Tensor
+    drop_image_B: Tensor
+    mode_B: Tensor
+    """Which of the recipe's modes."""
+    start_B: Tensor
+    """The latent frame of the clip with which the sample starts."""
+    places_BS: Tensor
+    """A random order of the places, of which the first are kept."""
+    moments_BF: Tensor
+    """A random order of the moments, of which the first are kept; as many as frames, the surplus without effect."""
+
+
+def draw(
+    positions: list[int],
+    shape: tuple[int, ...],
+    frames: int,
+    places: int,
+    recipe: RecipeSettings,
+    training: TrainingSettings,
+) -> Draws:
+    """Draw for the samples at these positions of the run; `shape` is that of one sample, (F, C, H, W)."""
+    columns = []
+    for position in positions:
+        generator = torch.Generator().manual_seed(draw_seed(training.seed, "sample", position))
+        noise = torch.randn(shape, generator=generator)
+        uniform = torch.rand(4, generator=generator).clamp(1e-6, 1 - 1e-6)
+        orders = [torch.randperm(size, generator=generator) for size in (places, recipe.frames)]
+        columns.append((noise, uniform, *orders, torch.rand((), generator=generator)))
+    noise, uniform, places_BS, moments_BF, choice_B = (torch.stack(column) for column in zip(*columns, strict=True))
+    mode_B = choose_modes(recipe.modes, choice_B)
+    strides = torch.tensor([mode.stride for mode in recipe.modes])
+    starts_B = frames - (recipe.frames - 1) * strides[mode_B]  # as many as leave room for the sample's last frame
+    return Draws(
+        noise,
+        velocity.timesteps(uniform[:, 0], training.timestep_density, training.timestep_shift),
+        uniform[:, 1] < recipe.text_dropout,
+        uniform[:, 2] < recipe.image_dropout,
+        mode_B,
+        (uniform[:, 3] * starts_B).long(),
+        places_BS,
+        moments_BF,
+    )
+
+
+def choose_modes(modes: tuple[Mode, ...], uniform_B: Tensor) -> Tensor:
+    """Return for draws in [0, 1) the numbers of the modes, each in proportion to its weight."""
+    ends = torch.tensor([mode.weight for mode in modes], dtype=torch.float64).cumsum(0)
+    return torch.searchsorted(ends, uniform_B.double() * ends[-1], right=True).clamp(max=len(modes) - 1)
+
+
+def losses(
+    model: StivTransformer,
+    batch: Batch,
+    draws: Draws,
+    null_text: Text,
+    recipe: RecipeSettings,
+    training: TrainingSettings,
+) -> Tensor:
+    """Return the loss of each sample of a micro-batch (B,) (paper, sections 2.1 to 2.3)."""
+    strides = torch.tensor([mode.stride for mode in recipe.modes], device=batch.latents_BFCHW.device)
+    data = take_frames(batch.latents_BFCHW, draws.start_B, strides[draws.mode_B], recipe.frames)
+    micro = micro_conditions(batch.micro_BM, strides[draws.mode_B], recipe.frames)
+    text = drop(batch.text, null_text, draws.drop_text_B)
+
+    patterns = torch.stack([clean_frames(mode.clean_frames, recipe.frames) for mode in recipe.modes])
+    pattern_BF = patterns.to(data.device)[draws.mode_B]
+    is_clean_BF = pattern_BF & ~draws.drop_image_B[:, None]
+    x = velocity.path(data, draws.noise_BFCHW, draws.time_B)
+    if model.settings.image_condition != "cross_attention":
+        x = replace(x, data, is_clean_BF)
+    bears_loss_BF = ~is_clean_BF
+    if null_image(recipe.clean_frames) == "zeros":
+        x = replace(x, torch.zeros_like(x), pattern_BF & draws.drop_image_B[:, None])
+        bears_loss_BF = ~pattern_BF
+    if training.clean_frame_loss:
+        bears_loss_BF = torch.ones_like(is_clean_BF)
+
+    kept = keep_some(draws, model.temporal_patch, recipe.mask_ratio, training.temporal_mask_ratio)
+    weight = rearrange(bears_loss_BF.float(), "B F -> B F 1 1 1") * latent_weight(kept, data, model)
+    predicted = model(x.to(next(model.parameters()).dtype), draws.time_B, text, micro, Given(data, is_clean_BF), kept)
+    return velocity.losses(predicted, velocity.target(data, draws.noise_BFCHW), weight)
+
+
+def take_frames(clips_BFCHW: Tensor, start_B: Tensor, stride_B: Tensor, frames: int) -> Tensor:
+    """Return so many frames of each clip, from its start on and its stride apart."""
+    if clips_BFCHW.shape[1] == frames:
+        return clips_BFCHW
+    places_BF = start_B[:, None] + stride_B[:, None] * torch.arange(frames, device=start_B.device)
+    return clips_BFCHW[torch.arange(len(clips_BFCHW), device=start_B.device)[:, None], places_BF]
+
+
+def micro_conditions(micro_BM: Tensor, stride_B: Tensor, frames: int) -> Tensor:
+    """Return the micro-conditions of samples of the clips that `micro_BM` is of; an image has no stride."""
+    micro_BM = micro_BM.clone()
+    micro_BM[:, MICRO_CONDITIONS.index("frames")] = frames
+    micro_BM[:, MICRO_CONDITIONS.index("stride_frames")] *= stride_B * (frames > 1)
+    return micro_BM
+
+
+def drop(text: Text, null_text: Text, is_dropped_B: Tensor) -> Text:
+    """Put the null text in the place of some captions."""
+    parts = zip(text, null_text, strict=True)
+    return Text(
+        *(torch.where(rearrange(is_dropped_B, f"B -> B {'1 ' * (own.ndim - 1)}"), null, own) for own, null in parts)
+    )
+
+
+def keep_some(draws: Draws, temporal_patch: int, mask_ratio: float, temporal_mask_ratio: float) -> Kept:
+    """Return the tokens that the main blocks shall see."""
+    moments = draws.moments_BF.shape[1] // temporal_patch
+    moments_BT = draws.moments_BF[draws.moments_BF < moments].view(-1, moments)  # still a random order
+    return Kept(choose(draws.places_BS, mask_ratio), choose(moments_BT, temporal_mask_ratio))
+
+
+def latent_weight(kept: Kept, data: Tensor, model: StivTransformer) -> Tensor:
+    """Return the weight of each latent (B or 1, F, 1, H, W): 1 where its token is kept, else 0."""
+    patch, (frames, _, height, width) = model.settings.spatial_patch, data.shape[1:]
+    sizes = frames // model.temporal_patch, height * width // patch**2
+    weight = masking.weight(kept, *sizes, data.device)
+    return repeat(
+        weight, "B T (h w) -> B (T pt) 1 (h p) (w q)", h=height // patch, pt=model.temporal_patch, p=patch, q=patch
+    )

@@ -1,0 +1,65 @@
+"""The text features of the validation prompts.
+
+`python -m stiv_model.training.prompt_features WORK` makes them for the run that WORK/run.json describes, in a process
+of its own: the memory of the text encoder is given back before the ranks start.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from safetensors import safe_open
+
+from stiv_model.encoders import provenance as encoders
+from stiv_model.process_exit import die_with_parent
+from stiv_model.settings import Run
+
+FILE = "prompts.safetensors"
+"""Beside run.json."""
+
+
+def is_made(work: Path, prompts: tuple[str, ...]) -> bool:
+    """Say whether the features are there, and of these prompts."""
+    path = work / FILE
+    if not path.exists():
+        return False
+    with safe_open(path, "numpy") as file:
+        return file.metadata() == _metadata(prompts)
+
+
+def make(work: Path) -> None:
+    """Encode the prompts with the text encoder that made the latents.
+
+    Raises:
+        FileNotFoundError: the latents do not say which that was, or it is not there.
+        ValueError: it is another one, or a prompt has more tokens than captions may have.
+    """
+    # seconds to import, which whoever asks if they are made need not wait
+    from safetensors.torch import save_file
+
+    from stiv_model.encoders.text import TextEncoder
+
+    run = Run.model_validate_json((work / "run.json").read_bytes())
+    prompts = run.training.validation_prompts
+    _, settings = encoders.read(Path(run.latents), batch=len(prompts))
+    text = TextEncoder(settings).encode(list(prompts), cut=False)
+    aside = work / f"{FILE}.tmp"
+    save_file({name: part.contiguous() for name, part in text._asdict().items()}, aside, metadata=_metadata(prompts))
+    aside.rename(work / FILE)
+
+
+def _metadata(prompts: tuple[str, ...]) -> dict[str, str]:
+    return {str(number): prompt for number, prompt in enumerate(prompts)}
+
+
+def main() -> None:
+    die_with_parent()
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    try:
+        make(Path(sys.argv[1]))
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

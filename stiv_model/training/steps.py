@@ -1,0 +1,140 @@
+"""Single steps of a training: forward and backward over the micro-batches, then the update, unless the guard objects.
+
+Shapes: B batch, F latent frames, C channels, H, W latents.
+"""
+
+import math
+import resource
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from stiv_model.distributed import deepspeed_engine as zero
+from stiv_model.latents import data_plan as plan
+from stiv_model.latents.dataset import Batch, LatentData, Order, micro_batches
+from stiv_model.monitoring.metrics import NOISE_LEVELS
+from stiv_model.network.conditions import Text
+from stiv_model.settings import Run
+from stiv_model.training.loss import Draws, draw, losses
+from stiv_model.training.prefetch import ReadAhead
+from stiv_model.training.spike_guard import Guard
+
+
+class Taken:
+    """What came of one step, the same on all ranks but for the memory."""
+
+    def __init__(self) -> None:
+        self.loss = self.gradient_norm = self.learning_rate = math.nan
+        self.levels: list[float] = []
+        """Mean loss per noise level, NaN where no sample had it."""
+        self.why_not: str | None = None
+        """Why the weights were not changed; None where they were."""
+        self.clips: list[str] = []
+        self.bad_clips: list[str] = []
+        """Those whose own loss is not finite."""
+        self.peak_memory_bytes = 0
+        """Of this rank, up to now."""
+
+
+class Steps:
+    """Takes the steps of a run, in any order, each the same whenever it is taken.
+
+    Args:
+        run: what is trained.
+        shared: the model, as `zero.engine` returns it.
+        data: what it is trained on.
+        guard: judges every step before the weights are changed.
+        device: of this rank.
+    """
+
+    def __init__(self, run: Run, shared, data: LatentData, guard: Guard, device: torch.device):
+        self.run, self.shared, self.data, self.guard, self.device = run, shared, data, guard, device
+        self.order = Order(len(data.samples), run.training.seed)
+        self.null_text = Text(*(part.to(device) for part in data.null_text))
+        self.taken = Taken()
+        self.feed: ReadAhead | None = None
+        self.stall_seconds = 0.0
+        zero.judge_before_update(shared, self._judge)
+
+    def begin(self, done: int) -> None:
+        """Start reading ahead, from the step after `done` on, what the guard does not pass over."""
+        self.close()
+        recipe, training = self.run.recipe, self.run.training
+        steps = (step for step in range(done, recipe.steps) if step + 1 not in self.guard.passed_over)
+        together = plan.together(recipe, training)
+        rank, ranks = dist.get_rank() // together, dist.get_world_size() // together
+        schedule = micro_batches(steps, recipe.batch, training.accumulation, rank, ranks)
+        self.feed = ReadAhead(self._read, schedule, depth=2)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        if self.feed is not None:
+            self.stall_seconds += self.feed.stall_seconds
+            self.feed.close()
+
+    def take(self, step: int) -> Taken:
+        """Take step `step`, counted from 1."""
+        self.taken = taken = Taken()
+        taken.learning_rate = self._set_learning_rate(step)
+        totals = torch.zeros(2, NOISE_LEVELS, device=self.device)
+        bad: list[str] = []
+        for part in range(self.run.training.accumulation):
+            assert self.feed is not None, "begin first"
+            batch, draws = next(self.feed)
+            loss_B = self._learn(batch, draws, totals)
+            bad += [clip for clip, loss in zip(batch.clips, loss_B.tolist(), strict=True) if not math.isfinite(loss)]
+            if part + 1 == self.run.training.accumulation:
+                dist.all_reduce(totals)
+                taken.loss = (totals[0].sum() / totals[1].sum()).item()
+            self.shared.step()
+        taken.levels = (totals[0] / totals[1]).tolist()
+        taken.clips = self._clips(step)
+        taken.peak_memory_bytes = peak_memory_bytes(self.device)
+        if taken.why_not:
+            taken.bad_clips = _of_all_ranks(bad)
+        return taken
+
+    def _set_learning_rate(self, step: int) -> float:
+        rate = self.run.recipe.learning_rate * min(1, step / self.run.recipe.warmup_steps)
+        for group in self.shared.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _learn(self, batch: Batch, draws: Draws, totals: Tensor) -> Tensor:
+        """Add the gradient of one micro-batch, and its losses and counts per noise level to `totals`."""
+        batch, draws = batch.to(self.device), Draws(*(drawn.to(self.device) for drawn in draws))
+        loss_B = losses(self.shared, batch, draws, self.null_text, self.run.recipe, self.run.training)
+        self.shared.backward(loss_B.mean())
+        level_B = (draws.time_B * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1)
+        totals.index_add_(1, level_B, torch.stack([loss_B.detach(), torch.ones_like(loss_B)]))
+        return loss_B.detach()
+
+    def _judge(self, gradient_norm: float) -> bool:
+        self.taken.gradient_norm = gradient_norm
+        self.taken.why_not = self.guard.judge(self.taken.loss, gradient_norm)
+        return self.taken.why_not is None
+
+    def _clips(self, step: int) -> list[str]:
+        first = (step - 1) * self.run.recipe.batch
+        return [self.data.samples[self.order[first + place]].clip for place in range(self.run.recipe.batch)]
+
+    def _read(self, positions: range) -> tuple[Batch, Draws]:
+        batch = self.data.batch([self.order[position] for position in positions], pin=self.device.type == "cuda")
+        frames, channels, height, width = batch.latents_BFCHW.shape[1:]
+        places = height * width // self.run.model.spatial_patch**2
+        shape = (self.run.recipe.frames, channels, height, width)
+        return batch, draw(list(positions), shape, frames, places, self.run.recipe, self.run.training)
+
+
+def _of_all_ranks(names: list[str]) -> list[str]:
+    every: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(every, names)
+    return sorted({name for some in every for name in some})
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the most memory that this process has had: allocated on its GPU, or resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,120 @@
+"""Videos of fixed prompts from the EMA weights while a training runs, from the same noise each time.
+
+The ranks sample together, each of them all videos: under ZeRO-3 none can compute alone. The first one shows them
+(`stiv_model.monitoring.video_log`).
+
+Shapes: V videos, F latent frames, C channels, H, W latents, M micro-conditions.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stiv_model.diffusion.frame_conditioning import clean_frames, null_image
+from stiv_model.diffusion.sampler import sample
+from stiv_model.latents.dataset import LatentData, draw_seed
+from stiv_model.network.conditions import MICRO_CONDITIONS, Given, Text
+from stiv_model.network.transformer import StivTransformer
+from stiv_model.settings import RecipeSettings, Run, SamplerSettings, TrainingSettings
+from stiv_model.training import prompt_features as prompts
+from stiv_model.training.loss import micro_conditions, take_frames
+
+
+class Wanted(NamedTuple):
+    """Some videos, and what they are made from."""
+
+    names: list[str]
+    text: Text
+    micro_VM: Tensor
+    given: Given | None
+    noise_VFCHW: Tensor
+
+
+def wanted(run: Run, work: Path, data: LatentData) -> list[Wanted]:
+    """Return the videos of a run: one per prompt, and where the recipe gives frames as many of clips of the data.
+
+    A prompt has the micro-conditions of the clip with its number, as if that were not cropped.
+
+    Raises:
+        FileNotFoundError: the features of the prompts are missing.
+    """
+    recipe, count = run.recipe, len(run.training.validation_prompts)
+    batch = data.batch([number * len(data.samples) // count for number in range(count)]).to(torch.device("cpu"))
+    modes = [recipe.modes[number % len(recipe.modes)] for number in range(count)]
+    stride_V = torch.tensor([mode.stride for mode in modes])
+    latents_VFCHW = take_frames(batch.latents_BFCHW, torch.zeros_like(stride_V), stride_V, recipe.frames)
+    micro_VM = micro_conditions(batch.micro_BM, stride_V, recipe.frames)
+    micro_VM[:, [MICRO_CONDITIONS.index(name) for name in ("crop_top", "crop_left")]] = 0
+    is_clean_VF = torch.stack([clean_frames(mode.clean_frames, recipe.frames) for mode in modes])
+
+    def names(kind: str) -> list[str]:
+        return [f"{kind} {number}" for number in range(count)]
+
+    def noise(kind: str) -> Tensor:
+        seeds = [draw_seed(run.training.seed, f"validation {kind}", number) for number in range(count)]
+        shape = latents_VFCHW.shape[1:]
+        return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+    found = [Wanted(names("prompt"), Text(**load_file(work / prompts.FILE)), micro_VM, None, noise("prompt"))]
+    if is_clean_VF.any():
+        given = Given(latents_VFCHW, is_clean_VF)
+        found.append(Wanted(names("clip"), batch.text, micro_VM, given, noise("clip")))
+    return found
+
+
+class Validation:
+    """Makes the videos of a run, on all ranks together, without touching a random state.
+
+    Raises:
+        FileNotFoundError: the features of the prompts are missing.
+    """
+
+    def __init__(self, run: Run, work: Path, data: LatentData, device: torch.device):
+        self.run, self.device, self.null_text = run, device, data.null_text
+        self.wanted = wanted(run, work, data)
+
+    def make(self, model: StivTransformer) -> dict[str, Tensor]:
+        """Return the latents (F, C, H, W) of every video by its name."""
+        made = [self._sample(model, one) for one in self.wanted]
+        return {
+            name: video
+            for one, videos in zip(self.wanted, made, strict=True)
+            for name, video in zip(one.names, videos, strict=True)
+        }
+
+    def _sample(self, model: StivTransformer, one: Wanted) -> Tensor:
+        def move(x: Tensor) -> Tensor:
+            return x.to(self.device)
+
+        videos = len(one.names)
+        return sample(
+            model,
+            move(one.noise_VFCHW),
+            Text(*map(move, one.text)),
+            Text(*(move(part).expand(videos, *part.shape[1:]) for part in self.null_text)),
+            move(one.micro_VM),
+            sampling(self.run.recipe, self.run.training),
+            None if one.given is None else Given(*map(move, one.given)),
+            null_image(self.run.recipe.clean_frames),
+        )
+
+
+def sampling(recipe: RecipeSettings, training: TrainingSettings) -> SamplerSettings:
+    """Return how validation samples: guided only by what the recipe drops, which it has learnt to do without."""
+    return SamplerSettings(
+        solver="euler",
+        steps=training.validation_sampling_steps,
+        shift=1.0,
+        guidance="joint" if recipe.image_dropout else "text",
+        guidance_scale=training.validation_guidance_scale if recipe.text_dropout else 1.0,
+        image_guidance_scale=1.0,
+        guidance_start=0.0,
+        guidance_end=1.0,
+        renormalise=False,
+        batch_guidance=True,
+        original_height=1,  # of the micro-conditions, which are those of the data's clips
+        original_width=1,
+    )

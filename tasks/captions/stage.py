@@ -1,0 +1,115 @@
+"""Stage captions: one text per clip, by the first captioner with an answer; each row names its captioner."""
+
+import logging
+from pathlib import Path
+from typing import Protocol
+
+from prefect import task
+
+from tasks.settings import CaptionSettings
+from tasks.storage import atomic as resume
+from tasks.storage import shards
+from tasks.storage import tables as manifest
+
+log = logging.getLogger(__name__)
+
+_STILL = 0.15  # motion, per cent of the diagonal per frame, below which a clip is called still
+_FAST = 1.5
+
+
+class Captioner(Protocol):
+    """Writes texts for clips, many at a time; a video-language model fits in like the plain ones below."""
+
+    name: str
+
+    def caption(self, clips: list[dict]) -> list[str | None]:
+        """Return one text per row of manifest.CLIPS, None where there is nothing to say."""
+
+
+class Sidecar:
+    """The text that lies beside the video. Said of the whole video, it is taken for each of its clips."""
+
+    name = "sidecar"
+
+    def caption(self, clips: list[dict]) -> list[str | None]:
+        return [clip["caption"] for clip in clips]
+
+
+class Describe:
+    """A plain sentence from what was measured: brightness, shape of the picture, main colours, motion."""
+
+    name = "describe"
+
+    def caption(self, clips: list[dict]) -> list[str | None]:
+        return [describe(clip) for clip in clips]
+
+
+CAPTIONERS: dict[str, Captioner] = {captioner.name: captioner for captioner in (Sidecar(), Describe())}
+
+
+def describe(clip: dict) -> str:
+    """Return e.g. "a dark landscape video, 640 by 272 pixels, mostly grey, moving fast to the left"."""
+    brightness = "dark" if clip["brightness"] < 0.25 else "bright" if clip["brightness"] > 0.65 else "evenly lit"
+    article = "an" if brightness[0] == "e" else "a"
+    colours = clip["colours"]
+    listed = " and ".join([", ".join(colours[:-1]), colours[-1]] if len(colours) > 1 else colours)
+    size = f"{clip['width']} by {clip['height']} pixels"
+    return f"{article} {brightness} {clip['orientation']} video, {size}, mostly {listed}, {movement(clip)}"
+
+
+def movement(clip: dict) -> str:
+    """Say how much moves, and where to unless it goes several ways at once."""
+    if clip["motion"] < _STILL:
+        return "almost still"
+    # per cent of the width and of the height are no common measure; the picture's own sides make them one
+    x, y = clip["motion_x"] * clip["width"], clip["motion_y"] * clip["height"]
+    amount = "slowly" if clip["motion"] < _FAST else "fast"
+    diagonal = (clip["width"] ** 2 + clip["height"] ** 2) ** 0.5
+    if (x * x + y * y) ** 0.5 < 0.5 * clip["motion"] * diagonal:
+        return f"moving {amount} in several directions"
+    if abs(x) >= abs(y):
+        return f"moving {amount} to the {'right' if x > 0 else 'left'}"
+    return f"moving {amount} {'down' if y > 0 else 'up'}"
+
+
+def caption_clips(clips: list[dict], settings: CaptionSettings) -> list[dict]:
+    """Return one row of manifest.CAPTIONS per clip."""
+    texts: dict[str, tuple[str, str]] = {}
+    for name in settings.captioners:
+        open_clips = [clip for clip in clips if clip["shot"] not in texts]
+        answers = CAPTIONERS[name].caption(open_clips)
+        for clip, text in zip(open_clips, answers, strict=True):
+            if text:
+                texts[clip["shot"]] = (name, text)
+    return [_row(clip["shot"], *texts.get(clip["shot"], (None, None))) for clip in clips]
+
+
+def _row(clip: str, captioner: str | None, text: str | None) -> dict:
+    status, reason = ("ok", None) if text else ("failed", "no_caption")
+    return {"clip": clip, "status": status, "reason": reason, "captioner": captioner, "text": text}
+
+
+@task(task_run_name="caption {shard.path.stem}", retries=1)
+def caption_shard(shard: shards.Shard, settings: CaptionSettings) -> None:
+    """Caption one shard of clips."""
+    shard.write(caption_clips(shard.given, settings), manifest.CAPTIONS)
+
+
+def join_captions(work: Path, parts: list[shards.Shard], out: Path, report: Path) -> manifest.Account:
+    """Put the shards' rows together in `out`, in the order of the clips.
+
+    Raises:
+        ValueError: no clip has a caption.
+    """
+    product = work / "product"
+    product.mkdir(exist_ok=True)
+    place = shards.order(clip["shot"] for part in parts for clip in part.given)
+    paths = [part.path for part in parts]
+    shards.join(paths, product / manifest.CAPTION_TABLE, manifest.CAPTIONS, lambda row: place[row["clip"]])
+    rows = manifest.read_rows(product / manifest.CAPTION_TABLE, manifest.CAPTIONS)
+    account = manifest.settle("clips", place, rows, "clip")
+    manifest.check_failures(account, 1.0, "captions.captioners")
+    manifest.write_report(report, account)
+    resume.finish(product, out)
+    resume.discard_work(out)
+    return account

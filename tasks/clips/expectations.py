@@ -1,0 +1,266 @@
+"""What the table of clips must be like, as Great Expectations suites; the result as pages (tasks/clips/data_docs.py).
+
+The gate fails closed: nothing but every expectation evaluated and met is success.
+"""
+
+import logging
+import math
+import os
+import shutil
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+# Great Expectations reads this once, when it is imported, and would report every run to its makers.
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
+
+import great_expectations as gx
+import great_expectations.expectations as gxe
+import pandas as pd
+import pyarrow as pa
+from great_expectations.core.run_identifier import RunIdentifier
+from great_expectations.data_context.types.base import (
+    DataContextConfig,
+    InMemoryStoreBackendDefaults,
+    ProgressBarsConfig,
+)
+from great_expectations.expectations.row_conditions import Column
+
+from tasks.clips.data_docs import localise
+from tasks.clips.thresholds import NEAR_DUPLICATE, ranges
+from tasks.settings import ClipSettings
+from tasks.storage.tables import CLIPS, STATUSES
+
+log = logging.getLogger(__name__)
+
+Expectations = list[gxe.Expectation]
+
+# What a score can be at all (tasks/decoding/measures.py and tasks/scores/stage.py say what each is); null is no limit.
+_POSSIBLE: dict[str, tuple[float, float | None]] = {
+    "motion": (0, None),
+    "camera_motion": (0, None),
+    "object_motion": (0, None),
+    "aesthetic": (0, 10),
+    "text_area": (0, 1),
+    "clarity": (0, None),
+    "temporal_consistency": (0, 1),
+    "flicker": (0, None),
+    "frozen": (0, 1),
+    "black_bars": (0, 1),
+    "brightness": (0, 1),
+    "saturation": (0, 1),
+    "quality": (0, 1),
+    "nsfw": (0, 1),
+    "height": (1, None),
+    "width": (1, None),
+    "seconds": (0, None),
+}
+
+
+class GateResult(NamedTuple):
+    """What came of the gate. `failed` has one sentence per expectation that was not met."""
+
+    success: bool
+    evaluated: int
+    failed: list[str]
+
+
+def kept_suite(settings: ClipSettings, num_judged: int) -> Expectations:
+    """Return what must hold for the rows kept, out of `num_judged`."""
+    # Fraction(str()) because 0.07 * 100 in floating point is more than 7
+    fewest = math.ceil(Fraction(str(settings.gate_min_kept_fraction)) * num_judged)
+    suite: Expectations = [
+        gxe.ExpectTableRowCountToBeBetween(
+            min_value=settings.gate_min_clips,
+            description=f"at least {settings.gate_min_clips} clips (params.yaml: clips.gate_min_clips)",
+        ),
+        gxe.ExpectTableRowCountToBeBetween(
+            min_value=fewest,
+            description=f"at least {fewest} clips, {settings.gate_min_kept_fraction} of {num_judged} shots "
+            "(params.yaml: clips.gate_min_kept_fraction)",
+        ),
+        gxe.ExpectColumnValuesToBeInSet(
+            column="orientation",
+            value_set=list(settings.orientations),
+            description=f"orientation is one of {settings.orientations} (params.yaml: clips.orientations)",
+        ),
+    ]
+    for score, limits in ranges(settings).items():
+        suite.append(gxe.ExpectColumnValuesToNotBeNull(column=score, description=f"{score} is measured"))
+        if limits.min is not None or limits.max is not None:
+            within = _interval(limits.min, limits.max)
+            suite.append(
+                gxe.ExpectColumnValuesToBeBetween(
+                    column=score,
+                    min_value=limits.min,
+                    max_value=limits.max,
+                    description=f"{score} is {within} (params.yaml: clips.{score})",
+                )
+            )
+    if settings.duplicate_bits is not None:
+        told = "no two clips have one video hash (params.yaml: clips.duplicate_bits)"
+        suite.append(gxe.ExpectColumnValuesToBeUnique(column="video_hash", description=told))
+    if settings.duplicate_similarity is not None:
+        told = "no two clips have one embedding (params.yaml: clips.duplicate_similarity)"
+        suite.append(gxe.ExpectColumnValuesToBeUnique(column="embedding", description=told))
+    return suite
+
+
+def figures(judged: pd.DataFrame, settings: ClipSettings, drift: dict[str, float | None]) -> dict[str, float]:
+    """Return what the gate asks of the selection as a whole: hours kept, shares lost, drift where it is known."""
+    reasons = judged["reason"].value_counts()
+    shares = {reason: int(reasons.get(reason, 0)) / max(1, len(judged)) for reason in settings.gate_max_rejected}
+    return {
+        "hours": float(judged.loc[judged["status"] == "ok", "seconds"].sum()) / 3600,
+        **{f"share_{reason}": share for reason, share in shares.items()},
+        **{f"drift_{score}": far for score, far in drift.items() if far is not None},
+    }
+
+
+def whole_suite(settings: ClipSettings, drift: dict[str, float | None]) -> Expectations:
+    """Return what must hold for the one row of `figures`."""
+    hours = settings.gate_min_hours
+    suite: Expectations = [
+        gxe.ExpectColumnValuesToBeBetween(
+            column="hours",
+            min_value=hours,
+            description=f"at least {hours} hours of video are kept (params.yaml: clips.gate_min_hours)",
+        )
+    ]
+    for reason, share in settings.gate_max_rejected.items():
+        told = f"at most {share} of the shots are lost as {reason} (params.yaml: clips.gate_max_rejected)"
+        suite.append(gxe.ExpectColumnValuesToBeBetween(column=f"share_{reason}", max_value=share, description=told))
+    far = settings.gate_max_drift
+    for score in [score for score, found in drift.items() if found is not None and far is not None]:
+        told = (
+            f"{score} is spread as in the last release: a distance (Kolmogorov-Smirnov) of at most {far} "
+            "(params.yaml: clips.gate_max_drift)"
+        )
+        suite.append(gxe.ExpectColumnValuesToBeBetween(column=f"drift_{score}", max_value=far, description=told))
+    return suite
+
+
+def judged_suite() -> Expectations:
+    """Return what must hold for every shot judged, kept or not: that the table can be true at all."""
+    return [
+        gxe.ExpectTableColumnsToMatchOrderedList(column_list=CLIPS.names, description="the columns are those of CLIPS"),
+        gxe.ExpectTableRowCountToBeBetween(min_value=1, description="at least one shot was judged"),
+        gxe.ExpectColumnValuesToNotBeNull(column="shot", description="every row names its shot"),
+        gxe.ExpectColumnValuesToBeUnique(column="shot", description="no shot is there twice"),
+        gxe.ExpectColumnPairValuesAToBeGreaterThanB(
+            column_A="end_pts", column_B="start_pts", description="every shot ends after it starts"
+        ),
+        gxe.ExpectColumnValuesToNotBeNull(column="status", description="every row has a status"),
+        gxe.ExpectColumnValuesToBeInSet(
+            column="status", value_set=list(STATUSES), description=f"status is one of {list(STATUSES)}"
+        ),
+        gxe.ExpectColumnValuesToNotBeNull(
+            column="twin",
+            row_condition=Column("reason") == NEAR_DUPLICATE,
+            description="a near-duplicate names its twin",
+        ),
+        gxe.ExpectColumnValuesToMatchRegex(
+            column="reason", regex="^[a-z]+(?:_[a-z]+)*$", description="a reason is a short fixed code"
+        ),
+        *(
+            gxe.ExpectColumnValuesToBeBetween(
+                column=score,
+                min_value=least,
+                max_value=most,
+                description=f"{score} is {_interval(least, most)}, or it was measured wrongly (stage scores)",
+            )
+            for score, (least, most) in _POSSIBLE.items()
+        ),
+    ]
+
+
+def check(judged: pa.Table, settings: ClipSettings, drift: dict[str, float | None], docs: Path) -> GateResult:
+    """Hold the table of shots judged (schema CLIPS), the clips among them, and their sums to the suites.
+
+    Writes the result as pages to the folder `docs`, over what is there. A validator that crashes is a gate
+    that failed: the result says so, and the traceback is in the log.
+    """
+    shutil.rmtree(docs, ignore_errors=True)
+    context = gx.get_context(mode="ephemeral", project_config=_project(docs))
+    try:
+        result = _validate(context, judged, settings, drift)
+    except Exception as error:  # whatever the validator dies of, the table was not found good
+        log.exception("the validator of clips crashed")
+        result = GateResult(False, 0, [f"the validator itself crashed: {type(error).__name__}: {error}"])
+    context.build_data_docs()
+    localise(docs)
+    return result
+
+
+def _validate(
+    context: gx.data_context.EphemeralDataContext,
+    judged: pa.Table,
+    settings: ClipSettings,
+    drift: dict[str, float | None],
+) -> GateResult:
+    shots = judged.to_pandas()
+    tables = {
+        "whole": (pd.DataFrame([figures(shots, settings, drift)]), whole_suite(settings, drift)),
+        "kept": (shots[shots["status"] == "ok"], kept_suite(settings, len(shots))),
+        "judged": (shots, judged_suite()),
+    }
+    source = context.data_sources.add_pandas("clips")
+    evaluated, failed = 0, []
+    for name, (table, expectations) in tables.items():
+        batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("rows")
+        suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
+        rows = [] if name == "whole" else ["shot"]  # by which the pages name a row
+        definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
+        checkpoint = context.checkpoints.add(
+            gx.Checkpoint(
+                name=name,
+                validation_definitions=[context.validation_definitions.add(definition)],
+                result_format={"result_format": "COMPLETE", "unexpected_index_column_names": rows},
+            )
+        )
+        outcome = checkpoint.run({"dataframe": table}, run_id=RunIdentifier(run_name="gate"))
+        results = [result for run in outcome.run_results.values() for result in run.results]
+        unmet = [_sentence(name, result) for result in results if result.success is not True]
+        if len(results) != len(expectations) or (not outcome.success and not unmet):
+            unmet.append(f"{name}: failed, {len(results)} of {len(expectations)} expectations evaluated")
+        evaluated += len(results)
+        failed += unmet
+    return GateResult(not failed, evaluated, failed)
+
+
+def _sentence(table: str, result: gx.core.ExpectationValidationResult) -> str:
+    config = result.expectation_config
+    assert config is not None, "a result of no expectation"
+    found = result.result
+    if "observed_value" in found:
+        observed = str(found["observed_value"])
+    elif "unexpected_count" in found:
+        examples = found["partial_unexpected_list"][:3]
+        observed = f"{found['unexpected_count']} of {found['element_count']} rows, such as {examples}"
+    else:  # the expectation could not be evaluated, for want of a column for example
+        info = result.exception_info
+        errors = [info] if "exception_message" in info else list(info.values())
+        observed = "; ".join(sorted({str(error["exception_message"]) for error in errors}))
+    return f"{table}: expected {config.description} [{config.type}], observed {observed}"
+
+
+def _interval(least: float | None, most: float | None) -> str:
+    limits = [f"at least {least}"] * (least is not None) + [f"at most {most}"] * (most is not None)
+    return " and ".join(limits)
+
+
+def _project(docs: Path) -> DataContextConfig:
+    site = {
+        "class_name": "SiteBuilder",
+        "show_how_to_buttons": False,
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        "store_backend": {
+            "class_name": "TupleFilesystemStoreBackend",
+            "base_directory": str(docs.absolute()),
+        },
+    }
+    return DataContextConfig(
+        store_backend_defaults=InMemoryStoreBackendDefaults(),
+        data_docs_sites={"clips": site},
+        progress_bars=ProgressBarsConfig(globally=False, metric_calculations=False),
+    )

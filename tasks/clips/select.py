@@ -1,0 +1,146 @@
+"""Keep the shots whose scores are within the thresholds, if the table of them passes the gate."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from prefect import task
+
+from tasks.clips import duplicates, releases, thresholds
+from tasks.clips.expectations import GateResult, check
+from tasks.settings import BestSettings, ClipSettings
+from tasks.storage import atomic as resume
+from tasks.storage import tables as manifest
+
+log = logging.getLogger(__name__)
+
+
+class Selection(NamedTuple):
+    """What the stage reports."""
+
+    account: manifest.Account
+    funnel: list[dict]
+    gate: GateResult
+    drift: dict[str, float | None]
+    """Of each score from the last earlier release, 0 to 1; empty where there is none."""
+
+
+class GateFailedError(ValueError):
+    """The table of clips is not what it must be, so nothing downstream may have it. `docs` has the pages."""
+
+    def __init__(self, gate: GateResult, account: manifest.Account, docs: Path):
+        self.gate, self.account, self.docs = gate, account, docs
+        lost = ", ".join(f"{reason} {count}" for reason, count in account.reasons.items()) or "none lost"
+        super().__init__(
+            f"the gate on clips failed: {'; '.join(gate.failed)}. Of {account.given} shots {account.ok} were "
+            f"kept ({lost}). Look at {docs / 'index.html'}; then change the key of params.yaml named above, "
+            "or mend what made the scores"
+        )
+
+    def __reduce__(self):
+        # Prefect pickles what a run failed with; by default that would call __init__ with the message alone
+        return type(self), (self.gate, self.account, self.docs)
+
+
+def judge_shots(scores: list[dict], settings: ClipSettings, earlier: pa.Table) -> list[dict]:
+    """Return one row of schema CLIPS for every scored shot, in the order given.
+
+    Each shot is judged by itself first. Near-duplicates are looked for among those that pass, so that none that
+    is rejected costs another its place; the best of the rest are chosen last.
+
+    Args:
+        earlier: what was released before, with what it is compared by (`releases.compared`).
+    """
+    wanted, rows = thresholds.rules(settings), []
+    for score in scores:
+        row = {**score, "seconds": thresholds.seconds(score), "twin": None}
+        row["status"], row["reason"] = thresholds.judge_shot(row, wanted)
+        rows.append(row)
+    if wanted.compared:
+        reject_twins(rows, settings, earlier)
+    if settings.best is not None:
+        keep_best(rows, settings.best)
+    return rows
+
+
+def reject_twins(rows: list[dict], settings: ClipSettings, earlier: pa.Table) -> None:
+    """Reject, of the rows that are ok, those that are near-duplicates, and name the shot kept instead.
+
+    Raises:
+        ValueError: what is compared does not compare, as `duplicates.twins` says.
+    """
+    columns = ("shot", *duplicates.MERITS, *thresholds.compared(settings))
+    kept = [{name: row[name] for name in columns} for row in manifest.ok(rows)]
+    table = pa.Table.from_pylist(kept, schema=pa.schema([manifest.CLIPS.field(name) for name in columns]))
+    twins = duplicates.twins(table, settings.duplicate_bits, settings.duplicate_similarity, earlier)
+    for row in rows:
+        if row["shot"] in twins:
+            row |= {"status": "rejected", "reason": thresholds.NEAR_DUPLICATE, "twin": twins[row["shot"]]}
+
+
+def keep_best(rows: list[dict], best: BestSettings) -> None:
+    """Reject, of the rows that are ok, all but those of the highest score."""
+    lost = set(thresholds.not_best({row["shot"]: row[best.by] for row in manifest.ok(rows)}, best.clips))
+    for row in rows:
+        if row["shot"] in lost:
+            row |= {"status": "rejected", "reason": thresholds.NOT_BEST}
+
+
+@task(task_run_name="select from {scores}")
+def select_clips(scores: Path, out: Path, report: Path, docs: Path, settings: ClipSettings) -> Selection:
+    """Write every scored shot with its verdict to `out`/clips.parquet, the account, and the gate's pages.
+
+    Raises:
+        GateFailedError: the clips are too few or their table is wrong; its pages are in `docs`.failed.
+        FileNotFoundError: there are no scores, or an earlier release is gone.
+        ValueError: an earlier release lacks what it is compared by, or it does not compare.
+    """
+    table = scores / manifest.SCORE_TABLE
+    given = manifest.ok(manifest.read_rows(table, manifest.SCORES))
+    present = [row["shot"] for row in given]
+    earlier = releases.compared(settings.earlier_releases, present, thresholds.compared(settings))
+    product = resume.open_work(out, _run(table, settings)) / "product"
+    product.mkdir(exist_ok=True)
+    rows = judge_shots(given, settings, earlier)
+    account = manifest.settle("shots", present, rows, "shot")
+    manifest.write_rows(product / manifest.CLIP_TABLE, rows, manifest.CLIPS)
+    judged = pq.read_table(product / manifest.CLIP_TABLE)
+    drift = releases.drift(judged.filter(pc.equal(judged["status"], "ok")), settings)
+    gate = pass_gate(judged, drift, account, docs, settings)
+    selection = Selection(account, thresholds.funnel(thresholds.tally(rows), settings), gate, drift)
+    manifest.write_report(report, account, funnel=selection.funnel, gate=gate._asdict(), drift=drift)
+    resume.finish(product, out)
+    resume.discard_work(out)
+    length = selection.funnel[-1]["seconds"]
+    log.info("%d of %d shots are clips, %.1f s of video", account.ok, account.given, length)
+    return selection
+
+
+def pass_gate(
+    judged: pa.Table, drift: dict[str, float | None], account: manifest.Account, docs: Path, settings: ClipSettings
+) -> GateResult:
+    """Check the table of clips as it was written and put the pages of the result at `docs`.
+
+    Raises:
+        GateFailedError: an expectation was not met; the pages are at `docs`.failed.
+    """
+    docs.parent.mkdir(parents=True, exist_ok=True)
+    work, failed = (docs.with_name(f"{docs.name}.{state}") for state in ("partial", "failed"))
+    gate = check(judged, settings, drift, work)
+    if not gate.success:
+        resume.finish(work, failed)
+        raise GateFailedError(gate, account, failed)
+    shutil.rmtree(failed, ignore_errors=True)  # of an earlier attempt
+    resume.finish(work, docs)
+    return gate
+
+
+def _run(table: Path, settings: ClipSettings) -> dict:
+    """Return what makes this selection the same one."""
+    earlier = {release: resume.sha256_file(Path(release)) for release in settings.earlier_releases}
+    own = {"settings": settings.model_dump(), "scores": resume.sha256_file(table), "earlier": earlier}
+    return {"stage": "clips", **own}

@@ -1,0 +1,123 @@
+"""Decode the frames of one clip at the size that the model sees. Runs behind the fence only."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+import av
+import numpy as np
+
+from tasks.decoding import decode, planes
+from tasks.decoding.limits import Limits
+
+
+class Cut(NamedTuple):
+    """How an upright picture is scaled and cut, pixels."""
+
+    scaled_width: int
+    scaled_height: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, picture: np.ndarray) -> np.ndarray:
+        return picture[self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+def clip_frames(
+    path: str,
+    limits: Limits,
+    start_pts: int,
+    end_pts: int,
+    frames: int,
+    stride_frames: int,
+    height: int,
+    width: int,
+) -> dict[str, Any]:
+    """Decode a clip's frames at the size that the model sees: upright, square pixels, one field if interlaced.
+
+    Colours come out by the video's own matrix and range (BT.601 where it does not say).
+
+    Args:
+        start_pts: time of the clip's first frame.
+        end_pts: time of the frame after its last.
+        frames: how many to take, every `stride_frames`-th from the first.
+        height: the picture is scaled to cover height x width (area interpolation) and cut out at its centre.
+
+    Returns:
+        `frames`: uint8 (frames, height, width, 3) RGB; `crop_top`, `crop_left`: pixels of the scaled picture.
+        Or status failed with reason frame_not_found, too_few_frames, decode_error ..., or rejected with size_changes.
+    """
+    try:
+        with decode.open_video(path, limits) as opened:
+            wanted = _between(opened, start_pts, end_pts)
+            taken, cut = _take(opened, wanted, frames, stride_frames, height, width)
+    except decode.Refused as refused:
+        return refused.result()
+    except av.error.MemoryError:
+        raise
+    except av.error.FFmpegError:
+        return {"status": "failed", "reason": "decode_error"}
+    return {"status": "ok", "reason": None, "frames": np.stack(taken), "crop_top": cut.top, "crop_left": cut.left}
+
+
+def _take(
+    opened: decode.Opened, given: Iterator[av.VideoFrame], frames: int, stride_frames: int, height: int, width: int
+) -> tuple[list[np.ndarray], Cut]:
+    taken: list[np.ndarray] = []
+    size = how = cut = None
+    for position, frame in enumerate(given):
+        if how is None or cut is None:
+            size = frame.width, frame.height
+            how = decode.shown(opened, frame)
+            cut = _cut(how, height, width)
+        if (frame.width, frame.height) != size:
+            raise decode.Refused("rejected", "size_changes")
+        if position % stride_frames == 0:
+            taken.append(cut.of(_upright(frame, how, cut)))
+        if len(taken) == frames:
+            return taken, cut
+    raise decode.Refused("failed", "too_few_frames")
+
+
+def _cut(how: planes.Shown, height: int, width: int) -> Cut:
+    scale = max(height / how.height, width / how.width)
+    scaled_height, scaled_width = max(height, round(how.height * scale)), max(width, round(how.width * scale))
+    return Cut(scaled_width, scaled_height, (scaled_height - height) // 2, (scaled_width - width) // 2, height, width)
+
+
+def _upright(frame: av.VideoFrame, how: planes.Shown, cut: Cut) -> np.ndarray:
+    size = how.as_coded(cut.scaled_width, cut.scaled_height)
+    # threads=1: by default a pool of threads is made for every single picture
+    scaled = planes.one_field(frame).reformat(*size, "rgb24", interpolation="AREA", threads=1)
+    return how.upright(scaled.to_ndarray())
+
+
+def _between(opened: decode.Opened, start_pts: int, end_pts: int) -> Iterator[av.VideoFrame]:
+    """Give the frames from exactly `start_pts` up to `end_pts`."""
+    is_begun = False
+    for frame in decoded_from(opened, start_pts):
+        pts = cast(int, frame.pts)  # decoded refuses frames without a time
+        if pts >= end_pts:
+            return
+        if not is_begun and pts > start_pts:
+            raise decode.Refused("failed", "frame_not_found")
+        if pts >= start_pts:
+            is_begun = True
+            yield frame
+
+
+def decoded_from(opened: decode.Opened, start_pts: int) -> Iterator[av.VideoFrame]:
+    """Give frames from `start_pts` or earlier on."""
+    # FFmpeg seeks to the key frame before; what lies between it and the start must be decoded and thrown away
+    opened.container.seek(start_pts, stream=opened.stream, backward=True)
+    frames = decode.decoded(opened)
+    first = next(frames, None)
+    # decoded refuses frames without a time; a poor index (mpegts, flv) is read from the beginning, which in mpegts is
+    # not found by its own time: FFmpeg looks for a key frame whose decoding time, a little earlier, is not later
+    if first is None or cast(int, first.pts) > start_pts:
+        opened.container.seek(min(0, opened.stream.start_time or 0), stream=opened.stream, backward=True)
+        yield from decode.decoded(opened)
+        return
+    yield first
+    yield from frames

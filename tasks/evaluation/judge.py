@@ -1,0 +1,178 @@
+"""Hold generated `shapes` videos against their prompts: right colour, shape, direction, and did it move."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from prefect import task
+
+from tasks.demo.shapes import CHANCE, judge
+from tasks.storage import atomic as resume
+from tasks.storage import tables as manifest
+
+log = logging.getLogger(__name__)
+
+ATTRIBUTES = ("colour", "shape", "direction")
+Z_95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
+BEST_PSNR = 100.0  # dB, stands for "identical": infinity has no JSON
+
+
+class Share(NamedTuple):
+    """How many of how many were right, with the 95 % interval of the share."""
+
+    right: int
+    share: float
+    low: float
+    high: float
+
+
+def wilson(right: int, total: int) -> Share:
+    """Return the share `right / total` with its Wilson score interval (Wilson 1927, eq. 5).
+
+    Raises:
+        ValueError: nothing was counted, so there is no share.
+    """
+    if total < 1 or not 0 <= right <= total:
+        raise ValueError(f"{right} right of {total}: a share needs 0 <= right <= total and total >= 1")
+    share, spread = right / total, Z_95**2 / total
+    centre = (share + spread / 2) / (1 + spread)
+    half = Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
+    low = centre - half if right else 0.0  # exactly, where rounding leaves 3e-17
+    high = centre + half if right < total else 1.0
+    return Share(right, share, low, high)
+
+
+def psnr(given: np.ndarray, made: np.ndarray) -> float:
+    """Return the peak signal-to-noise ratio in dB of two uint8 (H, W, 3) pictures, at most `BEST_PSNR`.
+
+    Raises:
+        ValueError: they differ in size.
+    """
+    if given.shape != made.shape:
+        raise ValueError(
+            f"the given image is {given.shape} and the generated frame {made.shape}: make data/samples again"
+        )
+    error = np.mean((given.astype(np.float64) - made.astype(np.float64)) ** 2)
+    return BEST_PSNR if error == 0 else min(BEST_PSNR, 10 * math.log10(255**2 / error))
+
+
+def read_samples(folder: Path) -> list[dict]:
+    """Return the rows of `samples.json`.
+
+    Raises:
+        FileNotFoundError: stage samples has not run.
+    """
+    path = folder / "samples.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (dvc repro samples)")
+    return json.loads(path.read_text())["samples"]
+
+
+def judge_sample(sample: dict, folder: Path) -> dict:
+    """Return one row: what the judge saw, which attributes are right, and the PSNR (dB) of a given image.
+
+    A sample without a known truth is `rejected`; one that was not made, or cannot be read, is `failed`.
+    """
+    row = {"id": sample["id"], "mode": sample["mode"], "status": "ok", "reason": None}
+    if sample["status"] != "ok":
+        return row | {"status": "failed", "reason": "not_generated"}
+    if any(sample[name] is None for name in ATTRIBUTES):
+        return row | {"status": "rejected", "reason": "no_truth"}
+    try:
+        video = np.load(folder / sample["file"], allow_pickle=False)
+    except (OSError, ValueError) as error:
+        log.warning("%s: %s", folder / sample["file"], error)
+        return row | {"status": "failed", "reason": "unreadable"}
+    seen = judge(video)
+    row["seen"] = {name: getattr(seen, name) for name in ATTRIBUTES}
+    row["right"] = {name: row["seen"][name] == sample[name] for name in ATTRIBUTES}
+    row["moved"] = bool(seen.moved)
+    if sample["mode"] == "ti2v":
+        row["psnr"] = psnr(read_image(folder / sample["image"]), video[0])
+    return row
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Return a picture as uint8 (H, W, 3) RGB.
+
+    Raises:
+        FileNotFoundError: it is not there, or is no picture.
+    """
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise FileNotFoundError(f"{path} is missing or no picture: make data/samples again (dvc repro -f samples)")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def summarise(rows: list[dict]) -> dict:
+    """Return the figures of the judged rows of one mode. What the judge did not see counts as wrong."""
+    figures: dict = {
+        "n": len(rows),
+        "unseen": sum(row["seen"]["colour"] is None for row in rows),
+        "moved": wilson(sum(row["moved"] for row in rows), len(rows))._asdict(),
+    }
+    for name in ATTRIBUTES:
+        accuracy = wilson(sum(row["right"][name] for row in rows), len(rows))
+        figures[name] = accuracy._asdict() | {
+            "chance": CHANCE[name],
+            "above_chance": accuracy.low > CHANCE[name],
+        }
+    if all("psnr" in row for row in rows):
+        figures["first_frame_psnr"] = float(np.mean([row["psnr"] for row in rows]))
+    return figures
+
+
+def judge_all(samples: Path) -> dict:
+    """Judge the folder `samples` and return the content of reports/judge.json.
+
+    Raises:
+        FileNotFoundError: no samples.json.
+        ValueError: no sample could be judged.
+    """
+    given = read_samples(samples)
+    rows = [judge_sample(sample, samples) for sample in given]
+    account = manifest.settle("samples", [sample["id"] for sample in given], rows, key="id")
+    judged = manifest.ok(rows)
+    if not judged:
+        raise ValueError(f"none of {account.given} samples in {samples} could be judged ({account.reasons})")
+    log.info("judged %s of %s samples", account.ok, account.given)
+    modes = dict.fromkeys(row["mode"] for row in judged)
+    return {
+        "samples": {key: value for key, value in account._asdict().items() if key != "unit"},
+        "modes": {mode: summarise([row for row in judged if row["mode"] == mode]) for mode in modes},
+        "verdicts": rows,
+    }
+
+
+def table(judgement: dict) -> str:
+    """Return the figures as a Markdown table."""
+    lines = ["| mode | attribute | right | of | accuracy | 95 % interval | chance | above chance |"]
+    lines.append("|---|---|---:|---:|---:|---:|---:|---|")
+    for mode, figures in judgement["modes"].items():
+        for name in ATTRIBUTES:
+            value = figures[name]
+            lines.append(
+                f"| {mode} | {name} | {value['right']} | {figures['n']} | {value['share']:.1%} "
+                f"| {value['low']:.1%} to {value['high']:.1%} | {value['chance']:.1%} "
+                f"| {'yes' if value['above_chance'] else 'no'} |"
+            )
+        moved = figures["moved"]
+        lines.append(
+            f"| {mode} | moved | {moved['right']} | {figures['n']} | {moved['share']:.1%} "
+            f"| {moved['low']:.1%} to {moved['high']:.1%} | | |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+@task(task_run_name="judge {samples}")
+def judge_samples(samples: Path, out: Path) -> str:
+    """Write the judgement of all samples to `out`; return its table as Markdown."""
+    judgement = judge_all(samples)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with resume.whole(out) as aside:
+        aside.write_text(json.dumps(judgement, indent=2) + "\n")
+    return table(judgement)

@@ -1,0 +1,216 @@
+"""From a clip back to where it came from, and forward to the checkpoints that saw it.
+
+A checkpoint folder carries `samples.parquet`, the clips that it was trained on, so that it can be answered for when
+the latents are long others. Which sample stood at which position is a function of seed and position
+(`stiv_model.latents.dataset.Order`); `ledger.tsv` says which positions were trained on.
+"""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stiv_model.latents.dataset import Order
+from stiv_model.latents.training_set import SAMPLES
+from stiv_model.monitoring.metrics import LEDGER
+from stiv_model.settings import Run
+from tasks.clips import thresholds
+from tasks.settings import ClipSettings
+from tasks.storage import tables as manifest
+
+
+class Workspace(NamedTuple):
+    """Where the stages' outputs are."""
+
+    data: Path
+    checkpoints: Path
+    reports: Path
+
+    def table(self, stage: str) -> Path:
+        return self.data / stage / f"{stage}.parquet"
+
+    @property
+    def trained(self) -> list[Path]:
+        """The checkpoints that say what they were trained on, the oldest first."""
+        found = [path.parent for path in self.checkpoints.glob(f"*/{SAMPLES}")]
+        return sorted(found, key=lambda folder: (folder / SAMPLES).stat().st_mtime_ns)
+
+
+class Seen(NamedTuple):
+    """How often one run trained on one clip."""
+
+    times: int
+    first_step: int | None
+    """Counted from 1; None if never."""
+
+
+def find(space: Workspace, name: str) -> list[str]:
+    """Return the shots that a name means: a shot's own, or all of a video, by its sha256 (or its first eight or more
+    characters) or uri.
+
+    Raises:
+        ValueError: nothing of that name is in the tables.
+        FileNotFoundError: there are no tables of videos and shots.
+    """
+    shots = _read(space.table("shots"), ["shot", "video", "uri"])
+    is_meant = pc.or_(pc.equal(shots["shot"], name), pc.equal(shots["uri"], name))
+    if len(name) >= 8:
+        is_meant = pc.or_(is_meant, pc.starts_with(shots["video"], name))
+    found = shots.filter(is_meant)["shot"].to_pylist()
+    if not found and not _videos(space, name):
+        raise ValueError(
+            f"{name} is no shot, no video's sha256 and no uri in {space.data}: `stiv browse`, or the tables there, "
+            "have their names"
+        )
+    return found
+
+
+def _videos(space: Workspace, name: str) -> list[dict]:
+    videos = _read(space.table("videos"))
+    is_meant = pc.equal(videos["uri"], name)
+    if len(name) >= 8:
+        is_meant = pc.or_(is_meant, pc.fill_null(pc.starts_with(videos["video"], name), False))
+    return videos.filter(is_meant).to_pylist()
+
+
+def videos_of(space: Workspace, name: str) -> list[dict]:
+    """Return the rows of the raw videos that a name means: that of a shot, or one by its sha256 or uri.
+
+    Raises:
+        ValueError: nothing of that name is in the tables.
+    """
+    if direct := _videos(space, name):
+        return direct
+    shots = find(space, name)
+    table = _read(space.table("shots"), ["shot", "video"])
+    wanted = table.filter(pc.is_in(table["shot"], pa.array(shots)))["video"].unique()
+    videos = _read(space.table("videos"))
+    return videos.filter(pc.is_in(videos["video"], wanted)).to_pylist()
+
+
+def history(space: Workspace, shot: str) -> dict[str, Any]:
+    """Return what every stage said of one shot: its row of each table, None where it did not get so far, and under
+    `checkpoints` what each run saw of it."""
+    found: dict[str, Any] = {}
+    for stage, key in (
+        ("shots", "shot"),
+        ("scores", "shot"),
+        ("clips", "shot"),
+        ("captions", "clip"),
+        ("latents", "clip"),
+    ):
+        rows = (
+            pq.read_table(path, filters=[(key, "==", shot)]).to_pylist()
+            if (path := space.table(stage)).exists()
+            else []
+        )
+        found[stage] = rows[0] if rows else None
+    video = found["shots"]["video"] if found["shots"] else None
+    found = {
+        "videos": next((row for row in _videos(space, video) if row["status"] == "ok"), None) if video else None
+    } | found
+    report = space.reports / "clips.json"
+    found["gate"] = json.loads(report.read_text()).get("gate") if report.exists() else None
+    found["checkpoints"] = {folder.name: seen._asdict() for folder, seen in seen_by(space, shot)}
+    return found
+
+
+def agrees(clip: dict[str, Any], settings: ClipSettings) -> bool:
+    """Say whether settings come to the verdict on a shot by itself that its row of the table of clips has."""
+    scored = dict.fromkeys(manifest.CLIPS.names) | clip | {"status": "ok", "reason": None}
+    passed = clip["reason"] in (None, thresholds.NEAR_DUPLICATE, thresholds.NOT_BEST)
+    found = ("ok", None) if passed else (clip["status"], clip["reason"])
+    return thresholds.judge_shot(scored, thresholds.rules(settings)) == found
+
+
+def seen_by(space: Workspace, clip: str) -> Iterator[tuple[Path, Seen]]:
+    """Give the checkpoints that have the clip among their samples, with what they saw of it."""
+    for folder in space.trained:
+        clips = pq.read_table(folder / SAMPLES, columns=["clip"])["clip"].to_pylist()
+        if clip in clips:
+            yield folder, _count(folder, len(clips), clips.index(clip))
+
+
+def ancestry(checkpoint: Path) -> list[Path]:
+    """Return a checkpoint and those that its weights came from, the first one first.
+
+    Raises:
+        FileNotFoundError: one of them is not there (any more), or is no checkpoint of `stiv train`.
+    """
+    path = checkpoint / "run.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: {checkpoint} is no checkpoint that stiv train made")
+    run = Run.model_validate(json.loads(path.read_text()))
+    before = [one for parent, _ in run.parents.values() for one in ancestry(Path(parent))]
+    return [*dict.fromkeys(before), checkpoint]
+
+
+def trained_on(checkpoint: Path) -> pa.Table:
+    """Return the clips that one run trained on, with `times`: how often. Those it never came to are left out.
+
+    Raises:
+        FileNotFoundError: the checkpoint does not say.
+    """
+    samples = _read(checkpoint / SAMPLES)
+    times = _all_counts(checkpoint, len(samples))
+    counted = samples.append_column("times", pa.array([times[place] for place in range(len(samples))], pa.int64()))
+    return counted.filter(pc.greater(counted["times"], 0))
+
+
+def _positions(folder: Path) -> list[range]:
+    """Return the positions of every step that was tried."""
+    with (folder / LEDGER).open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return [range(int(row["first_position"]), int(row["last_position"]) + 1) for row in rows if row["first_position"]]
+
+
+def _order(folder: Path, samples: int) -> Order:
+    return Order(samples, Run.model_validate(json.loads((folder / "run.json").read_text())).training.seed)
+
+
+def _all_counts(folder: Path, samples: int) -> Counter[int]:
+    """Count how often each sample was trained on; whole epochs are counted without walking through them."""
+    order, steps = _order(folder, samples), _positions(folder)
+    whole = _whole_epochs(steps, samples)
+    times = Counter({sample: len(whole) for sample in range(samples)})
+    times.update(order[position] for step in steps for position in step if position // samples not in whole)
+    return times
+
+
+def _whole_epochs(steps: list[range], samples: int) -> set[int]:
+    found: Counter[int] = Counter()
+    for step in steps:
+        start = step.start
+        while start < step.stop:
+            epoch = start // samples
+            end = min(step.stop, (epoch + 1) * samples)
+            found[epoch] += end - start
+            start = end
+    return {epoch for epoch, count in found.items() if count == samples}
+
+
+def _count(folder: Path, samples: int, sample: int) -> Seen:
+    order, steps = _order(folder, samples), _positions(folder)
+    whole = _whole_epochs(steps, samples)
+    times, first = len(whole), None
+    for number, step in enumerate(steps, 1):
+        for position in step:
+            is_partial = position // samples not in whole
+            if not is_partial and first:
+                continue  # it is counted with the whole epochs
+            if order[position] == sample:
+                times += is_partial
+                first = first or number
+    return Seen(times, first)
+
+
+def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (dvc repro, or stiv pipeline)")
+    return pq.read_table(path, columns=columns)

@@ -1,0 +1,181 @@
+"""A video must go: what has it, and how it is removed from all of that.
+
+The video's sha256 goes to `videos.forgotten` of params.yaml, so that it is refused wherever it turns up again; the raw
+files and what was made from them are deleted; the stages then make the rest again without it.
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stiv_model.latents import table as latent_table
+from stiv_model.latents.training_set import SAMPLES
+from tasks.lineage import lineage
+from tasks.lineage.lineage import Workspace
+from tasks.storage import atomic as resume
+from tasks.videos import buckets, source_lists, sources
+
+log = logging.getLogger(__name__)
+
+
+class Takedown(NamedTuple):
+    """Everything on this machine, and in the source, that holds one video or was made from it."""
+
+    video: str
+    """sha256."""
+    raw: list[str]
+    """uris in the source, or paths below its folder, where a name that is not UTF-8 stands as Python writes it."""
+    texts: list[str]
+    """Sidecars."""
+    cached: list[Path]
+    """Copies of objects of a bucket."""
+    shots: int
+    clips: int
+    stages: list[Path]
+    """Outputs that hold rows, pictures or latents of it, or weights that were trained on it or come from such."""
+    untouched: list[Path]
+    """Checkpoints that never saw it."""
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        return [path for path in self.stages if (path / SAMPLES).exists()]
+
+
+def plan(space: Workspace, source: str, cache: Path, video: str) -> Takedown:
+    """Find what must go with one video, without touching anything.
+
+    Args:
+        video: sha256, or its beginning, or uri, or a shot of it.
+
+    Raises:
+        ValueError: no such video, or several are meant.
+        PermissionError, ConnectionError: the source does not show a file that may be a copy.
+    """
+    rows = lineage.videos_of(space, video)
+    hashes = {row["video"] for row in rows if row["video"]}
+    if len(hashes) != 1:
+        raise ValueError(f"{video} means {len(hashes)} videos ({', '.join(sorted(hashes))}): name one by its sha256")
+    [sha256] = hashes
+    same = pq.read_table(space.table("videos"), filters=[("video", "==", sha256)]).to_pylist()
+    items = {item.uri: item for item in sources.listing(source)}
+    raw = [row["uri"] for row in same if row["uri"] in items]
+    sizes = {row["size_bytes"] for row in same} - {None}
+    raw += _unhashed(source, cache, sha256, sizes, items, _hashed(space))
+    shots = _count(space.table("shots"), "video", sha256)
+    clips = _count(space.table("latents"), "video", sha256)
+    folders = [space.table(stage).parent for stage in ("videos", "shots", "scores", "clips", "captions", "latents")]
+    tainted, clean = _checkpoints(space, sha256)
+    pages = [space.reports / "data_docs", space.reports / "report.html"]
+    made = [*folders, *tainted, *_unfinished(space, sha256), *pages, *([space.data / "samples"] if tainted else [])]
+    return Takedown(
+        sha256,
+        raw,
+        sorted({text for uri in raw if (text := _text_of(source, uri, items))} - {*raw}),
+        [path for path in [cache / sha256] if path.exists()],
+        shots,
+        clips,
+        [path for path in made if path.exists()],
+        clean,
+    )
+
+
+def _hashed(space: Workspace) -> set[str]:
+    """Return the uris of the files whose bytes were read, so that the table says which of them are copies."""
+    table = pq.read_table(space.table("videos"), columns=["uri", "video"])
+    return set(table.filter(pc.is_valid(table["video"]))["uri"].to_pylist())
+
+
+def _unhashed(
+    source: str, cache: Path, sha256: str, sizes: set[int], items: dict[str, sources.Item], hashed: set[str]
+) -> Iterator[str]:
+    """Give the copies that no table knows of: rejected by name or size before they were read, hidden, or new."""
+    if source.startswith(buckets.PREFIX) or source_lists.is_list(source):
+        for item in items.values():
+            if item.problem or item.size_bytes not in sizes or item.uri in hashed:
+                continue
+            if resume.sha256_file(sources.local_file(source, item.uri, None, cache)) == sha256:
+                yield item.uri
+        return
+    for path in _files(Path(source).resolve()):
+        uri = path.relative_to(Path(source).resolve()).as_posix()
+        if uri not in hashed and path.stat().st_size in sizes and resume.sha256_file(path) == sha256:
+            yield uri
+
+
+def _text_of(source: str, uri: str, items: dict[str, sources.Item]) -> str | None:
+    """Return the text beside a file; the source lists no text of a file that it does not list."""
+    if uri in items:
+        return items[uri].sidecar
+    text = PurePosixPath(uri).with_suffix(sources.SIDECAR)
+    return str(text) if (Path(source) / text).is_file() else None
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Give all files of a folder in a fixed order; what is only linked to is not in it."""
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        yield from (path for name in sorted(names) if (path := Path(folder, name)).is_file() and not path.is_symlink())
+
+
+def shown(name: str) -> str:
+    """Return a name as it may stand in a line: as Python writes it, if it has line breaks or bytes that are no text."""
+    return name if name.isprintable() else repr(name)
+
+
+def _count(table: Path, column: str, value: str) -> int:
+    return len(pq.read_table(table, columns=[column], filters=[(column, "==", value)])) if table.exists() else 0
+
+
+def _checkpoints(space: Workspace, sha256: str) -> tuple[list[Path], list[Path]]:
+    """Return the checkpoints that saw the video, or come from one that did, and the others."""
+    saw = {
+        folder.resolve()
+        for folder in space.trained
+        if pc.any(pc.equal(lineage.trained_on(folder)["video"], sha256)).as_py()
+    }
+    tainted: list[Path] = []
+    clean: list[Path] = []
+    for folder in space.trained:
+        touched = any(one.resolve() in saw for one in lineage.ancestry(folder))
+        (tainted if touched else clean).append(folder)
+    return tainted, clean
+
+
+def _unfinished(space: Workspace, sha256: str) -> list[Path]:
+    """Return the folders of runs that have not ended, whose latents hold the video, or cannot say any more."""
+    found = []
+    for folder in sorted(space.checkpoints.glob("*.partial")):
+        run = folder / "run.json"
+        latents = Path(json.loads(run.read_text())["latents"]) if run.exists() else space.data / "latents"
+        table = latents / latent_table.TABLE
+        if not table.exists() or _count(table, "video", sha256):
+            found.append(folder)
+    return found
+
+
+def carry_out(takedown: Takedown, source: str, earlier_rows: Path) -> None:
+    """Delete the raw files, their copies, and every output that holds the video. Twice does no harm.
+
+    Raises:
+        PermissionError, ConnectionError: the source does not let go of a file; what was deleted before stays so.
+    """
+    for uri in [*takedown.raw, *takedown.texts]:
+        sources.delete(source, uri)
+        log.info("deleted %s", shown(uri))
+    for path in takedown.cached:
+        path.unlink(missing_ok=True)
+    for folder in takedown.stages:
+        for one in (folder, folder.with_name(f"{folder.name}.partial")):
+            if one.is_dir():
+                shutil.rmtree(one)
+            else:
+                one.unlink(missing_ok=True)
+        log.info("deleted %s", folder)
+    shutil.rmtree(earlier_rows, ignore_errors=True)

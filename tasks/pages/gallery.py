@@ -1,0 +1,124 @@
+"""Look things up in the tables of shots, clips and captions: what `stiv browse` shows."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow.parquet as pq
+
+from tasks.storage import tables as manifest
+
+# Scores that can be filtered by, in the order shown.
+SCORES = tuple(
+    name
+    for name, kind in zip(manifest.CLIPS.names, manifest.CLIPS.types, strict=True)
+    if str(kind) in ("double", "int32") and name not in ("start", "end")
+)
+SHOWN = 500
+_NOT_SHOWN = ("video_hash", "embedding", "embedder")
+
+
+class Wanted(NamedTuple):
+    """What is looked for; what is empty allows everything."""
+
+    within: Mapping[str, tuple[float, float]]
+    """Score -> smallest and largest value, both inside. What lacks the score is not shown."""
+    statuses: Sequence[str]
+    reasons: Sequence[str]
+    words: str
+    """In the caption or the uri, in any case."""
+
+
+class Gallery:
+    """Every shot, with what the last stage that is there says of it (clips, scores, or shots) and its caption.
+
+    Raises:
+        FileNotFoundError: no shots have been made.
+    """
+
+    def __init__(self, data: Path):
+        self.data = data
+        stages = ("clips", "scores", "shots")
+        self.stage = next((stage for stage in stages if self._table(stage).exists()), "")
+        if not self.stage:
+            raise FileNotFoundError(f"{self._table('shots')} does not exist: run stiv pipeline, or dvc repro, first")
+        self.database = duckdb.connect()
+        self.database.execute("SET threads = 2; SET enable_progress_bar = false")
+        self.columns = pq.read_schema(self._table(self.stage)).names
+        rows, shots = (f"read_parquet('{_quoted(self._table(stage))}')" for stage in (self.stage, "shots"))
+        captions = self._table("captions")
+        if captions.exists():
+            texts = f"SELECT clip, text, captioner FROM read_parquet('{_quoted(captions)}')"
+        else:
+            texts = "SELECT NULL::VARCHAR AS clip, NULL::VARCHAR AS text, NULL::VARCHAR AS captioner WHERE false"
+        self.database.execute(
+            f"CREATE VIEW gallery AS SELECT rows.*, texts.text, texts.captioner FROM (FROM {rows} "
+            f"UNION ALL BY NAME FROM {shots} WHERE shot NOT IN (SELECT shot FROM {rows})) AS rows "
+            f"LEFT JOIN ({texts}) AS texts ON rows.shot = texts.clip"
+        )
+
+    def _table(self, stage: str) -> Path:
+        return self.data / stage / f"{stage}.parquet"
+
+    def _run(self, query: str, values: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
+        return self.database.cursor().execute(query, values)  # a cursor of its own: the page's runs are threads
+
+    def extent(self) -> dict[str, tuple[float, float]]:
+        """Return the smallest and largest value of each score that was measured at all."""
+        names = [name for name in SCORES if name in self.columns]
+        parts = ", ".join(f"min({name}), max({name})" for name in names)
+        values = self._run(f"SELECT {parts} FROM gallery").fetchall()[0]
+        pairs = dict(zip(names, zip(values[::2], values[1::2], strict=True), strict=True))
+        return {name: (float(least), float(most)) for name, (least, most) in pairs.items() if least is not None}
+
+    def reasons(self) -> list[str]:
+        found = self._run(
+            "SELECT reason FROM gallery WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC, reason"
+        )
+        return [reason for (reason,) in found.fetchall()]
+
+    def find(self, wanted: Wanted, order: str, descending: bool) -> tuple[int, float, list[dict[str, Any]]]:
+        """Return how many rows are wanted, their hours, and the first SHOWN of them."""
+        tests, values = _tests(wanted)
+        where = f"WHERE {' AND '.join(tests)}" if tests else ""
+        count, seconds = self._run(
+            f'SELECT count(*), coalesce(sum("end" - start), 0) FROM gallery {where}', values
+        ).fetchall()[0]
+        if order not in self.columns:
+            raise ValueError(f"no column {order}: it is one of {sorted(self.columns)}")
+        names = [name for name in (*self.columns, "text", "captioner") if name not in _NOT_SHOWN]
+        columns = ", ".join(f'"{name}"' for name in names)
+        shown = self._run(
+            f"SELECT {columns} FROM gallery {where} "
+            f'ORDER BY "{order}" {"DESC" if descending else "ASC"} NULLS LAST, shot LIMIT {SHOWN}',
+            values,
+        )
+        names = [column[0] for column in shown.description]
+        return count, seconds / 3600, [dict(zip(names, row, strict=True)) for row in shown.fetchall()]
+
+    def stills(self, shot: str) -> list[bytes]:
+        """Return the shot's small pictures as JPEG, none of a shot that is not ok."""
+        rows = pq.read_table(self._table("shots").with_name(manifest.STILL_TABLE), filters=[("shot", "==", shot)])
+        return rows["stills"][0].as_py() if len(rows) else []
+
+
+def _tests(wanted: Wanted) -> tuple[list[str], list[Any]]:
+    tests, values = [], list[Any]()
+    for name, (least, most) in wanted.within.items():
+        if name not in SCORES:
+            raise ValueError(f"no score {name}: it is one of {', '.join(SCORES)}")
+        tests.append(f"{name} BETWEEN ? AND ?")
+        values += [least, most]
+    for column, allowed in (("status", wanted.statuses), ("reason", wanted.reasons)):
+        if allowed:
+            tests.append(f"{column} IN ({', '.join('?' * len(allowed))})")
+            values += allowed
+    if wanted.words:
+        tests.append("(contains(lower(coalesce(text, caption, '')), ?) OR contains(lower(uri), ?))")
+        values += [wanted.words.lower()] * 2
+    return tests, values
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

@@ -1,0 +1,282 @@
+"""One HTML page that shows what the pipeline did: self-contained, no script, the same bytes each time."""
+
+import csv
+import json
+import logging
+from base64 import b64encode
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from markupsafe import Markup
+from prefect import task
+
+from tasks.pages import figures
+from tasks.settings import ClipSettings, Range
+from tasks.storage import atomic as resume
+from tasks.storage import tables as manifest
+
+log = logging.getLogger(__name__)
+
+RECIPES = ("t2i", "t2v", "stiv", "sft", "unmask_sft", "tup")
+CURATION = ("corpus", "videos", "shots", "scores", "clips", "captions", "latents")
+"""The stages that keep accounts, each in `reports/STAGE.json`."""
+UNITS = {"motion": "% of diagonal per frame", "text_area": "share of picture", "clarity": "of 1",
+         "height": "pixels", "width": "pixels", "seconds": "s"}  # fmt: skip
+EXAMPLES = 12
+MAX_VIDEO_BYTES = 9_000_000  # as base64 12 MB, so that the page stays below 15
+
+
+class Inputs(NamedTuple):
+    """Every folder that the page is made of."""
+
+    reports: Path
+    """Accounts, loss tables, judge.json and the Data Docs."""
+    shots: Path
+    selected: Path
+    """Stage clips' folder: every scored shot, and whether it was kept."""
+    captions: Path
+    samples: Path
+
+
+def require(path: Path, stage: str) -> Path:
+    """Return `path`.
+
+    Raises:
+        FileNotFoundError: it is not there; the message names the stage that makes it.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"the report needs {path}, which stage {stage} makes: dvc repro {stage}")
+    return path
+
+
+def read_json(path: Path, stage: str) -> dict[str, Any]:
+    return json.loads(require(path, stage).read_text())
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{b64encode(content).decode()}"
+
+
+def accounts(reports: Path) -> list[dict]:
+    """Return one row per stage and unit, with whether given = ok + rejected + failed."""
+    rows = []
+    for stage in CURATION:
+        for unit, account in read_json(reports / f"{stage}.json", stage).items():
+            if isinstance(account, dict) and "given" in account:
+                total = account["ok"] + account["rejected"] + account["failed"]
+                rows.append({"stage": stage, "unit": unit, "balances": account["given"] == total} | account)
+    return rows
+
+
+def check_columns(path: Path, stage: str, schema: pa.Schema) -> None:
+    """Look whether a stage's table is there and has the columns expected.
+
+    Raises:
+        FileNotFoundError: no such table.
+        ValueError: the table has other columns than the schema says.
+    """
+    found = pq.read_schema(require(path, stage)).names
+    if found != schema.names:
+        raise ValueError(f"{path} has columns {found}, expected {schema.names}: dvc repro -f {stage}")
+
+
+def histograms(selected: Path, clips: ClipSettings) -> list[dict]:
+    """Return a figure per thresholded score, over every scored shot."""
+    ranges = {name: value for name, value in clips if isinstance(value, Range)}
+    path = selected / manifest.CLIP_TABLE
+    check_columns(path, "clips", manifest.CLIPS)
+    table = pq.read_table(path, columns=["status", *ranges])
+    kept = np.array(table["status"].to_pylist()) == "ok"
+    result = []
+    for name, limits in ranges.items():
+        values = np.array(table[name].to_pylist(), float)  # null becomes NaN: not measured
+        known = np.isfinite(values)
+        title = name.replace("_", " ")
+        drawn = figures.histogram(name, values[known & kept], values[known & ~kept], limits.min, limits.max)
+        span = [f"{word} {value:g}" for word, value in (("min", limits.min), ("max", limits.max)) if value is not None]
+        result.append(
+            {
+                "figure": Markup(drawn),
+                "title": title,
+                "unit": UNITS.get(name, ""),
+                "limits": " and ".join(span),
+            }
+        )
+    return result
+
+
+def examples(inputs: Inputs) -> list[dict]:
+    """Return some clips with stills and captions, as many of each captioner, spread evenly over the table."""
+    path = inputs.captions / manifest.CAPTION_TABLE
+    check_columns(path, "captions", manifest.CAPTIONS)
+    texts = pq.read_table(path)
+    written = sorted(manifest.ok(texts.to_pylist()), key=lambda row: row["clip"])
+    captioners = sorted({row["captioner"] for row in written})
+    chosen: list[dict] = []
+    for number, captioner in enumerate(captioners):
+        rows = [row for row in written if row["captioner"] == captioner]
+        count = min(len(rows), (EXAMPLES - len(chosen)) // (len(captioners) - number))
+        chosen += [rows[place * len(rows) // count] for place in range(count)]
+    names = [row["clip"] for row in chosen]
+    facts = _rows_of(inputs.selected / manifest.CLIP_TABLE, "clips", manifest.CLIPS, names)
+    pictures = _rows_of(inputs.shots / manifest.STILL_TABLE, "shots", manifest.STILLS, names)
+    return [
+        row | {"stills": [data_uri("image/jpeg", still) for still in pictures[row["clip"]]["stills"]],
+               "uri": facts[row["clip"]]["uri"], "seconds": facts[row["clip"]]["seconds"],
+               "motion": facts[row["clip"]]["motion"], "aesthetic": facts[row["clip"]]["aesthetic"]}
+        for row in chosen
+    ]  # fmt: skip
+
+
+def _rows_of(path: Path, stage: str, schema: pa.Schema, names: list[str]) -> dict[str, dict]:
+    """Return the rows of these shots, read without the rest of the table.
+
+    Raises:
+        ValueError: a shot has no row.
+    """
+    check_columns(path, stage, schema)
+    found = {row["shot"]: row for row in pq.read_table(path, filters=[("shot", "in", names)]).to_pylist()}
+    if absent := sorted(set(names) - found.keys()):
+        raise ValueError(f"{path} has no row of {absent[:3]}, which captions name: dvc repro -f {stage}")
+    return found
+
+
+def read_losses(reports: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Return each recipe's columns of `reports/losses/RECIPE.tsv`.
+
+    Raises:
+        FileNotFoundError: a recipe has none.
+        ValueError: a table is empty.
+    """
+    result = {}
+    for recipe in RECIPES:
+        with require(reports / "losses" / f"{recipe}.tsv", recipe).open() as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        if not rows:
+            raise ValueError(f"reports/losses/{recipe}.tsv has no rows: dvc repro -f {recipe}")
+        result[recipe] = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+    return result
+
+
+def curves(losses: dict[str, dict[str, np.ndarray]]) -> list[dict]:
+    """Return a figure per recipe, all on one scale, with its first and last smoothed loss."""
+    low, high = figures.loss_limits([columns["loss"] for columns in losses.values()])
+    result = []
+    for recipe, columns in losses.items():
+        smooth = figures.smoothed(columns["loss"])
+        drawn = figures.loss_curve(recipe, columns["step"], columns["loss"], low, high)
+        result.append({"recipe": recipe, "figure": Markup(drawn), "first": smooth[0], "last": smooth[-1],
+                       "steps": int(columns["step"][-1]), "seconds": columns["seconds"][-1]})  # fmt: skip
+    return result
+
+
+def shown_samples(folder: Path, verdicts: dict[str, dict]) -> list[dict]:
+    """Return the samples with their files as data URIs; beyond `MAX_VIDEO_BYTES` they are only named."""
+    rows, spent = [], 0
+    for sample in read_json(folder / "samples.json", "samples")["samples"]:
+        row = sample | {"verdict": verdicts.get(sample["id"], {}), "video_uri": None, "image_uri": None}
+        if sample["status"] == "ok":
+            content = require(folder / sample["video"], "samples").read_bytes()
+            spent += len(content)
+            if spent <= MAX_VIDEO_BYTES:
+                row["video_uri"] = data_uri("video/mp4", content)
+            if sample["image"]:
+                image = require(folder / sample["image"], "samples").read_bytes()
+                row["image_uri"] = data_uri("image/png", image)
+        rows.append(row)
+    return rows
+
+
+def judged_shares(modes: dict[str, dict]) -> str:
+    """Draw every accuracy beside chance."""
+    rows = [
+        (f"{mode} {name}", *(figure[key] for key in ("share", "low", "high", "chance")))
+        for mode, summary in modes.items()
+        for name, figure in summary.items()
+        if name in ("colour", "shape", "direction")
+    ]
+    return figures.accuracies(rows)
+
+
+def read_times(times: Path) -> list[tuple[str, float, bool]]:
+    """Return name, seconds and whether skipped, of each stage; empty when the pipeline flow recorded none."""
+    if not times.exists():
+        return []
+    stages = json.loads(times.read_text())["stages"]
+    return [(name, stage["seconds"], stage["skipped"]) for name, stage in stages.items()]
+
+
+def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
+    """Return the page.
+
+    Raises:
+        FileNotFoundError: an input is missing; the message names it and the stage that makes it.
+        ValueError: an input is not what its stage writes.
+    """
+    # Everything is read before anything is drawn: a missing input must not cost the drawing.
+    selection = read_json(inputs.reports / "clips.json", "clips")
+    judgement = read_json(inputs.reports / "judge.json", "judge")
+    made = read_json(inputs.samples / "samples.json", "samples")
+    samples = shown_samples(inputs.samples, {row["id"]: row for row in judgement["verdicts"]})
+    balance, shown = accounts(inputs.reports), examples(inputs)
+    losses, stages = read_losses(inputs.reports), read_times(times)
+    require(inputs.reports / "data_docs" / "index.html", "clips")
+    steps = [
+        (row["step"].replace("_", " "), row["clips"], row["seconds"], row["lost_seconds"])
+        for row in selection["funnel"]
+    ]
+    return _page().render(
+        accounts=balance,
+        funnel=selection["funnel"],
+        funnel_figure=Markup(figures.funnel(steps)),
+        gate=selection["gate"],
+        histograms=histograms(inputs.selected, clips),
+        orientations=clips.orientations,
+        examples=shown,
+        curves=curves(losses),
+        judgement=judgement,
+        judge_figure=Markup(judged_shares(judgement["modes"])),
+        samples=samples,
+        checkpoint=made["checkpoint"],
+        sampler=made["sampler"],
+        stages=stages,
+        times_figure=Markup(figures.stage_times(stages)) if stages else None,
+    )
+
+
+def _page() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": lambda share: f"{100 * share:.0f}\u00a0%",
+        "number": lambda n: f"{n:,}",
+        "duration": duration,
+    }
+    return environment.get_template("report.html.jinja")
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in the unit that reads best."""
+    if seconds < 120:
+        return f"{seconds:.1f}\u00a0s"
+    return f"{seconds / 60:.1f}\u00a0min" if seconds < 7200 else f"{seconds / 3600:,.1f}\u00a0h"
+
+
+@task(task_run_name="write {out.name}")
+def write_page(inputs: Inputs, out: Path, times: Path, clips: ClipSettings) -> int:
+    """Write the page to `out`; return its size in bytes."""
+    page = build(inputs, times, clips)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with resume.whole(out) as aside:
+        aside.write_text(page, encoding="utf-8")
+    log.info("%s: %.1f MB", out, len(page) / 1e6)
+    return len(page)

@@ -1,0 +1,269 @@
+"""What each function behind the fence may answer: the type and range of every value, and how it fits what was asked.
+
+The child that answers may be in the hands of the video that it read. `check` is the one place where its answer is
+held to what is declared here; what passes goes into tables as it is, and lies no more than a video could.
+"""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
+
+import numpy as np
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    InstanceOf,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    with_config,
+)
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from stiv_model import settings_errors as refusals
+from tasks.decoding import stills
+from tasks.sandbox.wire_format import MAX_TRACEBACK
+from tasks.settings import FenceSettings
+
+_MAX_KEYS = 64  # no answer has as many, and an error is kept for each that is not declared
+_MAX_PTS = 1 << 50  # so that what differs in ticks does in seconds too; of nanoseconds these are 13 days
+_MAX_SIDE = 1 << 27  # pixels as shown: of FFmpeg's largest picture, with the widest pixels
+_MAX_MOTION = 10_000  # a hundred times the picture's diagonal
+
+_exact = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
+
+
+class Asked(NamedTuple):
+    """What an answer must fit."""
+
+    arguments: Mapping[str, Any]
+    settings: FenceSettings
+
+
+def _few(answer: Any) -> Any:
+    if isinstance(answer, dict) and len(answer) > _MAX_KEYS:
+        raise ValueError(f"there are {len(answer)} keys")
+    return answer
+
+
+def _agrees(shot: "Shot", info: ValidationInfo[Asked]) -> "Shot":
+    ticks, per_seconds = map(int, shot["time_base"].split("/"))
+    tick = ticks / per_seconds
+    if (shot["start"], shot["end"]) != (shot["start_pts"] * tick, shot["end_pts"] * tick):
+        raise ValueError("start and end are other times than start_pts and end_pts")
+    if shot["end_pts"] - shot["start_pts"] < shot["frames"]:  # each frame has a time of its own
+        raise ValueError(f"{shot['frames']} frames from {shot['start_pts']} to {shot['end_pts']}")
+    is_ok = shot["status"] == "ok"
+    if is_ok != (shot["reason"] is None):
+        raise ValueError(f"{shot['status']} with reason {shot['reason']}")
+    wanted = range(1, info.context.arguments["stills"] + 1) if is_ok else (0,)
+    if len(shot["stills"]) not in wanted:
+        raise ValueError(f"{shot['status']} with {len(shot['stills'])} stills")
+    return shot
+
+
+def _covers(split: "Split", info: ValidationInfo[Asked]) -> "Split":
+    shots = split["shots"]
+    for number, (before, after) in enumerate(pairwise(shots), 1):
+        if (after["start_pts"], after["time_base"]) != (before["end_pts"], before["time_base"]):
+            raise ValueError(f"shot {number} does not begin where the one before it ends")
+    if split["frames"] > info.context.settings.max_frames:
+        raise ValueError(f"{split['frames']} frames")
+    if sum(shot["frames"] for shot in shots) != split["frames"]:
+        raise ValueError(f"the shots do not have {split['frames']} frames together")
+    return split
+
+
+def _is_allowed(video: "Probed", info: ValidationInfo[Asked]) -> "Probed":
+    limits = info.context.settings
+    if video["codec"] not in limits.codecs:
+        raise ValueError("codec is none of fence.codecs")
+    if not limits.min_fps <= video["fps"] <= limits.max_fps:
+        raise ValueError(f"fps is {video['fps']}")
+    if video["frames"] > limits.max_frames:
+        raise ValueError(f"frames is {video['frames']}")
+    return video
+
+
+def _as_asked(frames: np.ndarray, info: ValidationInfo[Asked]) -> np.ndarray:
+    asked = info.context.arguments
+    if frames.dtype != np.uint8 or frames.shape != (asked["frames"], asked["height"], asked["width"], 3):
+        raise ValueError(f"it is an array of {frames.dtype} {frames.shape}")
+    return frames
+
+
+Count = Annotated[int, Field(ge=1, lt=1 << 31)]
+Pts = Annotated[int, Field(ge=-_MAX_PTS, le=_MAX_PTS)]
+Side = Annotated[int, Field(ge=1, le=_MAX_SIDE)]
+Margin = Annotated[int, Field(ge=0, lt=1 << 31)]
+Share = Annotated[float, Field(ge=0, le=1)] | None
+"""Null where nothing was measured, as the two below."""
+Length = Annotated[float, Field(ge=0, le=_MAX_MOTION)] | None
+Shift = Annotated[float, Field(ge=-_MAX_MOTION, le=_MAX_MOTION)] | None
+Still = Annotated[bytes, BeforeValidator(stills.from_base64)]
+
+
+@_exact
+class Rejected(TypedDict):
+    """A file that is not used."""
+
+    status: Literal["rejected"]
+    reason: Literal[
+        "codec_not_allowed",
+        "empty_file",
+        "expands_too_much",
+        "format_not_allowed",
+        "fps_out_of_range",
+        "no_video_stream",
+        "not_a_file",
+        "not_a_video",
+        "pixel_aspect",
+        "size_changes",
+        "too_many_bytes",
+        "too_many_decoded_bytes",
+        "too_many_frames",
+        "too_many_pixels",
+        "too_many_streams",
+    ]
+
+
+@_exact
+class Failed(TypedDict):
+    """A file that cannot be read, or not as asked; the last five reasons are of `fence.prove`, which wants them."""
+
+    status: Literal["failed"]
+    reason: Literal[
+        "bad_timestamps",
+        "crashed",
+        "decode_error",
+        "frame_not_found",
+        "no_frames",
+        "not_found",
+        "not_permitted",
+        "too_few_frames",
+        "truncated",
+        "unreadable",
+        "exec",
+        "network",
+        "processes",
+        "read",
+        "write",
+    ]
+    traceback: NotRequired[Annotated[str, Field(max_length=MAX_TRACEBACK)]]
+
+
+@_exact
+class Reached(TypedDict):
+    """What a function of `fence.prove` says when it could do what it should not."""
+
+    status: Literal["ok"]
+
+
+@_exact
+class Probed(TypedDict):
+    """What `decode.probe` says of a video: upright, with square pixels."""
+
+    status: Literal["ok"]
+    reason: None
+    codec: str
+    width: Side
+    height: Side
+    fps: float
+    seconds: Annotated[float, Field(ge=0)]
+    frames: Count
+
+
+@_exact
+class Shot(TypedDict):
+    """What `cuts.split` says of a shot; manifest.SHOTS and tasks/decoding/measures.py say what the columns mean."""
+
+    start_pts: Pts
+    end_pts: Pts
+    time_base: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,9}/[1-9][0-9]{0,9}$")]
+    start: float
+    end: float
+    frames: Count
+    transition: Literal["start", "cut", "fade", "dissolve", "split"]
+    status: Literal["ok", "rejected"]
+    reason: Literal["too_few_frames", "too_short", "transition"] | None
+    motion: Length
+    camera_motion: Length
+    object_motion: Length
+    motion_x: Shift
+    motion_y: Shift
+    clarity: Share
+    temporal_consistency: Share
+    saturation: Share
+    brightness: Share
+    flicker: Share
+    frozen: Share
+    black_bars: Share
+    stills: Annotated[list[Still], FailFast()]
+
+
+@_exact
+class Split(TypedDict):
+    """What `cuts.split` says of a video, or of a part of it in which there may be no frame."""
+
+    status: Literal["ok"]
+    reason: None
+    frames: Annotated[int, Field(ge=0)]
+    shots: Annotated[list[Annotated[Shot, BeforeValidator(_few), AfterValidator(_agrees)]], FailFast()]
+
+
+@_exact
+class ClipFrames(TypedDict):
+    """What `clip_frames.clip_frames` gives."""
+
+    status: Literal["ok"]
+    reason: None
+    frames: Annotated[InstanceOf[np.ndarray], AfterValidator(_as_asked)]
+    crop_top: Margin
+    crop_left: Margin
+
+
+_REFUSAL: TypeAdapter[Any] = TypeAdapter(Annotated[Rejected | Failed, Field(discriminator="status")])
+_REACHED: TypeAdapter[Any] = TypeAdapter(Reached)
+
+ANSWERS: dict[str, TypeAdapter[Any]] = {
+    "probe": TypeAdapter(Annotated[Probed, AfterValidator(_is_allowed)]),
+    "split": TypeAdapter(Annotated[Split, AfterValidator(_covers)]),
+    "clip_frames": TypeAdapter(ClipFrames),
+    "prove_network": _REACHED,
+    "prove_read": _REACHED,
+    "prove_write": _REACHED,
+    "prove_exec": _REACHED,
+    "prove_processes": _REACHED,
+    "prove_memory": _REACHED,
+    "prove_time": _REACHED,
+    "prove_output": _REACHED,
+    "prove_crash": _REACHED,
+}
+"""Of each function of `fence_worker.FUNCTIONS`, where it did what was asked."""
+
+
+def check(name: str, values: dict[str, Any], asked: Asked) -> dict[str, Any]:
+    """Return the answer of function `name`: what it gave, or Rejected or Failed.
+
+    Args:
+        values: as the child wrote them, arrays included.
+
+    Raises:
+        ValueError: they are something else than declared; names the first that is.
+    """
+    declared = ANSWERS[name] if values.get("reason") is None else _REFUSAL
+    if len(values) > _MAX_KEYS:
+        raise ValueError(f"the video process handed back {len(values)} values")
+    try:
+        return declared.validate_python(values, context=asked)
+    except ValidationError as error:
+        raise ValueError(f"the video process handed back {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part)[:40] for part in first["loc"])
+    return f"{place!r}: {refusals.reason(first)}"

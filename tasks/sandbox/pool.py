@@ -1,0 +1,258 @@
+"""Raw videos are opened only behind this fence: in child processes with limits on time, memory and reach.
+
+A hostile or broken file costs its own child process, not the stage: the caller gets a reason for its row. The
+other side is `tasks/sandbox/worker.py`.
+"""
+
+import atexit
+import contextlib
+import json
+import logging
+import os
+import queue
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tasks.sandbox import answer_schemas as fence_answers
+from tasks.sandbox import wire_format as fence_result
+from tasks.settings import FenceSettings
+
+log = logging.getLogger(__name__)
+
+_ROOT = Path(__file__).parents[2]
+_START_SECONDS = 120
+_GRACE_SECONDS = 15
+_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD")  # the interpreter may need them to start
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Environment of a child: it has one core, and the idle threads of OpenBLAS spin on the others."""
+
+REACH = ("network", "read", "write", "exec", "processes")
+"""What a child must not reach: any network, files other than its own, other programs and processes."""
+_LIMITS = {"memory": "memory", "time": "timeout", "output": "too_much_output", "crash": "crashed"}
+
+
+class _Worker:
+    """One `tasks.sandbox.worker` process."""
+
+    def __init__(self, folder: Path) -> None:
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        environment |= {"PYTHONPATH": str(_ROOT)} | ONE_THREAD
+        environment["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime's sender is a thread, which does not survive a fork
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tasks.sandbox.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=folder,
+            env=environment,
+            text=True,
+            bufsize=1,
+            start_new_session=True,  # Ctrl-C is for the stage; the worker ends when its stdin closes
+        )
+        assert self.process.stdin is not None and self.process.stdout is not None, "both are pipes"
+        self._requests, self._answers = self.process.stdin, self.process.stdout
+        self.has_started = False
+
+    def ask(self, request: dict, seconds: float) -> dict | None:
+        """Return the worker's answer, or None if it died or did not answer in time."""
+        if not self.has_started:
+            if self._line(_START_SECONDS) is None:
+                return None
+            self.has_started = True
+        try:
+            self._requests.write(json.dumps(request) + "\n")
+            self._requests.flush()
+        except BrokenPipeError:
+            return None
+        return self._line(seconds)
+
+    def _line(self, seconds: float) -> dict | None:
+        if not select.select([self._answers], [], [], seconds)[0]:
+            return None
+        line = self._answers.readline()
+        return json.loads(line) if line else None
+
+    def stop(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._requests.close()
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._answers.close()
+
+
+class Fence:
+    """A pool of `settings.workers` fenced processes; a context manager, usable from several threads.
+
+    Entering it tries what a child can reach on this machine: a warning names what is not confined.
+
+    Args:
+        settings: the limits. A child that crosses one is killed, and its file is `failed` with a reason:
+            timeout, memory, too_much_output, killed, crashed, bad_result.
+    Raises:
+        OSError: on entering, no child can be started, or `settings.strict` and one is not confined in every way.
+    """
+
+    def __init__(self, settings: FenceSettings) -> None:
+        self.settings = settings
+        self.cpu_seconds = 0.0
+        """Of all children so far."""
+        self.peak_bytes = 0
+        """Resident memory of the child that had most."""
+        self.restarts = 0
+        """Workers that died, which a child's end does not do to them."""
+        self._limits = settings.model_dump(exclude={"workers"})
+        self._idle: queue.Queue[_Worker] = queue.Queue()
+        self._counting = threading.Lock()
+
+    def __reduce__(self):
+        # in another process, such as a worker of Ray, it is that process's own fence
+        return _own, (self.settings.model_dump_json(),)
+
+    def __enter__(self) -> "Fence":
+        self._folder = tempfile.TemporaryDirectory(prefix="stiv-fence-")
+        self._threads = ThreadPoolExecutor(self.settings.workers, thread_name_prefix="fence")
+        for _ in range(self.settings.workers):
+            self._idle.put(_Worker(Path(self._folder.name)))
+        try:
+            self._examine()
+        except OSError:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        while not self._idle.empty():
+            self._idle.get().stop()
+        self._folder.cleanup()
+        log.debug("children used %.1f s of CPU and at most %.0f MiB", self.cpu_seconds, self.peak_bytes / 2**20)
+
+    def call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Run one function of `fence_worker.FUNCTIONS` in a fresh child and return what it gave.
+
+        Args:
+            arguments: the function's own; `path`, if there is one, is the only file that the child may read.
+        Returns:
+            What `fence_answers` declares of the function, or Rejected or Failed; or failed with a reason of the fence.
+        Raises:
+            OSError: no worker can be started on this machine.
+        """
+        return self._run(name, arguments, self._limits).values
+
+    def map(self, name: str, arguments: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Call one function for each of many files, `workers` at once; results in the order given."""
+        return list(self._threads.map(lambda one: self.call(name, one), arguments))
+
+    def seconds(self, arguments: dict[str, Any]) -> float:
+        """Return the time that a call may take, by the frames that an earlier stage counted."""
+        frames = arguments.get("claimed_frames", 0) or arguments.get("frames", 0) * arguments.get("stride_frames", 1)
+        wanted = self.settings.seconds + frames * self.settings.seconds_per_frame
+        return min(wanted, self.settings.max_seconds)
+
+    def prove(self, kinds: Iterable[str]) -> tuple[dict[str, bool], dict[str, str]]:
+        """Run into each of some fences.
+
+        Returns:
+            By kind, whether it holds; and by name, the ways of confining that the kernel refused, and why.
+        """
+        holds: dict[str, bool] = {}
+        missing: dict[str, str] = {}
+        limits = self._limits | {"strict": False}  # a child that refuses to go on cannot say what is missing
+        canary = Path(self._folder.name) / "canary"
+        canary.touch()
+        for kind in kinds:
+            found = self._run(f"prove_{kind}", {"file": str(canary)} if kind in ("read", "write") else {}, limits)
+            holds[kind] = found.values.get("reason") == _LIMITS.get(kind, kind)
+            missing |= found.missing
+        return holds, missing
+
+    def _examine(self) -> None:
+        holds, missing = self.prove(REACH)
+        if all(holds.values()):
+            return
+        why = "; ".join(f"{name}: {problem}" for name, problem in missing.items())
+        problem = f"this machine does not confine the process that opens a video: {_absent(holds)} ({why})"
+        if self.settings.strict:
+            raise OSError(f"{problem}; fence.strict is true: run where `stiv doctor` finds every fence")
+        log.warning("%s: open only videos you trust here; fence.strict: true would refuse", problem)
+
+    def _run(self, name: str, arguments: dict[str, Any], limits: dict[str, Any]) -> fence_result.Result:
+        if "path" in arguments:
+            arguments = arguments | {"path": str(Path(arguments["path"]).absolute())}  # the worker's folder is another
+        worker = self._idle.get()
+        try:
+            with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
+                path = Path(folder) / "result"
+                seconds = self.seconds(arguments)
+                request = {"name": name, "arguments": arguments, "limits": limits, "seconds": seconds}
+                answer = worker.ask(request | {"result": str(path)}, seconds + _GRACE_SECONDS)
+                if answer is None:
+                    worker = self._replace(worker)
+                    return _failed("crashed")
+                self._count(answer)
+                if answer["status"] != "ok":
+                    return _failed(answer["reason"])
+                return self._read(path, name, arguments)
+        finally:
+            self._idle.put(worker)
+
+    def _read(self, path: Path, name: str, arguments: dict[str, Any]) -> fence_result.Result:
+        try:
+            result = fence_result.read(path, self.settings.max_result_bytes)
+            values = fence_answers.check(name, result.values, fence_answers.Asked(arguments, self.settings))
+        except ValueError as error:
+            log.warning("%r: bad_result: %s", arguments.get("path"), error)
+            return _failed("bad_result")
+        if fault := values.pop("traceback", None):
+            log.warning("%r: the video process failed: %r", arguments.get("path"), fault)
+        return fence_result.Result(values, result.missing)
+
+    def _count(self, answer: dict) -> None:
+        with self._counting:
+            self.cpu_seconds += answer["cpu_seconds"]
+            self.peak_bytes = max(self.peak_bytes, answer["peak_bytes"])
+
+    def _replace(self, worker: _Worker) -> _Worker:
+        worker.process.kill()
+        worker.stop()
+        if not worker.has_started:
+            raise OSError(
+                f"the video process does not start (exit code {worker.process.returncode}): "
+                "run `python -m tasks.sandbox.worker` to see why"
+            )
+        self.restarts += 1
+        log.warning("a video process died (exit code %s) and was started again", worker.process.returncode)
+        return _Worker(Path(self._folder.name))
+
+
+@lru_cache(maxsize=1)
+def _own(settings: str) -> Fence:
+    fence = Fence(FenceSettings.model_validate_json(settings)).__enter__()
+    atexit.register(fence.__exit__)
+    return fence
+
+
+def _failed(reason: str) -> fence_result.Result:
+    return fence_result.Result({"status": "failed", "reason": reason}, {})
+
+
+def _absent(holds: dict[str, bool]) -> str:
+    return ", ".join(kind for kind, does in holds.items() if not does)
+
+
+def available(settings: FenceSettings) -> tuple[dict[str, bool], dict[str, str]]:
+    """Return which fences this machine gives, by running into each, and why some are missing."""
+    small = {"strict": False, "seconds": 1.0, "max_result_bytes": 1 << 20, "memory_bytes": 1 << 30, "workers": 1}
+    with Fence(settings.model_copy(update=small)) as fence:
+        return fence.prove([*REACH, *_LIMITS])

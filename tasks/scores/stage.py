@@ -1,0 +1,188 @@
+"""Stage scores: what can be said of a shot from its stills, without decoding the video again.
+
+Each score lives in a file of its own, tasks/score_NAME.py, and docs/scores.md has the table of all. Nothing is
+dropped here: the stage clips compares scores with thresholds.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+from prefect import task
+
+from tasks.scores.aesthetic import Estimate
+from tasks.scores.colours import main_colours, orientation
+from tasks.scores.nsfw import OpenNsfw
+from tasks.scores.quality import quality
+from tasks.scores.text_area import RapidText, Strokes
+from tasks.scores.video_hash import video_hash
+from tasks.settings import EstimatorSettings, ScoreSettings
+from tasks.storage import atomic as resume
+from tasks.storage import shards
+from tasks.storage import tables as manifest
+
+if TYPE_CHECKING:
+    from tasks.scores.clip_scores import ClipScores
+
+_OF_SOURCE = ("uri", "caption", "licence", "source_url")  # columns that no score depends on
+
+
+class PictureScore(Protocol):
+    """A score that is made by one of several makers."""
+
+    name: str
+    """The maker, down to the weights."""
+
+    def score(self, pictures: Sequence[np.ndarray]) -> float:
+        """Return the score of a shot's BGR pictures (uint8)."""
+
+
+class Scorer:
+    """Scores shots; its models are loaded once, and may serve several threads.
+
+    Args:
+        settings: which models.
+
+    Raises:
+        FileNotFoundError, ValueError: a model is not there, as ClipScores, RapidText and OpenNsfw say.
+    """
+
+    def __init__(self, settings: ScoreSettings):
+        self._estimate = Estimate() if isinstance(settings.aesthetic, EstimatorSettings) else None
+        self._of_clip = _of_clip(settings)
+        self._text: PictureScore = (
+            RapidText(settings.text_pixels) if settings.text_detector == "rapidocr" else Strokes()
+        )
+        self._nsfw: PictureScore | None = OpenNsfw() if settings.nsfw else None
+        self._text_stills = settings.text_stills
+
+    def names(self) -> dict[str, str | None]:
+        """Return by what each score with a choice is made, down to the weights: one score of two makers is two."""
+        names = {
+            "aesthetic": self._estimate.name if self._estimate else None,
+            "text_area": self._text.name,
+            "nsfw": self._nsfw.name if self._nsfw else None,
+            "embedding": None,
+        }
+        return names | (self._of_clip.names() if self._of_clip else {})
+
+    def score(self, shot: dict[str, Any], stills: list[bytes]) -> dict[str, Any]:
+        """Return the shot's row of manifest.SCORES, from its stills as JPEG in order of time."""
+        decoded = (cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_COLOR) for still in stills)
+        pictures = [picture for picture in decoded if picture is not None]
+        assert pictures and len(pictures) == len(stills), f"{shot['shot']}: {len(pictures)} of {len(stills)} decode"
+        scored = {
+            "aesthetic": self._estimate.score(pictures) if self._estimate else None,
+            "text_area": self._text.score(spread(pictures, self._text_stills)),
+            "quality": float(np.mean([quality(picture) for picture in pictures])),
+            "nsfw": self._nsfw.score(pictures) if self._nsfw else None,
+            "orientation": orientation(shot["width"], shot["height"]),
+            "colours": main_colours(pictures),
+            "video_hash": video_hash(pictures),
+            "embedding": None,
+            "embedder": None,
+        }
+        return shot | scored | (self._of_clip.score(pictures) if self._of_clip else {})
+
+
+def _of_clip(settings: ScoreSettings) -> "ClipScores | None":
+    if isinstance(settings.aesthetic, EstimatorSettings) and settings.embedding is None:
+        return None
+    from tasks.scores.clip_scores import ClipScores  # torch and transformers: seconds that others need not wait
+
+    return ClipScores(settings)
+
+
+@lru_cache(maxsize=1)
+def scorer(settings: ScoreSettings) -> Scorer:
+    """Return the scorer of these settings, loaded once per process."""
+    return Scorer(settings)
+
+
+def spread(pictures: list[np.ndarray], count: int) -> list[np.ndarray]:
+    """Return `count` of the pictures, or all if they are fewer, at even distances from both ends."""
+    count = min(count, len(pictures))
+    return [pictures[(2 * place + 1) * len(pictures) // (2 * count)] for place in range(count)]
+
+
+def read_stills(path: Path, wanted: Sequence[int]) -> list[dict]:
+    """Return some rows of the table of stills, by their numbers in rising order, reading only their row groups."""
+    with pq.ParquetFile(path) as file:
+        starts = np.cumsum([0, *(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))])
+        of_groups = np.searchsorted(starts, wanted, side="right") - 1
+        groups = np.unique(of_groups)
+        rows = file.read_row_groups(groups.tolist()).to_pylist()
+    before = dict(zip(groups, np.cumsum([0, *(starts[group + 1] - starts[group] for group in groups)]), strict=False))
+    return [rows[row - starts[group] + before[group]] for row, group in zip(wanted, of_groups, strict=True)]
+
+
+@task(task_run_name="score {shard.path.stem}", retries=1)
+def score_shard(shard: shards.Shard, stills: Path, settings: ScoreSettings) -> None:
+    """Score one shard of shots, given with the numbers of their rows in the table of stills."""
+    kept = read_stills(stills, [number for number, _ in shard.given])
+    shots = [shot for _, shot in shard.given]
+    assert [row["shot"] for row in kept] == [shot["shot"] for shot in shots], f"{stills} is of other shots"
+    score = scorer(settings).score
+    rows = [score(shot, row["stills"]) for shot, row in zip(shots, kept, strict=True)]
+    shard.write(rows, manifest.SCORES)
+
+
+def take_over(kept: Path, work: Path, shots: list[tuple[int, dict]], stills: Path) -> shards.Shard:
+    """Make a shard of the shots that an earlier run has scored, with the same row and the same stills.
+
+    Args:
+        kept: folder of the earlier run's scores, and of the stills that they were made of.
+        shots: what is given now, with the numbers of their rows in `stills`.
+    """
+    table = kept / manifest.SCORE_TABLE
+    if not table.exists():
+        return shards.taken(work, [])
+    before, now = (dict(_hashes(path)) for path in (kept / manifest.STILL_TABLE, stills))
+    scores = {row["shot"]: row for row in shards.rows(table, manifest.SCORES)}
+    measured = [name for name in manifest.SHOTS.names if name not in _OF_SOURCE]
+
+    def is_same(shot: dict) -> bool:
+        found = scores.get(shot["shot"])
+        is_alike = found is not None and all(found[name] == shot[name] for name in measured)
+        return is_alike and before.get(shot["shot"]) == now[shot["shot"]]
+
+    taken = shards.taken(work, [one for one in shots if is_same(one[1])])
+    if taken.given and not taken.is_done:
+        taken.write([scores[shot["shot"]] | shot for _, shot in taken.given], manifest.SCORES)
+    return taken
+
+
+def _hashes(stills: Path) -> Iterator[tuple[str, bytes]]:
+    """Give each shot with a hash of its stills."""
+    for row in shards.rows(stills, manifest.STILLS):
+        digest = hashlib.sha256()
+        for still in row["stills"]:
+            digest.update(len(still).to_bytes(8, "little") + still)
+        yield row["shot"], digest.digest()[:16]
+
+
+def usable_shots(table: Path) -> list[tuple[int, dict]]:
+    """Return the rows of the table of shots that are scored, each with the number of its row in the table of stills."""
+    return list(enumerate(manifest.ok(manifest.read_rows(table, manifest.SHOTS))))
+
+
+def join_scores(
+    work: Path, parts: list[shards.Shard], settings: ScoreSettings, out: Path, report: Path
+) -> manifest.Account:
+    """Put the shards' rows together in `out`, in the order of the shots; the report says who made each score."""
+    product = work / "product"
+    product.mkdir(exist_ok=True)
+    place = {shot["shot"]: number for part in parts for number, shot in part.given}
+    paths = [part.path for part in parts]
+    shards.join(paths, product / manifest.SCORE_TABLE, manifest.SCORES, lambda row: place[row["shot"]])
+    rows = manifest.read_rows(product / manifest.SCORE_TABLE, manifest.SCORES)
+    account = manifest.settle("shots", place, rows, "shot")
+    manifest.write_report(report, account, made_by=scorer(settings).names())
+    resume.finish(product, out)
+    resume.discard_work(out)
+    return account

@@ -1,0 +1,234 @@
+"""The rows that stages hand on, their Parquet files, and the account that each stage must balance.
+
+Identity: a raw video is the sha256 of its bytes; a shot, and the clip it may become, is
+`(video, start_pts, end_pts, time_base)`, written as one string by `shot_id`. Times are presentation timestamps.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+# The table in each stage's folder.
+VIDEO_TABLE, SPLIT_TABLE, SHOT_TABLE, STILL_TABLE = (
+    "videos.parquet",
+    "splits.parquet",
+    "shots.parquet",
+    "stills.parquet",
+)
+SCORE_TABLE, CLIP_TABLE, CAPTION_TABLE = "scores.parquet", "clips.parquet", "captions.parquet"
+
+STATUSES = ("ok", "rejected", "failed")
+_STATE = [("status", pa.string()), ("reason", pa.string())]  # reason: a short fixed code, null when ok
+
+VIDEOS = pa.schema(
+    [
+        ("uri", pa.string()),  # path below the source, or s3://...: where the bytes are
+        ("video", pa.string()),  # sha256 of the bytes; null when they could not be read
+        ("size_bytes", pa.int64()),
+        *_STATE,
+        ("codec", pa.string()),
+        ("width", pa.int32()),  # as shown: upright, with square pixels
+        ("height", pa.int32()),
+        ("fps", pa.float64()),
+        ("seconds", pa.float64()),
+        ("caption", pa.string()),  # the text beside the video, null without one
+        ("licence", pa.string()),  # as the source's manifest says, null without one
+        ("source_url", pa.string()),
+    ]
+)
+
+# One row per video that was split: what became of it.
+SPLITS = pa.schema([("video", pa.string()), *_STATE, ("frames", pa.int64()), ("shots", pa.int32())])
+
+SHOTS = pa.schema(
+    [
+        ("shot", pa.string()),
+        ("video", pa.string()),
+        ("uri", pa.string()),
+        ("start_pts", pa.int64()),  # of the first frame
+        ("end_pts", pa.int64()),  # of the frame after the last
+        ("time_base", pa.string()),  # seconds per pts tick, "1/12800"
+        ("start", pa.float64()),  # seconds
+        ("end", pa.float64()),
+        ("frames", pa.int32()),
+        ("transition", pa.string()),  # what begins it: start, cut, fade, dissolve, split
+        *_STATE,
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("caption", pa.string()),  # the video's
+        ("licence", pa.string()),
+        ("source_url", pa.string()),
+        # cheap scores of the same decoding pass: tasks/decoding/measures.py says what each is
+        ("motion", pa.float64()),
+        ("camera_motion", pa.float64()),
+        ("object_motion", pa.float64()),
+        ("motion_x", pa.float64()),
+        ("motion_y", pa.float64()),
+        ("clarity", pa.float64()),
+        ("temporal_consistency", pa.float64()),
+        ("flicker", pa.float64()),
+        ("frozen", pa.float64()),
+        ("brightness", pa.float64()),
+        ("saturation", pa.float64()),
+        ("black_bars", pa.float64()),
+    ]
+)
+
+# Small JPEG pictures of each shot, evenly spread over it.
+STILLS = pa.schema([("shot", pa.string()), ("stills", pa.list_(pa.binary()))])
+
+SCORES = pa.schema(
+    [
+        *SHOTS,
+        ("aesthetic", pa.float64()),
+        ("text_area", pa.float64()),
+        ("quality", pa.float64()),
+        ("nsfw", pa.float64()),  # null without a classifier
+        ("orientation", pa.string()),
+        ("colours", pa.list_(pa.string())),  # names of the main colours, most of the picture first
+        ("video_hash", pa.binary()),  # perceptual, of the stills in order; near-duplicates differ in few bits
+        ("embedding", pa.binary()),  # what the stills show: tasks/scores/embedding.py; null without an encoder
+        ("embedder", pa.string()),  # what made it: embeddings of two do not compare
+    ]
+)
+
+# Every scored shot: ok is a clip, rejected says by which threshold.
+CLIPS = pa.schema([*SCORES, ("seconds", pa.float64()), ("twin", pa.string())])  # twin: the shot kept instead
+
+CAPTIONS = pa.schema(
+    [
+        ("clip", pa.string()),
+        *_STATE,
+        ("captioner", pa.string()),
+        ("text", pa.string()),
+    ]
+)
+
+LATENTS = pa.schema(
+    [
+        ("clip", pa.string()),
+        ("video", pa.string()),
+        ("uri", pa.string()),
+        ("licence", pa.string()),
+        ("source_url", pa.string()),
+        *_STATE,
+        ("captioner", pa.string()),
+        ("text", pa.string()),
+        ("aesthetic", pa.float64()),
+        ("motion", pa.float64()),
+        ("width", pa.int32()),  # of the source, a micro-condition
+        ("height", pa.int32()),
+        ("crop_top", pa.int32()),  # of the crop, in pixels of the resized picture
+        ("crop_left", pa.int32()),
+        ("stride_frames", pa.int32()),
+        ("frames", pa.int32()),
+        ("shard", pa.string()),
+        ("row", pa.int32()),  # within the shard
+        ("sha256", pa.string()),  # of the latent's bytes
+        ("text_sha256", pa.string()),  # of the text features' bytes: stiv_model.latents.shard_files.text_sha256
+    ]
+)
+
+
+class Account(NamedTuple):
+    """What became of everything that a stage was given. `given == ok + rejected + failed`, always."""
+
+    unit: str
+    given: int
+    ok: int
+    rejected: int
+    failed: int
+    reasons: dict[str, int]
+
+
+def shot_id(video: str, start_pts: int, end_pts: int) -> str:
+    """Return the name of the piece of `video` (sha256) from `start_pts` up to `end_pts`."""
+    return f"{video[:20]}-{start_pts}-{end_pts}"
+
+
+def settle(unit: str, given: Iterable[str], rows: list[dict], key: str) -> Account:
+    """Count what became of each thing given, after checking that each has exactly one row.
+
+    Raises:
+        AssertionError: a thing given has no row or several, a row is of nothing given, or a row that is not
+            ok has no reason. The stage is wrong then, and must not hand on its output.
+    """
+    wanted, found = Counter(list(given)), Counter(row[key] for row in rows)
+    lost, extra = wanted - found, found - wanted
+    assert not lost and not extra, (
+        f"the account of {unit} does not balance: {lost.total()} without a row {sorted(lost)[:3]}, "
+        f"{extra.total()} rows too many {sorted(extra)[:3]}"
+    )
+    for row in rows:
+        assert row["status"] in STATUSES, f"{unit} {row[key]}: status {row['status']!r}"
+        assert (row["reason"] is None) == (row["status"] == "ok"), f"{unit} {row[key]}: {row['reason']!r}"
+    states = Counter(row["status"] for row in rows)
+    reasons = Counter(row["reason"] for row in rows if row["reason"])
+    return Account(
+        unit,
+        wanted.total(),
+        states["ok"],
+        states["rejected"],
+        states["failed"],
+        dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+    )
+
+
+def write_rows(path: Path, rows: list[dict], schema: pa.Schema) -> None:
+    """Write rows as Parquet, in the order given, the same bytes for the same rows.
+
+    Raises:
+        ValueError: a row has a column that the schema has not.
+    """
+    for row in rows:
+        if unknown := row.keys() - set(schema.names):
+            raise ValueError(f"{path.name}: no column for {sorted(unknown)}")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
+
+
+def read_rows(path: Path, schema: pa.Schema) -> list[dict]:
+    """Read all rows, checking that the file has the columns expected.
+
+    Raises:
+        FileNotFoundError: no such table.
+        ValueError: the columns are others.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (dvc repro, or stiv pipeline)")
+    table = pq.read_table(path)
+    if table.schema.names != schema.names:
+        raise ValueError(f"{path} has columns {table.schema.names}, expected {schema.names}: make it again")
+    return table.to_pylist()
+
+
+def ok(rows: list[dict]) -> list[dict]:
+    """Return the rows that go on to the next stage."""
+    return [row for row in rows if row["status"] == "ok"]
+
+
+def check_failures(account: Account, limit: float, place: str) -> None:
+    """Stop the stage when more than `limit` of what it was given has failed.
+
+    Raises:
+        ValueError: too many failures, or nothing is ok.
+    """
+    why = ", ".join(f"{reason} {count}" for reason, count in account.reasons.items()) or "no reason"
+    if account.given and account.failed / account.given > limit:
+        raise ValueError(
+            f"{account.failed} of {account.given} {account.unit} failed ({why}): more than "
+            f"{place} = {limit} allows; look at them, or raise it in params.yaml"
+        )
+    if not account.ok:
+        raise ValueError(f"none of {account.given} {account.unit} is usable ({why})")
+
+
+def write_report(path: Path, *accounts: Account, **others: object) -> None:
+    """Write a stage's accounts, and `others` beside them, as the JSON that `dvc metrics show` prints."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {account.unit: {k: v for k, v in account._asdict().items() if k != "unit"} for account in accounts}
+    path.write_text(json.dumps(content | others, indent=2) + "\n")

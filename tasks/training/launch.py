@@ -1,0 +1,234 @@
+"""The border between orchestration and ranks: start the training processes and follow their log."""
+
+import logging
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from string import Formatter
+
+from prefect import task
+
+from stiv_model.distributed.run_identity import identity
+from stiv_model.encoders import provenance as encoders
+from stiv_model.latents import data_plan as plan
+from stiv_model.latents import training_set as sample_table
+from stiv_model.monitoring.metrics import CURVE, INCIDENTS, LEDGER, LEVELS, SHOWN
+from stiv_model.process_exit import mark_stopped, stopped_at
+from stiv_model.settings import ModelSettings, RecipeSettings, Run, TrainingSettings
+from stiv_model.training import prompt_features as prompts
+from stiv_model.weights import metadata as card
+from stiv_model.weights.certificate import CERTIFICATE, START
+from stiv_model.weights.metadata import Role
+from tasks.operations import processes
+from tasks.storage import atomic as resume
+
+log = logging.getLogger(__name__)
+
+
+def environment(training: TrainingSettings) -> dict[str, str]:
+    """Return the environment that every rank runs in."""
+    cores = len(os.sched_getaffinity(0))
+    wanted = {
+        "OMP_NUM_THREADS": str(max(1, cores // training.ranks_per_node)),
+        "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",  # DeepSpeed's checkpoints are pickles
+        "PYTHONWARNINGS": "ignore::FutureWarning",  # torch 2.13 prints one per collective
+        "PYTHONUNBUFFERED": "1",
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "270",  # seconds that torchrun gives ranks to save, asked to stop
+        "TORCH_EXTENSIONS_DIR": str(Path(sys.prefix) / "torch_extensions"),
+    }
+    if training.device == "cpu":
+        wanted["DS_ACCELERATOR"] = "cpu"
+        if training.nodes == 1:
+            wanted["GLOO_SOCKET_IFNAME"] = "lo"
+    return os.environ | wanted
+
+
+def launch_command(training: TrainingSettings, work: Path) -> list[str]:
+    """Fill in `training.launcher`: {python}, {nodes}, {ranks_per_node} and {work}, the folder of the run.
+
+    Raises:
+        ValueError: it names something else in braces, or not what is needed.
+    """
+    fields = {
+        "python": sys.executable,
+        "nodes": str(training.nodes),
+        "ranks_per_node": str(training.ranks_per_node),
+        "work": str(work),
+    }
+    found = {name for _, name, _, _ in Formatter().parse(training.launcher) if name is not None}
+    needed = {"work", "nodes"} if training.nodes > 1 else {"work"}
+    for names, problem in ((found - fields.keys(), "unknown"), (needed - found, "missing")):
+        if names:
+            raise ValueError(
+                f"{{{min(names)}}} is {problem} in training.launcher ({training.launcher!r}, training.nodes "
+                f"{training.nodes}): docs/launching.md has one for each kind of cluster"
+            )
+    return [word.format_map(fields) for word in shlex.split(training.launcher)]
+
+
+def describe_run(
+    latents: Path,
+    parents: Mapping[Role, Path],
+    name: str,
+    model: ModelSettings,
+    recipe: RecipeSettings,
+    training: TrainingSettings,
+) -> Run:
+    """Say what a run is, after checking at the door that it can be done.
+
+    Raises:
+        FileNotFoundError: latents or a parent are missing.
+        ValueError: recipe, model, parents, latents or machine do not fit together.
+    """
+    plan.check(name, recipe, model, training)
+    launch_command(training, work=latents)  # refuses a launcher that cannot be filled in; no run has a folder yet
+    table = latents / "latents.parquet"
+    if not table.exists():
+        raise FileNotFoundError(f"{table} does not exist: run stage latents first")
+    made_by = encoders.hashes(latents)
+    if parents:
+        card.check_parents(parents, model, is_video=recipe.frames > 1)
+        card.check_encoders(parents, latents, made_by)
+    hashes = {role: resume.sha256_file(folder / card.WEIGHTS) for role, folder in parents.items()}
+    run = Run(
+        recipe_name=name,
+        latents=str(latents),
+        latents_sha256=resume.sha256_file(table),
+        encoders=made_by,
+        parent=str(parents["weights"]) if "weights" in parents else None,
+        parent_sha256=hashes.get("weights"),
+        temporal_parent=str(parents["temporal"]) if "temporal" in parents else None,
+        temporal_parent_sha256=hashes.get("temporal"),
+        model=model,
+        recipe=recipe,
+        training=training,
+    )
+    if run.validates:
+        encoders.read(latents, batch=1)  # refuses latents that do not say where theirs are
+    return run
+
+
+def make_start(run: Run, work: Path) -> None:
+    """Make the starting weights with their certificate, unless an earlier attempt did.
+
+    In a process of its own: the memory that large weights take is given back.
+
+    Raises:
+        RuntimeError: the parents' weights cannot be handed on; the message says why.
+    """
+    if not (work / START).exists():
+        processes.run(
+            [sys.executable, "-m", "stiv_model.weights.warm_start", str(work)], environment(run.training), _tell
+        )
+
+
+def make_prompts(run: Run, work: Path) -> None:
+    """Make the text features of the validation prompts, unless an earlier attempt did; in a process of its own too.
+
+    Raises:
+        RuntimeError: the text encoder is missing or another one, or a prompt is too long; the message says which.
+    """
+    if not prompts.is_made(work, run.training.validation_prompts):
+        processes.run(
+            [sys.executable, "-m", "stiv_model.training.prompt_features", str(work)], environment(run.training), _tell
+        )
+
+
+def _failed_by_itself(_task: object, task_run: object, state: object) -> bool:
+    return "asked to stop" not in str(state)
+
+
+@task(
+    task_run_name="train {run.recipe_name}",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=_failed_by_itself,
+)
+def run_ranks(run: Run, work: Path) -> None:
+    """Run all ranks to the end of the recipe, from where an earlier attempt stopped.
+
+    Raises:
+        RuntimeError: they failed, or were asked to stop (SIGTERM) and saved their work.
+    """
+    if (work / "weights").exists():
+        return
+    mark_stopped(work, None)
+    try:
+        processes.run(launch_command(run.training, work), environment(run.training), _tell)
+    except RuntimeError:
+        step = stopped_at(work)
+        if step is None:
+            raise
+        raise RuntimeError(f"asked to stop: saved after step {step}; the same command goes on there") from None
+
+
+def train(run: Run, out: Path, curve: Path, levels: Path, shown: Path) -> None:
+    """Train one recipe.
+
+    Args:
+        out: appears when the run is whole, with the EMA weights and what they are.
+        curve: a table of losses per step.
+        levels: a table of losses per step and noise level.
+        shown: what TensorBoard shows and the validation videos; while the run goes on, a link to them.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no plan for this run and this data, so that nothing is started.
+    """
+    planned = plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
+    plan.check_buckets(planned)
+    work = resume.open_work(out, run.model_dump(), lambda found: identity(Run.model_validate(found)))
+    with resume.whole(work / plan.FILE) as aside:
+        aside.write_text(planned.model_dump_json(indent=2))
+    if run.parents:
+        make_start(run, work)
+    if run.validates:
+        make_prompts(run, work)
+    weights = work / "weights"
+    if not weights.exists():
+        _link(shown, work / SHOWN)
+    run_ranks(run, work)
+    sample_table.write(run, planned, weights)
+    for record in ("run.json", plan.FILE, LEVELS, LEDGER, INCIDENTS):
+        shutil.copy(work / record, weights / record)
+    if run.parents:
+        shutil.copy(work / START / CERTIFICATE, weights / CERTIFICATE)
+    for record, table in ((CURVE, curve), (LEVELS, levels)):
+        table.parent.mkdir(parents=True, exist_ok=True)
+        with resume.whole(table) as aside:
+            shutil.copy(work / record, aside)
+    _keep(work / SHOWN, shown)
+    assert card.read(weights).model == run.model, f"{weights} is of another model than run.json says"
+    resume.finish(weights, out)
+    resume.discard_work(out)
+
+
+def _link(shown: Path, inside: Path) -> None:
+    """Let `shown` lead to what is inside the work, in the place of what an earlier run left there."""
+    inside.mkdir(exist_ok=True)
+    _remove(shown)
+    shown.parent.mkdir(parents=True, exist_ok=True)
+    shown.symlink_to(os.path.relpath(inside, shown.parent), target_is_directory=True)
+
+
+def _keep(inside: Path, shown: Path) -> None:
+    """Move what is inside the work to `shown`, unless an earlier attempt did."""
+    if inside.exists():
+        _remove(shown)
+        shutil.move(inside, shown)
+
+
+def _remove(shown: Path) -> None:
+    if shown.is_symlink():
+        shown.unlink()
+    elif shown.exists():
+        shutil.rmtree(shown)
+
+
+def _tell(line: str) -> None:
+    """Pass on what the ranks print, without the notes of libraries that nobody can act on."""
+    noise = ("gcc ", "Setting ds_accelerator", "[Gloo]")
+    if line.strip() and not line.startswith(noise):
+        log.info(line)

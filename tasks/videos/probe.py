@@ -1,0 +1,188 @@
+"""Stage videos: open every raw file, note what it is, and say of each one that is not used why."""
+
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from tasks.sandbox.pool import Fence
+from tasks.settings import VideoSettings
+from tasks.storage import atomic as resume
+from tasks.storage import reuse as earlier
+from tasks.storage import shards
+from tasks.storage import tables as manifest
+from tasks.videos import sources, video_rules
+from tasks.videos.sources import Item
+
+log = logging.getLogger(__name__)
+
+SHARD_FILES = 128
+_ITEMS = "items.json"
+_TEXTS = ("caption", "licence", "source_url")
+_BYTES_PER_PIXEL = 1.5  # decoded: 8 bits, with chroma of half the width and height
+_UNUSUAL = 0.1  # of fence.max_expansion
+
+
+def probe_videos(source: str, items: list[Item], settings: VideoSettings, fence: Fence, cache: Path) -> list[dict]:
+    """Return one row of manifest.VIDEOS per item; duplicates are found in `join_videos`."""
+    rows = [_look(source, item, settings, fence, cache) for item in items]
+    todo = [row for row in rows if row["status"] == "ok"]
+    asked = [{"path": str(sources.local_file(source, row["uri"], row["video"], cache))} for row in todo]
+    expansions: dict[str, float] = {}
+    for row, found in zip(todo, fence.map("probe", asked), strict=True):
+        row["status"], row["reason"] = found["status"], found["reason"]
+        if found["status"] == "ok":
+            row |= {name: found[name] for name in ("codec", "width", "height", "fps", "seconds")}
+            expansions[row["uri"]] = _expansion(row, found["frames"])
+            if reason := video_rules.refused_video(row["seconds"], row["width"], row["height"], settings):
+                _refuse(row, "rejected", reason)
+    _warn_of_expansion(expansions, fence.settings.max_expansion)
+    return rows
+
+
+def _look(source: str, item: Item, settings: VideoSettings, fence: Fence, cache: Path) -> dict[str, Any]:
+    """Return the item's row as far as it goes without opening the file as a video."""
+    row: dict[str, Any] = dict.fromkeys(manifest.VIDEOS.names)
+    row |= {"uri": item.uri, "size_bytes": item.size_bytes, "status": "ok"}
+    if item.listed:
+        row |= {"licence": item.listed.licence, "source_url": item.listed.source_url}
+    if item.problem in ("not_found", "not_permitted"):
+        return _refuse(row, "failed", item.problem)
+    if item.problem:
+        return _refuse(row, "rejected", item.problem)
+    if reason := video_rules.refused_name(item.uri, settings):
+        return _refuse(row, "rejected", reason)
+    if item.size_bytes == 0:
+        return _refuse(row, "rejected", "empty_file")
+    if item.size_bytes > fence.settings.max_size_bytes:
+        return _refuse(row, "rejected", "too_many_bytes")
+    try:
+        row["video"] = resume.sha256_file(sources.local_file(source, item.uri, None, cache))
+        row["caption"], reason = sources.caption_of(source, item, settings.max_caption_characters)
+    except FileNotFoundError:
+        return _refuse(row, "failed", "not_found")
+    except PermissionError:
+        return _refuse(row, "failed", "not_permitted")
+    if row["video"] in settings.forgotten:
+        return _refuse(row, "rejected", "forgotten")
+    return _refuse(row, "rejected", reason) if reason else row
+
+
+def _expansion(row: dict[str, Any], frames: int) -> float:
+    """Return about how many bytes a video decodes to, per byte of the file."""
+    return frames * row["width"] * row["height"] * _BYTES_PER_PIXEL / row["size_bytes"]
+
+
+def _warn_of_expansion(expansions: dict[str, float], limit: float) -> None:
+    """Name the files that decode to unusually much: a screen that stands still, or what is meant to fill the memory."""
+    unusual = sorted(uri for uri, times in expansions.items() if times > _UNUSUAL * limit)
+    if unusual:
+        log.warning(
+            "%d of %d videos decode to more than %.0f times their bytes (fence.max_expansion stops at %.0f): %s",
+            len(unusual),
+            len(expansions),
+            _UNUSUAL * limit,
+            limit,
+            ", ".join(map(repr, unusual[:3])) + (" ..." if len(unusual) > 3 else ""),
+        )
+
+
+def _refuse(row: dict[str, Any], status: str, reason: str) -> dict[str, Any]:
+    row["status"], row["reason"] = status, reason
+    return row
+
+
+@task(task_run_name="probe {shard.path.stem}", retries=2, retry_delay_seconds=2)
+def probe_shard(shard: shards.Shard, source: str, settings: VideoSettings, fence: Fence, cache: Path) -> None:
+    """Probe one shard of files."""
+    shard.write(probe_videos(source, shard.given, settings, fence, cache), manifest.VIDEOS)
+
+
+def take_over(kept: Path, work: Path, items: list[Item], settings: VideoSettings) -> shards.Shard:
+    """Make a shard of the files that an earlier run has probed and that are the same still, unless they failed.
+
+    Args:
+        kept: folder of the earlier run's table, with the items that it was given (`remember`).
+    """
+    table, given = kept / manifest.VIDEO_TABLE, kept / _ITEMS
+    if not table.exists() or not given.exists():
+        return shards.taken(work, [])
+    before = {item[0]: item for item in json.loads(given.read_text())}
+    same = {item.uri: item for item in items if before.get(item.uri) == json.loads(json.dumps(item))}
+    rows = {}
+    for row in shards.rows(table, manifest.VIDEOS):
+        if row["reason"] == "duplicate":  # of a file that may be gone now: `join_videos` looks again
+            row |= {"status": "ok", "reason": None}
+        if row["video"] in settings.forgotten:
+            _refuse(row, "rejected", "forgotten")
+        elif row["reason"] == "forgotten" or row["status"] == "failed" or row["uri"] not in same:
+            continue
+        rows[row["uri"]] = row
+    taken = shards.taken(work, [item for uri, item in same.items() if uri in rows])
+    if taken.given and not taken.is_done:
+        taken.write([rows[item.uri] for item in taken.given], manifest.VIDEOS)
+    return taken
+
+
+def remember(items: list[Item], out: Path, kept: Path) -> None:
+    """Keep the table of a finished run, with what it was given."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = Path(folder) / _ITEMS
+        given.write_text(json.dumps(items))
+        earlier.keep([out / manifest.VIDEO_TABLE, given], kept)
+
+
+def join_videos(
+    work: Path, parts: list[shards.Shard], settings: VideoSettings, out: Path, report: Path
+) -> manifest.Account:
+    """Put the shards' rows together in `out`; of files with the same bytes the one that says most is kept.
+
+    That is the one with most of caption, licence and source_url; of several, the first by uri.
+
+    Raises:
+        ValueError: too many files failed, or none is usable.
+    """
+    rows: list[dict[str, Any]] = []
+    for part in parts:
+        rows += manifest.read_rows(part.path, manifest.VIDEOS)
+    rows.sort(key=lambda row: row["uri"])
+    _keep_one_of_equals(manifest.ok(rows))
+    given = (item.uri for part in parts for item in part.given)
+    account = manifest.settle("videos", given, rows, "uri")
+    manifest.check_failures(account, settings.max_failed_fraction, "videos.max_failed_fraction")
+    product = work / "product"
+    product.mkdir(exist_ok=True)
+    manifest.write_rows(product / manifest.VIDEO_TABLE, rows, manifest.VIDEOS)
+    manifest.write_report(report, account)
+    resume.finish(product, out)
+    resume.discard_work(out)
+    return account
+
+
+def _keep_one_of_equals(rows: list[dict[str, Any]]) -> None:
+    """Reject all but one of the files with the same bytes, and name those that contradict the one that is kept.
+
+    Args:
+        rows: ok, sorted by uri.
+    """
+    equals: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        equals.setdefault(row["video"], []).append(row)
+    contradictions = []
+    for same in equals.values():
+        kept = min(same, key=lambda row: sum(row[text] is None for text in _TEXTS))
+        for row in same:
+            if row is kept:
+                continue
+            _refuse(row, "rejected", "duplicate")
+            if apart := [text for text in _TEXTS if None not in (row[text], kept[text]) and row[text] != kept[text]]:
+                contradictions.append(f"{kept['uri']!r}, not {row['uri']!r} ({', '.join(apart)})")
+    if contradictions:
+        log.warning(
+            "%d files have the bytes of another but contradict it; used is what is said of %s",
+            len(contradictions),
+            "; ".join(contradictions[:3]) + ("; ..." if len(contradictions) > 3 else ""),
+        )

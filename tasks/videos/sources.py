@@ -1,0 +1,280 @@
+"""Where raw videos come from: a folder, s3://bucket/prefix, or a list of files (`tasks/videos/source_lists.py`).
+
+Lists and fetches them, and reads the text that belongs to each.
+"""
+
+import errno
+import hashlib
+import os
+import stat
+import tempfile
+import unicodedata
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from tasks.storage import atomic as resume
+from tasks.videos import buckets, source_lists
+from tasks.videos.source_lists import Listed
+
+CACHE = Path(".cache/media")  # objects of a bucket, by the sha256 of their bytes
+SIDECAR = ".txt"
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_MAX_KEY_BYTES = 1024  # of S3; what is asked for a longer one is an error of the store's
+_BYTES_PER_CHARACTER = 4  # at most, in UTF-8
+
+
+class Item(NamedTuple):
+    """One raw file of a source."""
+
+    uri: str
+    """Path below the folder, or s3://bucket/key."""
+    size_bytes: int
+    version: str
+    """Changes when the content does, or the sidecar's: time of change, or the store's entity tag, of each."""
+    sidecar: str | None
+    """uri of the text beside it."""
+    problem: str | None
+    """Reason code if it must not be opened."""
+    listed: Listed | None = None
+    """Its row, if the source is a list."""
+
+
+def listing(source: str) -> list[Item]:
+    """Return every file of a source that is neither hidden nor a sidecar, sorted by uri, at any depth.
+
+    Raises:
+        FileNotFoundError: no such folder, bucket or list.
+        ValueError: nothing in it, or a list that cannot be read.
+        ConnectionError: the store does not answer, or refuses.
+    """
+    if source_lists.is_list(source):
+        items = _listing_list(source)
+    elif source.startswith(buckets.PREFIX):
+        items = _listing_bucket(source)
+    else:
+        items = _listing_folder(source)
+    if not items and source_lists.is_list(source):
+        raise ValueError(f"source is {source}, a list without a row (params.yaml: source): it needs one for each video")
+    if not items:
+        raise ValueError(f"source is {source}, which holds no file (params.yaml: source); put videos there")
+    return sorted(items, key=lambda item: item.uri)
+
+
+def _listing_folder(source: str) -> list[Item]:
+    root = Path(source).resolve()
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"source is {source}, which is no folder (params.yaml: source); make it, or name a folder, "
+            "s3://bucket/prefix, or a list in .csv, .jsonl or .parquet"
+        )
+    found: list[Item] = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        # os.walk enters no linked folder: one inside the source is listed where it is, one outside gets a row
+        linked = [name for name in folders if Path(folder, name).is_symlink()]
+        for name in [*files, *linked]:
+            path = Path(folder, name)
+            if name.startswith(".") or (name in linked and _problem(path, root) != "outside_source"):
+                continue
+            found.append(_named_item(path.relative_to(root).as_posix(), root))
+    return _paired(found)
+
+
+def _named_item(uri: str, root: Path) -> Item:
+    """Return the item of a file in a folder; a name that is not UTF-8 is written out in bytes, and not used."""
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        return Item(os.fsencode(uri).decode(errors="backslashreplace"), 0, "", None, "name_not_text")
+    return _file_item(uri, root)
+
+
+def _file_item(uri: str, root: Path) -> Item:
+    path = root / uri
+    problem = _problem(path, root)
+    if problem in ("not_found", "not_permitted"):
+        return Item(uri, 0, "", None, problem)
+    status = path.lstat() if problem else path.stat()
+    return Item(uri, status.st_size, str(status.st_mtime_ns), None, problem)
+
+
+def _problem(path: Path, root: Path) -> str | None:
+    target = Path(os.path.realpath(path))  # Path.resolve raises on a link to itself
+    if not target.is_relative_to(root):
+        return "outside_source"
+    try:
+        mode = target.stat().st_mode
+    except PermissionError:
+        return "not_permitted"
+    except OSError as error:
+        if error.errno in _NO_SUCH_FILE:
+            return "not_found"
+        raise
+    return None if stat.S_ISREG(mode) else "not_a_file"
+
+
+def _listing_bucket(source: str) -> list[Item]:
+    bucket, prefix = buckets.split(source)
+    skip = len(f"{buckets.PREFIX}{bucket}/{prefix}")
+    objects = (
+        found
+        for found in buckets.listing(source)
+        if not any(part.startswith(".") for part in PurePosixPath(found.uri[skip:]).parts)
+    )
+    return _paired([Item(found.uri, found.size_bytes, found.tag, None, None) for found in objects])
+
+
+def _listing_list(source: str) -> list[Item]:
+    """Look up every file that the list names; one that is not there is an item with a problem."""
+    if source.startswith(buckets.PREFIX):
+        rows = source_lists.read(buckets.head(source), source)
+        if local := next((row.uri for row in rows if not row.uri.startswith(buckets.PREFIX)), None):
+            raise ValueError(f"{source} names {local}: a list in a bucket names objects, as s3://bucket/key")
+    else:
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"source is {source}, which is no file (params.yaml: source)")
+        rows = source_lists.read(Path(source).read_bytes(), source)
+    usable = [row.uri for row in rows if _written_out(row.uri) == row.uri]
+    remote = [uri for uri in usable if uri.startswith(buckets.PREFIX) and _can_be_object(uri)]
+    objects = dict(zip(remote, buckets.look_up(remote), strict=True))
+    return [_listed_item(row.uri, objects, _root(source))._replace(listed=row) for row in rows]
+
+
+def _listed_item(uri: str, objects: dict[str, buckets.Object | None], root: Path) -> Item:
+    if (written := _written_out(uri)) != uri:
+        return Item(written, 0, "", None, "name_not_text")
+    if not uri.startswith(buckets.PREFIX):
+        return _file_item(uri, root)
+    found = objects.get(uri)
+    return Item(uri, found.size_bytes, found.tag, None, None) if found else Item(uri, 0, "", None, "not_found")
+
+
+def _can_be_object(uri: str) -> bool:
+    bucket, _, key = uri.removeprefix(buckets.PREFIX).partition("/")
+    return bool(bucket) and 0 < len(key.encode()) <= _MAX_KEY_BYTES
+
+
+def _written_out(name: str) -> str:
+    """Return a name with what no file's name, and no table, can hold written out: NUL and halves of characters."""
+    return name.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+
+
+def _root(source: str) -> Path:
+    """Return the folder that files are relative to."""
+    path = Path(source).resolve()
+    return path.parent if source_lists.is_list(source) else path
+
+
+def _paired(found: list[Item]) -> list[Item]:
+    """Take the sidecars out, and note them at the files that they stand beside."""
+    texts = {_stem(item.uri): item for item in found if item.uri.lower().endswith(SIDECAR)}
+    return [_with_text(item, texts.get(_stem(item.uri))) for item in found if not item.uri.lower().endswith(SIDECAR)]
+
+
+def _with_text(item: Item, text: Item | None) -> Item:
+    return item._replace(sidecar=text.uri, version=f"{item.version} {text.version}") if text else item
+
+
+def _stem(uri: str) -> str:
+    return uri.removesuffix(PurePosixPath(uri).suffix)
+
+
+def local_file(source: str, uri: str, sha256: str | None, cache: Path) -> Path:
+    """Return the file behind `uri` on this machine.
+
+    A file of a folder is itself. An object of a bucket is fetched into `cache` under the sha256 of its bytes,
+    unless it is there; `sha256` is what it must have.
+
+    Raises:
+        FileNotFoundError: no such file or object (any more).
+        ValueError: the file lies outside the source, or the object's bytes have another sha256.
+        ConnectionError: the store does not answer, or refuses.
+    """
+    if not uri.startswith(buckets.PREFIX):
+        root = _root(source)
+        path = (root / uri).resolve(strict=True)
+        if not path.is_relative_to(root):
+            raise ValueError(f"{uri} lies outside the source {source}")
+        return path
+    if sha256 and (kept := cache.resolve() / sha256).exists():
+        return kept
+    path = _download(uri, cache.resolve())
+    if sha256 and path.name != sha256:
+        raise ValueError(f"{uri} has sha256 {path.name}, was {sha256}: it has changed since the stage videos ran")
+    return path
+
+
+def delete(source: str, uri: str) -> None:
+    """Delete one file or object of a source; one that is gone already is fine. Of a link, the link.
+
+    Raises:
+        ValueError: the file lies outside the source.
+        PermissionError, ConnectionError: the source does not let go of it.
+    """
+    if uri.startswith(buckets.PREFIX):
+        buckets.delete(uri)
+        return
+    root = _root(source)
+    path = root / uri
+    if not path.parent.resolve().is_relative_to(root):
+        raise ValueError(f"{uri} lies outside the source {source}")
+    path.unlink(missing_ok=True)
+
+
+def _download(uri: str, cache: Path) -> Path:
+    cache.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=cache, prefix=".download-")
+    os.close(handle)
+    aside = Path(name)
+    try:
+        buckets.download(uri, aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        return aside.replace(cache / resume.sha256_file(aside))
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def caption_of(source: str, item: Item, max_characters: int) -> tuple[str | None, str | None]:
+    """Return the item's text, normalised, and the reason code if it cannot be used.
+
+    The text is the list's, or that of the file beside it. No or empty text is (None, None). Too long a text is not
+    cut: half a caption would be trained on.
+    """
+    if item.listed:
+        given = item.listed.caption or ""
+        if not source_lists.is_utf8(given):
+            return None, "caption_not_text"
+        text = normalise(given)
+    elif item.sidecar is None:
+        return None, None
+    else:
+        limit = _BYTES_PER_CHARACTER * max_characters
+        content = _head(source, item.sidecar, limit + 1)
+        if len(content) > limit:
+            return None, "caption_too_long"
+        try:
+            text = normalise(content.decode("utf-8-sig"))
+        except UnicodeDecodeError:
+            return None, "caption_not_text"
+    if len(text) > max_characters:
+        return None, "caption_too_long"
+    return text or None, None
+
+
+def normalise(text: str) -> str:
+    """Return the text in Unicode form NFC, without control characters, with single spaces."""
+    composed = unicodedata.normalize("NFC", text)
+    return " ".join("".join(" " if unicodedata.category(one) == "Cc" else one for one in composed).split())
+
+
+def _head(source: str, uri: str, size_bytes: int) -> bytes:
+    if uri.startswith(buckets.PREFIX):
+        return buckets.head(uri, size_bytes)
+    with local_file(source, uri, None, CACHE).open("rb") as file:
+        return file.read(size_bytes)
+
+
+def listing_hash(items: list[Item]) -> str:
+    """Return one hash of what a source holds, so that work on other files is not gone on with."""
+    return hashlib.sha256(repr([tuple(item) for item in items]).encode()).hexdigest()

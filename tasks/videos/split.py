@@ -1,0 +1,230 @@
+"""Stage shots: cut every video into shots, and measure them, behind the fence (by `tasks/decoding/cuts.py`).
+
+No video is cut or encoded again: a shot is a row with two timestamps, and some small pictures.
+"""
+
+import logging
+from collections.abc import Iterable
+from itertools import pairwise
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from prefect import task
+
+from tasks.decoding.limits import MIN_DECODED
+from tasks.sandbox.pool import Fence
+from tasks.settings import ShotSettings
+from tasks.storage import atomic as resume
+from tasks.storage import shards
+from tasks.storage import tables as manifest
+from tasks.videos import shot_rules, sources
+
+log = logging.getLogger(__name__)
+
+_ALL_SECONDS = 1e6  # beyond the end of any video
+_STILL_ROWS = 64  # of a group: the stage scores reads pieces of the table
+_OF_VIDEO = ("video", "uri", "width", "height", "caption", "licence", "source_url")
+
+
+def split_videos(
+    source: str, videos: list[dict], settings: ShotSettings, fence: Fence, cache: Path
+) -> tuple[list[dict], list[dict], list[dict]]:
+    """Cut some videos into shots.
+
+    Returns:
+        Rows of manifest.SPLITS (one per video), of SHOTS, and of STILLS (one per shot that is ok), in order.
+    """
+    asked: list[tuple[str, dict[str, Any]]] = []
+    results: dict[str, dict[str, Any]] = {}
+    rules = shot_rules.rules_of(settings)
+    for video in videos:
+        path, reason = _unchanged(source, video, cache)
+        if reason:
+            results[video["video"]] = {"status": "failed", "reason": reason}
+        else:
+            asked += [(video["video"], {"path": str(path), **part, **rules}) for part in _parts(video, settings)]
+    found = fence.map("split", [arguments for _, arguments in asked])
+    by_video: dict[str, list[dict[str, Any]]] = {}
+    for (name, _), result in zip(asked, found, strict=True):
+        by_video.setdefault(name, []).append(result)
+    results |= {row["video"]: _merged(by_video[row["video"]], row) for row in videos if row["video"] in by_video}
+
+    splits, shots, stills = [], [], []
+    for video in videos:
+        result = results[video["video"]]
+        parts = result.get("shots", [])
+        splits.append(_split_row(video, result))
+        rows = [_shot_row(video, part) for part in parts]
+        shots += rows
+        stills += [
+            {"shot": row["shot"], "stills": part["stills"]}
+            for row, part in zip(rows, parts, strict=True)
+            if row["status"] == "ok"
+        ]
+    return splits, shots, stills
+
+
+def _frames(video: dict) -> int:
+    return int(video["seconds"] * video["fps"])
+
+
+def _parts(video: dict, settings: ShotSettings) -> list[dict[str, Any]]:
+    """Return the arguments that say which part of a video one process analyses; of most videos it is all."""
+    count = ceil(video["seconds"] / settings.part_seconds)
+    if count <= 1:
+        return [{"claimed_frames": _frames(video)}]
+    bounds = [settings.part_seconds * number for number in range(count)] + [_ALL_SECONDS]
+    claimed = int(settings.part_seconds * video["fps"])
+    return [{"claimed_frames": claimed, "part": list(part)} for part in pairwise(bounds)]
+
+
+def _merged(parts: list[dict[str, Any]], video: dict) -> dict[str, Any]:
+    """Return what became of a video of which each part was analysed by itself; of most there is one."""
+    if broken := next((part for part in parts if part["status"] != "ok"), None):
+        return {"status": broken["status"], "reason": broken["reason"]}
+    frames = sum(part["frames"] for part in parts)
+    if frames < MIN_DECODED * _frames(video):
+        return {"status": "failed", "reason": "truncated"}
+    rows = [part["shots"] for part in parts if part["shots"]]
+    if problem := _contradiction(rows, video["seconds"]):
+        log.warning("%s: bad_result: %s", video["uri"], problem)
+        return {"status": "failed", "reason": "bad_result"}
+    for earlier, later in pairwise(rows):
+        earlier[-1] |= {"end_pts": later[0]["start_pts"], "end": later[0]["start"]}
+        later[0]["transition"] = "split"
+    return {"status": "ok", "reason": None, "frames": frames, "shots": [row for some in rows for row in some]}
+
+
+def _contradiction(rows: list[list[dict[str, Any]]], seconds: float) -> str | None:
+    """Say where the shots of a video's parts, each whole in itself, do not fit one another, or the video's length."""
+    for earlier, later in pairwise(rows):
+        last, first = earlier[-1], later[0]
+        if first["time_base"] != last["time_base"] or first["start_pts"] - last["start_pts"] < last["frames"]:
+            return f"a part begins at {first['start']} s, within the shot from {last['start']} s"
+    taken = rows[-1][-1]["end"] - rows[0][0]["start"] if rows else 0.0
+    # how long the last frame lasts is guessed from the one before it, which may have taken all the time before
+    return f"its shots take {taken} of {seconds} s" if taken > 2 * seconds + 1 else None
+
+
+def _unchanged(source: str, video: dict, cache: Path) -> tuple[Path | None, str | None]:
+    """Return the video's file, or the reason code if it is not the one that was probed."""
+    try:
+        path = sources.local_file(source, video["uri"], video["video"], cache)
+        return (path, None) if resume.sha256_file(path) == video["video"] else (None, "changed_since_probe")
+    except FileNotFoundError:
+        return None, "not_found"
+    except PermissionError:
+        return None, "not_permitted"
+    except ValueError:
+        return None, "changed_since_probe"
+
+
+def _split_row(video: dict, result: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "video": video["video"],
+        "status": result["status"],
+        "reason": result["reason"],
+        "frames": result.get("frames"),
+        "shots": len(result.get("shots", [])),
+    }
+
+
+def _shot_row(video: dict, part: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "shot": manifest.shot_id(video["video"], part["start_pts"], part["end_pts"]),
+        **{name: video[name] for name in _OF_VIDEO},
+        **{name: value for name, value in part.items() if name != "stills"},
+    }
+
+
+@task(task_run_name="split {shard.path.stem}", retries=2, retry_delay_seconds=2)
+def split_shard(shard: shards.Shard, source: str, settings: ShotSettings, fence: Fence, cache: Path) -> None:
+    """Cut one shard of videos into shots."""
+    splits, shots, stills = split_videos(source, shard.given, settings, fence, cache)
+    for name, rows, schema in (
+        (manifest.SHOT_TABLE, shots, manifest.SHOTS),
+        (manifest.STILL_TABLE, stills, manifest.STILLS),
+    ):
+        with resume.whole(_beside(shard.path, name)) as aside:
+            manifest.write_rows(aside, rows, schema)
+    shard.write(splits, manifest.SPLITS)  # last: with it, the shard is done
+
+
+def take_over(kept: Path, work: Path, videos: list[dict]) -> shards.Shard:
+    """Make a shard of the videos that an earlier run has split, unless they failed: those are tried again.
+
+    Args:
+        kept: folder of the earlier run's tables.
+        videos: what is given now, sorted by sha256, as the earlier tables are.
+    """
+    found = {
+        row["video"]: row for row in _kept(kept, manifest.SPLIT_TABLE, manifest.SPLITS) if row["status"] != "failed"
+    }
+    given = {video["video"]: video for video in videos if video["video"] in found}
+    taken = shards.taken(work, list(given.values()))
+    if not given or taken.is_done:
+        return taken
+    shots = (
+        row | {name: given[row["video"]][name] for name in _OF_VIDEO}
+        for row in _kept(kept, manifest.SHOT_TABLE, manifest.SHOTS)
+        if row["video"] in given
+    )
+    short = {_short(video) for video in given}
+    stills = (row for row in _kept(kept, manifest.STILL_TABLE, manifest.STILLS) if _short(row["shot"]) in short)
+    with resume.whole(_beside(taken.path, manifest.SHOT_TABLE)) as aside:
+        shards.write(aside, shots, manifest.SHOTS)
+    with resume.whole(_beside(taken.path, manifest.STILL_TABLE)) as aside:
+        shards.write(aside, stills, manifest.STILLS, _STILL_ROWS)
+    taken.write([found[video] for video in given], manifest.SPLITS)
+    return taken
+
+
+def _short(name: str) -> str:
+    """Return of a shot's name, or a video's, what says which video it is."""
+    return manifest.shot_id(name, 0, 0).partition("-")[0]
+
+
+def _kept(kept: Path, name: str, schema: pa.Schema) -> Iterable[dict]:
+    return shards.rows(kept / name, schema) if (kept / name).exists() else ()
+
+
+def _beside(shard: Path, name: str) -> Path:
+    return shard.with_name(f"{shard.stem}.{name}")
+
+
+def join_shots(
+    work: Path, parts: list[shards.Shard], settings: ShotSettings, out: Path, report: Path
+) -> tuple[manifest.Account, manifest.Account]:
+    """Put the shards' tables together in `out`, in the order of the videos' sha256, in which the shards were cut.
+
+    Returns:
+        The accounts of the videos and of their shots.
+
+    Raises:
+        ValueError: too many videos failed, or no shot is usable.
+    """
+    product = work / "product"
+    product.mkdir(exist_ok=True)
+    paths = [part.path for part in parts]
+    of_shots, of_stills = (
+        [_beside(path, name) for path in paths] for name in (manifest.SHOT_TABLE, manifest.STILL_TABLE)
+    )
+    shards.join(paths, product / manifest.SPLIT_TABLE, manifest.SPLITS, lambda row: row["video"])
+    shards.join(of_shots, product / manifest.SHOT_TABLE, manifest.SHOTS, lambda row: row["video"])
+    stills = product / manifest.STILL_TABLE
+    shards.join(of_stills, stills, manifest.STILLS, lambda row: _short(row["shot"]), _STILL_ROWS)
+    given = [video["video"] for part in parts for video in part.given]
+    splits = manifest.read_rows(product / manifest.SPLIT_TABLE, manifest.SPLITS)
+    shots = manifest.read_rows(product / manifest.SHOT_TABLE, manifest.SHOTS)
+    cut = [row["video"] for row in splits for _ in range(row["shots"])]
+    videos = manifest.settle("videos", given, splits, "video")
+    assert sorted(cut) == sorted(row["video"] for row in shots), "a video's shots are not those that it was cut into"
+    accounts = videos, manifest.settle("shots", {row["shot"] for row in shots}, shots, "shot")
+    manifest.check_failures(videos, settings.max_failed_fraction, "shots.max_failed_fraction")
+    manifest.check_failures(accounts[1], 0.0, "shots.max_failed_fraction")
+    manifest.write_report(report, *accounts, made_by=shot_rules.made_by(settings))
+    resume.finish(product, out)
+    resume.discard_work(out)
+    return accounts

@@ -1,0 +1,97 @@
+"""The page of `stiv browse`, run by Streamlit itself."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.request import urlopen
+
+import psutil
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from flows.commands.browse import browse
+from flows.running.server import free_port
+from tasks.storage import tables as manifest
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three shots with clips, of which one is rejected, and captions."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "tests/params.yaml", "params.yaml")
+    shots = [
+        {"shot": f"s{place}", "video": "v", "uri": f"{place}.mp4", "start": 0.0, "end": 2.0, "motion": float(place)}
+        for place in range(3)
+    ]
+    clips = [row | {"status": "ok"} for row in shots]
+    clips[2] |= {"status": "rejected", "reason": "motion_above_max"}
+    captions = [{"clip": "s0", "text": "a red car", "status": "ok"}]
+    for stage, rows, schema in (
+        ("shots", shots, manifest.SHOTS),
+        ("clips", clips, manifest.CLIPS),
+        ("captions", captions, manifest.CAPTIONS),
+    ):
+        Path("data", stage).mkdir(parents=True)
+        manifest.write_rows(Path("data", stage, f"{stage}.parquet"), rows, schema)
+    manifest.write_rows(Path("data/shots", manifest.STILL_TABLE), [], manifest.STILLS)
+    return tmp_path
+
+
+def shown(page: AppTest) -> list[str]:
+    return page.dataframe[0].value["shot"].tolist()
+
+
+def test_the_page_shows_every_shot_and_then_those_that_are_asked_for(workspace):
+    page = AppTest.from_file(str(ROOT / "flows/commands/browse_page.py"), default_timeout=60).run()
+    assert not page.exception
+    assert shown(page) == ["s0", "s1", "s2"]
+    page.multiselect(key="statuses").set_value(["rejected"]).run()
+    assert shown(page) == ["s2"]
+    page.multiselect(key="statuses").set_value([])
+    page.multiselect(key="scores").set_value(["motion"]).run()
+    page.slider(key="range-motion").set_range(0.5, 2.0).run()
+    assert shown(page) == ["s1", "s2"]
+    page.text_input(key="words").set_value("red CAR")
+    page.multiselect(key="scores").set_value([]).run()
+    assert shown(page) == ["s0"]
+    assert not page.exception
+
+
+def test_the_page_is_served_to_this_machine_only_and_ends_with_its_command(workspace):
+    port = free_port()
+    command = [sys.executable, "-m", "flows", "browse", "--port", str(port)]
+    process = subprocess.Popen(command, env={"PYTHONPATH": str(ROOT), "PATH": str(Path(sys.executable).parent)})
+    try:
+        limit = time.monotonic() + 60
+        while time.monotonic() < limit and process.poll() is None:
+            try:
+                assert b"Streamlit" in urlopen(f"http://127.0.0.1:{port}", timeout=5).read()
+                break
+            except OSError:
+                time.sleep(0.2)
+        else:
+            pytest.fail("nothing was served")
+        listening = {one.laddr.ip for one in psutil.net_connections() if one.laddr and one.laddr.port == port}
+        assert listening == {"127.0.0.1"}
+    finally:
+        process.terminate()
+    process.wait(timeout=20)
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        pass
+
+
+@pytest.mark.parametrize("port", [99999999, 65536, 0, -1])
+def test_a_number_that_is_no_port_is_refused_at_once(port):
+    with pytest.raises(ValueError, match=rf"^--port is {port}: give one from 1024 to 65535, such as 8501$"):
+        browse(port)
+
+
+def test_without_shots_the_command_says_what_to_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="run stiv pipeline, or dvc repro, first"):
+        browse()

@@ -1,0 +1,106 @@
+import io
+import json
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from stiv_model.monitoring.metrics import CURVE, INCIDENTS, LEDGER, LEVELS, NOISE_LEVELS, Records, Speed
+from stiv_model.monitoring.tensorboard_log import Board, gif
+
+SPEED = Speed(tokens=10, flops=1000, peak_flops_per_second=1e6)
+
+
+def write(work, steps, done=0):
+    records = Records(work, done, 10, 2, SPEED)
+    for step in steps:
+        records.samples(step, 2 * step - 2, [f"clip-{step}", "other"])
+        records.step(step, 1 / step, 0.5, 1e-3, [float("nan")] * (NOISE_LEVELS - 1) + [2.0], 3_000_000_000)
+    records.close()
+
+
+def first_columns(work, name):
+    return [line.split("\t")[0] for line in (work / name).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", [CURVE, LEVELS, LEDGER])
+def test_a_run_that_goes_on_has_one_line_per_step(tmp_path, name):
+    write(tmp_path, range(1, 7))
+    write(tmp_path, range(5, 9), done=4)  # killed after step 6, its checkpoint is of step 4
+    assert first_columns(tmp_path, name) == ["step", *map(str, range(1, 9))]
+
+
+def test_the_ledger_says_which_samples_a_step_saw(tmp_path):
+    write(tmp_path, range(1, 4))
+    rows = [line.split("\t") for line in (tmp_path / LEDGER).read_text().splitlines()[1:]]
+    assert [row[1:3] for row in rows] == [["0", "1"], ["2", "3"], ["4", "5"]]
+    assert len({row[3] for row in rows}) == 3
+
+
+def test_a_noise_level_that_no_sample_had_stays_empty(tmp_path):
+    write(tmp_path, [1])
+    assert (tmp_path / LEVELS).read_text().splitlines()[1] == "1" + "\t" * NOISE_LEVELS + "2"
+
+
+def test_incidents_outlive_a_return_to_a_checkpoint_and_are_told_once(tmp_path):
+    for _ in range(2):
+        records = Records(tmp_path, 0, 10, 2, SPEED)
+        records.incident(7, why="loss is nan", clips=["a", "b"])
+        records.close()
+    assert [json.loads(line) for line in (tmp_path / INCIDENTS).read_text().splitlines()] == [
+        {"step": 7, "why": "loss is nan", "clips": ["a", "b"]}
+    ]
+
+
+def test_seconds_add_up_over_attempts(tmp_path):
+    write(tmp_path, [1, 2])
+    before = float((tmp_path / CURVE).read_text().splitlines()[-1].split("\t")[-1])
+    write(tmp_path, [3], done=2)
+    assert float((tmp_path / CURVE).read_text().splitlines()[-1].split("\t")[-1]) > before
+
+
+def test_the_line_of_progress_says_how_far_how_fast_and_how_long(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    write(tmp_path, [10])  # the last of ten
+    line = caplog.messages[-1]
+    assert line.startswith("[####################] step 10 of 10  loss 0.1000  gradient norm 0.50  ")
+    for part in ("samples/s", "tokens/s", "MFU", "3.0 GB", "0 s left"):
+        assert part in line
+
+
+def test_what_is_worth_a_curve_says_samples_tokens_and_flops_alike(tmp_path):
+    records = Records(tmp_path, 0, 10, 2, SPEED)
+    figures = records.step(1, 1.0, 0.5, 1e-3, [1.0] * NOISE_LEVELS, 1)
+    samples = figures["speed/samples per second"]
+    assert figures["speed/tokens per second"] == pytest.approx(10 * samples)
+    assert figures["speed/MFU"] == pytest.approx(1000 * samples / 1e6)
+    row = dict(zip(*(line.split("\t") for line in (tmp_path / CURVE).read_text().splitlines()), strict=True))
+    assert float(row["mfu"]) == pytest.approx(figures["speed/MFU"])
+
+
+def test_tensorboard_shows_no_step_twice_after_a_return_to_a_checkpoint(tmp_path):
+    frames = np.zeros((2, 4, 4, 3), np.uint8)
+    for done, steps in ((0, range(1, 6)), (3, range(4, 8))):
+        board = Board(tmp_path, done)
+        for step in steps:
+            board.scalars(step, {"loss": 10 * done + step, "nothing": float("nan")})
+            board.video(step, "video", frames, 8)
+        board.close()
+    found = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in found.Scalars("loss")] == [
+        *((step, step) for step in range(1, 4)),
+        *((step, 30 + step) for step in range(4, 8)),
+    ]
+    assert "nothing" not in found.Tags()["scalars"]
+    assert [event.step for event in found.Images("video")][-1] == 7
+
+
+def test_a_video_is_a_picture_that_moves():
+    frames = np.stack([np.full((4, 6, 3), value, np.uint8) for value in (0, 128, 255)])
+    with Image.open(io.BytesIO(gif(frames, fps=8))) as moving:
+        found = [np.asarray(frame.convert("RGB"))[0, 0, 0] for frame in ImageSequence.Iterator(moving)]
+        assert moving.format == "GIF"
+        assert moving.info["loop"] == 0
+    assert found == [0, 128, 255]

@@ -1,0 +1,84 @@
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from stiv_model.latents.dataset import Batch
+from stiv_model.network.conditions import MICRO_CONDITIONS
+from stiv_model.settings import Encoders, Mode, RecipeSettings
+from stiv_model.training.loss import choose_modes, draw, losses, micro_conditions, take_frames
+from stiv_model.weights.metadata import Trained
+from tests.stiv_model.runs import random_text
+
+ROOT = Path(__file__).parents[3]
+KEY_FRAMES = Mode(clean_frames="first", stride=3, weight=1.0)
+BETWEEN = Mode(clean_frames="first_and_last", stride=1, weight=3.0)
+
+
+@pytest.fixture
+def long_video(recipe):
+    """4 frames, of which the key frames span 10."""
+    return RecipeSettings.model_validate(recipe.model_dump() | {"clean_frames": (KEY_FRAMES, BETWEEN)})
+
+
+def test_modes_are_drawn_in_proportion_to_their_weights():
+    even = (torch.arange(1000) + 0.5) / 1000
+    assert choose_modes((KEY_FRAMES, BETWEEN), even).bincount().tolist() == [250, 750]
+
+
+def test_every_start_from_which_the_frames_fit_is_drawn_and_no_other(long_video, training):
+    draws = draw(list(range(400)), (4, 1, 2, 2), 12, 1, long_video, training)
+    starts = {mode: set(draws.start_B[draws.mode_B == mode].tolist()) for mode in (0, 1)}
+    assert starts == {0: set(range(12 - 9)), 1: set(range(12 - 3))}
+
+
+def test_frames_are_taken_from_the_start_on_and_a_stride_apart():
+    clips = torch.arange(12.0).expand(2, -1)[..., None, None, None]
+    found = take_frames(clips, torch.tensor([2, 5]), torch.tensor([3, 1]), 4)
+    assert found.flatten(1).tolist() == [[2, 5, 8, 11], [5, 6, 7, 8]]
+
+
+def test_the_micro_conditions_say_how_far_apart_the_frames_are():
+    stride = MICRO_CONDITIONS.index("stride_frames")
+    micro = torch.full((2, len(MICRO_CONDITIONS)), 2.0)
+    assert micro_conditions(micro, torch.tensor([3, 1]), 4)[:, stride].tolist() == [6, 2]
+    assert micro_conditions(micro, torch.tensor([1, 1]), 1)[:, stride].tolist() == [0, 0]
+
+
+def test_each_sample_of_a_mixture_sees_the_frames_of_its_own_mode(long_video, training, lively):
+    """The loss depends on no other frame of the clip, and on no noise at the frames that the mode gives."""
+    long_video = long_video.model_copy(update={"image_dropout": 0.0, "mask_ratio": 0.0})
+    draws = draw(list(range(12)), (4, 4, 8, 8), 10, 16, long_video, training)
+    assert set(draws.mode_B.tolist()) == {0, 1}
+    draws.noise_BFCHW.requires_grad_()
+    clips = torch.randn(12, 10, 4, 8, 8, requires_grad=True)
+    batch = Batch(["a"] * 12, clips, random_text(12), torch.ones(12, len(MICRO_CONDITIONS)))
+    losses(lively(is_video=True), batch, draws, random_text(1), long_video, training).sum().backward()
+    seen, noised = (x.grad.abs().sum((2, 3, 4)) > 0 for x in (clips, draws.noise_BFCHW))
+    for number, mode in enumerate(draws.mode_B):
+        start, stride = int(draws.start_B[number]), (3, 1)[mode]
+        assert seen[number].nonzero().flatten().tolist() == [start + place * stride for place in range(4)]
+        assert noised[number].nonzero().flatten().tolist() == ([1, 2, 3], [1, 2])[mode]
+
+
+def test_a_mixture_survives_the_card_of_a_checkpoint(long_video):
+    trained = Trained(
+        recipe_name="long_video", steps=3, frames=4, stride_frames=1, latent_height=8, latent_width=8,
+        clean_frames=long_video.clean_frames, text_dropout=0.1, image_dropout=0.1, ema_decay=0.9,
+        encoders=Encoders(vae_sha256="v", text_sha256="t"),
+    )  # fmt: skip
+    assert Trained.model_validate_json(trained.model_dump_json()) == trained
+
+
+def test_the_recipes_of_the_documentation_are_settings_only():
+    (text,) = re.findall(r"```yaml\n(v2v:.*?)```", (ROOT / "docs/model.md").read_text(), re.DOTALL)
+    found = {name: RecipeSettings.model_validate(values) for name, values in yaml.safe_load(text).items()}
+    assert {name: recipe.span for name, recipe in found.items()} == {"v2v": 20, "multi_view": 8, "long_video": 381}
+
+
+def test_views_are_not_mixed_with_other_patterns(recipe):
+    views = Mode(clean_frames="views", stride=1, weight=1.0)
+    with pytest.raises(ValueError, match="a mixture with views"):
+        RecipeSettings.model_validate(recipe.model_dump() | {"clean_frames": (views, BETWEEN)})

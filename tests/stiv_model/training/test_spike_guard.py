@@ -1,0 +1,119 @@
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stiv_model.training.spike_guard import IN_A_ROW, RETURNS, Guard
+from tests.stiv_model.runs import RECIPE, TRAINING, incidents, poison, prepare
+
+
+def steady(steps: int) -> Guard:
+    """Return a guard that has seen good steps: losses near 1, gradient norms near 0.5."""
+    guard, noise = Guard(TRAINING, {}), torch.Generator().manual_seed(0)
+    for loss, norm in 1 + 0.05 * torch.randn(steps, 2, generator=noise).double():
+        assert guard.judge(loss.item(), 0.5 * norm.item()) is None
+    return guard
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_refused_from_the_first_step_on(value):
+    assert "loss" in Guard(TRAINING, {}).judge(value, 1.0)
+    assert "gradient norm" in Guard(TRAINING, {}).judge(1.0, value)
+
+
+def test_an_outlier_is_refused_and_named_and_usual_steps_are_not():
+    guard = steady(100)
+    assert guard.judge(1.2, 0.6) is None
+    assert "loss 9 is" in guard.judge(9.0, 0.5)
+    assert "gradient norm 50 is" in guard.judge(1.0, 50.0)
+
+
+def test_small_losses_are_never_outliers():
+    assert steady(100).judge(1e-6, 1e-6) is None
+
+
+def test_before_it_knows_what_is_usual_it_refuses_no_finite_number():
+    assert steady(10).judge(1e6, 1e6) is None
+
+
+def test_an_outlier_does_not_become_usual():
+    guard = steady(100)
+    assert all(guard.judge(9.0, 0.5) for _ in range(300))
+
+
+def test_bad_steps_are_counted_in_a_row():
+    guard = steady(60)
+    for value in (math.nan, math.nan, 1.0, math.nan):
+        guard.judge(value, 0.5)
+    assert guard.bad_in_a_row == 1
+
+
+def test_going_back_passes_over_the_steps_after_the_checkpoint_and_forgets_what_came_after_it():
+    guard = steady(60)
+    saved = guard.memory()
+    for _ in range(IN_A_ROW):
+        guard.judge(math.nan, 0.5)
+    guard.go_back(checkpoint=57, step=63, memory=saved)
+    assert guard.passed_over == {58, 59, 60, 61, 62, 63}
+    assert (guard.bad_in_a_row, guard.memory()["losses"]) == (0, saved["losses"])
+
+
+def test_it_goes_back_three_times_and_no_more():
+    guard = steady(60)
+    for time in range(RETURNS):
+        guard.go_back(time, time + 1, {})
+    with pytest.raises(FloatingPointError, match=r"incidents\.jsonl"):
+        guard.go_back(5, 6, {})
+
+
+def test_its_memory_passes_through_a_checkpoint_unchanged():
+    guard = steady(60)
+    guard.judge(math.nan, 0.5)
+    guard.go_back(3, 5, guard.memory())
+    again = Guard(TRAINING, json.loads(json.dumps(guard.memory())))
+    assert again.memory() == guard.memory()
+    assert (again.judge(1.3, 0.7), again.judge(9.0, 0.5)) == (guard.judge(1.3, 0.7), guard.judge(9.0, 0.5))
+
+
+def test_a_rank_that_hangs_ends_with_the_stacks_of_its_threads():
+    program = """
+import time
+from stiv_model.training.watchdog import Watchdog
+watchdog = Watchdog(least_seconds=0.5)
+def work():
+    for _ in range(20):
+        time.sleep(0.01)
+        watchdog.step()
+def hang_here():
+    time.sleep(60)
+work()
+with watchdog.slower():
+    time.sleep(1)
+print("written", flush=True)
+hang_here()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert ended.returncode != 0
+    assert "written" in ended.stdout, "what is known to be slow has more time"
+    assert "hang_here" in ended.stderr
+
+
+@pytest.mark.long  # on the update alone: test_zero.py
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])  # 3: test_train.py
+def test_one_nan_in_one_sample_reaches_no_weight_in_any_zero_stage_and_its_clip_is_named(
+    tmp_path, latents, forkserver, zero_stage, precision
+):
+    poison(latents, 1, [2])
+    recipe = RECIPE.model_copy(update={"steps": 3})  # 12 samples of 10 clips: the bad one is among them
+    training = TRAINING.model_copy(update={"zero_stage": zero_stage, "precision": precision})
+    work = tmp_path / "poisoned"
+    forkserver.finish(work, prepare(work, latents, recipe, training))
+    assert [one["bad"] for one in incidents(work)] == [["clip-1-2"]] * len(incidents(work)) != []
+    weights = load_file(work / "weights/model.safetensors")
+    assert all(weight.isfinite().all() for weight in weights.values())
+    assert weights["patch_out.weight"].any(), "it starts at zero: the good steps were not taken"

@@ -1,0 +1,139 @@
+"""Validation in real runs of two ranks: what it shows, and that the training does not notice."""
+
+import json
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from diffusers.models import AutoencoderKL
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from stiv_model.encoders import provenance as encoders
+from stiv_model.encoders.vae import load as load_vae
+from stiv_model.latents.dataset import LatentData
+from stiv_model.monitoring.metrics import SHOWN
+from stiv_model.settings import Mode, TextSettings, VaeSettings
+from stiv_model.training import prompt_features as prompts
+from stiv_model.training.validation import sampling, wanted
+from tests.stiv_model.runs import MADE_BY, random_text
+
+PROMPTS = ("a red circle", "a blue square")
+VIDEOS = {"prompt 0", "prompt 1", "clip 0", "clip 1"}
+
+
+@pytest.fixture
+def validating(tmp_path, latents, training):
+    """The settings of a run that validates every two steps, on latents whose VAE can be found."""
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, **blocks).save_pretrained(
+        tmp_path / "vae"
+    )
+    vae = VaeSettings(source=str(tmp_path / "vae"), revision=None, sha256=None, batch_frames=4)
+    text = TextSettings(source="not read here", revision=None, sha256=None, kind="bert", tokens=5, batch=2)
+    made_by = MADE_BY | {"vae_sha256": load_vae(vae).sha256}
+    for shard in latents.glob("*.safetensors"):
+        with safe_open(shard, "pt") as file:
+            said = file.metadata()
+        save_file(load_file(shard), shard, metadata=said | made_by)
+    encoders.write(latents, vae, text, made_by)
+    changes = {"validation_steps": 2, "validation_prompts": PROMPTS, "validation_sampling_steps": 2}
+    return training.model_copy(update=changes | {"validation_guidance_scale": 2.0})
+
+
+def write_prompts(work: Path) -> None:
+    torch.manual_seed(3)
+    features = {name: part.contiguous() for name, part in random_text(len(PROMPTS))._asdict().items()}
+    save_file(features, work / prompts.FILE, metadata={str(number): one for number, one in enumerate(PROMPTS)})
+
+
+def curve(work: Path) -> list[list[str]]:
+    return [line.split("\t")[:4] for line in (work / "losses.tsv").read_text().splitlines()]
+
+
+def shown(work: Path) -> EventAccumulator:
+    found = EventAccumulator(str(work / SHOWN), size_guidance={"scalars": 0, "images": 0})
+    return found.Reload()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, marks=pytest.mark.long),
+        pytest.param({"precision": "bfloat16", "persistent_parameters": 10_000}, marks=pytest.mark.long),
+        pytest.param({"zero_stage": 1, "precision": "bfloat16"}, marks=pytest.mark.long),
+        pytest.param({"zero_stage": 2}, marks=pytest.mark.long),
+        pytest.param({"sequence_ranks": 2}, marks=pytest.mark.long),
+    ],
+)
+def test_a_run_that_validates_and_is_taken_up_again_learns_what_one_without_learns(
+    tmp_path, latents, recipe, training, validating, prepare, forkserver, changes
+):
+    plain, watched = tmp_path / "plain", tmp_path / "watched"
+    recipe = recipe.model_copy(update={"steps": 6})
+    settings = training.model_copy(update=changes)
+    forkserver.finish(plain, prepare(plain, latents, recipe=recipe, training=settings))
+
+    settings = validating.model_copy(update=changes | {"checkpoint_steps": 3})
+    run = prepare(watched, latents, recipe=recipe, training=settings)
+    write_prompts(watched)
+    forkserver.finish(watched, run)
+    (watched / "weights").rename(tmp_path / "first")  # as if killed after the last step: it goes on from step 3
+    forkserver.finish(watched, run)
+
+    assert curve(watched) == curve(plain)
+    for weights in (tmp_path / "first", watched / "weights"):
+        for name, weight in load_file(plain / "weights/model.safetensors").items():
+            assert torch.equal(load_file(weights / "model.safetensors")[name], weight), name
+
+    found = shown(watched)
+    assert [event.step for event in found.Scalars("loss")] == [1, 2, 3, 4, 5, 6]  # none twice, none missing
+    assert {tag.removeprefix("validation/") for tag in found.Tags()["images"]} == VIDEOS
+    for tag in found.Tags()["images"]:
+        assert [event.step for event in found.Images(tag)] == [2, 4, 6]
+    folders = sorted((watched / SHOWN / "validation").iterdir())
+    assert [folder.name for folder in folders] == ["step-00000002", "step-00000004", "step-00000006"]
+    assert Image.open(folders[-1] / "strip.png").size == (4 * 16, 4 * 16)  # 4 videos of 4 frames of 16 x 16 pixels
+    with av.open(str(folders[-1] / "clip-1.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 4
+
+
+def test_prompts_get_nothing_and_clips_the_frames_of_the_recipe(tmp_path, latents, recipe, validating, prepare):
+    modes = (Mode(clean_frames="first", stride=1, weight=1.0), Mode(clean_frames=(1, 2), stride=1, weight=1.0))
+    run = prepare(tmp_path / "work", latents, recipe.model_copy(update={"clean_frames": modes}), validating)
+    write_prompts(tmp_path / "work")
+    data = LatentData(latents, 1.0)
+    of_prompts, of_clips = wanted(run, tmp_path / "work", data)
+    assert of_prompts.given is None
+    assert of_clips.given.is_clean_BF.int().tolist() == [[1, 0, 0, 0], [0, 1, 1, 0]]
+    assert torch.equal(of_clips.given.latents_BFCHW, data.batch([0, 5]).latents_BFCHW.float())
+    assert not torch.equal(of_prompts.noise_VFCHW, of_clips.noise_VFCHW)
+    again, _ = wanted(run, tmp_path / "work", data)
+    assert torch.equal(again.noise_VFCHW, of_prompts.noise_VFCHW)
+
+
+def test_validation_guides_only_by_what_the_recipe_drops(recipe, validating):
+    for drops, guidance, scale in (((0.1, 0.1), "joint", 2.0), ((0.1, 0.0), "text", 2.0), ((0.0, 0.1), "joint", 1.0)):
+        text, image = drops
+        changed = recipe.model_copy(update={"text_dropout": text, "image_dropout": image})
+        settings = sampling(changed, validating)
+        assert (settings.guidance, settings.guidance_scale) == (guidance, scale), drops
+
+
+def test_features_of_other_prompts_are_made_again(tmp_path):
+    assert not prompts.is_made(tmp_path, PROMPTS)
+    write_prompts(tmp_path)
+    assert prompts.is_made(tmp_path, PROMPTS)
+    assert not prompts.is_made(tmp_path, (*PROMPTS, "a green triangle"))
+
+
+def test_encoders_that_did_not_make_the_latents_are_refused(latents, validating):
+    found = json.loads((latents / encoders.FILE).read_text())
+    found["vae"]["sha256"] = "of another"
+    (latents / encoders.FILE).write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=r"vae_sha256='of another'.*run stage latents again"):
+        encoders.read(latents, batch=1)

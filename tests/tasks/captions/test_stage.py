@@ -1,0 +1,74 @@
+import pytest
+
+from tasks.captions.stage import caption_clips, caption_shard, describe, join_captions, movement
+from tasks.settings import CaptionSettings
+from tasks.storage import shards
+from tasks.storage import tables as manifest
+
+BOTH = CaptionSettings(captioners=["sidecar", "describe"], shard_clips=2)
+
+
+def clip(number: int = 0, **changes) -> dict:
+    row = dict.fromkeys(manifest.CLIPS.names) | {"shot": f"clip-{number}", "width": 640, "height": 360}
+    row |= {"brightness": 0.5, "orientation": "landscape", "colours": ["grey", "green"]}
+    return row | {"motion": 1.0, "motion_x": 1.0, "motion_y": 0.0} | changes
+
+
+def test_the_first_captioner_with_an_answer_is_named():
+    rows = caption_clips([clip(0, caption="a red car"), clip(1)], BOTH)
+    assert [(row["captioner"], row["status"]) for row in rows] == [("sidecar", "ok"), ("describe", "ok")]
+    assert rows[0]["text"] == "a red car"
+
+
+def test_the_order_of_the_settings_decides():
+    rows = caption_clips([clip(0, caption="a red car")], BOTH.model_copy(update={"captioners": ["describe"]}))
+    assert rows[0]["captioner"] == "describe"
+
+
+def test_a_clip_without_an_answer_is_failed_and_keeps_its_row():
+    rows = caption_clips([clip(0), clip(1, caption="x")], BOTH.model_copy(update={"captioners": ["sidecar"]}))
+    assert [(row["clip"], row["status"], row["reason"]) for row in rows] == [
+        ("clip-0", "failed", "no_caption"),
+        ("clip-1", "ok", None),
+    ]
+
+
+def test_describe_says_what_was_measured():
+    text = describe(clip(brightness=0.1, motion=2.0, motion_x=-2.2))
+    assert text == "a dark landscape video, 640 by 360 pixels, mostly grey and green, moving fast to the left"
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "words"),
+    [
+        (1.1, 0.0, "moving slowly to the right"),
+        (-1.1, 0.1, "moving slowly to the left"),
+        (0.0, 2.0, "moving slowly down"),
+        (0.0, -2.0, "moving slowly up"),
+        (0.1, 0.1, "moving slowly in several directions"),
+    ],
+)
+def test_movement_has_the_direction_of_the_moving_part(x, y, words):
+    assert movement(clip(motion=1.0, motion_x=x, motion_y=y)) == words
+
+
+def test_what_hardly_moves_is_called_still():
+    assert movement(clip(motion=0.05)) == "almost still"
+
+
+def test_a_killed_stage_goes_on_to_the_same_bytes(tmp_path):
+    clips = [clip(number, caption="text" if number % 2 else None) for number in range(7)]
+
+    def run(name: str, kill_after: int | None) -> bytes:
+        work = tmp_path / f"{name}.partial"
+        work.mkdir(exist_ok=True)
+        parts = shards.cut(work, clips, BOTH.shard_clips)
+        for part in [part for part in parts if not part.is_done][:kill_after]:
+            caption_shard.fn(part, BOTH)
+        if kill_after is None:
+            assert join_captions(work, parts, tmp_path / name, tmp_path / "report.json").ok == 7
+            return (tmp_path / name / "captions.parquet").read_bytes()
+        return b""
+
+    run("disturbed", 2)
+    assert run("disturbed", None) == run("undisturbed", None)

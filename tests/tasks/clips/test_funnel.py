@@ -1,0 +1,186 @@
+"""The replay in DuckDB: that it agrees with stage clips to the last bit, and what it tells besides."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.clips import releases, thresholds
+from tasks.clips.funnel import borders, replay, stills
+from tasks.clips.select import judge_shots
+from tasks.pages.funnel_page import page, picture
+from tasks.scores.embedding import embedding
+from tasks.settings import BestSettings, ClipSettings, NonNegativeRange
+from tasks.storage import tables as manifest
+
+SCORES = [name for name, field in ClipSettings.model_fields.items() if field.annotation is NonNegativeRange]
+FREE = {score: {"min": None, "max": None} for score in SCORES}
+SETTINGS = ClipSettings(
+    **FREE | {"motion": {"min": 0.3, "max": 0.9}, "quality": {"min": 0.1 + 0.2, "max": None},
+              "height": {"min": 300, "max": None}, "seconds": {"min": 0.9, "max": 60.0}},
+    nsfw=None,
+    orientations=["landscape", "square"],
+    duplicate_bits=None,
+    duplicate_similarity=None,
+    best=None,
+    earlier_releases=[],
+    gate_min_clips=1,
+    gate_min_kept_fraction=0.0,
+    gate_min_hours=0.0,
+    gate_max_rejected={},
+    gate_max_drift=None,
+)  # fmt: skip
+ODD = (None, math.nan, math.inf, -math.inf, 0.3, 0.9, 0.1 + 0.2, 0.30000000000000004, math.nextafter(0.9, 1))
+COLUMNS = [*(name for name in SCORES if name in manifest.SCORES.names), "nsfw"]
+
+
+def random_rows(seed: int, count: int) -> list[dict]:
+    """Return scored shots with every kind of value, on the limits and beside them, and some that are not ok."""
+    random = np.random.default_rng(seed)
+
+    def score(odd_share: float) -> float | None:
+        return ODD[random.integers(len(ODD))] if random.random() < odd_share else float(random.random())
+
+    def pick(*values):
+        return values[random.integers(len(values))]
+
+    rows = []
+    for number in range(count):
+        start, time_base = int(random.integers(10**9)), pick("1/24", "1001/30000", "1/90000", "1/90000", "1")
+        row = dict.fromkeys(manifest.SCORES.names) | {name: score(0.02) for name in COLUMNS}
+        row |= {"motion": score(0.2), "quality": score(0.2), "height": pick(299, 300, 301, 720)}
+        row |= {"shot": f"s{number}", "status": "ok", "width": 640, "start_pts": pick(None, *[start] * 9)}
+        row |= {
+            "end_pts": start + int(random.integers(200_000) if time_base == "1/90000" else random.integers(1500)),
+            "time_base": time_base,
+            "caption": pick(None, "a"),
+        }
+        row |= {"orientation": pick("landscape", "portrait", "square"), "colours": pick(None, [], ["red"])}
+        row["video_hash"] = bytes([*[0] * 31, pick(0, 1, 255)]) if random.random() < 0.3 else random.bytes(32)
+        near = random.normal(size=(1, 8)) if random.random() < 0.7 else np.eye(1, 8) + random.normal(scale=0.1, size=8)
+        row |= {"embedding": pick(None, *[embedding(near)] * 9), "embedder": "e"}
+        rows.append(row)
+    rows[0] |= {"status": "failed", "reason": "decode_error"}
+    rows[1] |= {"orientation": None}
+    rows[2] |= {"height": None}
+    return rows
+
+
+def write(folder: Path, rows: list[dict]) -> Path:
+    manifest.write_rows(folder / "scores.parquet", rows, manifest.SCORES)
+    return folder / "scores.parquet"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"nsfw": NonNegativeRange(min=None, max=0.5)},
+        {"duplicate_bits": 24},
+        {"duplicate_similarity": 0.9},
+        {"duplicate_bits": 24, "duplicate_similarity": 0.9, "best": BestSettings(clips=20, by="clarity")},
+        {"duplicate_bits": 0, "best": BestSettings(clips=20, by="quality")},
+        {"best": BestSettings(clips=7, by="motion"), "orientations": []},
+    ],
+)
+def test_the_replay_is_the_funnel_of_the_stage_to_the_last_bit(tmp_path, changes):
+    settings = SETTINGS.model_copy(update=changes)
+    table = write(tmp_path, random_rows(len(changes), 600))
+    given = manifest.ok(manifest.read_rows(table, manifest.SCORES))
+    none = releases.compared([], [], thresholds.compared(settings))
+    lost = thresholds.tally(judge_shots(given, settings, none))
+    assert len(lost) > 6  # reasons: the rows are of many kinds
+    found = replay(table, settings)
+    assert found.lost == lost
+    assert found.funnel == thresholds.funnel(lost, settings)
+
+
+def test_earlier_releases_cost_the_same_twins_as_in_the_stage(tmp_path):
+    rows = random_rows(5, 200)
+    release = tmp_path / "release.parquet"
+    before = [row | {"shot": f"old-{row['shot']}"} for row in random_rows(6, 100) if row["embedding"]]
+    none = releases.compared([], [], [])
+    manifest.write_rows(release, judge_shots(before, SETTINGS, none), manifest.CLIPS)
+    changes = {"duplicate_bits": 24, "duplicate_similarity": 0.9, "earlier_releases": [str(release)]}
+    settings = SETTINGS.model_copy(update=changes)
+    given = manifest.ok(rows)
+    earlier = releases.compared([str(release)], [row["shot"] for row in given], thresholds.compared(settings))
+    judged = judge_shots(given, settings, earlier)
+    assert replay(write(tmp_path, rows), settings).lost == thresholds.tally(judged)
+    assert any((row["twin"] or "").startswith("old-") for row in judged)
+
+
+def test_the_shift_is_of_shares_before_and_after(tmp_path):
+    kinds = [("landscape", None, 0.5), ("landscape", "a", 0.1), ("square", "a", 0.5), ("square", "b", 0.5)]
+    rows = [
+        row | {"orientation": orientation, "caption": caption, "motion": motion, "transition": "cut"}
+        for row, (orientation, caption, motion) in zip(good_rows(4), kinds, strict=True)
+    ]
+    shift = {(one.category, one.value): (one.scored, one.kept) for one in replay(write(tmp_path, rows), SETTINGS).shift}
+    assert shift["orientation", "landscape"] == (0.5, 1 / 3)
+    assert shift["orientation", "square"] == (0.5, 2 / 3)
+    assert shift["caption", "without"] == (0.25, 1 / 3)
+    assert shift["begins with", "cut"] == (1.0, 1.0)
+    assert shift["main colour", "red"] == (1.0, 1.0)
+
+
+def good_rows(count: int) -> list[dict]:
+    even = dict.fromkeys(COLUMNS, 0.5) | {"height": 720, "width": 640, "status": "ok", "orientation": "square"}
+    even |= {"colours": ["red", "grey"], "start_pts": 0, "end_pts": 48, "time_base": "1/24"}
+    return [dict.fromkeys(manifest.SCORES.names) | even | {"shot": f"s{number}"} for number in range(count)]
+
+
+def test_borders_name_the_nearest_on_both_sides_and_only_what_that_threshold_decides(tmp_path):
+    motions = [0.1, 0.2, 0.29, 0.3, 0.31, 0.5, 0.89, 0.95]
+    rows = [row | {"motion": motion} for row, motion in zip(good_rows(8), motions, strict=True)]
+    rows[3]["quality"] = 0.2  # lost, but by another threshold
+    least, most, quality, *_ = borders(write(tmp_path, rows), SETTINGS, 2)
+    assert least.kept == [("s4", 0.31), ("s5", 0.5)]
+    assert least.lost == [("s2", 0.29), ("s1", 0.2)]
+    assert (most.kept, most.lost) == ([("s6", 0.89), ("s5", 0.5)], [("s7", 0.95)])
+    assert quality.lost == [("s3", 0.2)]
+    assert [limit.key for limit in (least.limit, most.limit)] == ["clips.motion.min", "clips.motion.max"]
+
+
+def test_the_still_is_from_the_middle_and_a_shot_without_one_is_an_error(tmp_path):
+    table = tmp_path / "stills.parquet"
+    manifest.write_rows(table, [{"shot": "s0", "stills": [b"a", b"b", b"c"]}], manifest.STILLS)
+    assert stills(table, ["s0"]) == {"s0": b"b"}
+    with pytest.raises(ValueError, match="no stills of"):
+        stills(table, ["s0", "s1"])
+
+
+def test_a_table_of_other_columns_and_none_at_all_are_refused(tmp_path):
+    table = write(tmp_path, good_rows(1))
+    pq.write_table(pq.read_table(table).drop_columns(["quality"]), table)
+    with pytest.raises(ValueError, match="has columns"):
+        replay(table, SETTINGS)
+    with pytest.raises(FileNotFoundError, match="dvc repro"):
+        replay(tmp_path / "none.parquet", SETTINGS)
+
+
+def test_a_folder_with_a_quote_in_its_name_is_only_a_folder(tmp_path):
+    folder = tmp_path / "it's ours"
+    folder.mkdir()
+    assert replay(write(folder, good_rows(2)), SETTINGS).funnel[-1]["clips"] == 2
+
+
+def test_the_page_shows_each_shot_beside_its_threshold_and_escapes_names(tmp_path):
+    rows = good_rows(2)
+    rows[1] |= {"shot": "<b>", "motion": 0.1}
+    table = write(tmp_path, rows)
+    text = page(replay(table, SETTINGS).funnel, borders(table, SETTINGS, 3), {"s0": b"jpeg", "<b>": b"jpeg"})
+    assert "<b>0.1</b> &lt;b&gt;" in text
+    assert "clips.motion.min" in text
+    assert "src='data:image/jpeg;base64," in text
+    assert "http" not in text.replace("http://www.w3.org", "")
+
+
+def test_the_figure_stands_alone():
+    steps = thresholds.funnel({None: thresholds.Share(2, 4_000_000)}, SETTINGS)
+    drawn = picture(steps)
+    assert drawn.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+    assert "--accent:#" in drawn
+    assert "2 clips" in drawn

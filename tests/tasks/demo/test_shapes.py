@@ -1,0 +1,141 @@
+import collections
+
+import cv2
+import numpy as np
+import pytest
+
+from tasks.demo import shapes
+
+WAYS = {"left": "right", "right": "left", "up": "down", "down": "up"}
+
+
+def combination(scene: shapes.Scene) -> shapes.Combination:
+    return shapes.Combination(scene.colour, scene.shape, scene.direction)
+
+
+def small_video(scene: shapes.Scene) -> np.ndarray:
+    """Render as the corpus is, then take frames and pixels as stage latents does: 8 frames of 64 pixels."""
+    frames = shapes.render(scene, pixels=128, frames=24)[::3]
+    return np.stack([cv2.resize(frame, (64, 64), interpolation=cv2.INTER_AREA) for frame in frames])
+
+
+def test_held_out_combinations_take_equally_from_every_word():
+    for words in zip(*shapes.HELD_OUT, strict=True):
+        assert len(set(collections.Counter(words).values())) == 1
+    assert len(shapes.HELD_OUT) == 12
+    assert {word for row in shapes.HELD_OUT for word in row} == {
+        *shapes.COLOURS,
+        *shapes.SHAPES,
+        *shapes.DIRECTIONS,
+    }
+
+
+def test_training_scenes_never_show_a_held_out_combination_and_show_all_others():
+    shown = {combination(shapes.scene(seed=0, number=number, held_out=False)) for number in range(2000)}
+    assert not shown & set(shapes.HELD_OUT)
+    assert shown == set(shapes.TRAINING)
+    assert len(shown) == 96 - 12
+
+
+def test_held_out_scenes_show_held_out_combinations_in_equal_numbers():
+    shown = collections.Counter(combination(shapes.scene(5, number, held_out=True)) for number in range(48))
+    assert shown == dict.fromkeys(shapes.HELD_OUT, 4)
+
+
+def test_a_scene_is_the_same_each_time_and_another_for_another_number_or_seed():
+    scene = shapes.scene(3, 17, held_out=False)
+    assert scene == shapes.scene(3, 17, held_out=False)
+    assert scene not in (shapes.scene(3, 18, held_out=False), shapes.scene(4, 17, held_out=False))
+    np.testing.assert_array_equal(shapes.render(scene, 64, 4), shapes.render(scene, 64, 4))
+
+
+def test_negative_numbers_are_refused():
+    with pytest.raises(ValueError, match="number is -1"):
+        shapes.scene(0, -1, held_out=False)
+
+
+def test_a_caption_holds_the_words_of_its_scene_and_no_others():
+    for number in range(200):
+        scene = shapes.scene(1, number, held_out=False)
+        words = shapes.caption(scene).replace(",", "").split()
+        said = [word for word in words if word in {*shapes.COLOURS, *shapes.SHAPES, *shapes.DIRECTIONS}]
+        assert sorted(said) == sorted(combination(scene))
+        assert scene.background in words
+
+
+def test_the_prompt_of_a_combination_is_of_the_form_of_a_caption():
+    scene = shapes.scene(0, 0, held_out=True)._replace(template=0)
+    assert shapes.prompt(combination(scene), scene.background) == shapes.caption(scene)
+
+
+def test_the_shape_stays_in_the_picture_and_moves_as_far_as_its_scene_says():
+    for number in range(100):
+        scene = shapes.scene(2, number, held_out=False)
+        dx, dy = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}[scene.direction]
+        end = (scene.start[0] + dx * scene.travel, scene.start[1] + dy * scene.travel)
+        for place in (*scene.start, *end):
+            assert scene.size / 2 < place < 1 - scene.size / 2
+        assert 0.3 <= scene.travel <= 0.5
+
+
+def test_the_background_is_grey_and_stands_still():
+    scene = shapes.scene(0, 4, held_out=False)
+    video = shapes.render(scene, 64, 8).astype(int)
+    chroma = video.max(axis=-1) - video.min(axis=-1)
+    behind = (chroma < 60).all(axis=0)
+    assert behind.mean() > 0.4
+    assert (video[0][behind] == video[-1][behind]).mean() > 0.95
+
+
+def test_the_judge_is_right_on_99_of_100_held_out_videos():
+    right = 0
+    for number in range(144):
+        scene = shapes.scene(11, number, held_out=True)
+        seen = shapes.judge(small_video(scene))
+        right += (seen.colour, seen.shape, seen.direction) == combination(scene) and seen.moved
+    assert right >= 143
+
+
+def test_the_judge_is_as_right_on_noisy_blurred_videos_with_one_stray_frame():
+    random, right = np.random.default_rng(0), 0
+    for number in range(60):
+        scene = shapes.scene(12, number, held_out=True)
+        video = np.stack([cv2.GaussianBlur(frame, (5, 5), 1.0) for frame in small_video(scene)])
+        video[random.integers(1, 7)] = video[0]
+        video = np.clip(video + random.normal(0, 12, video.shape), 0, 255).astype(np.uint8)
+        seen = shapes.judge(video)
+        right += (seen.colour, seen.shape, seen.direction) == combination(scene)
+    assert right >= 57
+
+
+def test_a_still_video_does_not_move_but_has_colour_and_shape():
+    scene = shapes.scene(0, 3, held_out=True)
+    seen = shapes.judge(np.repeat(small_video(scene)[:1], 8, axis=0))
+    assert (seen.colour, seen.shape) == (scene.colour, scene.shape)
+    assert (seen.direction, seen.moved) == (None, False)
+
+
+def test_backwards_is_the_opposite_direction():
+    for number in range(12):
+        scene = shapes.scene(0, number, held_out=True)
+        assert shapes.judge(small_video(scene)[::-1].copy()).direction == WAYS[scene.direction]
+
+
+def test_nothing_is_seen_in_grey_and_in_noise():
+    grey = np.full((8, 64, 64, 3), 128, np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, grey.shape, dtype=np.uint8)
+    for video in (grey, noise):
+        seen = shapes.judge(video)
+        assert seen == shapes.Verdict(None, None, None, moved=False, confidence=0.0)
+
+
+def test_an_object_seen_in_few_frames_is_none():
+    scene = shapes.scene(0, 0, held_out=True)
+    video = np.full((8, 64, 64, 3), 128, np.uint8)
+    video[:2] = small_video(scene)[:2]
+    assert shapes.judge(video).colour is None
+
+
+def test_the_judge_refuses_what_is_not_a_video():
+    with pytest.raises(ValueError, match="float32"):
+        shapes.judge(np.zeros((8, 64, 64, 3), np.float32))

@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from flows.params import load_params
+from tasks.latents.encode import encode_all, encode_shard
+from tasks.storage import atomic as resume
+from tasks.storage import tables as manifest
+
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+
+
+@pytest.fixture
+def workspace(tmp_path, write_video, moving_frames, monkeypatch) -> Path:
+    """Four videos of a second, each of which is a clip with a caption."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raw").mkdir()
+    clips = []
+    for number in range(4):
+        path = write_video(tmp_path / "raw" / f"{number}.mp4", moving_frames(24, x_step=1, background=60 + 30 * number))
+        video = resume.sha256_file(path)
+        clips.append(
+            {"shot": manifest.shot_id(video, 0, 24 * 512), "video": video, "uri": path.name, "status": "ok"}
+            | {"start_pts": 0, "end_pts": 24 * 512, "time_base": "1/12288", "width": 96, "height": 96, "licence": "CC0"}
+            | {"aesthetic": 5.0 + number, "motion": 1.0}
+        )
+    (tmp_path / "clips").mkdir()
+    manifest.write_rows(tmp_path / "clips" / manifest.CLIP_TABLE, clips, manifest.CLIPS)
+    return tmp_path
+
+
+def encode(workspace: Path, out: str, captions: list[str]) -> manifest.Account:
+    """Encode the clips that have a caption, in the order of the table."""
+    clips = manifest.read_rows(workspace / "clips" / manifest.CLIP_TABLE, manifest.CLIPS)
+    rows = [
+        {"clip": clip["shot"], "status": "ok", "captioner": "sidecar", "text": text}
+        for clip, text in zip(clips, captions, strict=False)
+    ]
+    (workspace / "captions").mkdir(exist_ok=True)
+    manifest.write_rows(workspace / "captions" / manifest.CAPTION_TABLE, rows, manifest.CAPTIONS)
+    return encode_all(
+        "raw",
+        workspace / "clips",
+        workspace / "captions",
+        workspace / out,
+        workspace / f"{out}.json",
+        PARAMS.latents.model_copy(update={"shard_clips": 2, "max_failed_fraction": 0.5}),
+        PARAMS.vae,
+        PARAMS.text,
+        PARAMS.fence,
+        code="c",
+        run_shard=encode_shard.fn,
+    )
+
+
+def by_clip(folder: Path) -> dict[str, tuple]:
+    """Return the clip's tensors as bytes, and its row without its place."""
+    found = {}
+    for row in manifest.ok(manifest.read_rows(folder / "latents.parquet", manifest.LATENTS)):
+        tensors = load_file(folder / row["shard"])
+        parts = tuple(tensors[name][row["row"]].numpy().tobytes() for name in sorted(tensors))
+        found[row["clip"]] = (parts, {name: value for name, value in row.items() if name not in ("shard", "row")})
+    return found
+
+
+def test_what_was_encoded_is_not_encoded_again_when_clips_are_added(workspace):
+    encode(workspace, "first", ["one", "two"])
+    for number in (0, 1):
+        (workspace / "raw" / f"{number}.mp4").unlink()  # so that it cannot be
+    assert encode(workspace, "second", ["one", "two", "three", "four"])[:5] == ("clips", 4, 4, 0, 0)
+    before, after = by_clip(workspace / "first"), by_clip(workspace / "second")
+    assert {clip: after[clip] for clip in before} == before
+    assert {row["licence"] for _, row in after.values()} == {"CC0"}
+
+
+def test_a_clip_with_another_caption_is_encoded_again(workspace):
+    encode(workspace, "first", ["one", "two"])
+    encode(workspace, "second", ["one", "another"])
+    before, after = by_clip(workspace / "first"), by_clip(workspace / "second")
+    assert [before[clip] == after[clip] for clip in before] == [True, False]
+
+
+def test_a_latent_that_went_bad_since_is_encoded_again(workspace):
+    encode(workspace, "first", ["one", "two"])
+    good = by_clip(workspace / "first")
+    [shard] = (workspace / ".cache").rglob("shard-*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    encode(workspace, "second", ["one", "two"])
+    assert by_clip(workspace / "second") == good
+
+
+def test_a_raw_video_that_is_gone_costs_its_clip_a_row(workspace):
+    (workspace / "raw" / "1.mp4").unlink()
+    account = encode(workspace, "latents", ["one", "two", "three"])
+    assert account[1:] == (3, 2, 0, 1, {"not_found": 1})

@@ -1,0 +1,280 @@
+"""The page stands alone, shows everything it was given, escapes it, and says what is missing."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from tasks.demo import shapes
+from tasks.evaluation import judge as judging
+from tasks.pages import report
+from tasks.settings import ClipSettings, NonNegativeRange
+from tasks.storage import tables as manifest
+
+HOSTILE = "<script>alert('x')</script> & \"quoted\""
+MODES = ("t2v", "t2v", "ti2v", "tup")
+ACCOUNTS = {
+    "corpus": {"corpus": (4, 4, 0, 0)},
+    "videos": {"videos": (5, 4, 0, 1)},
+    "shots": {"videos": (4, 4, 0, 0), "shots": (4, 4, 0, 0)},
+    "scores": {"shots": (4, 4, 0, 0)},
+    "clips": {"shots": (4, 3, 1, 0)},
+    "captions": {"clips": (3, 3, 0, 0)},
+    "latents": {"clips": (3, 3, 0, 0)},
+}
+
+
+_LIMITED, _FREE = {"min": 1.0, "max": 9.5}, {"min": None, "max": None}
+_NAMES = [name for name, field in ClipSettings.model_fields.items() if field.annotation is NonNegativeRange]
+CLIPS = ClipSettings(
+    **dict.fromkeys(_NAMES, _FREE) | {"aesthetic": _LIMITED},
+    nsfw=None,
+    orientations=["square"],
+    duplicate_bits=None,
+    duplicate_similarity=None,
+    best=None,
+    earlier_releases=[],
+    gate_min_clips=1,
+    gate_min_kept_fraction=0.1,
+    gate_min_hours=0.0,
+    gate_max_rejected={},
+    gate_max_drift=None,
+)
+
+
+def make_inputs(root: Path) -> report.Inputs:
+    """Write everything the page is made of, at tiny size."""
+    made = report.Inputs(*(root / name for name in ("reports", "shots", "clips", "captions", "samples")))
+    for folder in (*made, made.reports / "losses", made.reports / "data_docs"):
+        folder.mkdir()
+    write_reports(made.reports)
+    write_tables(made)
+    write_samples(made.samples)
+    judging.judge_samples.fn(made.samples, made.reports / "judge.json")
+    return made
+
+
+def write_reports(reports: Path) -> None:
+    for stage, units in ACCOUNTS.items():
+        accounts = [manifest.Account(unit, *counts, reasons={}) for unit, counts in units.items()]
+        manifest.write_report(reports / f"{stage}.json", *accounts)
+    steps = [("scored", 4, 4.0, 0, 0.0), ("motion", 3, 3.0, 1, 1.0)]
+    funnel = [dict(zip(("step", "clips", "seconds", "lost", "lost_seconds"), step, strict=True)) for step in steps]
+    selection = json.loads((reports / "clips.json").read_text())
+    selection |= {"funnel": funnel, "gate": {"success": True, "evaluated": 7, "failed": []}}
+    (reports / "clips.json").write_text(json.dumps(selection))
+    (reports / "data_docs" / "index.html").write_text("<p>docs</p>")
+    header = "step\tloss\tgradient_norm\tlearning_rate\tsamples_per_second\tseconds\n"
+    for recipe in report.RECIPES:
+        lines = [f"{step}\t{2 / step}\t1.0\t0.001\t50\t{step / 2}\n" for step in (1, 2, 3)]
+        (reports / "losses" / f"{recipe}.tsv").write_text(header + "".join(lines))
+
+
+def write_tables(made: report.Inputs) -> None:
+    still = cv2.imencode(".jpg", np.full((8, 8, 3), 90, np.uint8))[1].tobytes()
+    scores = {"motion": 0.5, "aesthetic": 4.0, "text_area": 0.1, "clarity": 9.0, "temporal_consistency": 0.9}
+    facts = scores | {"height": 64, "width": 64, "seconds": 1.0, "uri": "a/b.mp4"}
+    states = [("ok", None)] * 3 + [("rejected", "motion_below_min")]
+    rows = [{"shot": f"shot-{i}", "status": s, "reason": r} | facts for i, (s, r) in enumerate(states)]
+    manifest.write_rows(made.selected / "clips.parquet", rows, manifest.CLIPS)
+    stills = [{"shot": row["shot"], "stills": [still, still]} for row in rows]
+    manifest.write_rows(made.shots / "stills.parquet", stills, manifest.STILLS)
+    texts = [("sidecar", HOSTILE), ("sidecar", "a red circle"), ("describe", "a bright picture")]
+    captions = [{"clip": f"shot-{i}", "status": "ok", "captioner": c, "text": t} for i, (c, t) in enumerate(texts)]
+    manifest.write_rows(made.captions / "captions.parquet", captions, manifest.CAPTIONS)
+
+
+def write_samples(folder: Path) -> None:
+    rows = []
+    for number, mode in enumerate(MODES):
+        scene = shapes.scene(1, number, held_out=True)
+        video, name = shapes.render(scene, 64, 4), f"{mode}-{number:03}"
+        np.save(folder / f"{name}.npy", video)
+        write_video(folder / f"{name}.mp4", video)
+        truth = {"colour": scene.colour, "shape": scene.shape, "direction": scene.direction}
+        row = {
+            "id": name,
+            "mode": mode,
+            "prompt": f"{shapes.caption(scene)} {number}",
+            **truth,
+            "status": "ok",
+        }
+        row |= {"file": f"{name}.npy", "video": f"{name}.mp4", "image": None, "given_frames": [0, 2]}
+        if mode == "ti2v":
+            row["image"] = f"{name}.png"
+            cv2.imwrite(str(folder / row["image"]), video[0][..., ::-1])
+        rows.append(row)
+    content = {"checkpoint": "checkpoints/unmask_sft", "sampler": {"steps": 4}, "samples": rows}
+    (folder / "samples.json").write_text(json.dumps(content))
+
+
+def write_video(path: Path, frames: np.ndarray) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+class Page(HTMLParser):
+    """What a page loads, links to and says."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.references: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        names = ("src", "href", "xlink:href", "poster", "srcset", "data", "action")
+        self.references += [value for name, value in attrs if name in names]
+
+    def handle_data(self, data):
+        self.words += data
+
+
+@pytest.fixture
+def inputs(tmp_path) -> report.Inputs:
+    return make_inputs(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> str:
+    """The page of a run in which all went well, without recorded times. Drawing takes a second: made once."""
+    root = tmp_path_factory.mktemp("well")
+    return report.build(make_inputs(root), root / "times.json", CLIPS)
+
+
+@pytest.fixture(scope="module")
+def page(text) -> Page:
+    return Page(text)
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory) -> Page:
+    """The page of a run with recorded times, an account that does not balance, and a sample that was not made."""
+    root = tmp_path_factory.mktemp("troubled")
+    made = make_inputs(root)
+    manifest.write_report(made.reports / "captions.json", manifest.Account("clips", 9, 3, 0, 0, {}))
+    content = json.loads((made.samples / "samples.json").read_text())
+    content["samples"][0]["status"] = "failed"
+    (made.samples / "samples.json").write_text(json.dumps(content))
+    judging.judge_samples.fn(made.samples, made.reports / "judge.json")
+    stages = {"videos": {"seconds": 12.3, "skipped": False}, "shots": {"seconds": 0.4, "skipped": True}}
+    (root / "times.json").write_text(json.dumps({"stages": stages}))
+    report.write_page.fn(made, root / "deep" / "report.html", root / "times.json", CLIPS)
+    assert [path.name for path in (root / "deep").iterdir()] == ["report.html"]
+    return Page((root / "deep" / "report.html").read_text())
+
+
+def test_nothing_is_loaded_from_elsewhere(text, page):
+    kinds = ("data:image/", "data:video/mp4;base64,", "#")
+    elsewhere = {one for one in page.references if not one.startswith(kinds)}
+    assert elsewhere == {"data_docs/index.html"}
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    assert "@import" not in text and "url(http" not in text
+    assert any(value and value.startswith("default-src 'none'") for _, value in page.attributes)
+
+
+def test_no_two_elements_share_an_id(page):
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert ids and len(ids) == len(set(ids))
+
+
+def test_every_reference_within_the_page_leads_somewhere(text, page):
+    ids = {value for name, value in page.attributes if name == "id"}
+    assert {one[1:] for one in page.references if one.startswith("#")} | set(re.findall(r"url\(#([^)]+)", text)) <= ids
+
+
+def test_every_colour_of_a_figure_follows_the_page(text):
+    assert not re.findall(r"(?:fill|stroke): #\w+", text[text.index("<svg") :])
+
+
+def test_every_sample_is_shown_with_its_prompt(page):
+    for number, mode in enumerate(MODES):
+        caption = shapes.caption(shapes.scene(1, number, held_out=True))
+        assert f"{mode}-{number:03}" in page.words and f"{caption} {number}" in page.words
+    assert page.tags.count("video") == len(MODES)
+
+
+def test_a_hostile_caption_is_text(text, page):
+    assert HOSTILE in page.words and "<script" not in text
+
+
+def test_every_account_is_shown_and_balances(page):
+    assert page.words.count("✓ given = ok + rejected + failed") == 8
+    assert "does not balance" not in page.words
+
+
+def test_an_account_that_lost_something_is_marked(troubled):
+    assert troubled.words.count("✗ does not balance") == 1
+
+
+def test_thresholds_are_marked_in_the_histograms(page):
+    assert "min 1" in page.words and "max 9.5" in page.words
+
+
+def test_two_builds_are_equal(text, inputs, tmp_path):
+    assert report.build(inputs, tmp_path / "times.json", CLIPS) == text
+
+
+@pytest.mark.parametrize(
+    ("missing", "stage"),
+    [
+        ("reports/losses/sft.tsv", "sft"),
+        ("reports/judge.json", "judge"),
+        ("reports/latents.json", "latents"),
+        ("reports/data_docs/index.html", "clips"),
+        ("shots/stills.parquet", "shots"),
+        ("clips/clips.parquet", "clips"),
+        ("captions/captions.parquet", "captions"),
+        ("samples/samples.json", "samples"),
+        ("samples/t2v-001.mp4", "samples"),
+    ],
+)
+def test_a_missing_input_is_named_with_its_stage(inputs, tmp_path, missing, stage):
+    (tmp_path / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{missing}, which stage {stage} makes"):
+        report.build(inputs, tmp_path / "times.json", CLIPS)
+
+
+def test_a_recipe_without_a_single_step_is_named(inputs, tmp_path):
+    (inputs.reports / "losses" / "tup.tsv").write_text("step\tloss\tseconds\n")
+    with pytest.raises(ValueError, match=r"tup\.tsv has no rows"):
+        report.build(inputs, tmp_path / "times.json", CLIPS)
+
+
+def test_a_table_of_other_columns_is_refused(inputs, tmp_path):
+    manifest.write_rows(inputs.captions / "captions.parquet", [], manifest.STILLS)
+    with pytest.raises(ValueError, match="dvc repro -f captions"):
+        report.build(inputs, tmp_path / "times.json", CLIPS)
+
+
+def test_times_are_shown_when_recorded_and_else_said_not_to_be(page, troubled):
+    assert "Not recorded" in page.words
+    assert "12.3" in troubled.words and "up to date" in troubled.words and "Not recorded" not in troubled.words
+
+
+def test_a_sample_that_was_not_made_is_said_so(troubled):
+    assert "not judged: not_generated" in troubled.words and troubled.tags.count("video") == len(MODES) - 1
+
+
+def test_videos_beyond_the_size_of_the_page_are_not_embedded(inputs, monkeypatch):
+    monkeypatch.setattr(report, "MAX_VIDEO_BYTES", (inputs.samples / "t2v-000.mp4").stat().st_size)
+    shown = [row["video_uri"] is not None for row in report.shown_samples(inputs.samples, {})]
+    assert shown == [True, False, False, False]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5, "5.0 s"), (600, "10.0 min"), (36000, "10.0 h")])
+def test_lengths_of_time_read_well(seconds, text):
+    assert report.duration(seconds).replace("\u00a0", " ") == text

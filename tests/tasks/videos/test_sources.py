@@ -1,0 +1,130 @@
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from tasks.videos import buckets, sources
+
+
+def put(folder: Path, **files: bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        path = folder / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def test_a_folder_is_listed_sorted_at_any_depth_with_its_sidecars(tmp_path):
+    put(tmp_path, b_dot_mp4=b"bb", sub__a_dot_mp4=b"a", b_dot_txt=b"words", _dot_hidden=b"x", sub__notes_dot_pdf=b"p")
+    items = sources.listing(str(tmp_path))
+    assert [(item.uri, item.size_bytes, item.sidecar) for item in items] == [
+        ("b.mp4", 2, "b.txt"),
+        ("sub/a.mp4", 1, None),
+        ("sub/notes.pdf", 1, None),
+    ]
+
+
+def test_a_missing_folder_is_named_with_its_place_and_remedy(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"source is .*nowhere.*params\.yaml: source.*s3://"):
+        sources.listing(str(tmp_path / "nowhere"))
+
+
+def test_an_empty_folder_is_named_with_its_place_and_remedy(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no file \(params\.yaml: source\); put videos there"):
+        sources.listing(str(tmp_path))
+
+
+def test_links_out_of_the_source_are_marked_and_links_inside_are_followed(tmp_path):
+    put(tmp_path / "elsewhere", secret_dot_mp4=b"s")
+    raw = put(tmp_path / "raw", a_dot_mp4=b"a")
+    (raw / "out.mp4").symlink_to(tmp_path / "elsewhere" / "secret.mp4")
+    (raw / "folder").symlink_to(tmp_path / "elsewhere")
+    (raw / "again.mp4").symlink_to(raw / "a.mp4")
+    (raw / "gone.mp4").symlink_to(raw / "nothing.mp4")
+    assert {item.uri: item.problem for item in sources.listing(str(raw))} == {
+        "a.mp4": None,
+        "again.mp4": None,
+        "folder": "outside_source",
+        "gone.mp4": "not_found",
+        "out.mp4": "outside_source",
+    }
+    with pytest.raises(ValueError, match="outside the source"):
+        sources.local_file(str(raw), "out.mp4", None, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("text", "caption", "reason"),
+    [
+        (b"a \n red\tcar\x00 \r\n", "a red car", None),
+        ("\ufeffe\u0301t\u00e9".encode(), "\u00e9t\u00e9", None),
+        (b" \n\t", None, None),
+        (b"x" * 30, "x" * 30, None),
+        (b"x" * 31, None, "caption_too_long"),
+        (b"x" * 1000, None, "caption_too_long"),
+        (b"\xff\xfe\x00", None, "caption_not_text"),
+    ],
+)
+def test_sidecar_text_is_normalised_and_never_cut(tmp_path, text, caption, reason):
+    put(tmp_path, a_dot_mp4=b"a", a_dot_txt=text)
+    [item] = sources.listing(str(tmp_path))
+    assert sources.caption_of(str(tmp_path), item, 30) == (caption, reason)
+
+
+def test_a_changed_sidecar_changes_the_item(tmp_path):
+    put(tmp_path, a_dot_mp4=b"a", a_dot_txt=b"one")
+    before = sources.listing(str(tmp_path))
+    os.utime(tmp_path / "a.txt", (1, 1))
+    [now] = sources.listing(str(tmp_path))
+    assert now.sidecar == "a.txt" and now.version != before[0].version
+    assert sources.listing_hash([now]) != sources.listing_hash(before)
+
+
+def test_a_link_to_itself_is_an_item_with_a_problem(tmp_path):
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    assert [(item.uri, item.problem) for item in sources.listing(str(tmp_path))] == [("loop.mp4", "not_found")]
+
+
+def test_a_bucket_is_listed_like_a_folder(tmp_path, bucket):
+    put(tmp_path, b_dot_mp4=b"bb", sub__a_dot_mp4=b"a", b_dot_txt=b"words", _dot_hidden=b"x")
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            bucket.upload_file(str(path), f"in/{path.relative_to(tmp_path).as_posix()}")
+    bucket.put_object(Key="in/sub/", Body=b"")
+    source = f"s3://{bucket.name}/in"
+    there = [(item.uri.removeprefix(f"{source}/"), item.size_bytes) for item in sources.listing(source)]
+    assert there == [(item.uri, item.size_bytes) for item in sources.listing(str(tmp_path))]
+    first = sources.listing(source)[0]
+    assert sources.caption_of(source, first, 30) == ("words", None)
+
+
+def test_an_object_is_fetched_once_under_the_hash_of_its_bytes(tmp_path, bucket):
+    bucket.put_object(Key="a.mp4", Body=b"content")
+    uri, sha256 = f"s3://{bucket.name}/a.mp4", hashlib.sha256(b"content").hexdigest()
+    path = sources.local_file(f"s3://{bucket.name}", uri, None, tmp_path)
+    assert (path.name, path.read_bytes()) == (sha256, b"content")
+    bucket.Object("a.mp4").delete()
+    assert sources.local_file(f"s3://{bucket.name}", uri, sha256, tmp_path) == path
+    assert [left.name for left in tmp_path.iterdir()] == [sha256]
+
+
+def test_an_object_that_changed_is_refused(tmp_path, bucket):
+    bucket.put_object(Key="a.mp4", Body=b"other")
+    with pytest.raises(ValueError, match="has changed"):
+        sources.local_file(f"s3://{bucket.name}", f"s3://{bucket.name}/a.mp4", "0" * 64, tmp_path)
+
+
+def test_a_missing_bucket_or_object_is_named(tmp_path, bucket):
+    with pytest.raises(FileNotFoundError, match="s3://no-such-bucket/x does not exist"):
+        sources.listing("s3://no-such-bucket/x")
+    with pytest.raises(FileNotFoundError, match=r"gone\.mp4 does not exist"):
+        sources.local_file(f"s3://{bucket.name}", f"s3://{bucket.name}/gone.mp4", None, tmp_path)
+
+
+def test_a_store_that_does_not_answer_is_named(monkeypatch, bucket):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(buckets, "_ATTEMPTS", 2)  # with the usual number it waits for a minute
+    buckets.client.cache_clear()
+    with pytest.raises(ConnectionError, match="AWS_ENDPOINT_URL"):
+        sources.listing("s3://somewhere/x")
