@@ -13,7 +13,7 @@ a core, 25 MB). Per round, one after the other in one process and changing place
 
 `pass_over_decode` is whole / bare; `pass_over_separate` whole / (detectors + features): people run both today. Medians
 [lowest, highest] over the rounds. Then, once: whether our cuts are those of PySceneDetect's own detectors on these and
-other videos; and whether two fenced processes do twice the work of one, on the wall clock, so on a machine with two
+other videos; and whether two sandboxed processes do twice the work of one, on the wall clock, so on a machine with two
 idle cores only.
 """
 
@@ -43,17 +43,17 @@ from tasks.decoding import cuts, decode, measures, planes
 from tasks.decoding.limits import Limits
 from tasks.decoding.transitions import HardCuts
 from tasks.demo import corpus
-from tasks.sandbox.pool import ONE_THREAD, Fence
+from tasks.sandbox.pool import ONE_THREAD, Sandbox
 from tasks.settings import ShotSettings
 from tasks.videos import shot_rules
 
 ROOT = Path(__file__).parents[1]
-FENCED = 4  # videos that are cut behind the fence, by one process and by two
+SANDBOXED = 4  # videos that are cut in the sandbox, by one process and by two
 MADE = 6  # videos with cuts, fades, dissolves, flashes and pans
 
 
 def limits_of(params: Params) -> Limits:
-    return Limits(**params.fence.model_dump(exclude={"workers"}))
+    return Limits(**params.sandbox.model_dump(exclude={"workers"}))
 
 
 def bare(path: Path, params: Params) -> None:
@@ -184,17 +184,17 @@ def same_cuts(paths: list[Path], params: Params) -> dict[str, dict[str, float]]:
 
 
 def scaling(path: Path, params: Params, rounds: int) -> list[float]:
-    """Return how much sooner two fenced processes are done with some videos than one, on the wall clock."""
+    """Return how much sooner two sandboxed processes are done with some videos than one, on the wall clock."""
     request = {"path": str(path), "claimed_frames": 0, **shot_rules.rules_of(params.shots)}
     taken: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):
         for workers, kept in taken.items():
-            with Fence(
-                params.fence.model_copy(update={"workers": workers, "seconds": 600, "max_seconds": 600})
-            ) as fence:
-                fence.map("probe", [{"path": str(path)}] * workers)  # started, and its modules imported
+            with Sandbox(
+                params.sandbox.model_copy(update={"workers": workers, "seconds": 600, "max_seconds": 600})
+            ) as sandbox:
+                sandbox.map("probe", [{"path": str(path)}] * workers)  # started, and its modules imported
                 begun = time.perf_counter()
-                found = fence.map("split", [request] * FENCED)
+                found = sandbox.map("split", [request] * SANDBOXED)
                 kept.append(time.perf_counter() - begun)
                 assert all(one["status"] == "ok" for one in found), found
     return spread([one / two for one, two in zip(*taken.values(), strict=True)])

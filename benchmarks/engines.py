@@ -22,9 +22,8 @@ import yaml
 from benchmarks import curation_clips
 from flows.params import load_params
 from flows.running.server import free_port, server
-from tasks.sandbox.pool import Fence
-from tasks.storage import atomic as resume
-from tasks.storage import tables as manifest
+from tasks.sandbox.pool import Sandbox
+from tasks.storage import atomic, tables
 
 ROOT = Path(__file__).parents[1]
 FEW, MORE, COPIES = 1, 4, 4  # shards, and videos in each
@@ -34,16 +33,16 @@ def make(folder: Path, video: Path) -> float:
     """Write copies of the video that differ in their last bytes, and their table; return the seconds of one."""
     raw = folder / "raw"
     raw.mkdir(parents=True)
-    with Fence(load_params().fence) as fence:
-        found = fence.call("probe", {"path": str(video)})
+    with Sandbox(load_params().sandbox) as sandbox:
+        found = sandbox.call("probe", {"path": str(video)})
     rows = []
     for number in range(MORE * COPIES):
         path = raw / f"{number:03d}.mp4"
         path.write_bytes(video.read_bytes() + b"\x00\x00\x00\x10free" + number.to_bytes(8, "big"))
-        rows.append({"uri": path.name, "video": resume.sha256_file(path), "status": "ok"} | picked(found))
+        rows.append({"uri": path.name, "video": atomic.sha256_file(path), "status": "ok"} | picked(found))
     for count in (FEW, MORE):
         (folder / f"videos{count}").mkdir()
-        manifest.write_rows(folder / f"videos{count}" / manifest.VIDEO_TABLE, rows[: count * COPIES], manifest.VIDEOS)
+        tables.write_rows(folder / f"videos{count}" / tables.VIDEO_TABLE, rows[: count * COPIES], tables.VIDEOS)
     return found["seconds"]
 
 
@@ -56,7 +55,7 @@ def run(folder: Path, env: dict[str, str], engine: str, count: int) -> float:
     for name in (".cache", "out"):  # or nothing is done a second time
         shutil.rmtree(folder / name, ignore_errors=True)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["engine"] |= {"kind": engine, "cpus_per_shard": params["fence"]["workers"]}
+    params["engine"] |= {"kind": engine, "cpus_per_shard": params["sandbox"]["workers"]}
     params["shots"]["shard_seconds"] = 1.01 * COPIES * float(env["VIDEO_SECONDS"])
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     words = ["split", "--source", "raw", "--videos", f"videos{count}", "--out", "out", "--report", "report.json"]

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from flows.params import load_params
 from tasks.clips.funnel import replay
 from tasks.settings import ClipSettings, NonNegativeRange
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 ROOT = Path(__file__).parents[1]
 GROUP = 100_000
@@ -40,7 +40,7 @@ def group(first: int, count: int, seed: int) -> pa.Table:
     random = np.random.default_rng([seed, first])
     number = np.arange(first, first + count)
     sides = np.array([256, 480, 720, 1080, 2160])[random.integers(0, 5, count)]
-    scores = [field.name for field in manifest.SCORES if field.type == pa.float64()]
+    scores = [field.name for field in tables.SCORES if field.type == pa.float64()]
     made = {name: random.beta(2, 2, count) for name in scores}
     made |= {"motion": random.gamma(2, 0.6, count), "aesthetic": 10 * random.beta(5, 3, count)}
     made |= {"text_area": random.beta(1, 12, count), "temporal_consistency": random.beta(20, 1, count)}
@@ -69,15 +69,15 @@ def group(first: int, count: int, seed: int) -> pa.Table:
     }
     arrays = [
         pa.array(columns[name], type=kind, from_pandas=True) if name in columns else pa.nulls(count, kind)
-        for name, kind in zip(manifest.SCORES.names, manifest.SCORES.types, strict=True)
+        for name, kind in zip(tables.SCORES.names, tables.SCORES.types, strict=True)
     ]
-    return pa.Table.from_arrays(arrays, schema=manifest.SCORES)
+    return pa.Table.from_arrays(arrays, schema=tables.SCORES)
 
 
 def make(path: Path, rows: int, seed: int = 0) -> None:
     """Write the table, one row group after another."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(path, manifest.SCORES, compression="zstd") as writer:
+    with pq.ParquetWriter(path, tables.SCORES, compression="zstd") as writer:
         for first in range(0, rows, GROUP):
             writer.write_table(group(first, min(GROUP, rows - first), seed))
 
@@ -137,7 +137,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stiv-funnel-") as temporary:
         folder = options.folder or Path(temporary)
-        table = folder / f"scores-{options.rows}" / manifest.SCORE_TABLE
+        table = folder / f"scores-{options.rows}" / tables.SCORE_TABLE
         if options.make:
             make(table, options.rows)
             return

@@ -1,11 +1,11 @@
-"""Send broken and hostile videos through the stages videos and shots, and see what gets past the fence.
+"""Send broken and hostile videos through the stages videos and shots, and see what gets past the sandbox.
 
     nice python benchmarks/fuzz.py --count 1000 --seed 0 --json fuzz.json
 
 `count` mutants of eight kinds of video are probed and split, whatever the probe said, in `workers` processes. Then
 come the traps: playlists and the like that point at a file which is watched and at a port which listens, videos that
 decode to far more than they hold, and hostile file names. Reported are the verdicts by kind, the slowest file, the
-largest child, what the traps reached, and what the fence itself costs.
+largest child, what the traps reached, and what the sandbox itself costs.
 """
 
 import argparse
@@ -30,9 +30,9 @@ from benchmarks import mutants, traps
 from flows.params import Params, load_params
 from tasks.decoding import decode
 from tasks.decoding.limits import Limits
-from tasks.sandbox.pool import Fence
-from tasks.settings import FenceSettings
-from tasks.storage import tables as manifest
+from tasks.sandbox.pool import Sandbox
+from tasks.settings import SandboxSettings
+from tasks.storage import tables
 from tasks.videos import probe as videos
 from tasks.videos import sources
 from tasks.videos import split as shots
@@ -40,20 +40,20 @@ from tasks.videos import split as shots
 PIXELS, FRAMES = 16_000, 4500  # of the bombs: 256 MB in 281 kB, 7 GB in 2.4 MB
 
 
-def through(folder: Path, name: str, params: Params, fence: Fence) -> dict[str, Any]:
+def through(folder: Path, name: str, params: Params, sandbox: Sandbox) -> dict[str, Any]:
     """Probe and split one file of a folder; return both verdicts and the longer one's wall seconds."""
     status = (folder / name).stat()
     item = sources.Item(name, status.st_size, "", None, None)
     cache = folder.parent / "cache"
     start = time.monotonic()
-    row = videos.probe_videos(str(folder), [item], params.videos, fence, cache)[0]
+    row = videos.probe_videos(str(folder), [item], params.videos, sandbox, cache)[0]
     middle = time.monotonic()
     # what is not used is split all the same: as one part, with no claim of how many frames there are
     given = row if row["status"] == "ok" else row | {"seconds": params.shots.part_seconds, "fps": 0.0}
-    split = shots.split_videos(str(folder), [given], params.shots, fence, cache)[0][0] if row["video"] else row
+    split = shots.split_videos(str(folder), [given], params.shots, sandbox, cache)[0][0] if row["video"] else row
     seconds = max(middle - start, time.monotonic() - middle)
     for verdict in (row, split):
-        assert verdict["status"] in manifest.STATUSES, f"{name}: {verdict}"
+        assert verdict["status"] in tables.STATUSES, f"{name}: {verdict}"
         assert (verdict["reason"] is None) == (verdict["status"] == "ok"), f"{name}: {verdict}"
     return {"probe": _verdict(row), "split": _verdict(split), "seconds": seconds}
 
@@ -66,7 +66,7 @@ def hashes(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-def fuzz(folder: Path, params: Params, fence: Fence, count: int, seed: int) -> dict[str, Any]:
+def fuzz(folder: Path, params: Params, sandbox: Sandbox, count: int, seed: int) -> dict[str, Any]:
     """Send `count` mutants through; the folder is made, and must be empty.
 
     Returns:
@@ -85,8 +85,8 @@ def fuzz(folder: Path, params: Params, fence: Fence, count: int, seed: int) -> d
         kinds[name] = "/".join(pair), done
     before = hashes(raw)
     start = time.monotonic()
-    with ThreadPoolExecutor(fence.settings.workers) as threads:
-        results = dict(zip(kinds, threads.map(lambda name: through(raw, name, params, fence), kinds), strict=True))
+    with ThreadPoolExecutor(sandbox.settings.workers) as threads:
+        results = dict(zip(kinds, threads.map(lambda name: through(raw, name, params, sandbox), kinds), strict=True))
     verdicts: dict[str, dict[str, Counter[str]]] = {}
     for name, result in results.items():
         by_pair = verdicts.setdefault(kinds[name][0], {"probe": Counter(), "split": Counter()})
@@ -101,9 +101,9 @@ def fuzz(folder: Path, params: Params, fence: Fence, count: int, seed: int) -> d
         "crashed": [f"{name} {kinds[name]}" for name, result in results.items() if "crashed" in str(result)],
         "slowest": [slowest, *kinds[slowest]],
         "slowest_seconds": results[slowest]["seconds"],
-        "peak_bytes": fence.peak_bytes,
-        "cpu_seconds": fence.cpu_seconds,
-        "restarts": fence.restarts,
+        "peak_bytes": sandbox.peak_bytes,
+        "cpu_seconds": sandbox.cpu_seconds,
+        "restarts": sandbox.restarts,
         "changed_originals": len(before.items() ^ hashes(raw).items()),
     }
 
@@ -126,35 +126,35 @@ def set_traps(folder: Path) -> Iterator[tuple[traps.Watch, traps.Listener]]:
         yield watch, listener
 
 
-def spring_traps(folder: Path, params: Params, fence: Fence) -> dict[str, Any]:
-    """Send the traps through: the stages, the fence, and no fence but the rules of opening alone."""
-    limits = Limits(**params.fence.model_dump(exclude={"workers"}))
+def spring_traps(folder: Path, params: Params, sandbox: Sandbox) -> dict[str, Any]:
+    """Send the traps through: the stages, the sandbox, and no sandbox but the rules of opening alone."""
+    limits = Limits(**params.sandbox.model_dump(exclude={"workers"}))
     with set_traps(folder) as (watch, listener):
         names = sorted(path.name for path in (folder / "raw").glob("*.mp4"))
-        fenced = {name: through(folder / "raw", name, params, fence) for name in names}
+        sandboxed = {name: through(folder / "raw", name, params, sandbox) for name in names}
         for path in (path for path in (folder / "raw").iterdir() if path.is_file()):
-            for verdict in (fence.call("probe", {"path": str(path)}), decode.probe(str(path), limits)):
+            for verdict in (sandbox.call("probe", {"path": str(path)}), decode.probe(str(path), limits)):
                 assert verdict["status"] in ("rejected", "failed"), f"{path.name}: {verdict}"
     return {
-        "verdicts": {name: result["probe"] for name, result in fenced.items()},
-        "slowest_seconds": max(result["seconds"] for result in fenced.values()),
+        "verdicts": {name: result["probe"] for name, result in sandboxed.items()},
+        "slowest_seconds": max(result["seconds"] for result in sandboxed.values()),
         "second_files_opened": watch.count,
         "sockets": listener.count,
     }
 
 
-def explode(folder: Path, params: Params, fence: Fence) -> dict[str, Any]:
+def explode(folder: Path, params: Params, sandbox: Sandbox) -> dict[str, Any]:
     """Send through what decodes to far more than it holds."""
     folder.mkdir()
     traps.big_picture(folder / "big_picture.mp4", PIXELS)
     traps.many_frames(folder / "many_frames.mp4", FRAMES)
     traps.black_frames(folder / "black_frames.mp4", 500)
     traps.small_claim(folder / "small_claim.mp4", 4096)
-    results = {path.name: through(folder, path.name, params, fence) for path in sorted(folder.iterdir())}
-    return {"results": results, "peak_bytes": fence.peak_bytes}
+    results = {path.name: through(folder, path.name, params, sandbox) for path in sorted(folder.iterdir())}
+    return {"results": results, "peak_bytes": sandbox.peak_bytes}
 
 
-def name_files(folder: Path, params: Params, fence: Fence) -> dict[str, Any]:
+def name_files(folder: Path, params: Params, sandbox: Sandbox) -> dict[str, Any]:
     """Give a readable video every hostile name; return how many were listed, and used, and what else came to be."""
     raw = folder / "raw"
     raw.mkdir()
@@ -163,28 +163,28 @@ def name_files(folder: Path, params: Params, fence: Fence) -> dict[str, Any]:
         (raw / name).write_bytes(content)
     before = sorted(os.fsencode(path) for path in folder.rglob("*"))
     items = sources.listing(str(raw))
-    rows = videos.probe_videos(str(raw), items, params.videos, fence, folder / "cache")
-    account = manifest.settle("videos", (item.uri for item in items), rows, "uri")
-    manifest.write_rows(folder / "cache", rows, manifest.VIDEOS)
+    rows = videos.probe_videos(str(raw), items, params.videos, sandbox, folder / "cache")
+    account = tables.reconcile("videos", (item.uri for item in items), rows, "uri")
+    tables.write_rows(folder / "cache", rows, tables.VIDEOS)
     (folder / "cache").unlink()
     after = sorted(os.fsencode(path) for path in folder.rglob("*"))
     return {"names": len(traps.NAMES), "account": account._asdict(), "new_files": len(set(after) ^ set(before))}
 
 
 def cost(folder: Path, params: Params, calls: int = 200) -> dict[str, float]:
-    """Measure the fence itself, in CPU of all its processes: to start, to call for nothing, to probe."""
+    """Measure the sandbox itself, in CPU of all its processes: to start, to call for nothing, to probe."""
     folder.mkdir()
     path = folder / "a.mp4"
     mutants.write_video(path, "libx264")
-    single = params.fence.model_copy(update={"workers": 1})
+    single = params.sandbox.model_copy(update={"workers": 1})
     limits = Limits(**single.model_dump(exclude={"workers"}))
     start = time.process_time()
     for _ in range(calls):
         decode.probe(str(path), limits)
     bare = time.process_time() - start
-    starting, started = _fenced(single, [])
-    empty, _ = _fenced(single, [str(folder)] * calls)
-    probe, _ = _fenced(single, [str(path)] * calls)
+    starting, started = _in_sandbox(single, [])
+    empty, _ = _in_sandbox(single, [str(folder)] * calls)
+    probe, _ = _in_sandbox(single, [str(path)] * calls)
     return {
         "start_wall_seconds": started,
         "start_cpu_seconds": starting,
@@ -194,13 +194,13 @@ def cost(folder: Path, params: Params, calls: int = 200) -> dict[str, float]:
     }
 
 
-def _fenced(settings: FenceSettings, paths: list[str]) -> tuple[float, float]:
-    """Probe some files; return the CPU seconds of the fence's processes, and the wall seconds until it was there."""
+def _in_sandbox(settings: SandboxSettings, paths: list[str]) -> tuple[float, float]:
+    """Probe some files; return the CPU seconds of the sandbox's processes, and the wall seconds until it was there."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    with Fence(settings) as fence:
+    with Sandbox(settings) as sandbox:
         started = time.monotonic() - start
         for path in paths:
-            fence.call("probe", {"path": path})
+            sandbox.call("probe", {"path": path})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, started
 
@@ -218,17 +218,17 @@ def main() -> None:
         folder = Path(name)
         figures = {}
         for part, measure in (
-            ("mutants", lambda at, fence: fuzz(at, params, fence, options.count, options.seed)),
-            ("traps", lambda at, fence: spring_traps(at, params, fence)),
-            ("bombs", lambda at, fence: explode(at / "raw", params, fence)),
-            ("names", lambda at, fence: name_files(at, params, fence)),
+            ("mutants", lambda at, sandbox: fuzz(at, params, sandbox, options.count, options.seed)),
+            ("traps", lambda at, sandbox: spring_traps(at, params, sandbox)),
+            ("bombs", lambda at, sandbox: explode(at / "raw", params, sandbox)),
+            ("names", lambda at, sandbox: name_files(at, params, sandbox)),
         ):
             (folder / part).mkdir()
-            with Fence(params.fence) as fence:
-                figures[part] = measure(folder / part, fence)
+            with Sandbox(params.sandbox) as sandbox:
+                figures[part] = measure(folder / part, sandbox)
             print(json.dumps({part: figures[part]}, indent=2, ensure_ascii=True))
-        figures["fence"] = cost(folder / "cost", params)
-    print(json.dumps({"fence": figures["fence"]}, indent=2))
+        figures["sandbox"] = cost(folder / "cost", params)
+    print(json.dumps({"sandbox": figures["sandbox"]}, indent=2))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 

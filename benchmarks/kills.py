@@ -25,7 +25,7 @@ import psutil
 
 from flows.params import load_params
 from stiv_model.distributed.checkpoints import MANIFEST, Manifest
-from stiv_model.latents import data_plan as plan
+from stiv_model.latents import data_plan
 from stiv_model.monitoring.metrics import LEDGER
 from stiv_model.settings import Encoders, Run
 from tasks.training.launch import environment
@@ -67,8 +67,8 @@ def describe(options: argparse.Namespace, keep_every_steps: int) -> Run:
 def start(work: Path, run: Run) -> subprocess.Popen:
     work.mkdir(parents=True, exist_ok=True)
     (work / "run.json").write_text(run.model_dump_json())
-    planned = plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
-    (work / plan.FILE).write_text(planned.model_dump_json())
+    planned = data_plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
+    (work / data_plan.FILE).write_text(planned.model_dump_json())
     ranks = str(run.training.ranks)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", ranks]
     with (work / "log").open("a") as log:

@@ -32,12 +32,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flows.params import load_params
-from stiv_model.latents import data_plan as plan
+from stiv_model.latents import data_plan
 from stiv_model.latents.dataset import NULL_TEXT, TABLE, LatentData, Order, micro_batches
 from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.training.prefetch import ReadAhead
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 ROOT = Path(__file__).parents[1]
 BATCH, SHARD_CLIPS, SHUFFLE_BUFFER, SEED, DEPTH = 8, 100, 256, 0, 2
@@ -91,7 +91,7 @@ def make(folder: Path, samples: int, shapes: Shapes) -> None:
                 tar.write({"__key__": f"{first + row:06d}", **parts})
     null = {name: random_tensor(1, *part) for name, part in shapes.parts.items() if name != "latents"}
     save_file(null, shards / NULL_TEXT, metadata=MADE_BY | {TEXT_SHA256: text_sha256(stored(null, 0))})
-    manifest.write_rows(shards / TABLE, rows, manifest.LATENTS)
+    tables.write_rows(shards / TABLE, rows, tables.LATENTS)
     for path in files(folder):  # a page that is not on disk yet stays in memory
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -107,7 +107,7 @@ def stored(tensors: Mapping[str, Tensor], row: int) -> dict[str, memoryview]:
 
 
 def table_row(number: int, clip: Mapping[str, memoryview], shard: str, row: int) -> dict:
-    return dict.fromkeys(manifest.LATENTS.names) | {
+    return dict.fromkeys(tables.LATENTS.names) | {
         "clip": f"clip-{number:06d}",
         "status": "ok",
         "aesthetic": 0.0,
@@ -236,7 +236,7 @@ def stall(steps: int) -> tuple[float, float]:
         data = LatentData(Path(folder) / "shards", 1.0)
         order = Order(len(data.samples), params.training.seed)
         optimizer = torch.optim.AdamW(model.parameters())
-        groups = params.training.ranks // plan.together(recipe, params.training)
+        groups = params.training.ranks // data_plan.together(recipe, params.training)
         schedule = micro_batches(range(steps), recipe.batch, params.training.accumulation, 0, groups)
         started = time.perf_counter()
         with ReadAhead(lambda places: data.batch([order[p] for p in places]), schedule, DEPTH) as batches:

@@ -24,12 +24,12 @@ import torch
 from tqdm import tqdm
 
 from flows.params import Params, load_params
-from stiv_model.distributed import deepspeed_engine as zero
-from stiv_model.latents import data_plan as plan
+from stiv_model.distributed import deepspeed_engine
+from stiv_model.latents import data_plan
 from stiv_model.network import costs
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
 from stiv_model.training.loss import Draws, draw, losses
-from stiv_model.weights import initialisation as initial
+from stiv_model.weights import initialisation
 from tasks.training.launch import environment
 
 VAE_FACTOR = 8  # pixels per latent, on each side
@@ -59,15 +59,15 @@ def run(params: Params, options: argparse.Namespace) -> dict[str, Any]:
         | {"offload": options.offload, "activation_checkpointing": options.checkpointing, "compile": options.compile}
         | ({"precision": "float32"} if options.device == "cpu" else {})
     )
-    plan.check(options.recipe, recipe, params.model, training)
-    zero.start(training)
+    data_plan.check(options.recipe, recipe, params.model, training)
+    deepspeed_engine.start(training)
     device = torch.device(options.device, 0) if options.device == "cuda" else torch.device("cpu")
-    model = zero.build(params.model, recipe.frames > 1, recipe, training)
+    model = deepspeed_engine.build(params.model, recipe.frames > 1, recipe, training)
     model.activation_checkpointing = training.activation_checkpointing
     if training.compile:
         model.compile_blocks()
-    shared = zero.engine(model, recipe, training)
-    zero.start_from(shared, partial(initial.fill, params.model, model.is_video, training.seed))
+    shared = deepspeed_engine.engine(model, recipe, training)
+    deepspeed_engine.start_from(shared, partial(initialisation.fill, params.model, model.is_video, training.seed))
 
     batch, null_text = made_up(params, options.micro_batch, recipe.frames, device)
     shape = costs.Shape(recipe.frames, *batch.latents_BFCHW.shape[3:], params.text.tokens)
@@ -103,7 +103,7 @@ def run(params: Params, options: argparse.Namespace) -> dict[str, Any]:
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if options.device == "cuda" else "not measured",
         "losses": losses_seen,
     }
-    zero.stop(shared)
+    deepspeed_engine.stop(shared)
     return found
 
 

@@ -35,7 +35,7 @@ class Shot(NamedTuple):
 
 
 def limits_of(params: Params) -> Limits:
-    return Limits(**{field: getattr(params.fence, field) for field in Limits._fields})
+    return Limits(**{field: getattr(params.sandbox, field) for field in Limits._fields})
 
 
 def real(path: Path, params: Params, most: int) -> Iterator[Shot]:

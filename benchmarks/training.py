@@ -26,8 +26,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from flows.params import load_params
-from stiv_model.distributed import checkpoints
-from stiv_model.distributed import deepspeed_engine as zero
+from stiv_model.distributed import checkpoints, deepspeed_engine
 from stiv_model.distributed.adafactor import state_bytes
 from stiv_model.distributed.checkpoints import Progress
 from stiv_model.distributed.ema import Ema
@@ -106,7 +105,7 @@ def contenders() -> dict[str, Contender]:
     for block in (*sharded.main_blocks, *sharded.unmasked_blocks):
         fully_shard(block)
     fully_shard(sharded)
-    engine = zero.engine(fresh(), RECIPE, TRAINING)
+    engine = deepspeed_engine.engine(fresh(), RECIPE, TRAINING)
 
     def plain(module: nn.Module) -> Callable[[Tensor], None]:
         optimizer = torch.optim.AdamW(module.parameters(), lr=RECIPE.learning_rate, weight_decay=0.0)
@@ -180,7 +179,7 @@ def optimizer_bytes() -> dict[str, float]:
     for kind in ("adafactor", "adamw"):
         optimizer = TRAINING.optimizer.model_copy(update={"kind": kind})
         training = TRAINING.model_copy(update={"optimizer": optimizer})
-        engine = zero.engine(StivTransformer(PARAMS.model, is_video=True), RECIPE, training)
+        engine = deepspeed_engine.engine(StivTransformer(PARAMS.model, is_video=True), RECIPE, training)
         runner = Contender(engine, {}, lambda loss, engine=engine: (engine.backward(loss), engine.step()))  # type: ignore[misc]
         runner.step(batch(2), Text(*(part[:1] for part in batch(1).text)))
         total = torch.tensor(float(state_bytes(engine.optimizer.optimizer)))
@@ -191,14 +190,14 @@ def optimizer_bytes() -> dict[str, float]:
 
 
 def rank_main(rounds: int) -> None:
-    zero.start(TRAINING)
+    deepspeed_engine.start(TRAINING)
     torch.set_num_threads(1)
     result = race(rounds)
     engine = result.pop("engine")
     result |= {"checkpoint_seconds": save_and_load(engine, rounds), "optimizer_bytes_per_parameter": optimizer_bytes()}
     if dist.get_rank() == 0:
         (Path(os.environ["BENCHMARK_FOLDER"]) / "result.json").write_text(json.dumps(result))
-    zero.stop(engine)
+    deepspeed_engine.stop(engine)
 
 
 def other_benchmark(name: str, *words: str) -> dict[str, Any]:

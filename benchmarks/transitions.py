@@ -25,7 +25,7 @@ from flows.params import load_params
 from tasks.decoding import cuts, decode, measures
 from tasks.decoding.limits import Limits
 from tasks.decoding.transitions import Transition
-from tasks.settings import FenceSettings, ShotSettings
+from tasks.settings import SandboxSettings, ShotSettings
 from tasks.videos import shot_rules
 
 
@@ -86,12 +86,12 @@ def added(scores: Sequence[Score]) -> Score:
     return Score(*(sum(column) for column in zip(*scores, strict=True)))
 
 
-def detect(path: Path, shots: ShotSettings, fence: FenceSettings) -> tuple[list[Transition], int]:
+def detect(path: Path, shots: ShotSettings, sandbox: SandboxSettings) -> tuple[list[Transition], int]:
     """Return the transitions found in a video that is trusted, and how many frames it has."""
     rules = shot_rules.rules_of(shots)
     pixels = rules.pop("analysis_pixels")
     found, count = [], 0
-    with decode.open_video(str(path), Limits(**fence.model_dump(exclude={"workers"}))) as opened:
+    with decode.open_video(str(path), Limits(**sandbox.model_dump(exclude={"workers"}))) as opened:
         detector = cuts.detector(cuts.Rules(**rules, fps=float(decode.frame_rate(opened))))
         for picture in decode.pictures(opened, decode.decoded(opened), pixels, measure_every=sys.maxsize):
             count += 1
@@ -100,11 +100,11 @@ def detect(path: Path, shots: ShotSettings, fence: FenceSettings) -> tuple[list[
     return found + detector.flush(), count
 
 
-def measure(made: Sequence[Made], shots: ShotSettings, fence: FenceSettings) -> dict[str, float]:
+def measure(made: Sequence[Made], shots: ShotSettings, sandbox: SandboxSettings) -> dict[str, float]:
     """Return the figures of one detector: counts, F1, and CPU milliseconds per frame with decoding."""
     scores, frames, begun = [], 0, time.process_time()
     for one in tqdm(made, desc=shots.detector, file=sys.stderr, leave=False):
-        found, count = detect(one.path, shots, fence)
+        found, count = detect(one.path, shots, sandbox)
         scores.append(score(one.truth, found))
         frames += count
     total = added(scores)
@@ -127,7 +127,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="stiv-transitions-") as folder:
         made = truth_set(Path(folder), options.seed, options.count)
         found = {
-            name: measure(made, params.shots.model_copy(update={"detector": name}), params.fence)
+            name: measure(made, params.shots.model_copy(update={"detector": name}), params.sandbox)
             for name in options.detectors
         }
     for name, figures in found.items():

@@ -8,11 +8,9 @@ from prefect import flow
 from flows.running.code_hash import code_of
 from flows.running.progress import publish, run_shards
 from flows.running.task_runner import resources
-from tasks.captions import stage as captioning
+from tasks.captions import stage
 from tasks.settings import CaptionSettings, EngineSettings
-from tasks.storage import atomic as resume
-from tasks.storage import shards
-from tasks.storage import tables as manifest
+from tasks.storage import atomic, shards, tables
 
 
 @flow
@@ -23,11 +21,11 @@ def caption(clips: Path, out: Path, report: Path, captions: CaptionSettings, eng
       stiv caption --clips data/clips --out data/captions --report reports/captions.json
     """
     table = clips / "clips.parquet"
-    rows = manifest.ok(manifest.read_rows(table, manifest.CLIPS))
-    work = resume.open_work(
-        out, {"clips": resume.sha256_file(table), "captions": captions.model_dump(), "code": code_of("captions")}
+    rows = tables.ok(tables.read_rows(table, tables.CLIPS))
+    work = atomic.open_workdir(
+        out, {"clips": atomic.sha256_file(table), "captions": captions.model_dump(), "code": code_of("captions")}
     )
     parts = shards.cut(work, rows, captions.shard_clips)
     with resources(engine):
-        run_shards("clips", parts, partial(captioning.caption_shard.submit, settings=captions))
-    publish("captions", captioning.join_captions(work, parts, out, report))
+        run_shards("clips", parts, partial(stage.caption_shard.submit, settings=captions))
+    publish("captions", stage.join_captions(work, parts, out, report))

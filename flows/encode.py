@@ -8,7 +8,7 @@ from flows.running.code_hash import code_of
 from flows.running.progress import publish
 from stiv_model.settings import TextSettings, VaeSettings
 from tasks.latents.encode import encode_all, encode_shard
-from tasks.settings import FenceSettings, LatentSettings
+from tasks.settings import LatentSettings, SandboxSettings
 
 
 @flow
@@ -21,7 +21,7 @@ def encode(
     latents: LatentSettings,
     vae: VaeSettings,
     text: TextSettings,
-    fence: FenceSettings,
+    sandbox: SandboxSettings,
 ) -> None:
     """Encode every captioned clip once through the frozen VAE and text encoder.
 
@@ -30,5 +30,5 @@ def encode(
         --report reports/latents.json
     """
     code = code_of("latents")
-    account = encode_all(source, clips, captions, out, report, latents, vae, text, fence, code, encode_shard)
+    account = encode_all(source, clips, captions, out, report, latents, vae, text, sandbox, code, encode_shard)
     publish("latents", account)

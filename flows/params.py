@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import model_validator
 
-from stiv_model import settings_errors as refusals
+from stiv_model import settings_errors
 from stiv_model.settings import (
     ModelSettings,
     RecipeSettings,
@@ -22,9 +22,9 @@ from tasks.settings import (
     ClipSettings,
     CorpusSettings,
     EngineSettings,
-    FenceSettings,
     LatentSettings,
     SampleSettings,
+    SandboxSettings,
     ScoreSettings,
     ShotSettings,
     VideoSettings,
@@ -40,7 +40,7 @@ class Params(Settings):
     source: str
     corpus: CorpusSettings
     engine: EngineSettings
-    fence: FenceSettings
+    sandbox: SandboxSettings
     videos: VideoSettings
     shots: ShotSettings
     scores: ScoreSettings
@@ -121,7 +121,7 @@ def check_params(values: dict[str, Any], place: object = PARAMS) -> Params:
     Raises:
         ValueError: as `load_params`.
     """
-    return refusals.checked(Params, values, place)
+    return settings_errors.checked(Params, values, place)
 
 
 def section(params: Params, name: str) -> Any:

@@ -10,7 +10,7 @@ from prefect import flow, task
 from flows import stages as dag
 from flows.running.logs import show_ours
 from flows.running.run_context import child_environment
-from tasks.storage import atomic as resume
+from tasks.storage import atomic
 
 log = logging.getLogger(__name__)
 
@@ -57,5 +57,5 @@ def _note_time(stage: str, seconds: float) -> None:
     TIMES.parent.mkdir(exist_ok=True)
     times = json.loads(TIMES.read_text())["stages"] if TIMES.exists() else {}
     times[stage] = {"seconds": round(seconds, 1), "skipped": False}
-    with resume.whole(TIMES) as aside:
+    with atomic.atomic_write(TIMES) as aside:
         aside.write_text(json.dumps({"stages": times}, indent=2))

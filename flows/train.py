@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.running.training_page import page
 from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
 from stiv_model.weights.metadata import Role
-from tasks.training import launch as ranks
+from tasks.training import launch
 
 
 @flow(flow_run_name="train {out.name}")
@@ -39,8 +39,8 @@ def train(
     """
     named: dict[Role, Path | None] = {"weights": init, "temporal": temporal_init}
     parents = {role: folder for role, folder in named.items() if folder}
-    run = ranks.describe_run(latents, parents, out.name, model, recipe, training)
-    ranks.train(run, out, curve, levels / f"{out.name}.tsv", shown / out.name)
+    run = launch.describe_run(latents, parents, out.name, model, recipe, training)
+    launch.train(run, out, curve, levels / f"{out.name}.tsv", shown / out.name)
     create_markdown_artifact(
         page(out, curve, levels / f"{out.name}.tsv", shown / out.name), key=f"train-{out.name.replace('_', '-')}"
     )

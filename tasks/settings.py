@@ -19,7 +19,7 @@ class CorpusSettings(Settings):
     packaged: list[Literal["bikes", "bigbuckbunny", "carphone_pristine"]]
 
 
-class FenceSettings(Settings):
+class SandboxSettings(Settings):
     """Limits of the child process in which a raw video is opened (one per file)."""
 
     strict: bool
@@ -64,13 +64,13 @@ class EngineSettings(Settings):
     """Who runs the shards of the data engine's stages. Decides about no byte of the output."""
 
     kind: Literal["local", "ray"]
-    """Threads of the command over the fence's own processes; or the tasks of a Ray cluster."""
+    """Threads of the command over the sandbox's own processes; or the tasks of a Ray cluster."""
     shards_at_once: PositiveInt
     """Of the local engine; Ray runs as many as it has room for."""
     address: str | None
     """Of a Ray cluster that is there, such as ray://head:10001; null starts one on this machine."""
     cpus_per_shard: PositiveInt
-    """That Ray gives to one shard; as many as fence.workers keeps them busy."""
+    """That Ray gives to one shard; as many as sandbox.workers keeps them busy."""
     gpus_per_shard: NonNegativeFloat
     """That Ray gives to one shard, for scores that run on a GPU; a fraction lets several share one."""
 
@@ -95,7 +95,7 @@ class DisSettings(Settings):
 
 
 class RaftSettings(Settings):
-    """Motion by the network RAFT: thousands of times the cost, so `fence.seconds_per_frame` must rise with it."""
+    """Motion by the network RAFT: thousands of times the cost, so `sandbox.seconds_per_frame` must rise with it."""
 
     kind: Literal["raft"]
     weights: str

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tasks.settings import FenceSettings
+from tasks.settings import SandboxSettings
 from tasks.videos import buckets
 
 WriteVideo = Callable[..., Path]
@@ -59,9 +59,9 @@ def video_with_cut(tmp_path_factory: pytest.TempPathFactory, write_video: WriteV
 
 
 @pytest.fixture(scope="session")
-def fence_settings() -> FenceSettings:
+def sandbox_settings() -> SandboxSettings:
     values = yaml.safe_load(Path(__file__).with_name("params.yaml").read_text())
-    return FenceSettings.model_validate(values["fence"])
+    return SandboxSettings.model_validate(values["sandbox"])
 
 
 @pytest.fixture(scope="session")

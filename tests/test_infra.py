@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from flows.params import load_params
-from stiv_model.latents import data_plan as plan
+from stiv_model.latents import data_plan
 from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
 from tasks.training.launch import launch_command
 
@@ -146,7 +146,7 @@ def test_optimizer_has_the_values_of_the_paper(path: Path):
 def test_batches_and_pictures_can_be_shared_out(path: Path):
     params = load_params(path)
     for name, recipe in params.train.items():
-        plan.check(name, recipe, params.model, params.training)
+        data_plan.check(name, recipe, params.model, params.training)
     assert params.latents.height % (8 * params.model.spatial_patch) == 0
 
 

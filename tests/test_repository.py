@@ -83,7 +83,7 @@ def test_deps_name_every_module_that_decides_the_output(stage):
     needed = set(named)
     for name in named:
         needed |= IMPORTS.find_upstream_modules(name)
-    needed |= {program for name, program in STARTED_AS_A_PROGRAM.items() if name in named and "fence" not in program}
+    needed |= {program for name, program in STARTED_AS_A_PROGRAM.items() if name in named and "sandbox" not in program}
     if "tasks.sandbox.pool" in named and "${source}" in STAGES[stage]["cmd"]:
         needed |= IMPORTS.find_upstream_modules("tasks.sandbox.worker") | {"tasks.sandbox.worker"}
     missing = needed - named - TRACKED_BY_VALUE - PACKAGES

@@ -10,7 +10,7 @@ from tasks.lineage import lineage
 from tasks.lineage.lineage import Workspace
 from tasks.pages.gallery import SHOWN, Gallery, Wanted
 from tasks.pages.preview import preview
-from tasks.sandbox.pool import Fence
+from tasks.sandbox.pool import Sandbox
 from tasks.storage.tables import STATUSES
 from tasks.videos import sources
 
@@ -36,9 +36,9 @@ def gallery(stamp: int) -> Gallery:
 
 
 @st.cache_resource
-def fence() -> Fence:
-    """Return the page's fence, open as long as the page is served."""
-    return Fence(load_params().fence).__enter__()
+def sandbox() -> Sandbox:
+    """Return the page's sandbox, open as long as the page is served."""
+    return Sandbox(load_params().sandbox).__enter__()
 
 
 def filters(shown: Gallery) -> tuple[Wanted, str, bool]:
@@ -100,10 +100,10 @@ def details(shown: Gallery, row: dict[str, Any]) -> None:
 
 
 def play(row: dict[str, Any]) -> None:
-    """Play the shot, decoded behind the fence, where its raw video is at hand."""
+    """Play the shot, decoded in the sandbox, where its raw video is at hand."""
     try:
         path = sources.local_file(load_params().source, row["uri"], row["video"], sources.CACHE)
-        film = preview(row, path, fence())
+        film = preview(row, path, sandbox())
     except (OSError, ValueError) as error:
         st.warning(f"The shot cannot be played: {error}")
         return

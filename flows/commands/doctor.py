@@ -14,7 +14,7 @@ def doctor() -> None:
       stiv doctor && stiv pipeline
     """
     params = load_params()
-    findings = examination.examine(Path.cwd(), params.fence, params.training.ranks)
+    findings = examination.examine(Path.cwd(), params.sandbox, params.training.ranks)
     print(examination.render(findings))
     if any(finding.state == "missing" for finding in findings):
         sys.exit(1)

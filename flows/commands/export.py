@@ -5,7 +5,7 @@ from pathlib import Path
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
 from tasks.settings import LatentSettings
-from tasks.storage import atomic as resume
+from tasks.storage import atomic
 
 
 def export(
@@ -29,8 +29,8 @@ def export(
         raise ValueError(f"--out {out} exists already: name a new folder, or delete it")
     size = (latents.height, latents.width, latents.frames, latents.stride_frames)
     pipeline = StivPipeline.from_checkpoint(checkpoint, vae, text, *size, sampler)
-    product = resume.open_work(out, {"export": str(checkpoint)}) / "product"
+    product = atomic.open_workdir(out, {"export": str(checkpoint)}) / "product"
     pipeline.save_pretrained(product)
-    resume.finish(product, out)
-    resume.discard_work(out)
+    atomic.finish(product, out)
+    atomic.discard_workdir(out)
     print(out)

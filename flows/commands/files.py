@@ -1,4 +1,4 @@
-"""`stiv probe FILE...` and `stiv shots FILE...`: what the data engine makes of single files, behind the fence."""
+"""`stiv probe FILE...` and `stiv shots FILE...`: what the data engine makes of single files, in the sandbox."""
 
 import json
 import sys
@@ -6,29 +6,29 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.sandbox.pool import Fence
-from tasks.settings import FenceSettings, ShotSettings, VideoSettings
-from tasks.storage import atomic as resume
+from tasks.sandbox.pool import Sandbox
+from tasks.settings import SandboxSettings, ShotSettings, VideoSettings
+from tasks.storage import atomic
 from tasks.videos import shot_rules, video_rules
 
 
-def probe(*files: str, videos: VideoSettings, fence: FenceSettings) -> None:
+def probe(*files: str, videos: VideoSettings, sandbox: SandboxSettings) -> None:
     """Say what some files are, as a line of JSON each: status, reason, codec, width, height, fps, seconds, frames.
 
-    Status and reason are those that stage videos would give by the sections videos and fence of params.yaml; captions,
-    and copies of one file, only the stage looks at. Exit code 1 when none of them is a video that we use. With
-    --source this verb does the work of stage videos instead, as dvc.yaml calls it:
+    Status and reason are those that stage videos would give by the sections videos and sandbox of params.yaml;
+    captions, and copies of one file, only the stage looks at. Exit code 1 when none of them is a video that we use.
+    With --source this verb does the work of stage videos instead, as dvc.yaml calls it:
     stiv probe --source data/raw --out data/videos --report reports/videos.json
 
     examples:
       stiv probe film.mp4
       stiv probe downloads/*.webm
     """
-    with Fence(fence) as opened:
+    with Sandbox(sandbox) as opened:
         _say(judged(_named(files), videos, opened))
 
 
-def shots(*files: str, shots: ShotSettings, fence: FenceSettings) -> None:
+def shots(*files: str, shots: ShotSettings, sandbox: SandboxSettings) -> None:
     """Cut some files into shots, as a line of JSON each; a file that cannot be cut has one line that says why.
 
     A line has start and end in seconds and in frames (the end is where the next begins), the transition that begins
@@ -40,39 +40,39 @@ def shots(*files: str, shots: ShotSettings, fence: FenceSettings) -> None:
       stiv shots film.mp4 > film.jsonl
     """
     named, rules = _named(files), shot_rules.rules_of(shots)
-    with Fence(fence) as opened:
+    with Sandbox(sandbox) as opened:
         _say(cut(named, rules, opened))
 
 
-def judged(files: Sequence[Path], videos: VideoSettings, fence: Fence) -> Iterator[dict[str, Any]]:
+def judged(files: Sequence[Path], videos: VideoSettings, sandbox: Sandbox) -> Iterator[dict[str, Any]]:
     """Give the dicts of `probed`, rejected where the stage videos would reject the file."""
-    for file, known in zip(files, probed(files, fence), strict=True):
+    for file, known in zip(files, probed(files, sandbox), strict=True):
         reason = None
         if known["reason"] not in ("not_found", "not_a_file"):
             reason = video_rules.refused_name(file.name, videos)
         if known["status"] == "ok" and not reason:
-            is_forgotten = bool(videos.forgotten) and resume.sha256_file(file) in videos.forgotten
+            is_forgotten = bool(videos.forgotten) and atomic.sha256_file(file) in videos.forgotten
             outside = video_rules.refused_video(known["seconds"], known["width"], known["height"], videos)
             reason = "forgotten" if is_forgotten else outside
         yield known | ({"status": "rejected", "reason": reason} if reason else {})
 
 
-def probed(files: Sequence[Path], fence: Fence) -> Iterator[dict[str, Any]]:
-    """Give one dict per file: its name, and what the fenced `decode.probe` says."""
-    for file, found in zip(files, fence.map("probe", [{"path": str(file)} for file in files]), strict=True):
+def probed(files: Sequence[Path], sandbox: Sandbox) -> Iterator[dict[str, Any]]:
+    """Give one dict per file: its name, and what the sandboxed `decode.probe` says."""
+    for file, found in zip(files, sandbox.map("probe", [{"path": str(file)} for file in files]), strict=True):
         yield {"file": str(file), **found}
 
 
-def cut(files: Sequence[Path], rules: dict[str, Any], fence: Fence) -> Iterator[dict[str, Any]]:
+def cut(files: Sequence[Path], rules: dict[str, Any], sandbox: Sandbox) -> Iterator[dict[str, Any]]:
     """Give one dict per shot, or one for a file that has none.
 
     Args:
         rules: of `shot_rules.rules_of`.
     """
-    for known in probed(files, fence):
+    for known in probed(files, sandbox):
         found = known
         if known["status"] == "ok":
-            found = fence.call("split", {"path": known["file"], "claimed_frames": known["frames"], **rules})
+            found = sandbox.call("split", {"path": known["file"], "claimed_frames": known["frames"], **rules})
         if found["status"] != "ok":
             yield {"file": known["file"], "status": found["status"], "reason": found["reason"]}
             continue

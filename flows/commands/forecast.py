@@ -9,7 +9,7 @@ from flows.commands.clip_size import latent_sides
 from flows.params import Params
 from stiv_model.distributed import memory_estimate as memory
 from stiv_model.distributed.memory_estimate import GpuBytes
-from stiv_model.latents import data_plan as plan
+from stiv_model.latents import data_plan
 from stiv_model.latents.data_plan import Plan
 from stiv_model.network import costs
 from stiv_model.network.costs import SampleCost, Shape
@@ -56,7 +56,7 @@ def forecast(
     """Count one recipe: its data where there are latents, its costs always."""
     data, refused = count(name, recipe, latents, params)
     training = params.training
-    share = plan.micro_batch(recipe, training)
+    share = data_plan.micro_batch(recipe, training)
     shape = Shape(recipe.frames, *sides(data, params, downsampling), params.text.tokens)
     sample, fixed = cost(params.model, training, shape, recipe.mask_ratio)
     if training.activation_checkpointing:
@@ -68,7 +68,7 @@ def forecast(
     if prices.tflops is not None:
         gpu_hours = recipe.steps * step_flops / (prices.tflops * 1e12) / 3600
         price = None if prices.gpu_rate is None else gpu_hours * prices.gpu_rate
-    needed = {**fixed._asdict(), "activations": math.ceil(share * kept_bytes / plan.together(recipe, training))}
+    needed = {**fixed._asdict(), "activations": math.ceil(share * kept_bytes / data_plan.together(recipe, training))}
     return Forecast(recipe, data, refused, share, sample.tokens, step_flops, needed, gpu_hours, price)
 
 
@@ -92,8 +92,8 @@ def count(name: str, recipe: RecipeSettings, latents: Path | None, params: Param
         return None, None
     planned = None
     try:
-        planned = plan.make(latents, name, params.model, recipe, params.training)
-        plan.check_buckets(planned)
+        planned = data_plan.make(latents, name, params.model, recipe, params.training)
+        data_plan.check_buckets(planned)
     except ValueError as error:
         return planned, str(error)
     return planned, None

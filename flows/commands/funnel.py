@@ -10,8 +10,7 @@ from flows.params import PARAMS, check_params, read_params
 from tasks.clips.funnel import Replay, borders, replay, stills
 from tasks.clips.thresholds import compared
 from tasks.settings import ClipSettings
-from tasks.storage import atomic as resume
-from tasks.storage import tables as manifest
+from tasks.storage import atomic, tables
 
 SHOWN = 6
 """Shots on the sheet, on each side of a threshold."""
@@ -52,7 +51,7 @@ def funnel(
     asked_with = [f"--preset {preset}"] * bool(preset) + [f"--set {' '.join(set or [])}"] * bool(set)
     params = check_params(values | {"clips": clips}, " ".join(asked_with) or PARAMS)
     size = clip_bytes(params, downsampling)
-    table = scores / manifest.SCORE_TABLE
+    table = scores / tables.SCORE_TABLE
     none = {"duplicate_bits": None, "duplicate_similarity": None}
     asked = params.clips if duplicates else params.clips.model_copy(update=none)
     found = replay(table, asked)
@@ -68,7 +67,7 @@ def funnel(
 
         save(figure, picture(found.funnel))
     if sheet:
-        save(sheet, draw_sheet(table, shots / manifest.STILL_TABLE, asked, found))
+        save(sheet, draw_sheet(table, shots / tables.STILL_TABLE, asked, found))
     if write:
         save(PARAMS, edit_params.rewrite(PARAMS.read_text(), {"clips": clips}))
         if not json:
@@ -122,5 +121,5 @@ def cost_lines(costs: dict[str, Any], twins: bool) -> list[str]:
 def save(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with resume.whole(path) as aside:
+    with atomic.atomic_write(path) as aside:
         aside.write_text(text, encoding="utf-8")

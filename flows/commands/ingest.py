@@ -7,14 +7,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tasks.settings import FenceSettings, VideoSettings
-from tasks.storage import atomic as resume
+from tasks.settings import SandboxSettings, VideoSettings
+from tasks.storage import atomic
 from tasks.videos import ingest as foreign
 
 log = logging.getLogger(__name__)
 
 
-def ingest(*paths: Path, out: Path, videos: VideoSettings, fence: FenceSettings) -> None:
+def ingest(*paths: Path, out: Path, videos: VideoSettings, sandbox: SandboxSettings) -> None:
     """Take in WebDataset tars, or an output folder of cosmos-curate or NeMo Curator (one with metas/v0).
 
     OUT becomes a folder with the videos and list.jsonl, which `source` of params.yaml can name, and account.json.
@@ -42,14 +42,14 @@ def ingest(*paths: Path, out: Path, videos: VideoSettings, fence: FenceSettings)
     product.mkdir(parents=True)
     found = []
     with tqdm(unit="sample", desc="ingest") as bar:
-        for one in foreign.from_tars(tars, product, videos.extensions, fence.max_size_bytes):
+        for one in foreign.from_tars(tars, product, videos.extensions, sandbox.max_size_bytes):
             found.append(one)
             bar.update()
         for one in foreign.from_curator(folders, product, len(tars)):
             found.append(one)
             bar.update()
     account = foreign.settle(product, found, product / foreign.ACCOUNT)
-    resume.finish(product, out)
+    atomic.finish(product, out)
     log.info("%d samples: %d ok, %d rejected, %d failed", account.given, account.ok, account.rejected, account.failed)
     log.info("set source: %s in params.yaml", out / foreign.LIST)
 

@@ -20,8 +20,7 @@ from tasks.lineage import lineage, takedown
 from tasks.lineage.lineage import Workspace
 from tasks.lineage.takedown import shown
 from tasks.settings import ClipSettings
-from tasks.storage import atomic as resume
-from tasks.storage import reuse as earlier
+from tasks.storage import atomic, reuse
 from tasks.videos import sources
 
 log = logging.getLogger(__name__)
@@ -191,9 +190,9 @@ def forget(video: str, /, yes: bool = False, rebuild: bool = False) -> None:
         print("nothing was touched: --yes deletes all but the last kind, and refuses the video from now on")
         return
     forgotten = [*dict.fromkeys([*params.videos.forgotten, found.video])]
-    with resume.whole(PARAMS) as aside:
+    with atomic.atomic_write(PARAMS) as aside:
         aside.write_text(rewrite(PARAMS.read_text(), {"videos": {"forgotten": forgotten}}))
-    takedown.carry_out(found, params.source, earlier.EARLIER)
+    takedown.carry_out(found, params.source, reuse.EARLIER)
     if rebuild:
         stages.reproduce_all(lambda line: log.info("%s", line))
         stages.clear_cache(lambda line: log.info("%s", line))

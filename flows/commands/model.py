@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from flows.params import Params, load_params
-from stiv_model.distributed import memory_estimate as memory
+from stiv_model.distributed import memory_estimate
 from stiv_model.distributed.memory_estimate import GpuBytes
 from stiv_model.network import costs
 from stiv_model.network.costs import SampleCost, Shape
@@ -54,7 +54,8 @@ def model(
     bar = tqdm(cases, desc="counting", file=sys.stderr, leave=False)
     samples = {case: sample(params, case, downsampling) for case in bar}
     per_gpu = {
-        kind: {wide: memory.per_gpu(whole, params.training, wide) for wide in world} for kind, whole in models.items()
+        kind: {wide: memory_estimate.per_gpu(whole, params.training, wide) for wide in world}
+        for kind, whole in models.items()
     }
     if json:
         print(jsonlib.dumps({"params_file": str(path), **counts(models), **figures(samples, per_gpu)}, indent=2))
@@ -175,7 +176,7 @@ def gpu_table(per_gpu: dict[str, dict[int, GpuBytes]], params: Params) -> list[s
     training = params.training
     return [
         f"one of `world` GPUs under ZeRO-{training.zero_stage}, {training.precision}, {training.optimizer.kind}, GB; "
-        f"training.offload is {training.offload}: {memory.offloaded(training)}",
+        f"training.offload is {training.offload}: {memory_estimate.offloaded(training)}",
         f"{'':7}" + "".join(f"{column:>12}" for column in ("world", *GpuBytes._fields, "sum")),
         *(
             f"{kind:7}{world:12}" + "".join(f"{value / 1e9:12.3f}" for value in (*part, sum(part)))

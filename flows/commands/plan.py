@@ -9,7 +9,7 @@ from tqdm import tqdm
 from flows.commands.clip_size import clip_bytes
 from flows.commands.forecast import Forecast, Prices, figures, forecast
 from flows.params import Params, load_params, section
-from stiv_model.distributed import memory_estimate as memory
+from stiv_model.distributed import memory_estimate
 from stiv_model.settings import RecipeSettings
 
 RECIPES_IN_A_TABLE = 6
@@ -163,7 +163,7 @@ def notes(prices: Prices, params: Params) -> list[str]:
         "temporary buffers of kernels and of communication, fragmentation.",
     ]
     if training.offload != "none":
-        lines.append(f"training.offload is {training.offload}: {memory.offloaded(training)}.")
+        lines.append(f"training.offload is {training.offload}: {memory_estimate.offloaded(training)}.")
     if training.temporal_mask_ratio:
         lines.append("training.temporal_mask_ratio is not counted: FLOP, memory and hours are lower with it.")
     if params.model.image_condition != "replacement":

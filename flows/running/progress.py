@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from prefect.artifacts import create_table_artifact
 from prefect.futures import PrefectFuture, as_completed
 
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 from tasks.storage.shards import Shard
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def follow(unit: str, work: list[Work]) -> None:
         future.result()
 
 
-def publish(stage: str, *accounts: manifest.Account) -> None:
+def publish(stage: str, *accounts: tables.Account) -> None:
     """Write a stage's accounts to the log and to the flow run's page."""
     for account in accounts:
         why = ", ".join(f"{reason} {count}" for reason, count in account.reasons.items())

@@ -15,7 +15,7 @@ from torch import Tensor
 from stiv_model.diffusion import guidance
 from stiv_model.diffusion.frame_conditioning import NullImage, replace
 from stiv_model.diffusion.rectified_flow import path, shift_times
-from stiv_model.network.conditions import Given, Text
+from stiv_model.network.conditions import FrameCondition, Text
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import SamplerSettings
 
@@ -129,12 +129,12 @@ def _drift(velocity: Velocity) -> Velocity:
     return drift
 
 
-class _Pass(NamedTuple):
+class _ModelInputs(NamedTuple):
     """What the model is given in one evaluation."""
 
     x_BFCHW: Tensor
     text: Text
-    given: Given | None
+    given: FrameCondition | None
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class GuidedVelocity:
     null_text: Text
     micro_BM: Tensor
     settings: SamplerSettings
-    given: Given | None
+    given: FrameCondition | None
     null_image: NullImage
 
     def __call__(self, x_BFCHW: Tensor, time_B: Tensor) -> Tensor:
@@ -186,25 +186,25 @@ class GuidedVelocity:
         is_inside = settings.guidance_start <= time_B[0] <= settings.guidance_end
         return kind if is_inside and scales != {1.0} else "none"
 
-    def inputs(self, x_BFCHW: Tensor, time_B: Tensor, text: Text, has_image: bool) -> _Pass:
+    def inputs(self, x_BFCHW: Tensor, time_B: Tensor, text: Text, has_image: bool) -> _ModelInputs:
         """Return what one evaluation is given: with the image, or as training shows a dropped one."""
         if has_image:
-            return _Pass(self.put_back(x_BFCHW), text, self.told)
+            return _ModelInputs(self.restore_clean_frames(x_BFCHW), text, self.told)
         if self.replaced is not None:
             clean, is_clean = self.replaced
             null = torch.zeros_like(clean) if self.null_image == "zeros" else path(clean, self.noise_BFCHW, time_B)
             x_BFCHW = replace(x_BFCHW, null, is_clean)
         told = None if self.told is None else self.told._replace(is_clean_BF=torch.zeros_like(self.told.is_clean_BF))
-        return _Pass(x_BFCHW, text, told)
+        return _ModelInputs(x_BFCHW, text, told)
 
-    def evaluate(self, passes: list[_Pass], time_B: Tensor) -> list[Tensor]:
+    def evaluate(self, passes: list[_ModelInputs], time_B: Tensor) -> list[Tensor]:
         """Return the velocity of each pass: from one batch, or one after the other."""
         if self.settings.batch_guidance and len(passes) > 1:
             count = len(passes)
-            every = _Pass(
+            every = _ModelInputs(
                 torch.cat([one.x_BFCHW for one in passes]),
                 Text(*_joined([one.text for one in passes])),
-                None if self.told is None else Given(*_joined([one.given for one in passes if one.given])),
+                None if self.told is None else FrameCondition(*_joined([one.given for one in passes if one.given])),
             )
             velocities = self.run(every, time_B.repeat(count), self.micro_BM.repeat(count, 1)).chunk(count)
         else:
@@ -213,23 +213,23 @@ class GuidedVelocity:
             return list(velocities)
         return [replace(v, torch.zeros_like(v), self.replaced.is_clean_BF) for v in velocities]
 
-    def run(self, one: _Pass, time_B: Tensor, micro_BM: Tensor) -> Tensor:
+    def run(self, one: _ModelInputs, time_B: Tensor, micro_BM: Tensor) -> Tensor:
         """Return the model's velocity in the type of x: sums of steps stay precise where the model's numbers do not."""
         dtype = next(self.model.parameters()).dtype
         v = self.model(one.x_BFCHW.to(dtype), time_B, one.text, micro_BM, given=one.given)
         return v.to(one.x_BFCHW.dtype)
 
-    def put_back(self, x_BFCHW: Tensor) -> Tensor:
+    def restore_clean_frames(self, x_BFCHW: Tensor) -> Tensor:
         """Return x with the given frames clean in their places."""
         return x_BFCHW if self.replaced is None else replace(x_BFCHW, *self.replaced)
 
     @property
-    def replaced(self) -> Given | None:
+    def replaced(self) -> FrameCondition | None:
         """Given frames that stand in x."""
         return None if self.model.settings.image_condition == "cross_attention" else self.given
 
     @property
-    def told(self) -> Given | None:
+    def told(self) -> FrameCondition | None:
         """Given frames that cross-attention sees."""
         return None if self.model.settings.image_condition == "replacement" else self.given
 
@@ -246,7 +246,7 @@ def sample(
     null_text: Text,
     micro_BM: Tensor,
     settings: SamplerSettings,
-    given: Given | None = None,
+    given: FrameCondition | None = None,
     null_image: NullImage = "noised",
     draw_noise: Callable[[], Tensor] | None = None,
     on_step: OnStep = lambda done, x: None,
@@ -270,11 +270,11 @@ def sample(
     velocity = GuidedVelocity(model, noise_BFCHW, text, null_text, micro_BM, settings, given, null_image)
 
     def after(done: int, x: Tensor) -> Tensor:
-        x = velocity.put_back(x)
+        x = velocity.restore_clean_frames(x)
         changed = on_step(done, x)
         return x if changed is None else changed
 
-    x = velocity.put_back(noise_BFCHW)
+    x = velocity.restore_clean_frames(noise_BFCHW)
     if scheduler is None:
         x = solve(velocity, x, times(settings.steps, settings.shift), settings.solver, draw_noise, after)
     else:
@@ -282,7 +282,7 @@ def sample(
     return x if given is None else replace(x, given.latents_BFCHW, given.is_clean_BF)
 
 
-def _check_fit(given: Given, noise_BFCHW: Tensor) -> None:
+def _check_fit(given: FrameCondition, noise_BFCHW: Tensor) -> None:
     latents, is_clean, noise = (tuple(part.shape) for part in (*given, noise_BFCHW))
     if latents != noise or is_clean != noise[:2]:
         raise ValueError(

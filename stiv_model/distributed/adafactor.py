@@ -18,7 +18,7 @@ from deepspeed.accelerator import get_accelerator
 from torch import Tensor
 from torch.nn.functional import pad
 
-from stiv_model.distributed import partitions as shards
+from stiv_model.distributed import partitions
 
 _EPSILON = 1e-30  # added to squared gradients, as in axlearn and in the paper of Adafactor
 
@@ -83,9 +83,9 @@ class Adafactor(torch.optim.Optimizer):
 
     def bind(self, engine: DeepSpeedEngine) -> None:
         """Learn what lies where in the shards of this rank."""
-        self._is_cut = shards.is_cut(engine)
-        rows = shards.pieces(engine, dist.get_rank())
-        for shard, row in zip(shards.masters(engine), rows, strict=True):
+        self._is_cut = partitions.is_cut(engine)
+        rows = partitions.pieces(engine, dist.get_rank())
+        for shard, row in zip(partitions.masters(engine), rows, strict=True):
             self._pieces[shard] = [_as_matrix(piece) for piece in row]
 
     @torch.no_grad()
@@ -134,7 +134,7 @@ class Adafactor(torch.optim.Optimizer):
         return list(whole.to(gradient.device).split([piece.rows + piece.columns for piece in pieces]))
 
 
-def _as_matrix(piece: shards.Piece) -> Piece:
+def _as_matrix(piece: partitions.Piece) -> Piece:
     rows = piece.shape[0] if piece.shape else 1
     return Piece(piece.name, rows, piece.size // rows, piece.start, piece.length, piece.offset)
 

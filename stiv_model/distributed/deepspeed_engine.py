@@ -18,8 +18,7 @@ from deepspeed.runtime.utils import combine_grad_norm_groups
 from deepspeed.utils import set_z3_leaf_modules
 from torch import Tensor
 
-from stiv_model.distributed import memory_estimate as memory
-from stiv_model.distributed import partitions as shards
+from stiv_model.distributed import memory_estimate, partitions
 from stiv_model.distributed.adafactor import Adafactor
 from stiv_model.distributed.data_parallel import Replicated
 from stiv_model.latents.data_plan import micro_batch
@@ -31,16 +30,16 @@ from stiv_model.weights.initialisation import Take
 
 def configuration(model: StivTransformer, recipe: RecipeSettings, training: TrainingSettings) -> dict[str, Any]:
     """Return DeepSpeed's configuration; the sizes in it are those that `memory.per_gpu` counts."""
-    block = memory.block_parameters(model)
+    block = memory_estimate.block_parameters(model)
     zero: dict[str, Any] = {
         "stage": training.zero_stage,
         "overlap_comm": training.device == "cuda",
         "contiguous_gradients": True,
         "reduce_bucket_size": block,
-        "sub_group_size": memory.SUB_GROUP,
+        "sub_group_size": memory_estimate.SUB_GROUP,
         "stage3_param_persistence_threshold": training.persistent_parameters,
         "stage3_prefetch_bucket_size": block,
-        "stage3_max_live_parameters": memory.live_parameters(model),
+        "stage3_max_live_parameters": memory_estimate.live_parameters(model),
         "stage3_max_reuse_distance": block,  # the last block of forward is the first of backward
     }
     if training.offload != "none":
@@ -119,9 +118,9 @@ def start_from(shared: deepspeed.DeepSpeedEngine, source: Callable[[Take], None]
     # DeepSpeed leaves the padding behind a slice as it finds it; those on NVMe are put together in host memory
     homes = [
         master.data.zero_() if master.numel() else torch.zeros(size)
-        for master, size in zip(shards.masters(shared), shards.sizes(shared), strict=True)
+        for master, size in zip(partitions.masters(shared), partitions.sizes(shared), strict=True)
     ]
-    rows = shards.pieces(shared, dist.get_rank())
+    rows = partitions.pieces(shared, dist.get_rank())
     place = {piece.name: (piece, home) for row, home in zip(rows, homes, strict=True) for piece in row}
 
     def take(name: str, value: Tensor) -> None:
@@ -135,7 +134,7 @@ def start_from(shared: deepspeed.DeepSpeedEngine, source: Callable[[Take], None]
     source(take)
     if place:
         raise ValueError(f"{len(place)} parameters are not given: {', '.join(sorted(place)[:3])}")
-    for home, (_, master) in zip(homes, shards.visit(shared, writes=True), strict=True):
+    for home, (_, master) in zip(homes, partitions.visit(shared, writes=True), strict=True):
         master.data.copy_(home)
 
 

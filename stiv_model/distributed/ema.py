@@ -8,7 +8,7 @@ import torch.distributed as dist
 from deepspeed import DeepSpeedEngine
 from torch import Tensor
 
-from stiv_model.distributed import partitions as shards
+from stiv_model.distributed import partitions
 
 _EXCHANGED_AT_ONCE = 2**24  # elements: a copy of a whole shard may be more than there is room for
 
@@ -18,13 +18,13 @@ class Ema:
 
     def __init__(self, engine: DeepSpeedEngine, decay: float):
         self.engine, self.decay = engine, decay
-        self.shards = [master.detach().clone() for _, master in shards.visit(engine)]
+        self.shards = [master.detach().clone() for _, master in partitions.visit(engine)]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after `step` steps; the decay rises to its value, so that the start is forgotten."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for average, (_, master) in zip(self.shards, shards.visit(self.engine), strict=True):
+        for average, (_, master) in zip(self.shards, partitions.visit(self.engine), strict=True):
             average.lerp_(master.detach(), 1 - decay)
 
     def state(self) -> list[Tensor]:
@@ -42,7 +42,7 @@ class Ema:
     @torch.no_grad()
     def _exchange(self) -> None:
         """Swap average and live weights: twice is nothing."""
-        for (_, master), average in zip(shards.visit(self.engine, writes=True), self.shards, strict=True):
+        for (_, master), average in zip(partitions.visit(self.engine, writes=True), self.shards, strict=True):
             for one, other in zip(
                 average.split(_EXCHANGED_AT_ONCE), master.data.split(_EXCHANGED_AT_ONCE), strict=True
             ):
@@ -56,13 +56,13 @@ class Ema:
 
         All ranks must go through all of them. Only one is whole at a time: the next takes its memory.
         """
-        rows = shards.pieces(self.engine, dist.get_rank())
+        rows = partitions.pieces(self.engine, dist.get_rank())
         largest = max(piece.size for row in rows for piece in row)
         memory = torch.empty(largest, device=self.engine.device)  # offloaded shards: NCCL needs the GPU
         for row, average in zip(rows, self.shards, strict=True):
             for piece in row:
                 whole = memory[: piece.size].zero_()
-                if not shards.is_copy(self.engine):
+                if not partitions.is_copy(self.engine):
                     whole[piece.start : piece.start + piece.length] = piece.of(average).to(whole.device)
                 dist.reduce(whole, 0)
                 yield piece.name, whole.view(piece.shape)

@@ -21,7 +21,7 @@ from deepspeed import DeepSpeedEngine
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stiv_model.distributed import partitions as shards
+from stiv_model.distributed import partitions
 from stiv_model.distributed.ema import Ema
 from stiv_model.distributed.partitions import Piece
 from stiv_model.weights.streaming_file import StreamedFile
@@ -39,11 +39,11 @@ def write(path: Path, engine: DeepSpeedEngine, ema: Ema) -> tuple[int, str]:
 
     It streams: no copy of the state is made, and the hash is of what was meant, not of what the disk took.
     """
-    rows = shards.pieces(engine, dist.get_rank())
-    shapes = {name: shape for name, shape, _ in _state(engine, ema, zip(rows, shards.masters(engine), strict=True))}
+    rows = partitions.pieces(engine, dist.get_rank())
+    shapes = {name: shape for name, shape, _ in _state(engine, ema, zip(rows, partitions.masters(engine), strict=True))}
     digest = hashlib.sha256()
     with StreamedFile(path, shapes, {"random": json.dumps(_random_states())}, digest.update) as file:
-        for name, _, tensor in _state(engine, ema, shards.visit(engine)):
+        for name, _, tensor in _state(engine, ema, partitions.visit(engine)):
             file.put(name, tensor)
     return path.stat().st_size, digest.hexdigest()
 
@@ -62,7 +62,7 @@ def read(folder: Path, ranks: int, engine: DeepSpeedEngine, ema: Ema) -> None:
     before = dict(optimizer.state)
     optimizer.state.clear()
     tables: dict[str, dict[str, Tensor]] = {kind.removeprefix(_TABLE): {} for kind in kinds if kind.startswith(_TABLE)}
-    for (row, master), average in zip(shards.visit(engine, writes=True), ema.state(), strict=True):
+    for (row, master), average in zip(partitions.visit(engine, writes=True), ema.state(), strict=True):
         state, kept = optimizer.state[master], before.get(master, {})
         for kind in kinds:
             if kind.startswith(_MOMENT):
@@ -90,7 +90,7 @@ def _state(
         state = optimizer.state.get(master, {})
         for kind, whole in _slices(master, average, state).items():
             for piece in row:
-                if piece.length and not shards.is_copy(engine):
+                if piece.length and not partitions.is_copy(engine):
                     yield f"{kind}/{piece.name}", [piece.length], piece.of(whole)
     if dist.get_rank() == 0:
         for key in sorted(state.keys() - _moments(state)):  # alike for all shards

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from stiv_model import package_files as packaged
+from stiv_model import package_files
 
 _REPOSITORY = Path(__file__).parents[2]
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -27,9 +27,9 @@ def find(section: str, source: str, revision: str | None, files: Sequence[str]) 
         FileNotFoundError: it is none of the four, or the hub cannot be reached.
         ValueError: a hub name without the commit that is meant.
     """
-    if source.startswith(packaged.PREFIX):
+    if source.startswith(package_files.PREFIX):
         remedy = "install it, or name another source in params.yaml"
-        return packaged.find(f"{section}.source", source, Path.is_dir, remedy)
+        return package_files.find(f"{section}.source", source, Path.is_dir, remedy)
     for folder in (Path(source), _REPOSITORY / source):
         if folder.is_dir():
             return folder

@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from stiv_model.encoders import pinned as frozen
+from stiv_model.encoders import pinned
 from stiv_model.network.conditions import Text
 from stiv_model.settings import TextSettings
 
@@ -59,7 +59,7 @@ class TextEncoder:
             )
         self.width: int = self.model.config.hidden_size
         self.sha256 = self._sha256()
-        frozen.check_sha256("text", settings.source, settings.sha256, self.sha256)
+        pinned.check_sha256("text", settings.source, settings.sha256, self.sha256)
 
     def encode(self, captions: list[str], cut: bool) -> Text:
         """Return the features of the captions, as `encode`; `cut` says whether longer ones are cut or refused."""
@@ -143,7 +143,7 @@ def read(kind: type[transformers.PreTrainedModel], folder: Path, dtype: torch.dt
     """
     loaded: Any = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
     model, info = loaded
-    frozen.check_names(folder, info["missing_keys"], ())
+    pinned.check_names(folder, info["missing_keys"], ())
     return model.eval().requires_grad_(False)
 
 
@@ -153,7 +153,7 @@ def find(settings: TextSettings) -> Path:
     Raises:
         FileNotFoundError, ValueError: as `frozen.find`.
     """
-    return frozen.find("text", settings.source, settings.revision, _FILES)
+    return pinned.find("text", settings.source, settings.revision, _FILES)
 
 
 def _mean(features_BLE: Tensor, mask_BL: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from diffusers.models import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
-from stiv_model.encoders import pinned as frozen
+from stiv_model.encoders import pinned
 from stiv_model.settings import VaeSettings
 
 Autoencoder = AutoencoderKL | AutoencoderTiny | AutoencoderDC
@@ -137,8 +137,8 @@ def load(settings: VaeSettings, device: str | torch.device = "cpu") -> Vae:
             f"vae.source is {settings.source}, but {folder} has no config.json or no "
             "diffusion_pytorch_model.safetensors: save it with diffusers' save_pretrained"
         )
-    sha256 = frozen.hash_files(files)
-    frozen.check_sha256("vae", settings.source, settings.sha256, sha256)
+    sha256 = pinned.hash_files(files)
+    pinned.check_sha256("vae", settings.source, settings.sha256, sha256)
     name = json.loads((folder / "config.json").read_text()).get("_class_name")
     if name not in KINDS:
         raise ValueError(f"vae.source is {settings.source}, a {name}: takes an {' or '.join(KINDS)}")
@@ -160,7 +160,7 @@ def read(kind: type[Autoencoder], folder: Path, dtype: torch.dtype) -> Autoencod
         output_loading_info=True,
     )
     model, info = loaded
-    frozen.check_names(folder, info["missing_keys"], info["unexpected_keys"])
+    pinned.check_names(folder, info["missing_keys"], info["unexpected_keys"])
     return model
 
 
@@ -170,4 +170,4 @@ def find(settings: VaeSettings) -> Path:
     Raises:
         FileNotFoundError, ValueError: as `frozen.find`.
     """
-    return frozen.find("vae", settings.source, settings.revision, _FILES)
+    return pinned.find("vae", settings.source, settings.revision, _FILES)

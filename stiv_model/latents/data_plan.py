@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from stiv_model import settings_errors as refusals
+from stiv_model import settings_errors
 from stiv_model.latents import table as latent_table
 from stiv_model.latents.table import Shape, Shard
 from stiv_model.settings import ModelSettings, RecipeSettings, Run, Settings, TrainingSettings
@@ -211,7 +211,7 @@ def read(work: Path) -> Plan:
     try:
         return Plan.model_validate_json(file.read_text())
     except ValidationError as error:
-        problems = "; ".join(refusals.lines(error))
+        problems = "; ".join(settings_errors.lines(error))
         raise ValueError(f"{file} does not hold together: {problems}; `stiv train` makes it again") from None
 
 

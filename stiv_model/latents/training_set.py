@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stiv_model.latents import data_plan as plan
+from stiv_model.latents import data_plan
 from stiv_model.latents import table as latent_table
 from stiv_model.settings import Run
 
@@ -14,15 +14,15 @@ SAMPLES = "samples.parquet"
 _COLUMNS = ["clip", "video", "uri", "licence", "source_url"]
 
 
-def write(run: Run, planned: plan.Plan, folder: Path) -> None:
+def write(run: Run, planned: data_plan.Plan, folder: Path) -> None:
     """Write which clips a run's samples are, in the order that `latent_data.Order` numbers.
 
     Raises:
         ValueError: the latents are not those that the run was planned with.
     """
     latents = Path(run.latents)
-    names = plan.sample_names(latents, run.recipe)
-    if plan.hash_names(names) != planned.samples_sha256:
+    names = data_plan.sample_names(latents, run.recipe)
+    if data_plan.hash_names(names) != planned.samples_sha256:
         raise ValueError(f"{latents} has other clips than {run.recipe_name} was planned with: they changed meanwhile")
     table = pq.read_table(latents / latent_table.TABLE, columns=_COLUMNS)
     chosen = table.filter(pc.is_in(table["clip"], pa.array(names))).sort_by("clip")

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from stiv_model.latents.dataset import LatentData
 from stiv_model.monitoring.metrics import SHOWN, Records, Speed
-from stiv_model.monitoring.tensorboard_log import Board
+from stiv_model.monitoring.tensorboard_log import TensorBoardLog
 from stiv_model.settings import Run
-from stiv_model.training.steps import Taken
+from stiv_model.training.steps import StepResult
 
 log = logging.getLogger(__name__)
 
 
-class Book:
+class RunLog:
     """Of one run: `open` it before anything is written down.
 
     Args:
@@ -43,9 +43,9 @@ class Book:
         """Go on after step `done`: what was written of later ones is taken back."""
         recipe = self.run.recipe
         self.records = Records(self.work, done, recipe.steps, recipe.batch, self.speed)
-        self.board = Board(self.work / SHOWN, done)
+        self.board = TensorBoardLog(self.work / SHOWN, done)
 
-    def taken(self, step: int, taken: Taken) -> None:
+    def taken(self, step: int, taken: StepResult) -> None:
         """Write down a step that was tried."""
         self.records.samples(step, (step - 1) * self.run.recipe.batch, taken.clips)
         figures = self.records.step(
@@ -81,6 +81,6 @@ class Book:
 
 
 def _screen(run: Run, work: Path, device: torch.device) -> Any:
-    from stiv_model.monitoring.video_log import Screen  # seconds to import, for those who validate
+    from stiv_model.monitoring.video_log import VideoLog  # seconds to import, for those who validate
 
-    return Screen(Path(run.latents), work / SHOWN / "validation", run.recipe.frames, device)
+    return VideoLog(Path(run.latents), work / SHOWN / "validation", run.recipe.frames, device)

@@ -10,7 +10,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 
-class Board:
+class TensorBoardLog:
     """The event files of one run.
 
     Args:

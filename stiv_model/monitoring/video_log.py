@@ -9,13 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stiv_model.encoders import provenance as encoders
-from stiv_model.encoders import vae
+from stiv_model.encoders import provenance, vae
 from stiv_model.encoders.pixels import to_frames
 from stiv_model.encoders.video_file import write_video
 
 
-class Screen:
+class VideoLog:
     """Decodes latents and writes them as videos.
 
     Args:
@@ -30,7 +29,7 @@ class Screen:
     """
 
     def __init__(self, latents: Path, folder: Path, frames: int, device: torch.device):
-        settings, _ = encoders.read(latents, batch=frames)
+        settings, _ = provenance.read(latents, batch=frames)
         self.fps = 8  # how fast the clips were is not known here: every third frame at 24 per second, as in the paper
         self.folder, self.vae = folder, vae.load(settings, device)
 

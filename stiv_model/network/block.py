@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
-from stiv_model.network import sequence_parallel as sequence
+from stiv_model.network import sequence_parallel
 from stiv_model.network.layers import CrossAttention, FeedForward, Modulation, SelfAttention, modulate, norm
 from stiv_model.settings import ModelSettings
 
@@ -84,8 +84,8 @@ class StivBlock(nn.Module):
             h = modulate(self.norm(x), temporal[0]) if temporal else self.norm(x)
             gate = temporal[0].gate if temporal else self.temporal_gain
             assert gate is not None, "temporal attention has a gate or a gain"
-            h = self.temporal_attention(sequence.by_places(h, self.sequence), at.temporal)
-            h = sequence.by_moments(h, x.shape[2], self.sequence)
+            h = self.temporal_attention(sequence_parallel.by_places(h, self.sequence), at.temporal)
+            h = sequence_parallel.by_moments(h, x.shape[2], self.sequence)
             x = torch.addcmul(x, gate, self.norm_out(h))
 
         if self.norms_cross:

@@ -20,7 +20,7 @@ class Text(NamedTuple):
     pooled_BE: Tensor
 
 
-class Given(NamedTuple):
+class FrameCondition(NamedTuple):
     """Clean latent frames that the sample must keep."""
 
     latents_BFCHW: Tensor

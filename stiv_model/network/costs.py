@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
-from stiv_model.network.masking import Kept
+from stiv_model.network.masking import TokenMask
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import ModelSettings, TrainingSettings
 
@@ -171,7 +171,7 @@ def _inputs(model: StivTransformer, shape: Shape, dtype: torch.dtype, mask_ratio
         }
         if mask_ratio:
             kept = places - round(places * mask_ratio)  # as masking.choose, which has to see the order
-            inputs["kept"] = Kept(torch.empty(1, kept, dtype=torch.long), None)
+            inputs["kept"] = TokenMask(torch.empty(1, kept, dtype=torch.long), None)
     return places * shape.frames // model.temporal_patch, inputs
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-class Kept(NamedTuple):
+class TokenMask(NamedTuple):
     """What the main blocks see, ascending; None is all."""
 
     places_BK: Tensor | None
@@ -24,7 +24,7 @@ def choose(order_BS: Tensor, ratio: float) -> Tensor | None:
     return order_BS[:, :keep].sort(dim=1).values if keep < order_BS.shape[1] else None
 
 
-def keep(x_BTSD: Tensor, kept: Kept) -> Tensor:
+def keep(x_BTSD: Tensor, kept: TokenMask) -> Tensor:
     """Return the kept tokens (B, kept moments, kept places, D)."""
     for dim, chosen_BK in ((2, kept.places_BK), (1, kept.moments_BK)):
         if chosen_BK is not None:
@@ -32,7 +32,7 @@ def keep(x_BTSD: Tensor, kept: Kept) -> Tensor:
     return x_BTSD
 
 
-def fill(x_BTSD: Tensor, kept: Kept, moments: int, places: int, mask_token_D: Tensor) -> Tensor:
+def fill(x_BTSD: Tensor, kept: TokenMask, moments: int, places: int, mask_token_D: Tensor) -> Tensor:
     """Return all tokens (B, moments, places, D): kept ones where they were, the mask token elsewhere."""
     for dim, chosen_BK, size in ((1, kept.moments_BK, moments), (2, kept.places_BK, places)):
         if chosen_BK is not None:
@@ -42,7 +42,7 @@ def fill(x_BTSD: Tensor, kept: Kept, moments: int, places: int, mask_token_D: Te
     return x_BTSD
 
 
-def weight(kept: Kept, moments: int, places: int, device: torch.device) -> Tensor:
+def weight(kept: TokenMask, moments: int, places: int, device: torch.device) -> Tensor:
     """Return (B or 1, moments, places), broadcastable: 1 at kept tokens, 0 at dropped ones."""
     in_time = _ones(kept.moments_BK, moments, device)
     in_space = _ones(kept.places_BK, places, device)

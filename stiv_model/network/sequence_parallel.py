@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
-from stiv_model.network.masking import Kept
+from stiv_model.network.masking import TokenMask
 
 
 def join(ranks: int) -> ProcessGroup | None:
@@ -34,7 +34,7 @@ def join(ranks: int) -> ProcessGroup | None:
     return dist.new_subgroups(ranks)[0] if ranks > 1 else None
 
 
-def share(moments: int, places: int, kept: Kept, group: ProcessGroup | None) -> slice:
+def share(moments: int, places: int, kept: TokenMask, group: ProcessGroup | None) -> slice:
     """Return which of the temporal tokens are this rank's.
 
     Args:

@@ -11,16 +11,15 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.utils.checkpoint import checkpoint
 
-from stiv_model.network import masking, rope
-from stiv_model.network import sequence_parallel as sequence
+from stiv_model.network import masking, rope, sequence_parallel
 from stiv_model.network.block import Conditions, Modulations, Positions, StivBlock
-from stiv_model.network.conditions import MICRO_CONDITIONS, Given, Text
+from stiv_model.network.conditions import MICRO_CONDITIONS, FrameCondition, Text
 from stiv_model.network.layers import Embedder, norm, sinusoid
-from stiv_model.network.masking import Kept
+from stiv_model.network.masking import TokenMask
 from stiv_model.settings import LearnedSettings, ModelSettings
 
 _SINUSOID_WIDTH = 256
-_ALL = Kept(None, None)
+_ALL = TokenMask(None, None)
 
 
 class StivTransformer(nn.Module):
@@ -87,8 +86,8 @@ class StivTransformer(nn.Module):
         time_B: Tensor,
         text: Text,
         micro_BM: Tensor,
-        given: Given | None = None,
-        kept: Kept = _ALL,
+        given: FrameCondition | None = None,
+        kept: TokenMask = _ALL,
     ) -> Tensor:
         """Return the velocity (B, F, C, H, W).
 
@@ -106,7 +105,7 @@ class StivTransformer(nn.Module):
         """
         tokens, rows, columns = self.patchify(x_BFCHW, self.temporal_patch)
         moments, places = tokens.shape[1:3]
-        mine = sequence.share(moments, places, kept, self.sequence)
+        mine = sequence_parallel.share(moments, places, kept, self.sequence)
         x_BTSD = self.patch_in(tokens[:, mine])
         singleton_BD = self.singleton(time_B, text.pooled_BE, micro_BM)
         on = self.conditions(singleton_BD, text, given)
@@ -123,7 +122,7 @@ class StivTransformer(nn.Module):
 
         shift, scale = self.last_modulation(singleton_BD)[:, None, None].chunk(2, dim=-1)
         x_BTSD = torch.addcmul(shift, norm(x_BTSD, self.settings.norm_epsilon), 1 + scale)
-        return self.unpatchify(sequence.gather(self.patch_out(x_BTSD), self.sequence), rows, columns)
+        return self.unpatchify(sequence_parallel.gather(self.patch_out(x_BTSD), self.sequence), rows, columns)
 
     def singleton(self, time_B: Tensor, pooled_BE: Tensor, micro_BM: Tensor) -> Tensor:
         """Return the condition that is one vector per sample (B, D): each part normed, then summed."""
@@ -138,7 +137,7 @@ class StivTransformer(nn.Module):
             parts = [norm(part, self.settings.norm_epsilon) for part in parts]
         return torch.stack(parts).sum(0)
 
-    def conditions(self, singleton_BD: Tensor, text: Text, given: Given | None) -> Conditions:
+    def conditions(self, singleton_BD: Tensor, text: Text, given: FrameCondition | None) -> Conditions:
         """Return what all blocks share: one AdaLN for all of them, and what cross-attention sees."""
         modulation = None if self.modulation is None else self.modulation(singleton_BD)
         epsilon = self.settings.norm_epsilon
@@ -263,7 +262,7 @@ class StivTransformer(nn.Module):
         )
 
 
-def _at(every: Positions, kept: Kept) -> Positions:
+def _at(every: Positions, kept: TokenMask) -> Positions:
     """Return the positions of the kept tokens."""
     spatial, temporal = every
     if spatial is not None and kept.places_BK is not None:

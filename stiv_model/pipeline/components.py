@@ -10,13 +10,11 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
-from stiv_model import settings_errors as refusals
-from stiv_model.encoders import pinned as frozen
-from stiv_model.encoders import text, vae
+from stiv_model import settings_errors
+from stiv_model.encoders import pinned, text, vae
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import ModelSettings, SamplerSettings, Settings
-from stiv_model.weights import files as weights
-from stiv_model.weights import metadata as card
+from stiv_model.weights import files, metadata
 from stiv_model.weights.metadata import Trained
 
 _ARGUMENTS: dict[Any, str] = {"frames": "num_frames", "steps": "num_inference_steps"}
@@ -51,7 +49,9 @@ class PipelineDefaults(Settings):
         except ValidationError as error:
             first = error.errors()[0]
             name = first["loc"][-1]
-            raise ValueError(f"{_ARGUMENTS.get(name, name)} is {first['input']!r}: {refusals.reason(first)}") from error
+            raise ValueError(
+                f"{_ARGUMENTS.get(name, name)} is {first['input']!r}: {settings_errors.reason(first)}"
+            ) from error
 
 
 class StivTransformerModel(StivTransformer, ModelMixin, ConfigMixin):
@@ -67,8 +67,8 @@ class StivTransformerModel(StivTransformer, ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(self, model: dict[str, Any], is_video: bool, trained: dict[str, Any] | None):
-        super().__init__(refusals.checked(ModelSettings, model, "model"), is_video)
-        self.trained = None if trained is None else refusals.checked(Trained, trained, "trained")
+        super().__init__(settings_errors.checked(ModelSettings, model, "model"), is_video)
+        self.trained = None if trained is None else settings_errors.checked(Trained, trained, "trained")
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Path) -> "StivTransformerModel":
@@ -78,11 +78,11 @@ class StivTransformerModel(StivTransformer, ModelMixin, ConfigMixin):
             FileNotFoundError: there is no checkpoint.
             ValueError: weights are missing, unknown or of another shape.
         """
-        found = card.read(checkpoint)
+        found = metadata.read(checkpoint)
         trained = None if found.trained is None else found.trained.model_dump(mode="json")
         with torch.device("meta"):
             model = cls(found.model.model_dump(mode="json"), found.is_video, trained)
-        model.load_state_dict(weights.read(checkpoint / card.WEIGHTS, found.model, found.is_video), assign=True)
+        model.load_state_dict(files.read(checkpoint / metadata.WEIGHTS, found.model, found.is_video), assign=True)
         return model.eval().requires_grad_(False)
 
     @classmethod
@@ -97,7 +97,7 @@ class StivTransformerModel(StivTransformer, ModelMixin, ConfigMixin):
         only = {"use_safetensors": True, "output_loading_info": True}
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, **(kwargs | only))
         model, info = loaded
-        frozen.check_names(pretrained_model_name_or_path, info["missing_keys"], info["unexpected_keys"])
+        pinned.check_names(pretrained_model_name_or_path, info["missing_keys"], info["unexpected_keys"])
         return model.requires_grad_(False)
 
 

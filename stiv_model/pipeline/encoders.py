@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from stiv_model.encoders import pinned as frozen
-from stiv_model.encoders import text, vae
+from stiv_model.encoders import pinned, text, vae
 from stiv_model.weights.metadata import Trained
 
 PARTS = ("vae", "text_encoder", "tokenizer")
@@ -41,7 +40,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def _hash(part: Path) -> str:
-    return frozen.hash_files(path for path in sorted(part.iterdir()) if path.suffix in _DECIDES)
+    return pinned.hash_files(path for path in sorted(part.iterdir()) if path.suffix in _DECIDES)
 
 
 def read(

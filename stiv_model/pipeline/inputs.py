@@ -16,7 +16,7 @@ from torch import Tensor
 from stiv_model.encoders.pixels import to_pixels
 from stiv_model.encoders.text import encode as encode_text
 from stiv_model.encoders.vae import Autoencoder, encode
-from stiv_model.network.conditions import MICRO_CONDITIONS, Given, Text
+from stiv_model.network.conditions import MICRO_CONDITIONS, FrameCondition, Text
 from stiv_model.pipeline.components import PipelineDefaults
 from stiv_model.settings import ModelSettings, SamplerSettings
 from stiv_model.weights.metadata import Trained
@@ -134,7 +134,7 @@ def given_of(
     shape: tuple[int, ...],
     size: PipelineDefaults,
     device: torch.device,
-) -> Given | None:
+) -> FrameCondition | None:
     """Return the given frames of each prompt, coded; None where there are none.
 
     Args:
@@ -153,7 +153,7 @@ def given_of(
     for index, latents_PCHW in zip(given, encoded.split([len(each) for each in pixels]), strict=True):
         latents_PFCHW[:, index] = latents_PCHW
         is_clean_PF[:, index] = True
-    return Given(latents_PFCHW, is_clean_PF)
+    return FrameCondition(latents_PFCHW, is_clean_PF)
 
 
 def pixels_of(asked: Asked, prompts: int, height: int, width: int) -> Tensor:

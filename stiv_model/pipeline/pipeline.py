@@ -21,13 +21,13 @@ from diffusers.video_processor import VideoProcessor
 from PIL.Image import Image
 from torch import Tensor
 
-from stiv_model import settings_errors as refusals
+from stiv_model import settings_errors
 from stiv_model.diffusion.frame_conditioning import null_image
 from stiv_model.diffusion.sampler import OnStep, sample, times
 from stiv_model.encoders.text import TextEncoder
 from stiv_model.encoders.vae import Autoencoder, decode, downsampling
 from stiv_model.encoders.vae import load as load_vae
-from stiv_model.network.conditions import Given
+from stiv_model.network.conditions import FrameCondition
 from stiv_model.pipeline import encoders as pipeline_encoders
 from stiv_model.pipeline.components import PipelineDefaults, StivTransformerModel, check_parts
 from stiv_model.pipeline.inputs import (
@@ -85,7 +85,7 @@ class StivPipeline(DiffusionPipeline):
         super().__init__()
         if defaults is None:
             raise ValueError("defaults is None: give PipelineDefaults as a dict, or use from_checkpoint")
-        checked = refusals.checked(PipelineDefaults, defaults, "defaults")
+        checked = settings_errors.checked(PipelineDefaults, defaults, "defaults")
         check_parts(vae, text_encoder, transformer, checked)
         self.register_modules(
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer, scheduler=scheduler
@@ -257,7 +257,11 @@ class StivPipeline(DiffusionPipeline):
             self.text_encoder, self.tokenizer, prompts, negative, num_videos_per_prompt, asked.text_tokens, device
         )
         clean = given_of(self.vae, pictures, len(prompts), shape, asked, device)
-        given = None if clean is None else Given(*(part.repeat_interleave(num_videos_per_prompt, 0) for part in clean))
+        given = (
+            None
+            if clean is None
+            else FrameCondition(*(part.repeat_interleave(num_videos_per_prompt, 0) for part in clean))
+        )
         micro_BM = micro_of(asked).to(device).expand(videos, -1)
         with self.progress_bar(total=settings.steps) as bar:
             latents = sample(

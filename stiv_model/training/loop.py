@@ -7,17 +7,17 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from stiv_model import process_exit as lifetime
+from stiv_model import process_exit
 from stiv_model.distributed import checkpoints
 from stiv_model.distributed.checkpoints import Progress
 from stiv_model.distributed.ema import Ema
 from stiv_model.latents.dataset import LatentData
-from stiv_model.monitoring import metrics as records
+from stiv_model.monitoring import metrics
 from stiv_model.monitoring.metrics import Speed
-from stiv_model.monitoring.run_log import Book
+from stiv_model.monitoring.run_log import RunLog
 from stiv_model.network import costs
 from stiv_model.settings import Run
-from stiv_model.training import stop_request as signals
+from stiv_model.training import stop_request
 from stiv_model.training.spike_guard import IN_A_ROW, Guard
 from stiv_model.training.steps import Steps
 from stiv_model.training.validation import Validation
@@ -48,14 +48,14 @@ class Loop:
         self.guard = Guard(run.training, progress.loop)
         self.steps = Steps(run, shared, data, self.guard, device)
         self.validation = Validation(run, work, data, device) if run.validates else None
-        self.book = Book(run, work, speed, device) if speed else None
+        self.book = RunLog(run, work, speed, device) if speed else None
         if self.book:
             self.book.introduce(data, costs.elements(shared.module), self.done)
         self.watchdog = Watchdog(run.training.hang_seconds)
         self.saved_at = time.monotonic()
         self._begin()
 
-    def go(self, stop: signals.StopRequest) -> bool:
+    def go(self, stop: stop_request.StopRequest) -> bool:
         """Go on to the recipe's last step, or to a request to stop; return whether it was the former.
 
         Raises:
@@ -103,7 +103,7 @@ class Loop:
         if back is None:
             raise FloatingPointError(
                 f"{IN_A_ROW} bad steps in a row up to step {bad}, and no checkpoint to go back to: see "
-                f"{self.work / records.INCIDENTS} for the clips, and lower the learning rate or look at the data"
+                f"{self.work / metrics.INCIDENTS} for the clips, and lower the learning rate or look at the data"
             )
         self.guard.go_back(back.step, bad, back.loop)
         self.done = back.step
@@ -122,17 +122,17 @@ class Loop:
                 self.book.videos(self.done, videos)
             dist.barrier()  # the others wait here, where the watchdog is patient
 
-    def _save_or_stop(self, stop: signals.StopRequest) -> bool:
+    def _save_or_stop(self, stop: stop_request.StopRequest) -> bool:
         """Save where it is due, which it is on a request to stop; return whether there is one."""
         training, is_last = self.run.training, self.done == self.run.recipe.steps
         is_late = dist.get_rank() == 0 and time.monotonic() - self.saved_at > training.checkpoint_seconds
-        is_due, is_stop = signals.on_any_rank(
+        is_due, is_stop = stop_request.on_any_rank(
             [is_late or self.done % training.checkpoint_steps == 0, stop.is_made], self.device
         )
         if not is_last and ((is_due and self.guard.bad_in_a_row == 0) or is_stop):
             self._save()
         if not is_last and is_stop and dist.get_rank() == 0:
-            lifetime.mark_stopped(self.work, self.done)
+            process_exit.mark_stopped(self.work, self.done)
             log.info("asked to stop: saved after step %d", self.done)
         return is_stop
 

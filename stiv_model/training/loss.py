@@ -9,12 +9,12 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
-from stiv_model.diffusion import rectified_flow as velocity
+from stiv_model.diffusion import rectified_flow
 from stiv_model.diffusion.frame_conditioning import clean_frames, null_image, replace
 from stiv_model.latents.dataset import Batch, draw_seed
 from stiv_model.network import masking
-from stiv_model.network.conditions import MICRO_CONDITIONS, Given, Text
-from stiv_model.network.masking import Kept, choose
+from stiv_model.network.conditions import MICRO_CONDITIONS, FrameCondition, Text
+from stiv_model.network.masking import TokenMask, choose
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import Mode, RecipeSettings, TrainingSettings
 
@@ -58,7 +58,7 @@ def draw(
     starts_B = frames - (recipe.frames - 1) * strides[mode_B]  # as many as leave room for the sample's last frame
     return Draws(
         noise,
-        velocity.timesteps(uniform[:, 0], training.timestep_density, training.timestep_shift),
+        rectified_flow.timesteps(uniform[:, 0], training.timestep_density, training.timestep_shift),
         uniform[:, 1] < recipe.text_dropout,
         uniform[:, 2] < recipe.image_dropout,
         mode_B,
@@ -91,7 +91,7 @@ def losses(
     patterns = torch.stack([clean_frames(mode.clean_frames, recipe.frames) for mode in recipe.modes])
     pattern_BF = patterns.to(data.device)[draws.mode_B]
     is_clean_BF = pattern_BF & ~draws.drop_image_B[:, None]
-    x = velocity.path(data, draws.noise_BFCHW, draws.time_B)
+    x = rectified_flow.path(data, draws.noise_BFCHW, draws.time_B)
     if model.settings.image_condition != "cross_attention":
         x = replace(x, data, is_clean_BF)
     bears_loss_BF = ~is_clean_BF
@@ -103,8 +103,10 @@ def losses(
 
     kept = keep_some(draws, model.temporal_patch, recipe.mask_ratio, training.temporal_mask_ratio)
     weight = rearrange(bears_loss_BF.float(), "B F -> B F 1 1 1") * latent_weight(kept, data, model)
-    predicted = model(x.to(next(model.parameters()).dtype), draws.time_B, text, micro, Given(data, is_clean_BF), kept)
-    return velocity.losses(predicted, velocity.target(data, draws.noise_BFCHW), weight)
+    predicted = model(
+        x.to(next(model.parameters()).dtype), draws.time_B, text, micro, FrameCondition(data, is_clean_BF), kept
+    )
+    return rectified_flow.losses(predicted, rectified_flow.target(data, draws.noise_BFCHW), weight)
 
 
 def take_frames(clips_BFCHW: Tensor, start_B: Tensor, stride_B: Tensor, frames: int) -> Tensor:
@@ -131,14 +133,14 @@ def drop(text: Text, null_text: Text, is_dropped_B: Tensor) -> Text:
     )
 
 
-def keep_some(draws: Draws, temporal_patch: int, mask_ratio: float, temporal_mask_ratio: float) -> Kept:
+def keep_some(draws: Draws, temporal_patch: int, mask_ratio: float, temporal_mask_ratio: float) -> TokenMask:
     """Return the tokens that the main blocks shall see."""
     moments = draws.moments_BF.shape[1] // temporal_patch
     moments_BT = draws.moments_BF[draws.moments_BF < moments].view(-1, moments)  # still a random order
-    return Kept(choose(draws.places_BS, mask_ratio), choose(moments_BT, temporal_mask_ratio))
+    return TokenMask(choose(draws.places_BS, mask_ratio), choose(moments_BT, temporal_mask_ratio))
 
 
-def latent_weight(kept: Kept, data: Tensor, model: StivTransformer) -> Tensor:
+def latent_weight(kept: TokenMask, data: Tensor, model: StivTransformer) -> Tensor:
     """Return the weight of each latent (B or 1, F, 1, H, W): 1 where its token is kept, else 0."""
     patch, (frames, _, height, width) = model.settings.spatial_patch, data.shape[1:]
     sizes = frames // model.temporal_patch, height * width // patch**2

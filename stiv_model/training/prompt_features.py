@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from stiv_model.encoders import provenance as encoders
+from stiv_model.encoders import provenance
 from stiv_model.process_exit import die_with_parent
 from stiv_model.settings import Run
 
@@ -41,7 +41,7 @@ def make(work: Path) -> None:
 
     run = Run.model_validate_json((work / "run.json").read_bytes())
     prompts = run.training.validation_prompts
-    _, settings = encoders.read(Path(run.latents), batch=len(prompts))
+    _, settings = provenance.read(Path(run.latents), batch=len(prompts))
     text = TextEncoder(settings).encode(list(prompts), cut=False)
     aside = work / f"{FILE}.tmp"
     save_file({name: part.contiguous() for name, part in text._asdict().items()}, aside, metadata=_metadata(prompts))

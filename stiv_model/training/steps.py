@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stiv_model.distributed import deepspeed_engine as zero
-from stiv_model.latents import data_plan as plan
+from stiv_model.distributed import deepspeed_engine
+from stiv_model.latents import data_plan
 from stiv_model.latents.dataset import Batch, LatentData, Order, micro_batches
 from stiv_model.monitoring.metrics import NOISE_LEVELS
 from stiv_model.network.conditions import Text
@@ -21,7 +21,7 @@ from stiv_model.training.prefetch import ReadAhead
 from stiv_model.training.spike_guard import Guard
 
 
-class Taken:
+class StepResult:
     """What came of one step, the same on all ranks but for the memory."""
 
     def __init__(self) -> None:
@@ -52,17 +52,17 @@ class Steps:
         self.run, self.shared, self.data, self.guard, self.device = run, shared, data, guard, device
         self.order = Order(len(data.samples), run.training.seed)
         self.null_text = Text(*(part.to(device) for part in data.null_text))
-        self.taken = Taken()
+        self.taken = StepResult()
         self.feed: ReadAhead | None = None
         self.stall_seconds = 0.0
-        zero.judge_before_update(shared, self._judge)
+        deepspeed_engine.judge_before_update(shared, self._judge)
 
     def begin(self, done: int) -> None:
         """Start reading ahead, from the step after `done` on, what the guard does not pass over."""
         self.close()
         recipe, training = self.run.recipe, self.run.training
         steps = (step for step in range(done, recipe.steps) if step + 1 not in self.guard.passed_over)
-        together = plan.together(recipe, training)
+        together = data_plan.together(recipe, training)
         rank, ranks = dist.get_rank() // together, dist.get_world_size() // together
         schedule = micro_batches(steps, recipe.batch, training.accumulation, rank, ranks)
         self.feed = ReadAhead(self._read, schedule, depth=2)
@@ -73,9 +73,9 @@ class Steps:
             self.stall_seconds += self.feed.stall_seconds
             self.feed.close()
 
-    def take(self, step: int) -> Taken:
+    def take(self, step: int) -> StepResult:
         """Take step `step`, counted from 1."""
-        self.taken = taken = Taken()
+        self.taken = taken = StepResult()
         taken.learning_rate = self._set_learning_rate(step)
         totals = torch.zeros(2, NOISE_LEVELS, device=self.device)
         bad: list[str] = []

@@ -23,18 +23,16 @@ from typing import TextIO
 import torch
 import torch.distributed as dist
 
-from stiv_model import process_exit as lifetime
-from stiv_model.distributed import deepspeed_engine as zero
+from stiv_model import process_exit
+from stiv_model.distributed import deepspeed_engine
 from stiv_model.distributed.ema import Ema
-from stiv_model.latents import data_plan as plan
+from stiv_model.latents import data_plan
 from stiv_model.latents.dataset import LatentData
-from stiv_model.network import sequence_parallel as sequence
+from stiv_model.network import sequence_parallel
 from stiv_model.settings import Run, TrainingSettings
-from stiv_model.training import stop_request as signals
+from stiv_model.training import stop_request
 from stiv_model.training.loop import Loop
-from stiv_model.weights import files as weights
-from stiv_model.weights import initialisation as initial
-from stiv_model.weights import warm_start as hand_over
+from stiv_model.weights import files, initialisation, warm_start
 from stiv_model.weights.certificate import START
 
 
@@ -47,8 +45,8 @@ def train(work: Path) -> None:
         SystemExit: a request to stop, after the work was saved.
     """
     run = Run.model_validate_json((work / "run.json").read_bytes())
-    stop = signals.StopRequest()
-    zero.start(run.training)
+    stop = stop_request.StopRequest()
+    deepspeed_engine.start(run.training)
     lock = _hold(work)  # noqa: F841  # until this process ends
     data = planned_data(run, work)
     shared = starting_model(run, work)
@@ -56,9 +54,9 @@ def train(work: Path) -> None:
     is_done = Loop(run, work, data, shared, ema, _device(run.training)).go(stop)
     if is_done:
         export(run, work, data, shared, ema)
-    zero.stop(shared)
+    deepspeed_engine.stop(shared)
     if not is_done:
-        sys.exit(lifetime.STOPPED)
+        sys.exit(process_exit.STOPPED)
 
 
 def planned_data(run: Run, work: Path) -> LatentData:
@@ -68,7 +66,7 @@ def planned_data(run: Run, work: Path) -> LatentData:
         ValueError: it is not.
     """
     data = LatentData(Path(run.latents), run.recipe.best_fraction)
-    plan.check_run(plan.read(work), run, dist.get_world_size(), data.samples.clips.to_pylist())
+    data_plan.check_run(data_plan.read(work), run, dist.get_world_size(), data.samples.clips.to_pylist())
     return data
 
 
@@ -79,17 +77,17 @@ def starting_model(run: Run, work: Path):
         ValueError: the starting weights in `work` have no certificate for this run.
     """
     recipe, training = run.recipe, run.training
-    model = zero.build(run.model, recipe.frames > 1, recipe, training)
+    model = deepspeed_engine.build(run.model, recipe.frames > 1, recipe, training)
     model.activation_checkpointing = training.activation_checkpointing
     if training.compile:
         model.compile_blocks()
-    if group := sequence.join(plan.together(recipe, training)):
+    if group := sequence_parallel.join(data_plan.together(recipe, training)):
         model.share_sequence(group)
-    shared = zero.engine(model, recipe, training)
+    shared = deepspeed_engine.engine(model, recipe, training)
     if run.parent:
-        zero.start_from(shared, partial(hand_over.load_start, run, work / START))
+        deepspeed_engine.start_from(shared, partial(warm_start.load_start, run, work / START))
     else:
-        zero.start_from(shared, partial(initial.fill, run.model, model.is_video, training.seed))
+        deepspeed_engine.start_from(shared, partial(initialisation.fill, run.model, model.is_video, training.seed))
     return shared
 
 
@@ -100,7 +98,7 @@ def export(run: Run, work: Path, data: LatentData, shared, ema: Ema) -> None:
             pass
         return
     aside = work / "weights.tmp"
-    weights.save(aside, ema.each(), run.model, shared.module.is_video, hand_over.outcome(run, data))
+    files.save(aside, ema.each(), run.model, shared.module.is_video, warm_start.outcome(run, data))
     aside.rename(work / "weights")
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from stiv_model.diffusion.frame_conditioning import clean_frames, null_image
 from stiv_model.diffusion.sampler import sample
 from stiv_model.latents.dataset import LatentData, draw_seed
-from stiv_model.network.conditions import MICRO_CONDITIONS, Given, Text
+from stiv_model.network.conditions import MICRO_CONDITIONS, FrameCondition, Text
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import RecipeSettings, Run, SamplerSettings, TrainingSettings
-from stiv_model.training import prompt_features as prompts
+from stiv_model.training import prompt_features
 from stiv_model.training.loss import micro_conditions, take_frames
 
 
@@ -29,7 +29,7 @@ class Wanted(NamedTuple):
     names: list[str]
     text: Text
     micro_VM: Tensor
-    given: Given | None
+    given: FrameCondition | None
     noise_VFCHW: Tensor
 
 
@@ -58,9 +58,9 @@ def wanted(run: Run, work: Path, data: LatentData) -> list[Wanted]:
         shape = latents_VFCHW.shape[1:]
         return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
-    found = [Wanted(names("prompt"), Text(**load_file(work / prompts.FILE)), micro_VM, None, noise("prompt"))]
+    found = [Wanted(names("prompt"), Text(**load_file(work / prompt_features.FILE)), micro_VM, None, noise("prompt"))]
     if is_clean_VF.any():
-        given = Given(latents_VFCHW, is_clean_VF)
+        given = FrameCondition(latents_VFCHW, is_clean_VF)
         found.append(Wanted(names("clip"), batch.text, micro_VM, given, noise("clip")))
     return found
 
@@ -97,7 +97,7 @@ class Validation:
             Text(*(move(part).expand(videos, *part.shape[1:]) for part in self.null_text)),
             move(one.micro_VM),
             sampling(self.run.recipe, self.run.training),
-            None if one.given is None else Given(*map(move, one.given)),
+            None if one.given is None else FrameCondition(*map(move, one.given)),
             null_image(self.run.recipe.clean_frames),
         )
 

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, ValidationError
 
-from stiv_model import settings_errors as refusals
+from stiv_model import settings_errors
 from stiv_model.settings import ModelSettings, Run, Settings
-from stiv_model.weights import metadata as card
+from stiv_model.weights import metadata
 from stiv_model.weights.metadata import Role, Trained
 
 CERTIFICATE = "certificate.json"
@@ -98,7 +98,7 @@ def check(folder: Path, run: Run) -> Certificate:
     try:
         found = Certificate.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise ValueError(f"{path}: {refusals.lines(error)[0]}: {remedy}") from error
+        raise ValueError(f"{path}: {settings_errors.lines(error)[0]}: {remedy}") from error
     if wrong := _differs(found, run) or _damage(found, folder):
         raise ValueError(f"{path} {wrong}: {remedy}")
     return found
@@ -114,7 +114,9 @@ def _differs(found: Certificate, run: Run) -> str | None:
                 f"is of another {role} parent: sha256 {there} there, {wanted.get(role)} in run.json "
                 f"({run.parents[role][0] if role in run.parents else 'none'})"
             )
-    pairs = {f"model.{key}": (value, card.flat(run.model).get(key)) for key, value in card.flat(found.model).items()}
+    pairs = {
+        f"model.{key}": (value, metadata.flat(run.model).get(key)) for key, value in metadata.flat(found.model).items()
+    }
     pairs |= {key: (getattr(found.becomes, key), getattr(run.recipe, key)) for key in ("frames", "clean_frames")}
     pairs["is_video"] = (found.is_video, run.recipe.frames > 1)
     differ = [f"{key} {there} there, {here} here" for key, (there, here) in pairs.items() if there != here]
@@ -126,7 +128,7 @@ def _damage(found: Certificate, folder: Path) -> str | None:
     for one in found.checks:
         if one.measured > one.tolerance:
             return f"states a check that failed: {one.name}: {one.measured:.3g}, tolerance {one.tolerance:.3g}"
-    path = folder / card.WEIGHTS
+    path = folder / metadata.WEIGHTS
     if not path.exists():
         return f"is without its weights ({path} is missing)"
     if (digest := sha256(path)) != found.weights_sha256:

@@ -12,7 +12,7 @@ from torch import Tensor
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import ModelSettings
 from stiv_model.weights import metadata as card
-from stiv_model.weights.metadata import Card, Trained
+from stiv_model.weights.metadata import CheckpointMetadata, Trained
 from stiv_model.weights.streaming_file import StreamedFile
 
 
@@ -35,7 +35,7 @@ def save(
         ValueError: they are not the weights of such a model.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    card.write(folder, Card(model=settings, is_video=is_video, trained=trained))
+    card.write(folder, CheckpointMetadata(model=settings, is_video=is_video, trained=trained))
     metadata = {"averaged": trained.averaged} if trained else None
     with create(folder / card.WEIGHTS, settings, is_video, metadata) as file:
         for name, weight in weights:

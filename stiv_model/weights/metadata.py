@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
-from stiv_model import settings_errors as refusals
+from stiv_model import settings_errors
 from stiv_model.settings import Encoders, Fraction, Mode, ModelSettings, Pattern, Settings
 
 WEIGHTS = "model.safetensors"
@@ -47,7 +47,7 @@ class Trained(Settings):
         return f"ema {self.ema_decay} after {self.steps} steps"
 
 
-class Card(Settings):
+class CheckpointMetadata(Settings):
     """model.json."""
 
     model: ModelSettings
@@ -56,11 +56,11 @@ class Card(Settings):
     """None of weights that no training made, which nothing can be trained from."""
 
 
-def write(folder: Path, card: Card) -> None:
+def write(folder: Path, card: CheckpointMetadata) -> None:
     (folder / _CARD).write_text(card.model_dump_json(indent=2) + "\n")
 
 
-def read(folder: Path) -> Card:
+def read(folder: Path) -> CheckpointMetadata:
     """Return what a checkpoint folder says of its model and its training.
 
     Raises:
@@ -71,12 +71,14 @@ def read(folder: Path) -> Card:
     if not path.exists():
         raise FileNotFoundError(f"{folder} holds no checkpoint ({_CARD} is missing): train it first")
     try:
-        return Card.model_validate_json(path.read_bytes())
+        return CheckpointMetadata.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise ValueError(f"{path}: {refusals.lines(error)[0]}: train {folder} again") from error
+        raise ValueError(f"{path}: {settings_errors.lines(error)[0]}: train {folder} again") from error
 
 
-def check_parents(parents: Mapping[Role, Path], settings: ModelSettings, is_video: bool) -> dict[Role, Card]:
+def check_parents(
+    parents: Mapping[Role, Path], settings: ModelSettings, is_video: bool
+) -> dict[Role, CheckpointMetadata]:
     """Refuse to start a model from weights that are not of its kind, and return what the parents say.
 
     A parent may differ in what grows (scale or number of its positions), may have no image tokens in
@@ -126,7 +128,7 @@ def check_encoders(parents: Mapping[Role, Path], latents: Path, encoders: Encode
                 )
 
 
-def _check_roles(parents: Mapping[Role, Path], cards: Mapping[Role, Card], is_video: bool) -> None:
+def _check_roles(parents: Mapping[Role, Path], cards: Mapping[Role, CheckpointMetadata], is_video: bool) -> None:
     """Temporal attention may come from a video model of its own, where all else comes from an image model."""
     kinds = {role: "video" if card.is_video else "image" for role, card in cards.items()}
     if not is_video or kinds != {"weights": "image", "temporal": "video"}:
@@ -137,7 +139,7 @@ def _check_roles(parents: Mapping[Role, Path], cards: Mapping[Role, Card], is_vi
         )
 
 
-def _differences(parent: Card, settings: ModelSettings) -> str:
+def _differences(parent: CheckpointMetadata, settings: ModelSettings) -> str:
     """Say which settings differ that must not, with both values; empty when none does."""
     there, here = flat(parent.model), flat(settings)
     if there["positions.kind"] != here["positions.kind"]:

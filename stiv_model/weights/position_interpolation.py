@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stiv_model.network import rope
 from stiv_model.settings import LearnedSettings, ModelSettings
-from stiv_model.weights.metadata import Card, Role, Trained
+from stiv_model.weights.metadata import CheckpointMetadata, Role, Trained
 
 _CPU = torch.device("cpu")
 
@@ -30,7 +30,7 @@ class Growth(NamedTuple):
     axis: Literal["space", "time"]
     factor: Fraction
     """A place of the parent stands at this many times its index in the child: 1 where extrapolated."""
-    parent: Card
+    parent: CheckpointMetadata
 
     @property
     def equality(self) -> str:
@@ -38,7 +38,9 @@ class Growth(NamedTuple):
         return f"positions {self.how} in {self.axis} give the old angles {at}"
 
 
-def of(parents: Mapping[Role, Card], settings: ModelSettings, is_video: bool, becomes: Trained) -> Iterator[Growth]:
+def of(
+    parents: Mapping[Role, CheckpointMetadata], settings: ModelSettings, is_video: bool, becomes: Trained
+) -> Iterator[Growth]:
     """Yield how each axis grew; nothing for one that did not, or whose positions are learned.
 
     Raises:
@@ -46,13 +48,13 @@ def of(parents: Mapping[Role, Card], settings: ModelSettings, is_video: bool, be
     """
     if isinstance(settings.positions, LearnedSettings):
         return
-    here = Card(model=settings, is_video=is_video, trained=becomes)
+    here = CheckpointMetadata(model=settings, is_video=is_video, trained=becomes)
     of_time = next((card for card in parents.values() if card.is_video), None)
     found = _axis("space", parents["weights"], here), of_time and _axis("time", of_time, here)
     yield from (growth for growth in found if growth)
 
 
-def _axis(axis: Literal["space", "time"], parent: Card, here: Card) -> Growth | None:
+def _axis(axis: Literal["space", "time"], parent: CheckpointMetadata, here: CheckpointMetadata) -> Growth | None:
     name = {"space": "spatial_scale", "time": "temporal_scale"}[axis]
     old, new = getattr(parent.model.positions, name), getattr(here.model.positions, name)
     pairs = list(zip(_sizes(axis, parent), _sizes(axis, here), strict=True))
@@ -70,7 +72,7 @@ def _axis(axis: Literal["space", "time"], parent: Card, here: Card) -> Growth | 
     )
 
 
-def _sizes(axis: Literal["space", "time"], card: Card) -> tuple[int, ...]:
+def _sizes(axis: Literal["space", "time"], card: CheckpointMetadata) -> tuple[int, ...]:
     """Return the sizes of an axis in tokens."""
     assert card.trained is not None, "card.check_parents refuses such a parent"
     if axis == "time":
@@ -79,7 +81,7 @@ def _sizes(axis: Literal["space", "time"], card: Card) -> tuple[int, ...]:
     return card.trained.latent_height // patch, card.trained.latent_width // patch
 
 
-def difference(growth: Growth, here: Card) -> float:
+def difference(growth: Growth, here: CheckpointMetadata) -> float:
     """Return the largest difference, in radians, between the child's angles and the parent's, point by point."""
     old, new = _sizes(growth.axis, growth.parent), _sizes(growth.axis, here)
     p, q = growth.factor.as_integer_ratio()
@@ -91,7 +93,7 @@ def difference(growth: Growth, here: Card) -> float:
     return (at_old - at_new).abs().max().item()
 
 
-def _angles(axis: Literal["space", "time"], card: Card) -> Tensor:
+def _angles(axis: Literal["space", "time"], card: CheckpointMetadata) -> Tensor:
     """Return the angles of all tokens of an axis: (R, C, H / 2) or (T, H / 2)."""
     at, sizes, head = card.model.positions, _sizes(axis, card), card.model.head_size
     assert at.kind == "rotary", "learned positions have no angles"

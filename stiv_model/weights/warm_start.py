@@ -22,31 +22,21 @@ from stiv_model.process_exit import die_with_parent
 from stiv_model.settings import Encoders, Pattern, Run, is_mixture
 from stiv_model.weights import (
     certificate,
-)
-from stiv_model.weights import (
-    files as weights,
-)
-from stiv_model.weights import (
-    initialisation as initial,
-)
-from stiv_model.weights import (
-    metadata as card,
-)
-from stiv_model.weights import (
-    position_interpolation as growth,
-)
-from stiv_model.weights import (
-    warm_start_checks as equalities,
+    files,
+    initialisation,
+    metadata,
+    position_interpolation,
+    warm_start_checks,
 )
 from stiv_model.weights.certificate import CERTIFICATE, START, Certificate, Parent, Row, Source, Transform
 from stiv_model.weights.initialisation import Take
-from stiv_model.weights.metadata import Card, Role, Trained
+from stiv_model.weights.metadata import CheckpointMetadata, Role, Trained
 from stiv_model.weights.position_interpolation import Growth
 from stiv_model.weights.warm_start_checks import Loaded, Parents, is_modulation, is_silent
 
 log = logging.getLogger(__name__)
 
-_CUBIFIED: dict[str, Transform] = {
+_INFLATED: dict[str, Transform] = {
     "patch_in.weight": "inflated in time",
     "patch_out.weight": "repeated",
     "patch_out.bias": "repeated",
@@ -61,7 +51,7 @@ _PURPOSES = {
 }
 
 
-def hand_over(child: Card, seed: int, parents: Mapping[Role, Path], out: Path) -> Certificate:
+def hand_over(child: CheckpointMetadata, seed: int, parents: Mapping[Role, Path], out: Path) -> Certificate:
     """Write the starting weights of `child` and their certificate into the new folder `out`.
 
     What happens follows from what the parents' cards say and from nothing else. The certificate is written last, and
@@ -79,15 +69,15 @@ def hand_over(child: Card, seed: int, parents: Mapping[Role, Path], out: Path) -
         ValueError: the parents do not suit the child, a name or shape has no counterpart, or an equality fails.
     """
     assert child.trained is not None, "a child is trained for something"
-    cards = card.check_parents(parents, child.model, child.is_video)
-    grown = tuple(growth.of(cards, child.model, child.is_video, child.trained))
+    cards = metadata.check_parents(parents, child.model, child.is_video)
+    grown = tuple(position_interpolation.of(cards, child.model, child.is_video, child.trained))
     loaded = {role: load_parent(folder, cards[role]) for role, folder in parents.items()}
     rows = table(child, loaded)
 
     out.mkdir(parents=True)
-    path = out / card.WEIGHTS
+    path = out / metadata.WEIGHTS
     _write(path, child, seed, rows, loaded)
-    checks = equalities.execute(weights.read(path, child.model, child.is_video), child, rows, loaded, grown)
+    checks = warm_start_checks.execute(files.read(path, child.model, child.is_video), child, rows, loaded, grown)
     made = Certificate(
         kind=_kind(cards, child, rows, grown),
         parents={role: one.parent for role, one in loaded.items()},
@@ -102,15 +92,15 @@ def hand_over(child: Card, seed: int, parents: Mapping[Role, Path], out: Path) -
     return made
 
 
-def load_parent(folder: Path, found: Card) -> Loaded:
+def load_parent(folder: Path, found: CheckpointMetadata) -> Loaded:
     """Return a parent, its weights mapped into memory, and the hash of their file.
 
     Raises:
         FileNotFoundError, ValueError: as `weights.read`, or the file is not of the average that the card states.
     """
     assert found.trained is not None, "card.check_parents refuses such a parent"
-    path, wanted = folder / card.WEIGHTS, found.trained.averaged
-    read, said = weights.read(path, found.model, found.is_video), weights.averaged(path) or ""
+    path, wanted = folder / metadata.WEIGHTS, found.trained.averaged
+    read, said = files.read(path, found.model, found.is_video), files.averaged(path) or ""
     if said != wanted:
         raise ValueError(
             f"{path} says of itself {said or 'nothing of an average'!r}, but its training ended with {wanted!r}: only "
@@ -119,13 +109,13 @@ def load_parent(folder: Path, found: Card) -> Loaded:
     return Loaded(folder, found, Parent(folder=str(folder), sha256=certificate.sha256(path), averaged=said), read)
 
 
-def table(child: Card, parents: Parents) -> tuple[Row, ...]:
+def table(child: CheckpointMetadata, parents: Parents) -> tuple[Row, ...]:
     """Say for every parameter of the child where it comes from, and how.
 
     Raises:
         ValueError: a parameter, on either side, has no counterpart.
     """
-    shapes = weights.shapes(child.model, child.is_video)
+    shapes = files.shapes(child.model, child.is_video)
     rows = tuple(_row(name, shape, child, parents) for name, shape in shapes.items())
     for role, parent in parents.items():
         used = {source.parameter for row in rows for source in row.sources if source.parent == role}
@@ -135,7 +125,7 @@ def table(child: Card, parents: Parents) -> tuple[Row, ...]:
     return rows
 
 
-def _row(name: str, shape: torch.Size, child: Card, parents: Parents) -> Row:
+def _row(name: str, shape: torch.Size, child: CheckpointMetadata, parents: Parents) -> Row:
     main, becomes_video = parents["weights"], child.is_video and not parents["weights"].card.is_video
     role: Role = "temporal" if becomes_video and is_temporal(name) else "weights"
     source = Source(parent=role, parameter=name)
@@ -144,8 +134,8 @@ def _row(name: str, shape: torch.Size, child: Card, parents: Parents) -> Row:
     if name not in parents[role].weights:
         raise ValueError(f"{parents[role].folder} has no {name}, which the new model needs")
     there = parents[role].weights[name].shape
-    if becomes_video and name in _CUBIFIED:
-        return Row(parameter=name, sources=(source,), transform=_CUBIFIED[name])
+    if becomes_video and name in _INFLATED:
+        return Row(parameter=name, sources=(source,), transform=_INFLATED[name])
     if there == shape:
         return Row(parameter=name, sources=(source,), transform="taken")
     if becomes_video and is_modulation(name) and "temporal" in parents:
@@ -163,11 +153,11 @@ def is_temporal(name: str) -> bool:
     return ".temporal_" in name or name == "moments"
 
 
-def _write(path: Path, child: Card, seed: int, rows: tuple[Row, ...], parents: Parents) -> None:
+def _write(path: Path, child: CheckpointMetadata, seed: int, rows: tuple[Row, ...], parents: Parents) -> None:
     """Write the starting weights, of which one is in memory at a time."""
-    shapes = weights.shapes(child.model, child.is_video)
+    shapes = files.shapes(child.model, child.is_video)
     drawn = {row.parameter for row in rows if row.transform == "initialised" and not is_silent(row.parameter)}
-    with weights.create(path, child.model, child.is_video, None) as file:
+    with files.create(path, child.model, child.is_video, None) as file:
 
         def take(name: str, value: Tensor) -> None:
             if name in drawn:
@@ -177,7 +167,7 @@ def _write(path: Path, child: Card, seed: int, rows: tuple[Row, ...], parents: P
             if row.parameter not in drawn:
                 file.put(row.parameter, _value(row, shapes[row.parameter], parents))
         if drawn:
-            initial.fill(child.model, child.is_video, seed, take)
+            initialisation.fill(child.model, child.is_video, seed, take)
 
 
 def _value(row: Row, shape: torch.Size, parents: Parents) -> Tensor:
@@ -201,19 +191,24 @@ def _value(row: Row, shape: torch.Size, parents: Parents) -> Tensor:
         case "joined":
             return torch.cat([given[0], given[1][len(given[0]) :]])
         case "interpolated":
-            return growth.resize(given[0], shape)
+            return position_interpolation.resize(given[0], shape)
         case "initialised":
             return torch.zeros(shape)
 
 
-def _kind(cards: Mapping[Role, Card], child: Card, rows: tuple[Row, ...], grown: tuple[Growth, ...]) -> str:
+def _kind(
+    cards: Mapping[Role, CheckpointMetadata],
+    child: CheckpointMetadata,
+    rows: tuple[Row, ...],
+    grown: tuple[Growth, ...],
+) -> str:
     parts = [f"{' + '.join(map(_purpose, cards.values()))} -> {_purpose(child)}"]
     parts += [f"{one.how} in {one.axis}" for one in grown]
     parts += [f"{row.parameter} resized" for row in rows if row.transform == "interpolated"]
     return ", ".join(parts)
 
 
-def _purpose(of: Card) -> str:
+def _purpose(of: CheckpointMetadata) -> str:
     assert of.trained is not None, "card.check_parents refuses such a parent"
     clean = of.trained.clean_frames
     if not of.is_video:
@@ -256,7 +251,7 @@ def load_start(run: Run, folder: Path, take: Take) -> None:
         ValueError: as `certificate.check`, or the weights are not of this run's model.
     """
     certificate.check(folder, run)
-    for name, weight in weights.read(folder / card.WEIGHTS, run.model, run.recipe.frames > 1).items():
+    for name, weight in files.read(folder / metadata.WEIGHTS, run.model, run.recipe.frames > 1).items():
         take(name, weight)
 
 
@@ -271,7 +266,7 @@ def make_start(work: Path) -> None:
     if aside.exists():
         shutil.rmtree(aside)
     data = LatentData(Path(run.latents), run.recipe.best_fraction)
-    child = Card(model=run.model, is_video=run.recipe.frames > 1, trained=outcome(run, data))
+    child = CheckpointMetadata(model=run.model, is_video=run.recipe.frames > 1, trained=outcome(run, data))
     made = hand_over(child, run.training.seed, {role: Path(folder) for role, (folder, _) in run.parents.items()}, aside)
     certificate.check(aside, run)
     aside.rename(work / START)

@@ -19,9 +19,9 @@ from stiv_model.network.conditions import MICRO_CONDITIONS, Text
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import LearnedSettings, ModelSettings
 from stiv_model.weights import files as weights
-from stiv_model.weights import position_interpolation as growth
+from stiv_model.weights import position_interpolation
 from stiv_model.weights.certificate import Check, Parent, Row, sha256
-from stiv_model.weights.metadata import Card, Role
+from stiv_model.weights.metadata import CheckpointMetadata, Role
 from stiv_model.weights.position_interpolation import Growth
 
 _ROUNDING = 1e-4
@@ -34,7 +34,7 @@ class Loaded(NamedTuple):
     """A parent: where it is, what it says of itself, and its weights."""
 
     folder: Path
-    card: Card
+    card: CheckpointMetadata
     parent: Parent
     weights: dict[str, Tensor]
 
@@ -57,7 +57,11 @@ def check(name: str, measured: float, tolerance: float) -> Check:
 
 
 def execute(
-    start: Mapping[str, Tensor], child: Card, rows: tuple[Row, ...], parents: Parents, grown: tuple[Growth, ...]
+    start: Mapping[str, Tensor],
+    child: CheckpointMetadata,
+    rows: tuple[Row, ...],
+    parents: Parents,
+    grown: tuple[Growth, ...],
 ) -> tuple[Check, ...]:
     """Execute every equality that a hand-over must keep.
 
@@ -73,7 +77,7 @@ def execute(
     """
     checks = [is_average(role, loaded) for role, loaded in parents.items()]
     checks += [are_taken(role, start, rows, parents) for role in parents]
-    checks += [check(one.equality, growth.difference(one, child), _ANGLE) for one in grown]
+    checks += [check(one.equality, position_interpolation.difference(one, child), _ANGLE) for one in grown]
     checks += [is_resized(row, start, parents) for row in rows if row.transform == "interpolated"]
     checks.append(answers_alike(_in_place(start, rows, parents), child, parents))
     return tuple(checks)
@@ -116,7 +120,7 @@ def _different(row: Row, role: Role, start: Mapping[str, Tensor], parents: Paren
 def is_resized(row: Row, start: Mapping[str, Tensor], parents: Parents) -> Check:
     """Resized learned positions are the mix of their old neighbours."""
     (source,), mine = row.sources, start[row.parameter]
-    wanted = growth.neighbours_mixed(parents[source.parent].weights[source.parameter], mine.shape)
+    wanted = position_interpolation.neighbours_mixed(parents[source.parent].weights[source.parameter], mine.shape)
     off = (mine - wanted).abs().max().item() / max(wanted.abs().max().item(), 1e-30)
     return check(f"{row.parameter} are the mix of their old neighbours", off, _ROUNDING)
 
@@ -133,7 +137,7 @@ def _in_place(start: Mapping[str, Tensor], rows: tuple[Row, ...], parents: Paren
     }
 
 
-def answers_alike(start: Mapping[str, Tensor], child: Card, parents: Parents) -> Check:
+def answers_alike(start: Mapping[str, Tensor], child: CheckpointMetadata, parents: Parents) -> Check:
     """The child answers as its parent does; at the child's positions, since those are compared apart."""
     there = parents["weights"]
     settings = there.card.model.model_copy(update={"positions": child.model.positions})
@@ -182,7 +186,7 @@ def is_modulation(name: str) -> bool:
     return name.removesuffix(".weight").removesuffix(".bias").endswith("modulation.linear")
 
 
-def probe(card: Card) -> Iterator:
+def probe(card: CheckpointMetadata) -> Iterator:
     """Yield small random inputs of a model: one sample, one picture repeated over two moments, its conditions."""
     settings, generator = card.model, torch.Generator().manual_seed(0)
     rows, columns, moments = _few(settings)

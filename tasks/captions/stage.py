@@ -7,9 +7,7 @@ from typing import Protocol
 from prefect import task
 
 from tasks.settings import CaptionSettings
-from tasks.storage import atomic as resume
-from tasks.storage import shards
-from tasks.storage import tables as manifest
+from tasks.storage import atomic, shards, tables
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +90,10 @@ def _row(clip: str, captioner: str | None, text: str | None) -> dict:
 @task(task_run_name="caption {shard.path.stem}", retries=1)
 def caption_shard(shard: shards.Shard, settings: CaptionSettings) -> None:
     """Caption one shard of clips."""
-    shard.write(caption_clips(shard.given, settings), manifest.CAPTIONS)
+    shard.write(caption_clips(shard.given, settings), tables.CAPTIONS)
 
 
-def join_captions(work: Path, parts: list[shards.Shard], out: Path, report: Path) -> manifest.Account:
+def join_captions(work: Path, parts: list[shards.Shard], out: Path, report: Path) -> tables.Account:
     """Put the shards' rows together in `out`, in the order of the clips.
 
     Raises:
@@ -105,11 +103,11 @@ def join_captions(work: Path, parts: list[shards.Shard], out: Path, report: Path
     product.mkdir(exist_ok=True)
     place = shards.order(clip["shot"] for part in parts for clip in part.given)
     paths = [part.path for part in parts]
-    shards.join(paths, product / manifest.CAPTION_TABLE, manifest.CAPTIONS, lambda row: place[row["clip"]])
-    rows = manifest.read_rows(product / manifest.CAPTION_TABLE, manifest.CAPTIONS)
-    account = manifest.settle("clips", place, rows, "clip")
-    manifest.check_failures(account, 1.0, "captions.captioners")
-    manifest.write_report(report, account)
-    resume.finish(product, out)
-    resume.discard_work(out)
+    shards.join(paths, product / tables.CAPTION_TABLE, tables.CAPTIONS, lambda row: place[row["clip"]])
+    rows = tables.read_rows(product / tables.CAPTION_TABLE, tables.CAPTIONS)
+    account = tables.reconcile("clips", place, rows, "clip")
+    tables.check_failures(account, 1.0, "captions.captioners")
+    tables.write_report(report, account)
+    atomic.finish(product, out)
+    atomic.discard_workdir(out)
     return account

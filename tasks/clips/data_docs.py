@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from stiv_model import package_files as packaged
+from stiv_model import package_files
 
 # What pages would fetch from a CDN: its name in the URL, the installed package that carries it, and where.
 _CARRIED = {
@@ -45,7 +45,7 @@ def localise(docs: Path) -> None:
 
 
 def _carried(package: str, path: str) -> Path:
-    for place in packaged.places(package, path):
+    for place in package_files.places(package, path):
         if place.exists():
             return place
     raise FileNotFoundError(f"package {package} with {path} is not installed: run make setup")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from tasks.clips import thresholds
 from tasks.clips.thresholds import Limit, Share
 from tasks.settings import ClipSettings
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 CATEGORIES = {
     "orientation": "orientation",
@@ -103,7 +103,7 @@ def stills(table: Path, shots: list[str]) -> dict[str, bytes]:
     Raises:
         FileNotFoundError, ValueError: there is no such table of stills, or it lacks one of the shots.
     """
-    _check_columns(table, manifest.STILLS.names)
+    _check_columns(table, tables.STILLS.names)
     query = "SELECT shot, stills[len(stills) // 2 + 1] FROM read_parquet($1) WHERE shot IN (SELECT unnest($2))"
     with duckdb.connect() as base:
         found = dict(base.execute(query, [str(table), shots]).fetchall())
@@ -114,7 +114,7 @@ def stills(table: Path, shots: list[str]) -> dict[str, bytes]:
 
 def _connect(scores: Path, settings: ClipSettings) -> duckdb.DuckDBPyConnection:
     """Open a base in memory with the view `judged`: every scored shot, and why it is no clip, by itself."""
-    _check_columns(scores, manifest.SCORES.names)
+    _check_columns(scores, tables.SCORES.names)
     base = duckdb.connect(config={"autoinstall_known_extensions": "false"})
     path = str(scores).replace("'", "''")
     base.execute(

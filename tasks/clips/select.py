@@ -13,8 +13,7 @@ from prefect import task
 from tasks.clips import duplicates, releases, thresholds
 from tasks.clips.expectations import GateResult, check
 from tasks.settings import BestSettings, ClipSettings
-from tasks.storage import atomic as resume
-from tasks.storage import tables as manifest
+from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 class Selection(NamedTuple):
     """What the stage reports."""
 
-    account: manifest.Account
+    account: tables.Account
     funnel: list[dict]
     gate: GateResult
     drift: dict[str, float | None]
@@ -32,7 +31,7 @@ class Selection(NamedTuple):
 class GateFailedError(ValueError):
     """The table of clips is not what it must be, so nothing downstream may have it. `docs` has the pages."""
 
-    def __init__(self, gate: GateResult, account: manifest.Account, docs: Path):
+    def __init__(self, gate: GateResult, account: tables.Account, docs: Path):
         self.gate, self.account, self.docs = gate, account, docs
         lost = ", ".join(f"{reason} {count}" for reason, count in account.reasons.items()) or "none lost"
         super().__init__(
@@ -74,8 +73,8 @@ def reject_twins(rows: list[dict], settings: ClipSettings, earlier: pa.Table) ->
         ValueError: what is compared does not compare, as `duplicates.twins` says.
     """
     columns = ("shot", *duplicates.MERITS, *thresholds.compared(settings))
-    kept = [{name: row[name] for name in columns} for row in manifest.ok(rows)]
-    table = pa.Table.from_pylist(kept, schema=pa.schema([manifest.CLIPS.field(name) for name in columns]))
+    kept = [{name: row[name] for name in columns} for row in tables.ok(rows)]
+    table = pa.Table.from_pylist(kept, schema=pa.schema([tables.CLIPS.field(name) for name in columns]))
     twins = duplicates.twins(table, settings.duplicate_bits, settings.duplicate_similarity, earlier)
     for row in rows:
         if row["shot"] in twins:
@@ -84,7 +83,7 @@ def reject_twins(rows: list[dict], settings: ClipSettings, earlier: pa.Table) ->
 
 def keep_best(rows: list[dict], best: BestSettings) -> None:
     """Reject, of the rows that are ok, all but those of the highest score."""
-    lost = set(thresholds.not_best({row["shot"]: row[best.by] for row in manifest.ok(rows)}, best.clips))
+    lost = set(thresholds.not_best({row["shot"]: row[best.by] for row in tables.ok(rows)}, best.clips))
     for row in rows:
         if row["shot"] in lost:
             row |= {"status": "rejected", "reason": thresholds.NOT_BEST}
@@ -99,29 +98,29 @@ def select_clips(scores: Path, out: Path, report: Path, docs: Path, settings: Cl
         FileNotFoundError: there are no scores, or an earlier release is gone.
         ValueError: an earlier release lacks what it is compared by, or it does not compare.
     """
-    table = scores / manifest.SCORE_TABLE
-    given = manifest.ok(manifest.read_rows(table, manifest.SCORES))
+    table = scores / tables.SCORE_TABLE
+    given = tables.ok(tables.read_rows(table, tables.SCORES))
     present = [row["shot"] for row in given]
     earlier = releases.compared(settings.earlier_releases, present, thresholds.compared(settings))
-    product = resume.open_work(out, _run(table, settings)) / "product"
+    product = atomic.open_workdir(out, _run(table, settings)) / "product"
     product.mkdir(exist_ok=True)
     rows = judge_shots(given, settings, earlier)
-    account = manifest.settle("shots", present, rows, "shot")
-    manifest.write_rows(product / manifest.CLIP_TABLE, rows, manifest.CLIPS)
-    judged = pq.read_table(product / manifest.CLIP_TABLE)
+    account = tables.reconcile("shots", present, rows, "shot")
+    tables.write_rows(product / tables.CLIP_TABLE, rows, tables.CLIPS)
+    judged = pq.read_table(product / tables.CLIP_TABLE)
     drift = releases.drift(judged.filter(pc.equal(judged["status"], "ok")), settings)
     gate = pass_gate(judged, drift, account, docs, settings)
     selection = Selection(account, thresholds.funnel(thresholds.tally(rows), settings), gate, drift)
-    manifest.write_report(report, account, funnel=selection.funnel, gate=gate._asdict(), drift=drift)
-    resume.finish(product, out)
-    resume.discard_work(out)
+    tables.write_report(report, account, funnel=selection.funnel, gate=gate._asdict(), drift=drift)
+    atomic.finish(product, out)
+    atomic.discard_workdir(out)
     length = selection.funnel[-1]["seconds"]
     log.info("%d of %d shots are clips, %.1f s of video", account.ok, account.given, length)
     return selection
 
 
 def pass_gate(
-    judged: pa.Table, drift: dict[str, float | None], account: manifest.Account, docs: Path, settings: ClipSettings
+    judged: pa.Table, drift: dict[str, float | None], account: tables.Account, docs: Path, settings: ClipSettings
 ) -> GateResult:
     """Check the table of clips as it was written and put the pages of the result at `docs`.
 
@@ -132,15 +131,15 @@ def pass_gate(
     work, failed = (docs.with_name(f"{docs.name}.{state}") for state in ("partial", "failed"))
     gate = check(judged, settings, drift, work)
     if not gate.success:
-        resume.finish(work, failed)
+        atomic.finish(work, failed)
         raise GateFailedError(gate, account, failed)
     shutil.rmtree(failed, ignore_errors=True)  # of an earlier attempt
-    resume.finish(work, docs)
+    atomic.finish(work, docs)
     return gate
 
 
 def _run(table: Path, settings: ClipSettings) -> dict:
     """Return what makes this selection the same one."""
-    earlier = {release: resume.sha256_file(Path(release)) for release in settings.earlier_releases}
-    own = {"settings": settings.model_dump(), "scores": resume.sha256_file(table), "earlier": earlier}
+    earlier = {release: atomic.sha256_file(Path(release)) for release in settings.earlier_releases}
+    own = {"settings": settings.model_dump(), "scores": atomic.sha256_file(table), "earlier": earlier}
     return {"stage": "clips", **own}

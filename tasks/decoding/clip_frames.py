@@ -1,4 +1,4 @@
-"""Decode the frames of one clip at the size that the model sees. Runs behind the fence only."""
+"""Decode the frames of one clip at the size that the model sees. Runs in the sandbox only."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast

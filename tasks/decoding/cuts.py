@@ -1,4 +1,4 @@
-"""Find the shots of one video, and measure them, in a single decoding pass. Runs behind the fence only.
+"""Find the shots of one video, and measure them, in a single decoding pass. Runs in the sandbox only.
 
 Pictures come from `tasks/decoding/decode.py`, where shots begin and end from a Detector of
 `tasks/decoding/transitions.py`, which knows it some seconds later. Detecting counts in frames; shots have timestamps.
@@ -63,8 +63,8 @@ class Seen(NamedTuple):
     """What is kept of a frame until it is known to which shot it belongs."""
 
     frame: int
-    glance: measures.Glance
-    measured: measures.Measured | None
+    glance: measures.FrameStats
+    measured: measures.PairStats | None
     """With the frame before it, if the pair was measured."""
     still: np.ndarray | None
     """BGR, if the frame is a candidate for a still."""
@@ -80,8 +80,8 @@ class Piece:
     end: int = -1
     is_between: bool = False
     """The frames of a transition, which belong to no shot."""
-    glances: list[measures.Glance] = field(default_factory=list)
-    measured: list[tuple[int, measures.Measured]] = field(default_factory=list)  # (frame, values)
+    glances: list[measures.FrameStats] = field(default_factory=list)
+    measured: list[tuple[int, measures.PairStats]] = field(default_factory=list)  # (frame, values)
     stills: list[tuple[int, np.ndarray | bytes]] = field(default_factory=list)  # BGR, or JPEG
     _offered: int = 0
     _keep_every: int = 1
@@ -199,7 +199,7 @@ def split(
 
     Args:
         path: the video.
-        limits: the fence's.
+        limits: the sandbox's.
         claimed_frames: how many frames the file, or the part, should have at least, 0 if unknown.
         analysis_pixels: longer side of the picture that is analysed.
         part: seconds after the video's first frame, from (inside) and up to (outside). A shot that goes on beyond a

@@ -1,4 +1,4 @@
-"""Open a raw video by PyAV: what it is, its frames, its pictures for the analysis. Runs behind the fence only.
+"""Open a raw video by PyAV: what it is, its frames, its pictures for the analysis. Runs in the sandbox only.
 
 Opening rules (measured with av 18.1): the container format is sniffed and named, because a text file called
 x.mp4 can be a playlist that opens other files; `protocol_whitelist=none` does not stop that,
@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from tasks.decoding import planes
-from tasks.decoding.limits import MIN_DECODED, Limits, Spent
+from tasks.decoding.limits import MIN_DECODED, DecodeBudget, Limits
 
 # FFmpeg names some of these codecs after the library that decodes them
 _DECODERS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}
@@ -195,7 +195,7 @@ def decoded(opened: Opened) -> Iterator[av.VideoFrame]:
     Raises:
         Refused: too many frames or bytes, or too many that do not decode, or times that do not rise.
     """
-    spent = Spent(opened.limits, opened.size_bytes)
+    spent = DecodeBudget(opened.limits, opened.size_bytes)
     last = None
     for packet in opened.container.demux(opened.stream):
         try:

@@ -1,4 +1,4 @@
-"""The limits of the fence, as the child process knows them, and what a decoding pass has used of them."""
+"""The limits of the sandbox, as the child process knows them, and what a decoding pass has used of them."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ _MIN_PACKETS = 10  # before a share of broken ones means anything
 
 
 class Limits(NamedTuple):
-    """The fields of FenceSettings that hold for one file; the settings say what each means."""
+    """The fields of SandboxSettings that hold for one file; the settings say what each means."""
 
     strict: bool
     seconds: float
@@ -32,7 +32,7 @@ class Limits(NamedTuple):
     probe_bytes: int
 
 
-class Spent:
+class DecodeBudget:
     """Frames, bytes and errors of one decoding pass, counted where they occur: no header is believed.
 
     Args:

@@ -29,7 +29,7 @@ _DARK_LEVELS = 128  # of the strongest channel: what is darker shows less colour
 _MEANS = ("motion", "camera_motion", "object_motion", "motion_x", "motion_y", "clarity", "temporal_consistency")
 
 
-class Glance(NamedTuple):
+class FrameStats(NamedTuple):
     """What is seen of every frame. Cost 0.03 ms."""
 
     brightness: float
@@ -39,7 +39,7 @@ class Glance(NamedTuple):
     for a video's first."""
 
 
-class Measured(NamedTuple):
+class PairStats(NamedTuple):
     """What is measured on a pair of frames; `bars` is of the second."""
 
     motion: float
@@ -53,22 +53,22 @@ class Measured(NamedTuple):
     bars: bars.Profile
 
 
-def glance(before: Picture | None, after: Picture) -> Glance:
+def glance(before: Picture | None, after: Picture) -> FrameStats:
     """Look at a frame, and at what changed since the one before."""
     light = brightness(after.bgr)
     if before is None:
-        return Glance(light, float("inf"))
+        return FrameStats(light, float("inf"))
     change = cv2.subtract(after.luma, before.luma, dtype=cv2.CV_32F)
     small = cv2.resize(change, None, fx=_COARSE, fy=_COARSE, interpolation=cv2.INTER_AREA)
     blocks = cv2.resize(np.abs(small), _BLOCKS, interpolation=cv2.INTER_AREA)
-    return Glance(light, float(blocks.max()))
+    return FrameStats(light, float(blocks.max()))
 
 
-def measure(before: Picture, after: Picture, estimate: motion.Estimator = motion.dense) -> Measured:
+def measure(before: Picture, after: Picture, estimate: motion.Estimator = motion.dense) -> PairStats:
     """Measure a frame together with the one before it; both have `grey`. Cost 1.4 ms by `motion.dense`."""
     assert before.grey is not None and after.grey is not None, "asked of a pair whose second frame is_measured"
     found = motion.between(before.grey, after.grey, estimate)
-    return Measured(
+    return PairStats(
         motion=found.amount,
         camera_motion=found.camera,
         object_motion=found.objects,
@@ -81,7 +81,7 @@ def measure(before: Picture, after: Picture, estimate: motion.Estimator = motion
     )
 
 
-def summarise(glances: Sequence[Glance], measured: Sequence[Measured]) -> dict[str, float | None]:
+def summarise(glances: Sequence[FrameStats], measured: Sequence[PairStats]) -> dict[str, float | None]:
     """Return a shot's value of every cheap score: the columns of manifest.SHOTS, null where nothing was measured.
 
     Args:
@@ -170,7 +170,7 @@ def flicker(lights: np.ndarray) -> float | None:
 
 
 def frozen(changes: Sequence[float]) -> float | None:
-    """Return the share of frames, 0 to 1, that repeat the one before, from their `Glance.change`; null for none.
+    """Return the share of frames, 0 to 1, that repeat the one before, from their `FrameStats.change`; null for none.
 
     A frame repeats the one before as far as hardly anything changes, or by far less than up to two frames before and
     after: an encoder does not give a frame that is shown again the very same levels. Between that and a frame that is

@@ -11,6 +11,6 @@ def load(path: str) -> onnxruntime.InferenceSession:
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # threads do not survive a fork
-    options.enable_cpu_mem_arena = False  # an arena takes more than is used, and the fence counts what is taken
+    options.enable_cpu_mem_arena = False  # an arena takes more than is used, and the sandbox counts what is taken
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

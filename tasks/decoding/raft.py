@@ -3,7 +3,7 @@
 The network is a file that you name, in ONNX with a fixed size, such as `optical_flow_estimation_raft_2023aug.onnx` of
 the OpenCV Zoo (360 x 480). It takes two pictures, float32 (1, 3, HEIGHT, WIDTH), red first, 0 to 255, and the last of
 its outputs of shape (1, 2, HEIGHT, WIDTH) says where each pixel of the first is in the second: pixels to the right, and
-down. The fence's worker loads it once, before it opens any video (`prepare`), and each video's process inherits it.
+down. The sandbox's worker loads it once, before it opens any video (`prepare`), and each video's process inherits it.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as faults
 
-from tasks.decoding import onnx as onnx_network
+from tasks.decoding import onnx
 
 _FAULTS = (
     faults.Fail,
@@ -36,7 +36,7 @@ def prepare(weights: str) -> "Raft":
         ValueError: the file is none, or of another kind of network.
     """
     try:
-        return Raft(onnx_network.load(weights))
+        return Raft(onnx.load(weights))
     except (ValueError, *_FAULTS) as error:
         why = " ".join(str(error).split())[:200]
         raise ValueError(
@@ -96,7 +96,7 @@ class Raft:
             return self._session.run([self._output], dict(zip(self._inputs, given, strict=True)))[0]
         except faults.Fail as error:
             if "bad_alloc" in str(error):
-                raise MemoryError(str(error)) from error  # by which the fence tells a small limit from a fault
+                raise MemoryError(str(error)) from error  # by which the sandbox tells a small limit from a fault
             raise
 
     def _framed(self, picture: np.ndarray, size: tuple[int, int], left: int, top: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The small pictures of a shot on their way out of the fence: JPEG as we write it, or they are no stills."""
+"""The small pictures of a shot on their way out of the sandbox: JPEG as we write it, or they are no stills."""
 
 import base64
 from typing import Any
@@ -26,7 +26,7 @@ _START, _SIZE_AT = _start()
 def from_base64(value: Any) -> bytes:
     """Return a still, which is like one of `measures.jpeg` down to its tables.
 
-    Later stages decode it without a fence: of what a child hands back, nothing but the size and the coded picture may
+    Later stages decode it without a sandbox: of what a child hands back, nothing but the size and the coded picture may
     be of its own choice.
 
     Raises:

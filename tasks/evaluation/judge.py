@@ -11,8 +11,7 @@ import numpy as np
 from prefect import task
 
 from tasks.demo.shapes import CHANCE, judge
-from tasks.storage import atomic as resume
-from tasks.storage import tables as manifest
+from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)
 
@@ -135,8 +134,8 @@ def judge_all(samples: Path) -> dict:
     """
     given = read_samples(samples)
     rows = [judge_sample(sample, samples) for sample in given]
-    account = manifest.settle("samples", [sample["id"] for sample in given], rows, key="id")
-    judged = manifest.ok(rows)
+    account = tables.reconcile("samples", [sample["id"] for sample in given], rows, key="id")
+    judged = tables.ok(rows)
     if not judged:
         raise ValueError(f"none of {account.given} samples in {samples} could be judged ({account.reasons})")
     log.info("judged %s of %s samples", account.ok, account.given)
@@ -173,6 +172,6 @@ def judge_samples(samples: Path, out: Path) -> str:
     """Write the judgement of all samples to `out`; return its table as Markdown."""
     judgement = judge_all(samples)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with resume.whole(out) as aside:
+    with atomic.atomic_write(out) as aside:
         aside.write_text(json.dumps(judgement, indent=2) + "\n")
     return table(judgement)

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from prefect import task
 
-from stiv_model.diffusion import frame_conditioning as image_condition
+from stiv_model.diffusion import frame_conditioning
 from stiv_model.encoders.video_file import write_video
 from stiv_model.latents.dataset import draw_seed
 from stiv_model.pipeline.components import PipelineDefaults
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import Pattern, SamplerSettings, TextSettings, VaeSettings
-from stiv_model.weights import metadata as card
+from stiv_model.weights import metadata
 from tasks.demo import shapes
 from tasks.settings import LatentSettings, SampleSettings
-from tasks.storage import atomic as resume
+from tasks.storage import atomic
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def make_videos(
     """
     frames = {}
     if given is not None:
-        places = image_condition.clean_frames(pattern, len(given[0])).nonzero().flatten().tolist()
+        places = frame_conditioning.clean_frames(pattern, len(given[0])).nonzero().flatten().tolist()
         frames = {place: [video[place] for video in given] for place in places}
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     (videos,) = pipeline(prompts, frames=frames, generator=generators, output_type="np", return_dict=False)
@@ -111,7 +111,7 @@ def generate_batch(pipeline: StivPipeline, batch: list[Wanted], settings: Sample
             _write(wanted, prompt, video, given[place] if given is not None else None, settings, product)
             for place, (wanted, prompt, video) in enumerate(zip(batch, prompts, videos, strict=True))
         ]
-        with resume.whole(done) as aside:
+        with atomic.atomic_write(done) as aside:
             aside.write_text(json.dumps(rows))
     return json.loads(done.read_text())
 
@@ -143,7 +143,7 @@ def _write(
         row["image"] = f"{wanted.id}.png"
         cv2.imwrite(str(folder / row["image"]), given[0][..., ::-1])
     if wanted.mode == "tup":
-        row["given_frames"] = image_condition.clean_frames("every_second", len(video)).nonzero().flatten().tolist()
+        row["given_frames"] = frame_conditioning.clean_frames("every_second", len(video)).nonzero().flatten().tolist()
     return row
 
 
@@ -167,9 +167,9 @@ def generate_all(
         "samples": settings.model_dump(),
         "latents": latents.model_dump(),
         "sampler": sampler.model_dump(),
-        "weights": [resume.sha256_file(folder / card.WEIGHTS) for folder in (checkpoint, tup)],
+        "weights": [atomic.sha256_file(folder / metadata.WEIGHTS) for folder in (checkpoint, tup)],
     }
-    product = resume.open_work(out, run) / "product"
+    product = atomic.open_workdir(out, run) / "product"
     product.mkdir(exist_ok=True)
     rows = []
     for folder, modes in ((checkpoint, ("t2v", "ti2v")), (tup, ("tup",))):
@@ -184,5 +184,5 @@ def generate_all(
         batch.unlink()
     content = {"checkpoint": str(checkpoint), "sampler": sampler.model_dump(), "samples": rows}
     (product / "samples.json").write_text(json.dumps(content, indent=2) + "\n")
-    resume.finish(product, out)
-    resume.discard_work(out)
+    atomic.finish(product, out)
+    atomic.discard_workdir(out)

@@ -26,12 +26,9 @@ from stiv_model.encoders.vae import load as load_vae
 from stiv_model.latents.dataset import NULL_TEXT
 from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
 from stiv_model.settings import TextSettings, VaeSettings
-from tasks.sandbox.pool import Fence
-from tasks.settings import FenceSettings, LatentSettings
-from tasks.storage import atomic as resume
-from tasks.storage import reuse as earlier
-from tasks.storage import shards
-from tasks.storage import tables as manifest
+from tasks.sandbox.pool import Sandbox
+from tasks.settings import LatentSettings, SandboxSettings
+from tasks.storage import atomic, reuse, shards, tables
 from tasks.storage.tables import Account
 from tasks.videos.sources import CACHE, local_file
 
@@ -54,7 +51,7 @@ class Kept:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         table = folder / "latents.parquet"
-        rows = manifest.ok(list(shards.rows(table, manifest.LATENTS))) if table.exists() else []
+        rows = tables.ok(list(shards.rows(table, tables.LATENTS))) if table.exists() else []
         self.rows = {(row["clip"], row["text"]): row for row in rows}
 
     def find(self, clip: str, text: str) -> tuple[dict, dict[str, torch.Tensor]] | None:
@@ -78,7 +75,7 @@ class Encoders(NamedTuple):
     vae: Vae
     text: TextEncoder
     settings: LatentSettings
-    fence: Fence
+    sandbox: Sandbox
     source: str
     cache: Path
     kept: Kept
@@ -143,7 +140,7 @@ def _frames_of(clips: list[dict], encoders: Encoders) -> list[dict]:
         for clip, path in zip(clips, found, strict=True)
         if path
     ]
-    results = iter(encoders.fence.map("clip_frames", asked))
+    results = iter(encoders.sandbox.map("clip_frames", asked))
     return [next(results) if path else {"status": "failed", "reason": "not_found"} for path in found]
 
 
@@ -171,10 +168,10 @@ def encode_shard(number: int, clips: list[dict], encoders: Encoders, product: Pa
     if not rows_file.exists():
         rows, tensors = encode_clips(clips, encoders)
         if tensors:
-            with resume.whole(shard) as aside:
+            with atomic.atomic_write(shard) as aside:
                 save_file(tensors, aside, metadata=encoders.made_by)
         # the rows come last: a shard without them is made again
-        with resume.whole(rows_file) as aside:
+        with atomic.atomic_write(rows_file) as aside:
             aside.write_text(json.dumps([row | {"shard": shard.name if "row" in row else None} for row in rows]))
     return json.loads(rows_file.read_text())
 
@@ -188,7 +185,7 @@ def encode_all(
     latents: LatentSettings,
     vae: VaeSettings,
     text: TextSettings,
-    fence: FenceSettings,
+    sandbox: SandboxSettings,
     code: str,
     run_shard: Callable[[int, list[dict], Encoders, Path], list[dict]],
 ) -> Account:
@@ -202,8 +199,7 @@ def encode_all(
         ValueError: too many clips failed, or none is left.
     """
     captioned = {
-        row["clip"]: row
-        for row in manifest.ok(manifest.read_rows(captions / manifest.CAPTION_TABLE, manifest.CAPTIONS))
+        row["clip"]: row for row in tables.ok(tables.read_rows(captions / tables.CAPTION_TABLE, tables.CAPTIONS))
     }
     todo = [
         row
@@ -212,7 +208,7 @@ def encode_all(
             "captioner": captioned[row["shot"]]["captioner"],
             "text": captioned[row["shot"]]["text"],
         }
-        for row in manifest.ok(manifest.read_rows(clips / manifest.CLIP_TABLE, manifest.CLIPS))
+        for row in tables.ok(tables.read_rows(clips / tables.CLIP_TABLE, tables.CLIPS))
         if row["shot"] in captioned
     ]
     frozen_vae, frozen_text = load_vae(vae), TextEncoder(text)
@@ -222,13 +218,13 @@ def encode_all(
         "text": frozen_text.sha256,
         "code": code,
     }
-    kept = earlier.folder(earlier.EARLIER, "latents", made_with)
+    kept = reuse.folder(reuse.EARLIER, "latents", made_with)
     clips_given = [[row["clip"], row["text"]] for row in todo]
-    work = resume.open_work(out, made_with | {"clips": clips_given, "shard_clips": latents.shard_clips})
+    work = atomic.open_workdir(out, made_with | {"clips": clips_given, "shard_clips": latents.shard_clips})
     product = work / "product"
     product.mkdir(exist_ok=True)
     rows, started = [], time.monotonic()
-    with Fence(fence) as opened:
+    with Sandbox(sandbox) as opened:
         encoders = Encoders(frozen_vae, frozen_text, latents, opened, source, CACHE, Kept(kept))
         for start in range(0, len(todo), latents.shard_clips):
             shard = todo[start : start + latents.shard_clips]
@@ -241,19 +237,19 @@ def encode_all(
                 len(rows) / seconds,
                 seconds * (len(todo) - len(rows)) / len(rows),
             )
-    account = manifest.settle("clips", captioned, rows, "clip")
-    manifest.check_failures(account, latents.max_failed_fraction, "latents.max_failed_fraction")
+    account = tables.reconcile("clips", captioned, rows, "clip")
+    tables.check_failures(account, latents.max_failed_fraction, "latents.max_failed_fraction")
     null = _text_tensors(frozen_text, [""])
     null_sha256 = _text_sha256({name: tensor[0] for name, tensor in null.items()})
     save_file(null, product / NULL_TEXT, metadata=encoders.made_by | {TEXT_SHA256: null_sha256})
     write_encoders(product, vae, text, encoders.made_by)
-    manifest.write_rows(product / "latents.parquet", rows, manifest.LATENTS)
+    tables.write_rows(product / "latents.parquet", rows, tables.LATENTS)
     for rows_file in product.glob("shard-*.json"):
         rows_file.unlink()
-    manifest.write_report(report, account)
-    resume.finish(product, out)
-    resume.discard_work(out)
-    earlier.keep([out / "latents.parquet", *sorted(out.glob("shard-*.safetensors"))], kept)
+    tables.write_report(report, account)
+    atomic.finish(product, out)
+    atomic.discard_workdir(out)
+    reuse.save_reusable([out / "latents.parquet", *sorted(out.glob("shard-*.safetensors"))], kept)
     return account
 
 

@@ -22,7 +22,7 @@ from stiv_model.monitoring.metrics import LEDGER
 from stiv_model.settings import Run
 from tasks.clips import thresholds
 from tasks.settings import ClipSettings
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 
 class Workspace(NamedTuple):
@@ -123,7 +123,7 @@ def history(space: Workspace, shot: str) -> dict[str, Any]:
 
 def agrees(clip: dict[str, Any], settings: ClipSettings) -> bool:
     """Say whether settings come to the verdict on a shot by itself that its row of the table of clips has."""
-    scored = dict.fromkeys(manifest.CLIPS.names) | clip | {"status": "ok", "reason": None}
+    scored = dict.fromkeys(tables.CLIPS.names) | clip | {"status": "ok", "reason": None}
     passed = clip["reason"] in (None, thresholds.NEAR_DUPLICATE, thresholds.NOT_BEST)
     found = ("ok", None) if passed else (clip["status"], clip["reason"])
     return thresholds.judge_shot(scored, thresholds.rules(settings)) == found

@@ -19,7 +19,7 @@ from stiv_model.latents import table as latent_table
 from stiv_model.latents.training_set import SAMPLES
 from tasks.lineage import lineage
 from tasks.lineage.lineage import Workspace
-from tasks.storage import atomic as resume
+from tasks.storage import atomic
 from tasks.videos import buckets, source_lists, sources
 
 log = logging.getLogger(__name__)
@@ -100,12 +100,12 @@ def _unhashed(
         for item in items.values():
             if item.problem or item.size_bytes not in sizes or item.uri in hashed:
                 continue
-            if resume.sha256_file(sources.local_file(source, item.uri, None, cache)) == sha256:
+            if atomic.sha256_file(sources.local_file(source, item.uri, None, cache)) == sha256:
                 yield item.uri
         return
     for path in _files(Path(source).resolve()):
         uri = path.relative_to(Path(source).resolve()).as_posix()
-        if uri not in hashed and path.stat().st_size in sizes and resume.sha256_file(path) == sha256:
+        if uri not in hashed and path.stat().st_size in sizes and atomic.sha256_file(path) == sha256:
             yield uri
 
 

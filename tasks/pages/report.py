@@ -16,8 +16,7 @@ from prefect import task
 
 from tasks.pages import figures
 from tasks.settings import ClipSettings, Range
-from tasks.storage import atomic as resume
-from tasks.storage import tables as manifest
+from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +86,8 @@ def check_columns(path: Path, stage: str, schema: pa.Schema) -> None:
 def histograms(selected: Path, clips: ClipSettings) -> list[dict]:
     """Return a figure per thresholded score, over every scored shot."""
     ranges = {name: value for name, value in clips if isinstance(value, Range)}
-    path = selected / manifest.CLIP_TABLE
-    check_columns(path, "clips", manifest.CLIPS)
+    path = selected / tables.CLIP_TABLE
+    check_columns(path, "clips", tables.CLIPS)
     table = pq.read_table(path, columns=["status", *ranges])
     kept = np.array(table["status"].to_pylist()) == "ok"
     result = []
@@ -111,10 +110,10 @@ def histograms(selected: Path, clips: ClipSettings) -> list[dict]:
 
 def examples(inputs: Inputs) -> list[dict]:
     """Return some clips with stills and captions, as many of each captioner, spread evenly over the table."""
-    path = inputs.captions / manifest.CAPTION_TABLE
-    check_columns(path, "captions", manifest.CAPTIONS)
+    path = inputs.captions / tables.CAPTION_TABLE
+    check_columns(path, "captions", tables.CAPTIONS)
     texts = pq.read_table(path)
-    written = sorted(manifest.ok(texts.to_pylist()), key=lambda row: row["clip"])
+    written = sorted(tables.ok(texts.to_pylist()), key=lambda row: row["clip"])
     captioners = sorted({row["captioner"] for row in written})
     chosen: list[dict] = []
     for number, captioner in enumerate(captioners):
@@ -122,8 +121,8 @@ def examples(inputs: Inputs) -> list[dict]:
         count = min(len(rows), (EXAMPLES - len(chosen)) // (len(captioners) - number))
         chosen += [rows[place * len(rows) // count] for place in range(count)]
     names = [row["clip"] for row in chosen]
-    facts = _rows_of(inputs.selected / manifest.CLIP_TABLE, "clips", manifest.CLIPS, names)
-    pictures = _rows_of(inputs.shots / manifest.STILL_TABLE, "shots", manifest.STILLS, names)
+    facts = _rows_of(inputs.selected / tables.CLIP_TABLE, "clips", tables.CLIPS, names)
+    pictures = _rows_of(inputs.shots / tables.STILL_TABLE, "shots", tables.STILLS, names)
     return [
         row | {"stills": [data_uri("image/jpeg", still) for still in pictures[row["clip"]]["stills"]],
                "uri": facts[row["clip"]]["uri"], "seconds": facts[row["clip"]]["seconds"],
@@ -276,7 +275,7 @@ def write_page(inputs: Inputs, out: Path, times: Path, clips: ClipSettings) -> i
     """Write the page to `out`; return its size in bytes."""
     page = build(inputs, times, clips)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with resume.whole(out) as aside:
+    with atomic.atomic_write(out) as aside:
         aside.write_text(page, encoding="utf-8")
     log.info("%s: %.1f MB", out, len(page) / 1e6)
     return len(page)

@@ -1,4 +1,4 @@
-"""What each function behind the fence may answer: the type and range of every value, and how it fits what was asked.
+"""What each function in the sandbox may answer: the type and range of every value, and how it fits what was asked.
 
 The child that answers may be in the hands of the video that it read. `check` is the one place where its answer is
 held to what is declared here; what passes goes into tables as it is, and lies no more than a video could.
@@ -23,10 +23,10 @@ from pydantic import (
 )
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from stiv_model import settings_errors as refusals
+from stiv_model import settings_errors
 from tasks.decoding import stills
 from tasks.sandbox.wire_format import MAX_TRACEBACK
-from tasks.settings import FenceSettings
+from tasks.settings import SandboxSettings
 
 _MAX_KEYS = 64  # no answer has as many, and an error is kept for each that is not declared
 _MAX_PTS = 1 << 50  # so that what differs in ticks does in seconds too; of nanoseconds these are 13 days
@@ -40,7 +40,7 @@ class Asked(NamedTuple):
     """What an answer must fit."""
 
     arguments: Mapping[str, Any]
-    settings: FenceSettings
+    settings: SandboxSettings
 
 
 def _few(answer: Any) -> Any:
@@ -80,7 +80,7 @@ def _covers(split: "Split", info: ValidationInfo[Asked]) -> "Split":
 def _is_allowed(video: "Probed", info: ValidationInfo[Asked]) -> "Probed":
     limits = info.context.settings
     if video["codec"] not in limits.codecs:
-        raise ValueError("codec is none of fence.codecs")
+        raise ValueError("codec is none of sandbox.codecs")
     if not limits.min_fps <= video["fps"] <= limits.max_fps:
         raise ValueError(f"fps is {video['fps']}")
     if video["frames"] > limits.max_frames:
@@ -132,7 +132,7 @@ class Rejected(TypedDict):
 
 @_exact
 class Failed(TypedDict):
-    """A file that cannot be read, or not as asked; the last five reasons are of `fence.prove`, which wants them."""
+    """A file that cannot be read, or not as asked; the last five reasons are of `sandbox.prove`, which wants them."""
 
     status: Literal["failed"]
     reason: Literal[
@@ -157,7 +157,7 @@ class Failed(TypedDict):
 
 @_exact
 class Reached(TypedDict):
-    """What a function of `fence.prove` says when it could do what it should not."""
+    """What a function of `sandbox.prove` says when it could do what it should not."""
 
     status: Literal["ok"]
 
@@ -242,7 +242,7 @@ ANSWERS: dict[str, TypeAdapter[Any]] = {
     "prove_output": _REACHED,
     "prove_crash": _REACHED,
 }
-"""Of each function of `fence_worker.FUNCTIONS`, where it did what was asked."""
+"""Of each function of `worker.FUNCTIONS`, where it did what was asked."""
 
 
 def check(name: str, values: dict[str, Any], asked: Asked) -> dict[str, Any]:
@@ -266,4 +266,4 @@ def check(name: str, values: dict[str, Any], asked: Asked) -> dict[str, Any]:
 def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part)[:40] for part in first["loc"])
-    return f"{place!r}: {refusals.reason(first)}"
+    return f"{place!r}: {settings_errors.reason(first)}"

@@ -1,4 +1,4 @@
-"""Raw videos are opened only behind this fence: in child processes with limits on time, memory and reach.
+"""Raw videos are opened only in the sandbox: in child processes with limits on time, memory and reach.
 
 A hostile or broken file costs its own child process, not the stage: the caller gets a reason for its row. The
 other side is `tasks/sandbox/worker.py`.
@@ -21,9 +21,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tasks.sandbox import answer_schemas as fence_answers
-from tasks.sandbox import wire_format as fence_result
-from tasks.settings import FenceSettings
+from tasks.sandbox import answer_schemas, wire_format
+from tasks.settings import SandboxSettings
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +90,8 @@ class _Worker:
         self._answers.close()
 
 
-class Fence:
-    """A pool of `settings.workers` fenced processes; a context manager, usable from several threads.
+class Sandbox:
+    """A pool of `settings.workers` sandboxed processes; a context manager, usable from several threads.
 
     Entering it tries what a child can reach on this machine: a warning names what is not confined.
 
@@ -103,7 +102,7 @@ class Fence:
         OSError: on entering, no child can be started, or `settings.strict` and one is not confined in every way.
     """
 
-    def __init__(self, settings: FenceSettings) -> None:
+    def __init__(self, settings: SandboxSettings) -> None:
         self.settings = settings
         self.cpu_seconds = 0.0
         """Of all children so far."""
@@ -116,12 +115,12 @@ class Fence:
         self._counting = threading.Lock()
 
     def __reduce__(self):
-        # in another process, such as a worker of Ray, it is that process's own fence
+        # in another process, such as a worker of Ray, it is that process's own sandbox
         return _own, (self.settings.model_dump_json(),)
 
-    def __enter__(self) -> "Fence":
-        self._folder = tempfile.TemporaryDirectory(prefix="stiv-fence-")
-        self._threads = ThreadPoolExecutor(self.settings.workers, thread_name_prefix="fence")
+    def __enter__(self) -> "Sandbox":
+        self._folder = tempfile.TemporaryDirectory(prefix="stiv-sandbox-")
+        self._threads = ThreadPoolExecutor(self.settings.workers, thread_name_prefix="sandbox")
         for _ in range(self.settings.workers):
             self._idle.put(_Worker(Path(self._folder.name)))
         try:
@@ -139,12 +138,12 @@ class Fence:
         log.debug("children used %.1f s of CPU and at most %.0f MiB", self.cpu_seconds, self.peak_bytes / 2**20)
 
     def call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Run one function of `fence_worker.FUNCTIONS` in a fresh child and return what it gave.
+        """Run one function of `worker.FUNCTIONS` in a fresh child and return what it gave.
 
         Args:
             arguments: the function's own; `path`, if there is one, is the only file that the child may read.
         Returns:
-            What `fence_answers` declares of the function, or Rejected or Failed; or failed with a reason of the fence.
+            What `answer_schemas` declares of the function, or Rejected or Failed; or failed by a limit.
         Raises:
             OSError: no worker can be started on this machine.
         """
@@ -161,7 +160,7 @@ class Fence:
         return min(wanted, self.settings.max_seconds)
 
     def prove(self, kinds: Iterable[str]) -> tuple[dict[str, bool], dict[str, str]]:
-        """Run into each of some fences.
+        """Attempt what each of some protections forbids.
 
         Returns:
             By kind, whether it holds; and by name, the ways of confining that the kernel refused, and why.
@@ -184,10 +183,10 @@ class Fence:
         why = "; ".join(f"{name}: {problem}" for name, problem in missing.items())
         problem = f"this machine does not confine the process that opens a video: {_absent(holds)} ({why})"
         if self.settings.strict:
-            raise OSError(f"{problem}; fence.strict is true: run where `stiv doctor` finds every fence")
-        log.warning("%s: open only videos you trust here; fence.strict: true would refuse", problem)
+            raise OSError(f"{problem}; sandbox.strict is true: run where `stiv doctor` finds every sandbox")
+        log.warning("%s: open only videos you trust here; sandbox.strict: true would refuse", problem)
 
-    def _run(self, name: str, arguments: dict[str, Any], limits: dict[str, Any]) -> fence_result.Result:
+    def _run(self, name: str, arguments: dict[str, Any], limits: dict[str, Any]) -> wire_format.Result:
         if "path" in arguments:
             arguments = arguments | {"path": str(Path(arguments["path"]).absolute())}  # the worker's folder is another
         worker = self._idle.get()
@@ -207,16 +206,16 @@ class Fence:
         finally:
             self._idle.put(worker)
 
-    def _read(self, path: Path, name: str, arguments: dict[str, Any]) -> fence_result.Result:
+    def _read(self, path: Path, name: str, arguments: dict[str, Any]) -> wire_format.Result:
         try:
-            result = fence_result.read(path, self.settings.max_result_bytes)
-            values = fence_answers.check(name, result.values, fence_answers.Asked(arguments, self.settings))
+            result = wire_format.read(path, self.settings.max_result_bytes)
+            values = answer_schemas.check(name, result.values, answer_schemas.Asked(arguments, self.settings))
         except ValueError as error:
             log.warning("%r: bad_result: %s", arguments.get("path"), error)
             return _failed("bad_result")
         if fault := values.pop("traceback", None):
             log.warning("%r: the video process failed: %r", arguments.get("path"), fault)
-        return fence_result.Result(values, result.missing)
+        return wire_format.Result(values, result.missing)
 
     def _count(self, answer: dict) -> None:
         with self._counting:
@@ -237,22 +236,22 @@ class Fence:
 
 
 @lru_cache(maxsize=1)
-def _own(settings: str) -> Fence:
-    fence = Fence(FenceSettings.model_validate_json(settings)).__enter__()
-    atexit.register(fence.__exit__)
-    return fence
+def _own(settings: str) -> Sandbox:
+    sandbox = Sandbox(SandboxSettings.model_validate_json(settings)).__enter__()
+    atexit.register(sandbox.__exit__)
+    return sandbox
 
 
-def _failed(reason: str) -> fence_result.Result:
-    return fence_result.Result({"status": "failed", "reason": reason}, {})
+def _failed(reason: str) -> wire_format.Result:
+    return wire_format.Result({"status": "failed", "reason": reason}, {})
 
 
 def _absent(holds: dict[str, bool]) -> str:
     return ", ".join(kind for kind, does in holds.items() if not does)
 
 
-def available(settings: FenceSettings) -> tuple[dict[str, bool], dict[str, str]]:
-    """Return which fences this machine gives, by running into each, and why some are missing."""
+def available(settings: SandboxSettings) -> tuple[dict[str, bool], dict[str, str]]:
+    """Return which protections this machine gives, by attempting what each forbids, and why some are missing."""
     small = {"strict": False, "seconds": 1.0, "max_result_bytes": 1 << 20, "memory_bytes": 1 << 30, "workers": 1}
-    with Fence(settings.model_copy(update=small)) as fence:
-        return fence.prove([*REACH, *_LIMITS])
+    with Sandbox(settings.model_copy(update=small)) as sandbox:
+        return sandbox.prove([*REACH, *_LIMITS])

@@ -1,4 +1,4 @@
-"""What a fenced child hands back: a line of JSON and raw arrays in one file. Never a pickle, never believed.
+"""What a sandboxed child hands back: a line of JSON and raw arrays in one file. Never a pickle, never believed.
 
 The child may be in the hands of the video that it reads, so the reader checks everything before it uses anything:
 here the container, in `tasks/sandbox/answer_schemas.py` the values.

@@ -28,8 +28,7 @@ import numpy as np
 
 from tasks.decoding import clip_frames, cuts, decode
 from tasks.decoding.limits import Limits
-from tasks.sandbox import confinement as confine
-from tasks.sandbox import wire_format as fence_result
+from tasks.sandbox import confinement, wire_format
 
 _MEMORY_EXIT, _OUTPUT_EXIT = 77, 78
 
@@ -99,7 +98,7 @@ FUNCTIONS: dict[str, Callable[..., dict]] = {
     "probe": decode.probe,
     "split": cuts.split,
     "clip_frames": clip_frames.clip_frames,
-    # For `fence.prove`: each does what its fence must stop.
+    # For `sandbox.prove`: each does what its sandbox must stop.
     "prove_network": _prove_network,
     "prove_read": _prove_read,
     "prove_write": _prove_write,
@@ -115,10 +114,10 @@ FUNCTIONS: dict[str, Callable[..., dict]] = {
 def _child(request: dict, limits: Limits, missing: dict[str, str], parent: int) -> NoReturn:
     code = 1
     try:
-        confine.die_with_parent(signal.SIGKILL)
+        confinement.die_with_parent(signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)  # the parent died before the line above
-        os.closerange(3, confine.MAX_OPEN_FILES)  # the worker's own pipes
+        os.closerange(3, confinement.MAX_OPEN_FILES)  # the worker's own pipes
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(null, descriptor)
@@ -138,18 +137,18 @@ def _answer(file: BinaryIO, request: dict, limits: Limits, missing: dict[str, st
     arguments = request["arguments"]
     video, refusal = _find(arguments["path"]) if "path" in arguments else (None, None)
     if refusal:
-        fence_result.write(file, refusal, missing)
+        wire_format.write(file, refusal, missing)
         return
-    confine.limit(request["seconds"], limits.memory_bytes, limits.max_result_bytes)
+    confinement.limit(request["seconds"], limits.memory_bytes, limits.max_result_bytes)
     missing = missing | _confine(video, limits.strict)
     try:
         values = FUNCTIONS[request["name"]](limits=limits, **arguments)
     except Exception as error:  # a fault of ours, or of a library, that this video brought out: the caller logs it
         if _is_shortage(error):
             raise MemoryError from error
-        told = traceback.format_exc(limit=-3)[-fence_result.MAX_TRACEBACK :]
+        told = traceback.format_exc(limit=-3)[-wire_format.MAX_TRACEBACK :]
         values = {"status": "failed", "reason": "crashed", "traceback": told}
-    fence_result.write(file, values, missing)
+    wire_format.write(file, values, missing)
 
 
 def _is_shortage(error: Exception) -> bool:
@@ -177,7 +176,10 @@ def _confine(video: int | None, strict: bool) -> dict[str, str]:
         OSError: something was refused, and that is not allowed.
     """
     missing = {}
-    for name, step in (("Landlock", lambda: confine.restrict_files(video)), ("seccomp", confine.restrict_calls)):
+    for name, step in (
+        ("Landlock", lambda: confinement.restrict_files(video)),
+        ("seccomp", confinement.restrict_calls),
+    ):
         try:
             step()
         except OSError as error:
@@ -228,7 +230,7 @@ def main() -> None:
     av.logging.set_level(None)
     missing = {}
     try:
-        confine.cut_network()
+        confinement.cut_network()
     except OSError as error:
         missing["network namespace"] = str(error)
     gc.freeze()

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tasks.scores.clip_encoder import ClipEncoder
 from tasks.settings import ClipHeadSettings
-from tasks.storage import atomic as resume
+from tasks.storage import atomic
 
 
 class ClipHead:
@@ -37,7 +37,7 @@ class ClipHead:
         self._layers = [
             (weight.to(encoder.device), bias.to(encoder.device)) for weight, bias in read_head(path, encoder.width)
         ]
-        self.name = f"clip_head {encoder.name} {settings.head} {resume.sha256_file(path)}"
+        self.name = f"clip_head {encoder.name} {settings.head} {atomic.sha256_file(path)}"
 
     @torch.inference_mode()
     def score(self, features: Tensor) -> float:

@@ -11,9 +11,9 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 
-from stiv_model.encoders import pinned as frozen
+from stiv_model.encoders import pinned
 from tasks.settings import ImageEncoderSettings
-from tasks.storage import atomic as resume
+from tasks.storage import atomic
 
 _FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
 # Of OpenAI's CLIP, and of those trained after it: mean and standard deviation of red, green, blue
@@ -43,14 +43,14 @@ class ClipEncoder:
     def __init__(self, place: str, settings: ImageEncoderSettings):
         if settings.device == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"{place}.device is cuda, but torch finds no GPU here: set it to cpu")
-        folder = frozen.find(place, settings.source, settings.revision, _FILES)
+        folder = pinned.find(place, settings.source, settings.revision, _FILES)
         self.device = torch.device(settings.device)
         self._model = _read(folder).to(self.device)  # type: ignore[arg-type]  # as transformers wraps it
         self._pixels: int = self._model.config.image_size
         self.width: int = self._model.config.projection_dim
-        weights = [resume.sha256_file(file) for file in sorted(folder.glob("*.safetensors"))]
+        weights = [atomic.sha256_file(file) for file in sorted(folder.glob("*.safetensors"))]
         self.name = " ".join([settings.source, *weights])
-        made_of = [resume.sha256_file(folder / "config.json"), *weights]
+        made_of = [atomic.sha256_file(folder / "config.json"), *weights]
         self.digest = hashlib.sha256("".join(made_of).encode()).hexdigest()[:16]
 
     @torch.inference_mode()
@@ -75,5 +75,5 @@ def _read(folder: Path) -> transformers.PreTrainedModel:
     kind = transformers.CLIPVisionModelWithProjection
     loaded: Any = kind.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
     model, info = loaded
-    frozen.check_names(folder, info["missing_keys"], ())
+    pinned.check_names(folder, info["missing_keys"], ())
     return model.eval().requires_grad_(False)

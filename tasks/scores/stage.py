@@ -22,9 +22,7 @@ from tasks.scores.quality import quality
 from tasks.scores.text_area import RapidText, Strokes
 from tasks.scores.video_hash import video_hash
 from tasks.settings import EstimatorSettings, ScoreSettings
-from tasks.storage import atomic as resume
-from tasks.storage import shards
-from tasks.storage import tables as manifest
+from tasks.storage import atomic, shards, tables
 
 if TYPE_CHECKING:
     from tasks.scores.clip_scores import ClipScores
@@ -129,22 +127,22 @@ def score_shard(shard: shards.Shard, stills: Path, settings: ScoreSettings) -> N
     assert [row["shot"] for row in kept] == [shot["shot"] for shot in shots], f"{stills} is of other shots"
     score = scorer(settings).score
     rows = [score(shot, row["stills"]) for shot, row in zip(shots, kept, strict=True)]
-    shard.write(rows, manifest.SCORES)
+    shard.write(rows, tables.SCORES)
 
 
-def take_over(kept: Path, work: Path, shots: list[tuple[int, dict]], stills: Path) -> shards.Shard:
+def load_reusable(kept: Path, work: Path, shots: list[tuple[int, dict]], stills: Path) -> shards.Shard:
     """Make a shard of the shots that an earlier run has scored, with the same row and the same stills.
 
     Args:
         kept: folder of the earlier run's scores, and of the stills that they were made of.
         shots: what is given now, with the numbers of their rows in `stills`.
     """
-    table = kept / manifest.SCORE_TABLE
+    table = kept / tables.SCORE_TABLE
     if not table.exists():
         return shards.taken(work, [])
-    before, now = (dict(_hashes(path)) for path in (kept / manifest.STILL_TABLE, stills))
-    scores = {row["shot"]: row for row in shards.rows(table, manifest.SCORES)}
-    measured = [name for name in manifest.SHOTS.names if name not in _OF_SOURCE]
+    before, now = (dict(_hashes(path)) for path in (kept / tables.STILL_TABLE, stills))
+    scores = {row["shot"]: row for row in shards.rows(table, tables.SCORES)}
+    measured = [name for name in tables.SHOTS.names if name not in _OF_SOURCE]
 
     def is_same(shot: dict) -> bool:
         found = scores.get(shot["shot"])
@@ -153,13 +151,13 @@ def take_over(kept: Path, work: Path, shots: list[tuple[int, dict]], stills: Pat
 
     taken = shards.taken(work, [one for one in shots if is_same(one[1])])
     if taken.given and not taken.is_done:
-        taken.write([scores[shot["shot"]] | shot for _, shot in taken.given], manifest.SCORES)
+        taken.write([scores[shot["shot"]] | shot for _, shot in taken.given], tables.SCORES)
     return taken
 
 
 def _hashes(stills: Path) -> Iterator[tuple[str, bytes]]:
     """Give each shot with a hash of its stills."""
-    for row in shards.rows(stills, manifest.STILLS):
+    for row in shards.rows(stills, tables.STILLS):
         digest = hashlib.sha256()
         for still in row["stills"]:
             digest.update(len(still).to_bytes(8, "little") + still)
@@ -168,21 +166,21 @@ def _hashes(stills: Path) -> Iterator[tuple[str, bytes]]:
 
 def usable_shots(table: Path) -> list[tuple[int, dict]]:
     """Return the rows of the table of shots that are scored, each with the number of its row in the table of stills."""
-    return list(enumerate(manifest.ok(manifest.read_rows(table, manifest.SHOTS))))
+    return list(enumerate(tables.ok(tables.read_rows(table, tables.SHOTS))))
 
 
 def join_scores(
     work: Path, parts: list[shards.Shard], settings: ScoreSettings, out: Path, report: Path
-) -> manifest.Account:
+) -> tables.Account:
     """Put the shards' rows together in `out`, in the order of the shots; the report says who made each score."""
     product = work / "product"
     product.mkdir(exist_ok=True)
     place = {shot["shot"]: number for part in parts for number, shot in part.given}
     paths = [part.path for part in parts]
-    shards.join(paths, product / manifest.SCORE_TABLE, manifest.SCORES, lambda row: place[row["shot"]])
-    rows = manifest.read_rows(product / manifest.SCORE_TABLE, manifest.SCORES)
-    account = manifest.settle("shots", place, rows, "shot")
-    manifest.write_report(report, account, made_by=scorer(settings).names())
-    resume.finish(product, out)
-    resume.discard_work(out)
+    shards.join(paths, product / tables.SCORE_TABLE, tables.SCORES, lambda row: place[row["shot"]])
+    rows = tables.read_rows(product / tables.SCORE_TABLE, tables.SCORES)
+    account = tables.reconcile("shots", place, rows, "shot")
+    tables.write_report(report, account, made_by=scorer(settings).names())
+    atomic.finish(product, out)
+    atomic.discard_workdir(out)
     return account

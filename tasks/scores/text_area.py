@@ -45,7 +45,7 @@ class RapidText:
     """
 
     def __init__(self, pixels: int):
-        from tasks.decoding import onnx as onnx_network  # ONNX Runtime, for the one stage that needs it
+        from tasks.decoding import onnx  # ONNX Runtime, for the one stage that needs it
 
         package = f"rapidocr {metadata.version('rapidocr')} {_MODEL}"
         self.name = f"{package}, summed"
@@ -55,7 +55,7 @@ class RapidText:
                 raise FileNotFoundError(
                     f"{package}: there is no {model}: install rapidocr==3.10.0, or set scores.text_detector: strokes"
                 )
-            self._session: Any = onnx_network.load(str(model))
+            self._session: Any = onnx.load(str(model))
         (self._input,) = (given.name for given in self._session.get_inputs())
 
     def score(self, pictures: Sequence[np.ndarray]) -> float:

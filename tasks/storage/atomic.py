@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _ASIDE = ".{name}.{process}.tmp"
 
 
-def open_work(out: Path, run: dict, identity: Callable[[dict], object] = lambda run: run) -> Path:
+def open_workdir(out: Path, run: dict, identity: Callable[[dict], object] = lambda run: run) -> Path:
     """Return the folder to work in, as the last attempt left it if that was the same run, else empty.
 
     Args:
@@ -35,8 +35,8 @@ def open_work(out: Path, run: dict, identity: Callable[[dict], object] = lambda 
     elif work.exists():
         log.info("%s: going on with the work that is there", work)
     work.mkdir(parents=True, exist_ok=True)
-    with whole(run_file) as aside:
-        aside.write_text(text)
+    with atomic_write(run_file) as tmp_path:
+        tmp_path.write_text(text)
     return work
 
 
@@ -50,30 +50,30 @@ def _is_same(run_file: Path, run: dict, identity: Callable[[dict], object]) -> b
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path to write to; when the block ends well, its content appears at `path` at once, durably."""
-    aside = path.with_name(_ASIDE.format(name=path.name, process=os.getpid()))
+    tmp_path = path.with_name(_ASIDE.format(name=path.name, process=os.getpid()))
     try:
-        yield aside
-        with aside.open("rb") as file:
+        yield tmp_path
+        with tmp_path.open("rb") as file:
             os.fsync(file.fileno())
-        aside.replace(path)
+        tmp_path.replace(path)
         _sync_folder(path.parent)
     finally:
-        aside.unlink(missing_ok=True)
+        tmp_path.unlink(missing_ok=True)
 
 
 def finish(product: Path, out: Path) -> None:
     """Put the finished folder in place, over whatever is there, without what killed processes were writing aside."""
-    for aside in product.rglob(_ASIDE.format(name="*", process="*")):
-        aside.unlink()
+    for tmp_path in product.rglob(_ASIDE.format(name="*", process="*")):
+        tmp_path.unlink()
     if out.exists():
         shutil.rmtree(out)
     product.rename(out)
     _sync_folder(out.parent)
 
 
-def discard_work(out: Path) -> None:
+def discard_workdir(out: Path) -> None:
     """Remove what is left of the work on `out`, once that is in place."""
     shutil.rmtree(out.with_name(f"{out.name}.partial"), ignore_errors=True)
 

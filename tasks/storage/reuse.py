@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.storage import atomic as resume
+from tasks.storage import atomic
 
 EARLIER = Path(".cache/earlier")
 
@@ -22,7 +22,7 @@ def folder(cache: Path, stage: str, made_with: dict) -> Path:
     return cache / stage / key[:20]
 
 
-def stamp(kept: Path) -> int | None:
+def fingerprint(kept: Path) -> int | None:
     """Return what tells one version of a kept folder from the next, None if there is none.
 
     It belongs to the identity of a run that takes rows from there: its shards were cut from the rest.
@@ -30,13 +30,13 @@ def stamp(kept: Path) -> int | None:
     return kept.stat().st_mtime_ns if kept.exists() else None
 
 
-def keep(files: Iterable[Path], kept: Path) -> None:
+def save_reusable(files: Iterable[Path], kept: Path) -> None:
     """Link files of a finished stage into its folder, whole or not at all, instead of all that was kept before."""
     aside = kept.with_name(f"{kept.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     for file in files:
-        resume.link(file, aside / file.name)
+        atomic.link(file, aside / file.name)
     for old in kept.parent.iterdir():
         if old != aside:
             shutil.rmtree(old)

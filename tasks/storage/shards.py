@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.storage import atomic as resume
-from tasks.storage import tables as manifest
+from tasks.storage import atomic, tables
 
 _GROUP_ROWS = 4096
 """Of a joined table. Fixed: the same rows are the same bytes, however they were shared out."""
@@ -30,8 +29,8 @@ class Shard(NamedTuple):
 
     def write(self, rows: list[dict], schema: pa.Schema) -> None:
         """Write the shard's rows; from then on it is done."""
-        with resume.whole(self.path) as aside:
-            manifest.write_rows(aside, rows, schema)
+        with atomic.atomic_write(self.path) as aside:
+            tables.write_rows(aside, rows, schema)
 
 
 def cut(work: Path, given: list[Any], size: float, weight: Callable[[Any], float] = lambda _: 1) -> list[Shard]:

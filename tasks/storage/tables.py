@@ -151,7 +151,7 @@ def shot_id(video: str, start_pts: int, end_pts: int) -> str:
     return f"{video[:20]}-{start_pts}-{end_pts}"
 
 
-def settle(unit: str, given: Iterable[str], rows: list[dict], key: str) -> Account:
+def reconcile(unit: str, given: Iterable[str], rows: list[dict], key: str) -> Account:
     """Count what became of each thing given, after checking that each has exactly one row.
 
     Raises:

@@ -12,18 +12,17 @@ from string import Formatter
 from prefect import task
 
 from stiv_model.distributed.run_identity import identity
-from stiv_model.encoders import provenance as encoders
-from stiv_model.latents import data_plan as plan
-from stiv_model.latents import training_set as sample_table
+from stiv_model.encoders import provenance
+from stiv_model.latents import data_plan, training_set
 from stiv_model.monitoring.metrics import CURVE, INCIDENTS, LEDGER, LEVELS, SHOWN
 from stiv_model.process_exit import mark_stopped, stopped_at
 from stiv_model.settings import ModelSettings, RecipeSettings, Run, TrainingSettings
-from stiv_model.training import prompt_features as prompts
-from stiv_model.weights import metadata as card
+from stiv_model.training import prompt_features
+from stiv_model.weights import metadata
 from stiv_model.weights.certificate import CERTIFICATE, START
 from stiv_model.weights.metadata import Role
 from tasks.operations import processes
-from tasks.storage import atomic as resume
+from tasks.storage import atomic
 
 log = logging.getLogger(__name__)
 
@@ -83,20 +82,20 @@ def describe_run(
         FileNotFoundError: latents or a parent are missing.
         ValueError: recipe, model, parents, latents or machine do not fit together.
     """
-    plan.check(name, recipe, model, training)
+    data_plan.check(name, recipe, model, training)
     launch_command(training, work=latents)  # refuses a launcher that cannot be filled in; no run has a folder yet
     table = latents / "latents.parquet"
     if not table.exists():
         raise FileNotFoundError(f"{table} does not exist: run stage latents first")
-    made_by = encoders.hashes(latents)
+    made_by = provenance.hashes(latents)
     if parents:
-        card.check_parents(parents, model, is_video=recipe.frames > 1)
-        card.check_encoders(parents, latents, made_by)
-    hashes = {role: resume.sha256_file(folder / card.WEIGHTS) for role, folder in parents.items()}
+        metadata.check_parents(parents, model, is_video=recipe.frames > 1)
+        metadata.check_encoders(parents, latents, made_by)
+    hashes = {role: atomic.sha256_file(folder / metadata.WEIGHTS) for role, folder in parents.items()}
     run = Run(
         recipe_name=name,
         latents=str(latents),
-        latents_sha256=resume.sha256_file(table),
+        latents_sha256=atomic.sha256_file(table),
         encoders=made_by,
         parent=str(parents["weights"]) if "weights" in parents else None,
         parent_sha256=hashes.get("weights"),
@@ -107,7 +106,7 @@ def describe_run(
         training=training,
     )
     if run.validates:
-        encoders.read(latents, batch=1)  # refuses latents that do not say where theirs are
+        provenance.read(latents, batch=1)  # refuses latents that do not say where theirs are
     return run
 
 
@@ -131,7 +130,7 @@ def make_prompts(run: Run, work: Path) -> None:
     Raises:
         RuntimeError: the text encoder is missing or another one, or a prompt is too long; the message says which.
     """
-    if not prompts.is_made(work, run.training.validation_prompts):
+    if not prompt_features.is_made(work, run.training.validation_prompts):
         processes.run(
             [sys.executable, "-m", "stiv_model.training.prompt_features", str(work)], environment(run.training), _tell
         )
@@ -177,10 +176,10 @@ def train(run: Run, out: Path, curve: Path, levels: Path, shown: Path) -> None:
     Raises:
         FileNotFoundError, ValueError: there is no plan for this run and this data, so that nothing is started.
     """
-    planned = plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
-    plan.check_buckets(planned)
-    work = resume.open_work(out, run.model_dump(), lambda found: identity(Run.model_validate(found)))
-    with resume.whole(work / plan.FILE) as aside:
+    planned = data_plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
+    data_plan.check_buckets(planned)
+    work = atomic.open_workdir(out, run.model_dump(), lambda found: identity(Run.model_validate(found)))
+    with atomic.atomic_write(work / data_plan.FILE) as aside:
         aside.write_text(planned.model_dump_json(indent=2))
     if run.parents:
         make_start(run, work)
@@ -190,19 +189,19 @@ def train(run: Run, out: Path, curve: Path, levels: Path, shown: Path) -> None:
     if not weights.exists():
         _link(shown, work / SHOWN)
     run_ranks(run, work)
-    sample_table.write(run, planned, weights)
-    for record in ("run.json", plan.FILE, LEVELS, LEDGER, INCIDENTS):
+    training_set.write(run, planned, weights)
+    for record in ("run.json", data_plan.FILE, LEVELS, LEDGER, INCIDENTS):
         shutil.copy(work / record, weights / record)
     if run.parents:
         shutil.copy(work / START / CERTIFICATE, weights / CERTIFICATE)
     for record, table in ((CURVE, curve), (LEVELS, levels)):
         table.parent.mkdir(parents=True, exist_ok=True)
-        with resume.whole(table) as aside:
+        with atomic.atomic_write(table) as aside:
             shutil.copy(work / record, aside)
     _keep(work / SHOWN, shown)
-    assert card.read(weights).model == run.model, f"{weights} is of another model than run.json says"
-    resume.finish(weights, out)
-    resume.discard_work(out)
+    assert metadata.read(weights).model == run.model, f"{weights} is of another model than run.json says"
+    atomic.finish(weights, out)
+    atomic.discard_workdir(out)
 
 
 def _link(shown: Path, inside: Path) -> None:

@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, Self
 
-from tasks.storage import atomic as resume
-from tasks.storage import tables as manifest
+from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +235,7 @@ def _clip(
     if clip is None:
         return "failed", "not_found", None
     target = videos / f"{meta.stem}{clip.suffix}"
-    resume.link(clip, target)
+    atomic.link(clip, target)
     return "ok", None, {"uri": str(target.relative_to(product)), **row}
 
 
@@ -256,7 +255,7 @@ def _window_caption(window: dict[str, Any]) -> Any:
     return next(enhanced, None) or next(iter(captions.values()), None)
 
 
-def settle(product: Path, found: list[Found], report: Path) -> manifest.Account:
+def settle(product: Path, found: list[Found], report: Path) -> tables.Account:
     """Write the list and the account of what was found.
 
     Raises:
@@ -265,9 +264,9 @@ def settle(product: Path, found: list[Found], report: Path) -> manifest.Account:
     if not found:
         raise ValueError("no sample was found: name tars with files in them, or folders with metas/v0/*.json")
     rows = [{"name": one.name, "status": one.status, "reason": one.reason} for one in found]
-    account = manifest.settle("samples", (one.name for one in found), rows, "name")
-    manifest.check_failures(account, 1.0, "ingest")
-    with resume.whole(product / LIST) as aside:
+    account = tables.reconcile("samples", (one.name for one in found), rows, "name")
+    tables.check_failures(account, 1.0, "ingest")
+    with atomic.atomic_write(product / LIST) as aside:
         aside.write_text("".join(json.dumps(one.row) + "\n" for one in found if one.row))
-    manifest.write_report(report, account, not_used=[row for row in rows if row["status"] != "ok"])
+    tables.write_report(report, account, not_used=[row for row in rows if row["status"] != "ok"])
     return account

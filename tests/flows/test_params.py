@@ -130,8 +130,8 @@ def test_a_file_that_holds_no_settings_is_named_in_one_line(tmp_path, content, s
 @pytest.mark.parametrize(
     ("words", "known"),
     [
-        (["probe", "film.mp4", "--fence", "shots"], "fence"),
-        (["probe", "film.mp4", "--fence", "source"], "fence"),
+        (["probe", "film.mp4", "--sandbox", "shots"], "sandbox"),
+        (["probe", "film.mp4", "--sandbox", "source"], "sandbox"),
         (["train", "--latents", "l", "--out", "o", "--curve", "c", "--recipe", "train"], "train.t2i, train.t2v"),
     ],
 )

@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flows.params import load_params
-from stiv_model.latents import data_plan as plan
+from stiv_model.latents import data_plan
 from stiv_model.latents.dataset import NULL_TEXT
 from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
 from stiv_model.monitoring.metrics import INCIDENTS
 from stiv_model.network.conditions import Text
 from stiv_model.settings import Encoders, RecipeSettings, Run, TrainingSettings
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 TEXT_WIDTH, TOKENS = 12, 5
 MADE_BY = {"vae_sha256": "v", "text_sha256": "t"}
@@ -70,8 +70,8 @@ def prepare(
     run = describe(recipe, training, latents=str(latents), **changes)
     work.mkdir(exist_ok=True)
     (work / "run.json").write_text(run.model_dump_json())
-    planned = plan.make(latents, run.recipe_name, run.model, recipe, training)
-    (work / plan.FILE).write_text(planned.model_dump_json())
+    planned = data_plan.make(latents, run.recipe_name, run.model, recipe, training)
+    (work / data_plan.FILE).write_text(planned.model_dump_json())
     return run
 
 
@@ -101,7 +101,7 @@ def make_latents(folder: Path, clips: Sequence[int]) -> Path:
         tensors = {"latents": torch.randn(count, 4, 4, 8, 8).half(), **stored(text)}
         save_file(tensors, folder / f"shard-{number}.safetensors", metadata=MADE_BY)
         rows += [
-            dict.fromkeys(manifest.LATENTS.names)
+            dict.fromkeys(tables.LATENTS.names)
             | {
                 "clip": f"clip-{number}-{row}",
                 "status": "ok",
@@ -121,7 +121,7 @@ def make_latents(folder: Path, clips: Sequence[int]) -> Path:
     null = stored(random_text(1))
     null_sha256 = hashes({part: tensor[0] for part, tensor in null.items()})["text_sha256"]
     save_file(null, folder / NULL_TEXT, metadata=MADE_BY | {TEXT_SHA256: null_sha256})
-    manifest.write_rows(folder / "latents.parquet", rows, manifest.LATENTS)
+    tables.write_rows(folder / "latents.parquet", rows, tables.LATENTS)
     return folder
 
 
@@ -146,8 +146,8 @@ def poison(latents: Path, shard: int, rows: Sequence[int]) -> None:
     tensors = load_file(path)
     tensors["latents"][rows] = float("nan")
     save_file(tensors, path, metadata=MADE_BY)
-    found = manifest.read_rows(latents / "latents.parquet", manifest.LATENTS)
+    found = tables.read_rows(latents / "latents.parquet", tables.LATENTS)
     for row in found:
         if row["shard"] == path.name:
             row |= hashes({part: tensor[row["row"]] for part, tensor in tensors.items()})
-    manifest.write_rows(latents / "latents.parquet", found, manifest.LATENTS)
+    tables.write_rows(latents / "latents.parquet", found, tables.LATENTS)

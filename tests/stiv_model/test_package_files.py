@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from stiv_model import package_files as packaged
+from stiv_model import package_files
 
 FAILS_ON_IMPORT = "raise RuntimeError('imported')\n"
 
@@ -21,9 +21,9 @@ def package(tmp_path, monkeypatch) -> Path:
 
 
 def test_files_and_folders_of_a_package_are_found_without_importing_it(package):
-    weights = packaged.find("a.weights", "package:carrier/model/weights.bin", Path.is_file, "")
+    weights = package_files.find("a.weights", "package:carrier/model/weights.bin", Path.is_file, "")
     assert weights == package / "model" / "weights.bin"
-    assert packaged.find("a.source", "package:carrier/model", Path.is_dir, "") == package / "model"
+    assert package_files.find("a.source", "package:carrier/model", Path.is_dir, "") == package / "model"
     assert "carrier" not in sys.modules
 
 
@@ -32,7 +32,7 @@ def test_a_folder_is_found_in_any_part_of_a_package_that_is_spread_over_several(
         (tmp_path / part / "spread" / folder).mkdir(parents=True)
         monkeypatch.syspath_prepend(tmp_path / part)
     for part, folder in (("one", "model"), ("other", "more")):
-        found = packaged.find("a.source", f"package:spread/{folder}", Path.is_dir, "")
+        found = package_files.find("a.source", f"package:spread/{folder}", Path.is_dir, "")
         assert found == tmp_path / part / "spread" / folder
 
 
@@ -49,5 +49,5 @@ def test_a_folder_is_found_in_any_part_of_a_package_that_is_spread_over_several(
 )
 def test_what_is_not_there_is_told_with_its_setting_value_and_remedy(package, source, lack):
     with pytest.raises(FileNotFoundError) as stopped:
-        packaged.find("shots.weights", source, Path.is_file, "name another")
+        package_files.find("shots.weights", source, Path.is_file, "name another")
     assert str(stopped.value) == f"shots.weights asks for {source}, but {lack}: name another"

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import NonNegativeInt, model_validator
 
-from stiv_model import settings_errors as refusals
+from stiv_model import settings_errors
 from stiv_model.settings import Settings
 
 
@@ -29,13 +29,15 @@ class Outer(Settings):
 
 def said(values: object) -> str:
     with pytest.raises(ValueError, match=r"^file: .+$") as stopped:
-        refusals.checked(Outer, values, "file")
+        settings_errors.checked(Outer, values, "file")
     return str(stopped.value)
 
 
 def test_right_values_are_returned():
     inner = Inner(least=1, most=2)
-    assert refusals.checked(Outer, {"inner": {"least": 1, "most": 2}, "name": "a"}, "f") == Outer(inner=inner, name="a")
+    assert settings_errors.checked(Outer, {"inner": {"least": 1, "most": 2}, "name": "a"}, "f") == Outer(
+        inner=inner, name="a"
+    )
 
 
 def test_a_rule_of_ours_is_told_in_its_own_words_behind_its_place():

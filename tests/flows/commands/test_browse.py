@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from flows.commands.browse import browse
 from flows.running.server import free_port
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,13 +32,13 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     clips[2] |= {"status": "rejected", "reason": "motion_above_max"}
     captions = [{"clip": "s0", "text": "a red car", "status": "ok"}]
     for stage, rows, schema in (
-        ("shots", shots, manifest.SHOTS),
-        ("clips", clips, manifest.CLIPS),
-        ("captions", captions, manifest.CAPTIONS),
+        ("shots", shots, tables.SHOTS),
+        ("clips", clips, tables.CLIPS),
+        ("captions", captions, tables.CAPTIONS),
     ):
         Path("data", stage).mkdir(parents=True)
-        manifest.write_rows(Path("data", stage, f"{stage}.parquet"), rows, schema)
-    manifest.write_rows(Path("data/shots", manifest.STILL_TABLE), [], manifest.STILLS)
+        tables.write_rows(Path("data", stage, f"{stage}.parquet"), rows, schema)
+    tables.write_rows(Path("data/shots", tables.STILL_TABLE), [], tables.STILLS)
     return tmp_path
 
 

@@ -8,8 +8,8 @@ from flows.__main__ import main
 from flows.commands.files import judged
 from flows.params import load_params
 from tasks.demo import corpus
-from tasks.sandbox.pool import Fence
-from tasks.storage import atomic as resume
+from tasks.sandbox.pool import Sandbox
+from tasks.storage import atomic
 from tasks.videos import sources
 from tasks.videos.probe import probe_videos
 
@@ -45,15 +45,15 @@ def test_probe_rejects_what_the_stage_would_by_the_settings_of_videos(capfd, tmp
     assert found[0]["seconds"] == pytest.approx(0.25)
     videos = load_params().videos
     items = sources.listing(str(tmp_path))
-    with Fence(load_params().fence) as fence:
-        rows = {row["uri"]: row["reason"] for row in probe_videos(str(tmp_path), items, videos, fence, tmp_path)}
+    with Sandbox(load_params().sandbox) as sandbox:
+        rows = {row["uri"]: row["reason"] for row in probe_videos(str(tmp_path), items, videos, sandbox, tmp_path)}
     assert rows == {Path(line["file"]).name: line["reason"] for line in found}
 
 
-def test_a_forgotten_file_is_no_use_to_probe_either(tmp_path, video_with_cut, fence_settings):
-    videos = load_params().videos.model_copy(update={"forgotten": [resume.sha256_file(video_with_cut)]})
-    with Fence(fence_settings) as fence:
-        [line] = judged([video_with_cut], videos, fence)
+def test_a_forgotten_file_is_no_use_to_probe_either(tmp_path, video_with_cut, sandbox_settings):
+    videos = load_params().videos.model_copy(update={"forgotten": [atomic.sha256_file(video_with_cut)]})
+    with Sandbox(sandbox_settings) as sandbox:
+        [line] = judged([video_with_cut], videos, sandbox)
     assert (line["status"], line["reason"]) == ("rejected", "forgotten")
 
 

@@ -12,7 +12,7 @@ from flows.__main__ import main
 from flows.commands.edit_params import assign, merged, read_preset, rewrite
 from flows.params import check_params, load_params
 from tasks.settings import BestSettings, ClipSettings
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 ROOT = Path(__file__).parents[3]
 FILES = [ROOT / "params.yaml", ROOT / "tests/params.yaml", *sorted((ROOT / "infra/params").glob("*.yaml"))]
@@ -26,17 +26,17 @@ def workspace(tmp_path, monkeypatch) -> Path:
     shutil.copytree(ROOT / "infra/selections", tmp_path / "infra/selections")
     (tmp_path / "data/scores").mkdir(parents=True)
     (tmp_path / "data/shots").mkdir()
-    even = dict.fromkeys(manifest.SCORES.names)
-    for field in manifest.SCORES:
+    even = dict.fromkeys(tables.SCORES.names)
+    for field in tables.SCORES:
         even |= {field.name: 0.5} if str(field.type) == "double" else {}
     even |= {"aesthetic": 8.0, "temporal_consistency": 0.99, "text_area": 0.0, "flicker": 0.0, "black_bars": 0.0}
     even |= {"clarity": 0.7}
     even |= {"status": "ok", "width": 640, "height": 640, "orientation": "square", "colours": ["red"]}
     even |= {"start_pts": 0, "end_pts": 3600, "time_base": "1/1", "frozen": 0.0, "video_hash": bytes(32)}
     rows = [even | {"shot": f"s{number}", "motion": motion} for number, motion in enumerate((0.1, 0.5, 0.7, 0.9))]
-    manifest.write_rows(tmp_path / "data/scores/scores.parquet", rows, manifest.SCORES)
+    tables.write_rows(tmp_path / "data/scores/scores.parquet", rows, tables.SCORES)
     stills = [{"shot": row["shot"], "stills": [b"jpeg"] * 4} for row in rows]
-    manifest.write_rows(tmp_path / "data/shots/stills.parquet", stills, manifest.STILLS)
+    tables.write_rows(tmp_path / "data/shots/stills.parquet", stills, tables.STILLS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

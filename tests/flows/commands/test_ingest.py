@@ -78,7 +78,7 @@ def test_the_empty_folder_one_stands_in_may_be_out(tmp_path: Path, monkeypatch: 
     source, here = tar(tmp_path / "a.tar"), tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    ingest(source, out=Path(), videos=params.videos, fence=params.fence)
+    ingest(source, out=Path(), videos=params.videos, sandbox=params.sandbox)
     assert files(here) == {"list.jsonl", "account.json", "videos/00000/00000000.mp4"}
 
 

@@ -11,7 +11,7 @@ from flows.__main__ import main
 from flows.params import load_params
 from stiv_model.settings import Encoders, Run
 from tasks.storage import tables as manifest
-from tasks.training import launch as training
+from tasks.training import launch
 
 ROOT = Path(__file__).parents[3]
 PARAMS = "tests/params.yaml"
@@ -152,5 +152,5 @@ def test_training_refuses_to_start_without_a_plan_and_leaves_nothing_behind(tmp_
         training=params.training,
     )
     with pytest.raises(ValueError, match=r"train\.t2v\.batch is 16, but .* has 9 samples"):
-        training.train(run, *(tmp_path / name for name in ("checkpoints/t2v", "t2v.tsv", "levels.tsv", "shown")))
+        launch.train(run, *(tmp_path / name for name in ("checkpoints/t2v", "t2v.tsv", "levels.tsv", "shown")))
     assert not (tmp_path / "checkpoints").exists()

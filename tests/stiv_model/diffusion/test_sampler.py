@@ -15,7 +15,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from stiv_model.diffusion.frame_conditioning import replace
 from stiv_model.diffusion.rectified_flow import path, shift_times
-from stiv_model.diffusion.sampler import Given, GuidedVelocity, sample, solve, solve_with, times
+from stiv_model.diffusion.sampler import FrameCondition, GuidedVelocity, sample, solve, solve_with, times
 from stiv_model.network.conditions import Text
 from stiv_model.settings import SamplerSettings
 
@@ -50,7 +50,7 @@ def ask(inputs):
     noise, _, text, micro = inputs
     null_text = Text(text.tokens_BLE.flip(0), text.mask_BL.flip(0), -text.pooled_BE)
     clean = torch.randn(noise.shape, generator=torch.Generator().manual_seed(5))
-    first = Given(clean, torch.tensor([[True, False, False, False]] * 3))
+    first = FrameCondition(clean, torch.tensor([[True, False, False, False]] * 3))
 
     def call(model, changes=None, given=first, **more):
         more["draw_noise"] = partial(torch.randn, noise.shape, generator=torch.Generator().manual_seed(6))
@@ -184,7 +184,7 @@ def test_the_given_frame_changes_the_others(lively, ask, image_condition):
 
 
 def test_given_frames_that_do_not_fit_are_refused_with_both_sizes(lively, ask):
-    small = Given(ask.first.latents_BFCHW[..., :4], ask.first.is_clean_BF)
+    small = FrameCondition(ask.first.latents_BFCHW[..., :4], ask.first.is_clean_BF)
     with pytest.raises(ValueError, match=r"\(3, 4, 4, 8, 4\).*\(3, 4, 4, 8, 8\)"):
         ask(lively(is_video=True), given=small)
 

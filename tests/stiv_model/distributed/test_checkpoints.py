@@ -14,14 +14,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stiv_model.distributed import checkpoints, rank_state
-from stiv_model.distributed import deepspeed_engine as zero
+from stiv_model.distributed import checkpoints, deepspeed_engine, rank_state
 from stiv_model.distributed.checkpoints import MANIFEST, Manifest, Progress
 from stiv_model.distributed.ema import Ema
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import Run
-from stiv_model.weights import files as weights
+from stiv_model.weights import files
 from stiv_model.weights.metadata import WEIGHTS
 from tests.stiv_model.held import Held
 from tests.stiv_model.ranks import fork, run_script
@@ -55,7 +54,7 @@ def main(root: Path) -> None:
 
 def run_rank(rank: int, root: Path, ranks: int, work: Callable[[Path, Run], None]) -> None:
     runs = {path.parent: Run.model_validate_json(path.read_text()) for path in sorted(root.glob("*/run.json"))}
-    zero.start(next(iter(runs.values())).training)
+    deepspeed_engine.start(next(iter(runs.values())).training)
     torch.set_num_threads(1)
     for folder, run in runs.items():
         work(folder, run.model_copy(update={"training": run.training.model_copy(update={"ranks": ranks})}))
@@ -106,7 +105,7 @@ def goes_on_with_three(folder: Path, run: Run) -> None:
 
 def build(run: Run) -> tuple[Any, Ema]:
     torch.manual_seed(0)
-    engine = zero.engine(StivTransformer(run.model, is_video=True), run.recipe, run.training)
+    engine = deepspeed_engine.engine(StivTransformer(run.model, is_video=True), run.recipe, run.training)
     return engine, Ema(engine, 0.9)
 
 
@@ -125,7 +124,7 @@ def export(folder: Path, run: Run, ema: Ema) -> None:
     """Write the average, and how much memory that took on each rank."""
     with Held() as held:
         if dist.get_rank() == 0:
-            weights.save(folder / "exported", ema.each(), run.model, is_video=True)
+            files.save(folder / "exported", ema.each(), run.model, is_video=True)
         else:
             for _ in ema.each():
                 pass

@@ -11,15 +11,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stiv_model.distributed import deepspeed_engine as zero
-from stiv_model.distributed import rank_state
+from stiv_model.distributed import deepspeed_engine, rank_state
 from stiv_model.distributed.ema import Ema
 from stiv_model.network.block import StivBlock
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import LearnedSettings, ModelSettings, TrainingSettings
 from stiv_model.training.spike_guard import Guard
-from stiv_model.weights import initialisation as initial
+from stiv_model.weights import initialisation
 from tests.stiv_model import ranks as real
 from tests.stiv_model import runs
 
@@ -54,7 +53,7 @@ def main(root: Path) -> None:
 
 
 def run_rank(rank: int, root: Path, ranks: int, settings: ModelSettings) -> None:
-    zero.start(training_of(ranks=ranks))
+    deepspeed_engine.start(training_of(ranks=ranks))
     torch.set_num_threads(1)
     seen: dict[str, Any] = {
         precision: started(settings, training_of(ranks=ranks, precision=precision))
@@ -71,11 +70,11 @@ def run_rank(rank: int, root: Path, ranks: int, settings: ModelSettings) -> None
 
 def started(settings: ModelSettings, training: TrainingSettings) -> dict[str, Any]:
     """Return what a rank holds of a model that was built, and what the model starts from."""
-    model = zero.build(settings, True, RECIPE, training)
+    model = deepspeed_engine.build(settings, True, RECIPE, training)
     parameters: dict[str, Any] = dict(model.named_parameters())
     slices = {name: (p.numel(), p.ds_tensor.numel(), p.ds_tensor.dtype) for name, p in parameters.items()}
-    engine = zero.engine(model, RECIPE, training)
-    zero.start_from(engine, partial(initial.fill, settings, True, SEED))
+    engine = deepspeed_engine.engine(model, RECIPE, training)
+    deepspeed_engine.start_from(engine, partial(initialisation.fill, settings, True, SEED))
     end = {"slices": slices, "masters": whole(engine), "computing": computing(engine)}
     engine.destroy()
     return end
@@ -99,10 +98,10 @@ def computing(engine: Any) -> dict[str, Tensor]:
 
 
 def trained(settings: ModelSettings, training: TrainingSettings) -> dict[str, Any]:
-    model = zero.build(settings, True, RECIPE, training)
+    model = deepspeed_engine.build(settings, True, RECIPE, training)
     model.activation_checkpointing = training.activation_checkpointing
-    engine = zero.engine(model, RECIPE, training)
-    zero.start_from(engine, partial(initial.fill, settings, True, SEED))
+    engine = deepspeed_engine.engine(model, RECIPE, training)
+    deepspeed_engine.start_from(engine, partial(initialisation.fill, settings, True, SEED))
     norms: list[float] = []
     guard = Guard(training, {})
 
@@ -110,7 +109,7 @@ def trained(settings: ModelSettings, training: TrainingSettings) -> dict[str, An
         norms.append(norm)
         return guard.judge(1.0, norm) is None
 
-    zero.judge_before_update(engine, judge)
+    deepspeed_engine.judge_before_update(engine, judge)
     end = {"losses": [step(engine, number) for number in range(STEPS)], "masters": whole(engine)}
     step(engine, STEPS, poisoned=True)
     end["after a NaN"] = whole(engine)
@@ -131,8 +130,10 @@ def resumed(settings: ModelSettings, root: Path) -> dict[tuple[str, int, int], l
             dist.barrier()
             for after in (before, *(stage for stage in range(4) if stage != before)):
                 training = training_of(zero_stage=after, optimizer=optimizer)
-                engine = zero.engine(zero.build(settings, True, RECIPE, training), RECIPE, training)
-                zero.start_from(engine, partial(initial.fill, settings, True, SEED))
+                engine = deepspeed_engine.engine(
+                    deepspeed_engine.build(settings, True, RECIPE, training), RECIPE, training
+                )
+                deepspeed_engine.start_from(engine, partial(initialisation.fill, settings, True, SEED))
                 ema = Ema(engine, 0.9)
                 if after == before:
                     for number in range(STEPS):
@@ -166,7 +167,7 @@ def step(engine: Any, number: int, poisoned: bool = False) -> float:
     return total.item()
 
 
-def hand_out(given: dict[str, Tensor], take: initial.Take) -> None:
+def hand_out(given: dict[str, Tensor], take: initialisation.Take) -> None:
     for name, value in given.items():
         take(name, value)
 
@@ -174,11 +175,11 @@ def hand_out(given: dict[str, Tensor], take: initial.Take) -> None:
 def refused(settings: ModelSettings) -> list[str]:
     """Return what is said to weights that are not those of the model."""
     training, said = training_of(ranks=1), []
-    engine = zero.engine(zero.build(settings, True, RECIPE, training), RECIPE, training)
+    engine = deepspeed_engine.engine(deepspeed_engine.build(settings, True, RECIPE, training), RECIPE, training)
     bias = torch.zeros(dict(engine.module.named_parameters())["patch_out.bias"].ds_shape)
     for given in ({}, {"patch_out.bias": bias[1:]}, {"patch_of.bias": bias}):
         try:
-            zero.start_from(engine, partial(hand_out, given))
+            deepspeed_engine.start_from(engine, partial(hand_out, given))
         except ValueError as error:
             said.append(str(error))
     engine.destroy()
@@ -297,7 +298,7 @@ def test_initial_weights_one_at_a_time_are_those_of_a_model_built_whole(settings
     torch.manual_seed(SEED)
     wanted = dict(StivTransformer(settings, is_video).named_parameters())
     given: dict[str, Tensor] = {}
-    initial.fill(settings, is_video, SEED, lambda name, value: given.update({name: value.clone()}))
+    initialisation.fill(settings, is_video, SEED, lambda name, value: given.update({name: value.clone()}))
     assert given.keys() == wanted.keys()
     for name, value in given.items():
         assert torch.equal(value, wanted[name]), name
@@ -305,16 +306,16 @@ def test_initial_weights_one_at_a_time_are_those_of_a_model_built_whole(settings
 
 def test_only_whole_blocks_are_gathered_and_the_buckets_are_one_block(settings):
     model = StivTransformer(settings, is_video=True)
-    how = zero.configuration(model, RECIPE, training_of())["zero_optimization"]
+    how = deepspeed_engine.configuration(model, RECIPE, training_of())["zero_optimization"]
     block = next(module for module in model.modules() if isinstance(module, StivBlock))
     assert how["reduce_bucket_size"] == sum(parameter.numel() for parameter in block.parameters())
     assert how["stage3_max_live_parameters"] < sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_an_nvme_drive_without_libaio_is_refused_at_the_door(monkeypatch):
-    monkeypatch.setattr(zero.AsyncIOBuilder, "is_compatible", lambda self: False)
+    monkeypatch.setattr(deepspeed_engine.AsyncIOBuilder, "is_compatible", lambda self: False)
     with pytest.raises(ValueError, match=r"training\.offload is nvme, which needs libaio"):
-        zero.start(training_of(offload="nvme", nvme_path="/nowhere"))
+        deepspeed_engine.start(training_of(offload="nvme", nvme_path="/nowhere"))
 
 
 @pytest.mark.parametrize(

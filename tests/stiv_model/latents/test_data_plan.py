@@ -9,10 +9,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from flows.params import load_params
-from stiv_model.latents import data_plan as plan
+from stiv_model.latents import data_plan
 from stiv_model.latents.dataset import LatentData
 from stiv_model.settings import Encoders, Run
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 RECIPE = PARAMS.train["stiv"].model_copy(update={"frames": 4, "batch": 4, "steps": 6, "best_fraction": 1.0})
@@ -23,8 +23,8 @@ TRAINING = PARAMS.training.model_copy(update={"ranks": 2, "accumulation": 1})
 def make(latents, settings):
     """Plan for the latents, with some settings of the recipe changed."""
 
-    def made(**changes) -> plan.Plan:
-        return plan.make(latents, "stiv", settings, RECIPE.model_copy(update=changes), TRAINING)
+    def made(**changes) -> data_plan.Plan:
+        return data_plan.make(latents, "stiv", settings, RECIPE.model_copy(update=changes), TRAINING)
 
     return made
 
@@ -34,9 +34,9 @@ def edit(latents):
     """Change the rows of the table: a function of one row and its number that returns rows."""
 
     def edited(change) -> None:
-        rows = manifest.read_rows(latents / "latents.parquet", manifest.LATENTS)
+        rows = tables.read_rows(latents / "latents.parquet", tables.LATENTS)
         changed = [new for number, row in enumerate(rows) for new in change(number, row)]
-        manifest.write_rows(latents / "latents.parquet", changed, manifest.LATENTS)
+        tables.write_rows(latents / "latents.parquet", changed, tables.LATENTS)
 
     return edited
 
@@ -76,7 +76,7 @@ def test_the_loader_finds_the_samples_that_the_plan_counts(latents, settings, ma
     planned = make(best_fraction=best_fraction)
     data = LatentData(latents, best_fraction)
     assert (planned.samples, planned.ok) == (len(data.samples), data.given)
-    plan.check_run(planned, a_run(latents, settings), 2, [sample.clip for sample in data.samples])
+    data_plan.check_run(planned, a_run(latents, settings), 2, [sample.clip for sample in data.samples])
 
 
 def test_every_clip_is_a_sample_or_is_dropped_for_a_reason(make, edit):
@@ -201,11 +201,11 @@ def test_each_shape_is_counted_apart_and_several_are_refused(latents, make):
     assert (long.frames, long.rows, long.clips, long.samples) == (4, 8, 6, 5)
     assert planned.dropped == {"too_few_frames": 4, "outside_best_fraction": 1}
     with pytest.raises(ValueError, match=r"several shapes, 2 x 6 x 8 \(4 clips\), 4 x 8 x 8 \(6 clips\)"):
-        plan.check_buckets(planned)
+        data_plan.check_buckets(planned)
 
 
 def test_one_shape_can_be_trained_on(make):
-    plan.check_buckets(make())
+    data_plan.check_buckets(make())
 
 
 @pytest.mark.parametrize(
@@ -218,42 +218,42 @@ def test_one_shape_can_be_trained_on(make):
 )
 def test_latents_that_the_model_cannot_take_are_refused(latents, settings, changes, said):
     with pytest.raises(ValueError, match=said):
-        plan.make(latents, "stiv", settings.model_copy(update=changes), RECIPE, TRAINING)
+        data_plan.make(latents, "stiv", settings.model_copy(update=changes), RECIPE, TRAINING)
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path, make):
     planned = make(best_fraction=0.7)
-    (tmp_path / plan.FILE).write_text(planned.model_dump_json())
-    assert plan.read(tmp_path) == planned
+    (tmp_path / data_plan.FILE).write_text(planned.model_dump_json())
+    assert data_plan.read(tmp_path) == planned
 
 
 @pytest.mark.parametrize("key", ["clips", "samples", "ok", "failed"])
 def test_a_plan_whose_counts_do_not_balance_is_refused(tmp_path, make, key):
     written = json.loads(make().model_dump_json())
     written[key] += 1
-    (tmp_path / plan.FILE).write_text(json.dumps(written))
+    (tmp_path / data_plan.FILE).write_text(json.dumps(written))
     with pytest.raises(ValueError, match=r"plan\.json does not hold together: .* does not balance"):
-        plan.read(tmp_path)
+        data_plan.read(tmp_path)
 
 
 def test_without_a_plan_there_is_no_training(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"plan\.json does not exist: no training without a plan"):
-        plan.read(tmp_path)
+        data_plan.read(tmp_path)
 
 
 def test_ranks_refuse_what_was_not_planned_and_name_each_difference(latents, settings, make):
     planned, run = make(), a_run(latents, settings)
     clips = [sample.clip for sample in LatentData(latents, 1.0).samples]
-    plan.check_run(planned, run, 2, clips)
+    data_plan.check_run(planned, run, 2, clips)
     with pytest.raises(ValueError, match=r"train\.stiv is not what plan\.json says: ranks 2, found 3: start"):
-        plan.check_run(planned, run, 3, clips)
+        data_plan.check_run(planned, run, 3, clips)
     with pytest.raises(ValueError, match="samples 10, found 9; samples_sha256"):
-        plan.check_run(planned, run, 2, clips[1:])
+        data_plan.check_run(planned, run, 2, clips[1:])
     with pytest.raises(ValueError, match="says: samples_sha256"):
-        plan.check_run(planned, run, 2, ["another", *clips[1:]])
+        data_plan.check_run(planned, run, 2, ["another", *clips[1:]])
     longer = run.model_copy(update={"recipe": RECIPE.model_copy(update={"steps": 7})})
     with pytest.raises(ValueError, match="steps 6, found 7"):
-        plan.check_run(planned, longer, 2, clips)
+        data_plan.check_run(planned, longer, 2, clips)
 
 
 def test_the_door_needs_no_torch():

@@ -13,16 +13,16 @@ from safetensors.torch import load_file, save_file
 from stiv_model.latents.dataset import NULL_TEXT, LatentData, Order, draw_seed, micro_batches
 from stiv_model.latents.shard_files import TEXT_PARTS
 from stiv_model.training.prefetch import ReadAhead
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 MADE_BY = {"vae_sha256": "v", "text_sha256": "t"}
 
 
 def edit(latents, change, clip=None) -> None:
     """Change the rows of the table, or the one of `clip`."""
-    rows = manifest.read_rows(latents / "latents.parquet", manifest.LATENTS)
+    rows = tables.read_rows(latents / "latents.parquet", tables.LATENTS)
     rows = [row | change(row) if clip in (None, row["clip"]) else row for row in rows]
-    manifest.write_rows(latents / "latents.parquet", rows, manifest.LATENTS)
+    tables.write_rows(latents / "latents.parquet", rows, tables.LATENTS)
 
 
 def test_a_batch_holds_what_the_shards_hold(latents):

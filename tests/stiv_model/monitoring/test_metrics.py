@@ -8,7 +8,7 @@ from PIL import Image, ImageSequence
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stiv_model.monitoring.metrics import CURVE, INCIDENTS, LEDGER, LEVELS, NOISE_LEVELS, Records, Speed
-from stiv_model.monitoring.tensorboard_log import Board, gif
+from stiv_model.monitoring.tensorboard_log import TensorBoardLog, gif
 
 SPEED = Speed(tokens=10, flops=1000, peak_flops_per_second=1e6)
 
@@ -83,7 +83,7 @@ def test_what_is_worth_a_curve_says_samples_tokens_and_flops_alike(tmp_path):
 def test_tensorboard_shows_no_step_twice_after_a_return_to_a_checkpoint(tmp_path):
     frames = np.zeros((2, 4, 4, 3), np.uint8)
     for done, steps in ((0, range(1, 6)), (3, range(4, 8))):
-        board = Board(tmp_path, done)
+        board = TensorBoardLog(tmp_path, done)
         for step in steps:
             board.scalars(step, {"loss": 10 * done + step, "nothing": float("nan")})
             board.video(step, "video", frames, 8)

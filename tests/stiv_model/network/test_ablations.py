@@ -12,7 +12,7 @@ from flows.params import load_params, section
 from stiv_model.diffusion.frame_conditioning import clean_frames, null_image
 from stiv_model.diffusion.sampler import sample
 from stiv_model.latents.dataset import Batch
-from stiv_model.network.conditions import Given, Text
+from stiv_model.network.conditions import FrameCondition, Text
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
 from stiv_model.training.loss import draw, losses
@@ -138,7 +138,9 @@ def test_every_ablation_builds_trains_samples_and_makes_a_difference(name, chang
     assert unchanged == UNUSED.get(name, set())
 
     noise = torch.randn(BATCH, frames, *batch.latents_BFCHW.shape[2:])
-    given = Given(batch.latents_BFCHW[:, :frames], clean_frames(one.recipe.clean_frames, frames).expand(BATCH, -1))
+    given = FrameCondition(
+        batch.latents_BFCHW[:, :frames], clean_frames(one.recipe.clean_frames, frames).expand(BATCH, -1)
+    )
     null_text, null = Text(*(part[:1].expand_as(part) for part in batch.text)), null_image(one.recipe.clean_frames)
     made = sample(model, noise, batch.text, null_text, batch.micro_BM, PARAMS.sampler, given, null)
     assert made.shape == noise.shape

@@ -10,8 +10,8 @@ from torch.func import functional_call
 from flows.params import load_params
 from stiv_model.diffusion.frame_conditioning import clean_frames
 from stiv_model.latents.dataset import Batch
-from stiv_model.network.conditions import MICRO_CONDITIONS, Given, Text
-from stiv_model.network.masking import Kept, choose, weight
+from stiv_model.network.conditions import MICRO_CONDITIONS, FrameCondition, Text
+from stiv_model.network.masking import TokenMask, choose, weight
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import LearnedSettings, RecipeSettings, RotarySettings
 from stiv_model.training.loss import Draws, draw, losses
@@ -46,9 +46,9 @@ WHOLE = {
 }
 IN_TIME = {"temporal_modulation", "temporal_modulation per_layer", "causal_time", "temporal_patch 1"}
 KEPT = {
-    "all": Kept(None, None),
-    "places": Kept(torch.tensor([[1, 2, 5], [0, 3, 4]]), None),
-    "places and moments": Kept(torch.tensor([[1, 2, 5], [0, 3, 4]]), torch.tensor([[1], [0]])),
+    "all": TokenMask(None, None),
+    "places": TokenMask(torch.tensor([[1, 2, 5], [0, 3, 4]]), None),
+    "places and moments": TokenMask(torch.tensor([[1, 2, 5], [0, 3, 4]]), torch.tensor([[1], [0]])),
 }
 CASES = (
     {f"{name}, video": (changes, True, KEPT["places"]) for name, changes in ABLATIONS.items()}
@@ -95,11 +95,11 @@ def arguments():
     )
     x, clean = torch.randn(2, BATCH, FRAMES, 3, HEIGHT, WIDTH, dtype=torch.float64)
     micro = 100 * torch.rand(BATCH, len(MICRO_CONDITIONS), dtype=torch.float64)
-    given = Given(clean, torch.tensor([[True, False, False, False], [True, False, False, True]]))
+    given = FrameCondition(clean, torch.tensor([[True, False, False, False], [True, False, False, True]]))
     return x, torch.rand(BATCH, dtype=torch.float64), text, micro, given
 
 
-def samples(arguments, kept: Kept) -> list[reference.Sample]:
+def samples(arguments, kept: TokenMask) -> list[reference.Sample]:
     x, time, text, micro, given = arguments
     return [
         reference.Sample(
@@ -177,7 +177,14 @@ def test_gradients_of_the_transformer_are_those_of_calculus(build, arguments, ch
     names, parameters = zip(*model.named_parameters(), strict=True)
 
     def run(x, clean, tokens, pooled, *parameters):
-        told = (x, time, Text(tokens, text.mask_BL, pooled), micro, Given(clean, given.is_clean_BF), KEPT["places"])
+        told = (
+            x,
+            time,
+            Text(tokens, text.mask_BL, pooled),
+            micro,
+            FrameCondition(clean, given.is_clean_BF),
+            KEPT["places"],
+        )
         return functional_call(model, dict(zip(names, parameters, strict=True)), told)
 
     inputs = [arguments[0], given.latents_BFCHW, text.tokens_BLE, text.pooled_BE, *parameters]
@@ -245,7 +252,7 @@ def test_given_frames_get_exactly_zero_gradient_and_all_others_some(lively, trai
 
 def test_dropped_places_get_exactly_zero_gradient_and_kept_ones_some(lively, train_on):
     _, gradient, draws = train_on(lively(is_video=True), clean_frames="none", mask_ratio=0.5)
-    seen = weight(Kept(choose(draws.places_BS, 0.5), None), 1, 16, gradient.device).view(3, 1, 1, 4, 4)
+    seen = weight(TokenMask(choose(draws.places_BS, 0.5), None), 1, 16, gradient.device).view(3, 1, 1, 4, 4)
     is_seen = seen.bool().repeat_interleave(2, 3).repeat_interleave(2, 4).expand_as(gradient)
     assert (gradient[~is_seen] == 0).all()
     assert (gradient[is_seen] != 0).all()

@@ -8,10 +8,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from flows.params import load_params
-from stiv_model.distributed import memory_estimate as memory
+from stiv_model.distributed import memory_estimate
 from stiv_model.network import costs
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
-from stiv_model.network.masking import Kept
+from stiv_model.network.masking import TokenMask
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import LearnedSettings, TrainingSettings
 
@@ -45,7 +45,7 @@ def forward(model: StivTransformer, mask_ratio: float) -> torch.Tensor:
     )
     x = torch.randn(1, SHAPE.frames, model.settings.latent_channels, SHAPE.rows, SHAPE.columns)
     places = SHAPE.rows * SHAPE.columns // model.settings.spatial_patch**2
-    kept = {"kept": Kept(torch.arange(round(places * (1 - mask_ratio)))[None], None)} if mask_ratio else {}
+    kept = {"kept": TokenMask(torch.arange(round(places * (1 - mask_ratio)))[None], None)} if mask_ratio else {}
     return model(x, torch.rand(1), text, torch.rand(1, len(MICRO_CONDITIONS)), **kept)
 
 
@@ -154,14 +154,14 @@ def test_every_parameter_has_one_place(deep):
 @pytest.mark.parametrize(("precision", "per_parameter"), [("float32", 4 + 4 + 12 + 4), ("bfloat16", 2 + 2 + 12 + 4)])
 def test_one_gpu_holds_weights_gradients_master_weights_moments_and_average(deep, training, precision, per_parameter):
     model = costs.on_meta(deep, is_video=True)
-    held = memory.per_gpu(model, training.model_copy(update={"precision": precision}), world=1)
+    held = memory_estimate.per_gpu(model, training.model_copy(update={"precision": precision}), world=1)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert sum(held) - held.gathered - held.buckets - held.update == per_parameter * count
 
 
 def test_more_gpus_hold_a_share_each_but_the_blocks_in_use(deep, training):
     model = costs.on_meta(deep, is_video=True)
-    one, eight = (memory.per_gpu(model, training, world) for world in (1, 8))
+    one, eight = (memory_estimate.per_gpu(model, training, world) for world in (1, 8))
     outside = costs.elements(model) - 5 * costs.elements(model.main_blocks[0])
     assert eight.gathered == one.gathered == 4 * (outside + 2 * costs.elements(model.main_blocks[0]))
     assert eight.buckets == one.buckets
@@ -171,7 +171,10 @@ def test_more_gpus_hold_a_share_each_but_the_blocks_in_use(deep, training):
 
 def test_lower_zero_stages_leave_parameters_and_gradients_whole(deep, training):
     model = costs.on_meta(deep, is_video=True)
-    stages = {stage: memory.per_gpu(model, training.model_copy(update={"zero_stage": stage}), 8) for stage in range(4)}
+    stages = {
+        stage: memory_estimate.per_gpu(model, training.model_copy(update={"zero_stage": stage}), 8)
+        for stage in range(4)
+    }
     whole = 4 * costs.elements(model)
     assert [stages[stage].parameters == whole for stage in stages] == [True, True, True, False]
     assert [stages[stage].gradients == whole for stage in stages] == [True, True, False, False]

@@ -16,9 +16,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from flows.params import load_params
-from stiv_model.network import sequence_parallel as sequence
-from stiv_model.network.conditions import MICRO_CONDITIONS, Given, Text
-from stiv_model.network.masking import Kept, choose
+from stiv_model.network import sequence_parallel
+from stiv_model.network.conditions import MICRO_CONDITIONS, FrameCondition, Text
+from stiv_model.network.masking import TokenMask, choose
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.process_exit import die_with_parent
 from stiv_model.settings import LearnedSettings, TrainingSettings
@@ -70,7 +70,7 @@ def inputs(mask_ratio: float, dtype: torch.dtype, number: int = 0) -> tuple[Any,
     is_clean = (torch.arange(FRAMES) == 0) & torch.tensor([True, False, True])[:, None]
     places = torch.stack([torch.randperm(PLACES, generator=generator) for _ in range(SAMPLES)])
     time, micro = random(SAMPLES).sigmoid(), random(SAMPLES, len(MICRO_CONDITIONS))
-    return x, time, text, micro, Given(clean, is_clean), Kept(choose(places, mask_ratio), None)
+    return x, time, text, micro, FrameCondition(clean, is_clean), TokenMask(choose(places, mask_ratio), None)
 
 
 def loss(velocity: Tensor, number: int) -> Tensor:
@@ -82,6 +82,7 @@ def loss(velocity: Tensor, number: int) -> Tensor:
 
 
 def main(folder: Path) -> None:
+    import stiv_model.distributed.deepspeed_engine  # noqa: F401  # DeepSpeed takes seconds: once instead of in every rank
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -90,14 +91,14 @@ def main(folder: Path) -> None:
 
 
 def run_rank(rank: int, folder: Path, port: int) -> None:
-    from stiv_model.distributed import deepspeed_engine as zero
+    from stiv_model.distributed import deepspeed_engine
 
     die_with_parent()
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(RANKS), "RANK": str(rank)}
     os.environ |= address | {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(RANKS)}
-    zero.start(training())
+    deepspeed_engine.start(training())
     torch.set_num_threads(1)
-    groups = {ranks: sequence.join(ranks) for ranks in (1, *SHARED_BY)}
+    groups = {ranks: sequence_parallel.join(ranks) for ranks in (1, *SHARED_BY)}
     number = {ranks: rank // ranks for ranks in groups}
     seen: Seen = {
         (case, dtype, ranks): one_step(build(case, DTYPES[dtype]), CASES[case][1], groups[ranks], number[ranks])
@@ -143,15 +144,15 @@ def shapes(group: Any) -> dict[str, list[int]]:
 
 def refused(group: Any) -> Iterator[str]:
     """Yield what is said of that which cannot be shared out by 4 ranks."""
-    few = Kept(torch.arange(3)[None], None)
-    some = Kept(None, torch.arange(2)[None])
-    every = Kept(None, None)
+    few = TokenMask(torch.arange(3)[None], None)
+    some = TokenMask(None, torch.arange(2)[None])
+    every = TokenMask(None, None)
     image = StivTransformer(SETTINGS, is_video=False)
     attempts: tuple[Callable[[], Any], ...] = (
-        lambda: sequence.share(6, PLACES, every, group),
-        lambda: sequence.share(MOMENTS, PLACES, few, group),
-        lambda: sequence.share(MOMENTS, PLACES, some, group),
-        lambda: sequence.join(3),
+        lambda: sequence_parallel.share(6, PLACES, every, group),
+        lambda: sequence_parallel.share(MOMENTS, PLACES, few, group),
+        lambda: sequence_parallel.share(MOMENTS, PLACES, some, group),
+        lambda: sequence_parallel.join(3),
         lambda: image.share_sequence(group),
     )
     for attempt in attempts:
@@ -164,12 +165,12 @@ def under_zero(group: Any, number: int) -> Seen:
     """Return the gradients that ZeRO-3 made in the first step, and the losses of all steps."""
     from deepspeed.utils import safe_get_full_grad
 
-    from stiv_model.distributed import deepspeed_engine as zero
+    from stiv_model.distributed import deepspeed_engine
 
     model = build("masked", torch.float32)
     model.share_sequence(group)
     recipe = PARAMS.train["stiv"].model_copy(update={"batch": RANKS})
-    shared, seen = zero.engine(model, recipe, training()), {"losses": [], "gradients": {}}
+    shared, seen = deepspeed_engine.engine(model, recipe, training()), {"losses": [], "gradients": {}}
     for step in range(STEPS):
         value = loss(shared(*inputs(MASKED, torch.float32, number)), number)
         shared.backward(value)

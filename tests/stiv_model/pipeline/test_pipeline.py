@@ -18,13 +18,12 @@ from stiv_model.diffusion.sampler import sample
 from stiv_model.encoders.text import TextEncoder
 from stiv_model.encoders.text import encode as encode_text
 from stiv_model.encoders.vae import load as load_vae
-from stiv_model.network.conditions import MICRO_CONDITIONS, Given
+from stiv_model.network.conditions import MICRO_CONDITIONS, FrameCondition
 from stiv_model.pipeline.components import PipelineDefaults, StivTransformerModel
 from stiv_model.pipeline.inputs import micro_of
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import Encoders, ModelSettings, SamplerSettings, TextSettings, VaeSettings
-from stiv_model.weights import files as weights
-from stiv_model.weights import metadata as card
+from stiv_model.weights import files, metadata
 from stiv_model.weights.metadata import Trained
 
 Make = Callable[..., StivPipeline]
@@ -251,7 +250,7 @@ def test_a_video_is_the_sampler_s_from_the_parts(pipe):
         *encoded,
         torch.tensor([[32.0, 32.0, 0.0, 0.0, 20.0, FRAMES]]),
         SAMPLER.model_copy(update={"solver": "heun_sde", "guidance": "separate"}),
-        Given(clean, is_clean),
+        FrameCondition(clean, is_clean),
         draw_noise=lambda: torch.randn(1, FRAMES, 4, 8, 8, generator=generator),
     )
     asked = {"image": picture(), "solver": "heun_sde", "guidance": "separate", "stride_frames": 20}
@@ -344,7 +343,7 @@ def checkpoint(folder: Path, settings: ModelSettings, model: torch.nn.Module, pa
     vae, text = parts
     made_by = Encoders(vae_sha256=load_vae(vae).sha256, text_sha256=TextEncoder(text).sha256)
     trained = TRAINED.model_copy(update={"encoders": made_by})
-    weights.save(folder, model.state_dict().items(), settings, is_video=True, trained=trained)
+    files.save(folder, model.state_dict().items(), settings, is_video=True, trained=trained)
     return folder
 
 
@@ -413,7 +412,7 @@ def test_folders_that_were_moved_open_offline_and_make_the_same_videos(tmp_path,
 def test_the_defaults_and_the_training_travel_with_the_folder(exported, trained):
     pipe = StivPipeline.from_pretrained(exported)
     assert pipe.defaults == DEFAULTS
-    assert pipe.transformer.trained == card.read(trained).trained
+    assert pipe.transformer.trained == metadata.read(trained).trained
     assert pipe.scheduler.config.shift == SAMPLER.shift
 
 
@@ -449,12 +448,12 @@ def test_a_folder_with_an_unknown_weight_is_refused(exported, part):
 
 @pytest.mark.parametrize(("change", "message"), [("drop", "1 missing: mask_token"), ("add", "1 unknown: extra")])
 def test_a_checkpoint_with_missing_or_unknown_weights_is_refused(trained, change, message):
-    tensors = {name: weight.clone() for name, weight in load_file(trained / card.WEIGHTS).items()}
+    tensors = {name: weight.clone() for name, weight in load_file(trained / metadata.WEIGHTS).items()}
     if change == "drop":
         del tensors["mask_token"]
     else:
         tensors["extra"] = torch.zeros(1)
-    save_file(tensors, trained / card.WEIGHTS)
+    save_file(tensors, trained / metadata.WEIGHTS)
     with pytest.raises(ValueError, match=message):
         StivTransformerModel.from_checkpoint(trained)
 
@@ -467,9 +466,9 @@ def test_a_checkpoint_with_missing_or_unknown_weights_is_refused(trained, change
     ],
 )
 def test_encoders_that_a_checkpoint_was_not_trained_with_are_refused(trained, clip, changes, message):
-    says = card.read(trained)
+    says = metadata.read(trained)
     other = says.trained.model_copy(update={"encoders": says.trained.encoders.model_copy(update=changes)})
-    card.write(trained, says.model_copy(update={"trained": other}))
+    metadata.write(trained, says.model_copy(update={"trained": other}))
     with pytest.raises(ValueError, match=message):
         from_checkpoint(trained, clip)
 

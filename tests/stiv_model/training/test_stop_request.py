@@ -3,15 +3,15 @@ import signal
 
 import pytest
 
-from stiv_model import process_exit as lifetime
-from stiv_model.training import stop_request as signals
+from stiv_model import process_exit
+from stiv_model.training import stop_request
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_request_to_stop_is_remembered_and_ends_nothing(number):
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        request = signals.StopRequest()
+        request = stop_request.StopRequest()
         assert not request.is_made
         os.kill(os.getpid(), number)
         assert request.is_made
@@ -21,8 +21,8 @@ def test_a_request_to_stop_is_remembered_and_ends_nothing(number):
 
 
 def test_that_a_run_was_stopped_is_known_until_it_goes_on(tmp_path):
-    assert lifetime.stopped_at(tmp_path) is None
-    lifetime.mark_stopped(tmp_path, 7)
-    assert lifetime.stopped_at(tmp_path) == 7
-    lifetime.mark_stopped(tmp_path, None)
-    assert lifetime.stopped_at(tmp_path) is None
+    assert process_exit.stopped_at(tmp_path) is None
+    process_exit.mark_stopped(tmp_path, 7)
+    assert process_exit.stopped_at(tmp_path) == 7
+    process_exit.mark_stopped(tmp_path, None)
+    assert process_exit.stopped_at(tmp_path) is None

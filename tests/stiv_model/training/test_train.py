@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stiv_model.latents import data_plan as plan
+from stiv_model.latents import data_plan
 from stiv_model.monitoring.metrics import CURVE
 from tests.stiv_model.runs import RECIPE, TRAINING, incidents, poison, prepare, table
 
@@ -59,21 +59,21 @@ def test_other_ranks_learn_what_two_ranks_learn(tmp_path, latents, forkserver, c
 
 def test_a_batch_that_the_ranks_cannot_share_is_refused():
     with pytest.raises(ValueError, match=r"batch 5 .* multiple of 2"):
-        plan.micro_batch(RECIPE.model_copy(update={"batch": 5}), TRAINING)
+        data_plan.micro_batch(RECIPE.model_copy(update={"batch": 5}), TRAINING)
 
 
 def test_frames_that_the_ranks_of_a_sequence_cannot_share_are_refused(settings):
     training = TRAINING.model_copy(update={"sequence_ranks": 2})
     with pytest.raises(ValueError, match=r"3 temporal tokens, which training\.sequence_ranks 2"):
-        plan.check("t2v", RECIPE.model_copy(update={"frames": 6}), settings, training)
+        data_plan.check("t2v", RECIPE.model_copy(update={"frames": 6}), settings, training)
 
 
 def test_more_ranks_than_cores_are_refused(settings, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
     with pytest.raises(ValueError, match=r"training\.ranks is 2, but this process may use 1 core"):
-        plan.check("stiv", RECIPE, settings, TRAINING)
+        data_plan.check("stiv", RECIPE, settings, TRAINING)
 
 
 def test_frames_that_the_temporal_patch_does_not_divide_are_refused(settings):
     with pytest.raises(ValueError, match=r"train\.t2v\.frames is 3, but model\.temporal_patch is 2"):
-        plan.check("t2v", RECIPE.model_copy(update={"frames": 3}), settings, TRAINING)
+        data_plan.check("t2v", RECIPE.model_copy(update={"frames": 3}), settings, TRAINING)

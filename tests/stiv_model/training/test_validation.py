@@ -12,12 +12,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from stiv_model.encoders import provenance as encoders
+from stiv_model.encoders import provenance
 from stiv_model.encoders.vae import load as load_vae
 from stiv_model.latents.dataset import LatentData
 from stiv_model.monitoring.metrics import SHOWN
 from stiv_model.settings import Mode, TextSettings, VaeSettings
-from stiv_model.training import prompt_features as prompts
+from stiv_model.training import prompt_features
 from stiv_model.training.validation import sampling, wanted
 from tests.stiv_model.runs import MADE_BY, random_text
 
@@ -40,7 +40,7 @@ def validating(tmp_path, latents, training):
         with safe_open(shard, "pt") as file:
             said = file.metadata()
         save_file(load_file(shard), shard, metadata=said | made_by)
-    encoders.write(latents, vae, text, made_by)
+    provenance.write(latents, vae, text, made_by)
     changes = {"validation_steps": 2, "validation_prompts": PROMPTS, "validation_sampling_steps": 2}
     return training.model_copy(update=changes | {"validation_guidance_scale": 2.0})
 
@@ -48,7 +48,7 @@ def validating(tmp_path, latents, training):
 def write_prompts(work: Path) -> None:
     torch.manual_seed(3)
     features = {name: part.contiguous() for name, part in random_text(len(PROMPTS))._asdict().items()}
-    save_file(features, work / prompts.FILE, metadata={str(number): one for number, one in enumerate(PROMPTS)})
+    save_file(features, work / prompt_features.FILE, metadata={str(number): one for number, one in enumerate(PROMPTS)})
 
 
 def curve(work: Path) -> list[list[str]]:
@@ -125,15 +125,15 @@ def test_validation_guides_only_by_what_the_recipe_drops(recipe, validating):
 
 
 def test_features_of_other_prompts_are_made_again(tmp_path):
-    assert not prompts.is_made(tmp_path, PROMPTS)
+    assert not prompt_features.is_made(tmp_path, PROMPTS)
     write_prompts(tmp_path)
-    assert prompts.is_made(tmp_path, PROMPTS)
-    assert not prompts.is_made(tmp_path, (*PROMPTS, "a green triangle"))
+    assert prompt_features.is_made(tmp_path, PROMPTS)
+    assert not prompt_features.is_made(tmp_path, (*PROMPTS, "a green triangle"))
 
 
 def test_encoders_that_did_not_make_the_latents_are_refused(latents, validating):
-    found = json.loads((latents / encoders.FILE).read_text())
+    found = json.loads((latents / provenance.FILE).read_text())
     found["vae"]["sha256"] = "of another"
-    (latents / encoders.FILE).write_text(json.dumps(found))
+    (latents / provenance.FILE).write_text(json.dumps(found))
     with pytest.raises(ValueError, match=r"vae_sha256='of another'.*run stage latents again"):
-        encoders.read(latents, batch=1)
+        provenance.read(latents, batch=1)

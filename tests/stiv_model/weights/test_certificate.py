@@ -8,12 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flows.params import load_params
-from stiv_model.latents import data_plan as plan
+from stiv_model.latents import data_plan
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import Encoders, Run
-from stiv_model.weights import certificate
-from stiv_model.weights import files as weights
-from stiv_model.weights import warm_start as hand_over
+from stiv_model.weights import certificate, files, warm_start
 from stiv_model.weights.certificate import CERTIFICATE, START
 from stiv_model.weights.metadata import WEIGHTS, Trained
 from tasks.training.launch import environment
@@ -38,7 +36,7 @@ TRAINED = Trained(
 def work(lively, settings, latents, tmp_path) -> Path:
     """The folder of a run that goes from T2I to T2V, with its start made."""
     t2i = tmp_path / "t2i"
-    weights.save(t2i, lively(is_video=False).state_dict().items(), settings, is_video=False, trained=TRAINED)
+    files.save(t2i, lively(is_video=False).state_dict().items(), settings, is_video=False, trained=TRAINED)
     run = Run(
         recipe_name="t2v",
         latents=str(latents),
@@ -55,14 +53,14 @@ def work(lively, settings, latents, tmp_path) -> Path:
     folder = tmp_path / "t2v.partial"
     folder.mkdir()
     (folder / "run.json").write_text(run.model_dump_json())
-    hand_over.make_start(folder)
+    warm_start.make_start(folder)
     return folder
 
 
 def start_again(work: Path, **changes) -> StivTransformer:
     run = Run.model_validate_json((work / "run.json").read_bytes()).model_copy(update=changes)
     model = StivTransformer(run.model, is_video=True)
-    hand_over.load_start(run, work / START, lambda name, weight: model.get_parameter(name).data.copy_(weight))
+    warm_start.load_start(run, work / START, lambda name, weight: model.get_parameter(name).data.copy_(weight))
     return model
 
 
@@ -76,7 +74,7 @@ def test_a_run_starts_from_the_weights_that_were_certified(work):
 def test_the_same_run_makes_the_same_start(work):
     before = certificate.sha256(work / START / WEIGHTS)
     (work / START).rename(work / "before")
-    hand_over.make_start(work)
+    warm_start.make_start(work)
     assert certificate.sha256(work / START / WEIGHTS) == before
 
 
@@ -91,8 +89,8 @@ def test_the_ranks_refuse_to_train_without_a_certificate(work):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"]
     run = Run.model_validate_json((work / "run.json").read_bytes())
     command = [*launcher, "-m", "stiv_model.training.train", str(work)]
-    planned = plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
-    (work / plan.FILE).write_text(planned.model_dump_json())
+    planned = data_plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
+    (work / data_plan.FILE).write_text(planned.model_dump_json())
     done = subprocess.run(command, env=environment(run.training), capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert "no training starts from" in done.stderr
@@ -140,5 +138,5 @@ def test_a_parent_that_changed_since_the_run_was_described_is_refused_before_the
     save_file(tensors, t2i / "new", {"averaged": TRAINED.averaged})
     (t2i / "new").rename(t2i / WEIGHTS)
     with pytest.raises(ValueError, match="is of another weights parent"):
-        hand_over.make_start(work)
+        warm_start.make_start(work)
     assert not (work / START).exists()

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from stiv_model.settings import Encoders, LearnedSettings, ModelSettings
-from stiv_model.weights import metadata as card
-from stiv_model.weights.metadata import Card, Trained
+from stiv_model.weights import metadata
+from stiv_model.weights.metadata import CheckpointMetadata, Trained
 
 TRAINED = Trained(
     recipe_name="t2v",
@@ -23,39 +23,39 @@ TRAINED = Trained(
 
 def checkpoint(folder: Path, settings: ModelSettings, is_video: bool, trained: Trained | None = TRAINED) -> Path:
     folder.mkdir()
-    card.write(folder, Card(model=settings, is_video=is_video, trained=trained))
+    metadata.write(folder, CheckpointMetadata(model=settings, is_video=is_video, trained=trained))
     return folder
 
 
 def test_a_card_says_what_was_written(settings, tmp_path):
     trained = TRAINED.model_copy(update={"clean_frames": (0, 3)})
-    written = Card(model=settings, is_video=True, trained=trained)
-    card.write(tmp_path, written)
-    assert card.read(tmp_path) == written
+    written = CheckpointMetadata(model=settings, is_video=True, trained=trained)
+    metadata.write(tmp_path, written)
+    assert metadata.read(tmp_path) == written
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="t2v"):
-        card.read(tmp_path / "t2v")
+        metadata.read(tmp_path / "t2v")
 
 
 def test_a_card_of_before_is_refused_by_file_and_key(tmp_path):
     (tmp_path / "model.json").write_text('{"is_video": true, "trained": null, "model": {"widht": 3}}')
     with pytest.raises(ValueError, match=r"model\.json: model\.width: Field required"):
-        card.read(tmp_path)
+        metadata.read(tmp_path)
 
 
 def test_a_parent_of_another_size_is_refused_by_name_and_value(settings, tmp_path):
     parent = checkpoint(tmp_path / "t2v", settings.model_copy(update={"ffn_ratio": 3.0}), is_video=True)
     with pytest.raises(ValueError, match=r"t2v holds a model of another size \(ffn_ratio 3\.0 there, 2\.0 here\)"):
-        card.check_parents({"weights": parent}, settings, is_video=True)
+        metadata.check_parents({"weights": parent}, settings, is_video=True)
 
 
 def test_rotary_positions_do_not_become_learned_ones(settings, tmp_path):
     parent = checkpoint(tmp_path / "t2v", settings, is_video=True)
     learned = settings.model_copy(update={"positions": LearnedSettings(kind="learned", rows=4, columns=4, moments=2)})
     with pytest.raises(ValueError, match=r"positions\.kind rotary there, learned here"):
-        card.check_parents({"weights": parent}, learned, is_video=True)
+        metadata.check_parents({"weights": parent}, learned, is_video=True)
 
 
 @pytest.mark.parametrize(
@@ -64,38 +64,38 @@ def test_rotary_positions_do_not_become_learned_ones(settings, tmp_path):
 def test_what_an_image_model_has_not_may_change_after_it_but_not_after_a_video_model(settings, tmp_path, key, value):
     changed = settings.model_copy(update={key: value})
     image = checkpoint(tmp_path / "t2i", settings, is_video=False)
-    card.check_parents({"weights": image}, changed, is_video=True)
+    metadata.check_parents({"weights": image}, changed, is_video=True)
     video = checkpoint(tmp_path / "t2v", settings, is_video=True)
     with pytest.raises(ValueError, match=key):
-        card.check_parents({"weights": video}, changed, is_video=True)
+        metadata.check_parents({"weights": video}, changed, is_video=True)
 
 
 def test_image_tokens_may_be_added_to_a_model_but_not_taken_from_it(settings, tmp_path):
     both = settings.model_copy(update={"image_condition": "both"})
     without, with_them = (checkpoint(tmp_path / name, of, True) for name, of in (("t2v", settings), ("both", both)))
-    card.check_parents({"weights": without}, both, is_video=True)
+    metadata.check_parents({"weights": without}, both, is_video=True)
     with pytest.raises(ValueError, match="image_condition both there, replacement here"):
-        card.check_parents({"weights": with_them}, settings, is_video=True)
+        metadata.check_parents({"weights": with_them}, settings, is_video=True)
 
 
 def test_an_image_recipe_does_not_start_from_a_video_model(settings, tmp_path):
     parent = checkpoint(tmp_path / "t2v", settings, is_video=True)
     with pytest.raises(ValueError, match="t2v holds a video model"):
-        card.check_parents({"weights": parent}, settings, is_video=False)
+        metadata.check_parents({"weights": parent}, settings, is_video=False)
 
 
 def test_temporal_attention_does_not_come_from_an_image_model(settings, tmp_path):
     image = checkpoint(tmp_path / "t2i", settings, is_video=False)
     with pytest.raises(ValueError, match="of kind image: --temporal-init"):
-        card.check_parents({"weights": image, "temporal": image}, settings, is_video=True)
+        metadata.check_parents({"weights": image, "temporal": image}, settings, is_video=True)
 
 
 def test_temporal_attention_alone_is_no_start(settings, tmp_path):
     with pytest.raises(ValueError, match="name --init too"):
-        card.check_parents({"temporal": tmp_path}, settings, is_video=True)
+        metadata.check_parents({"temporal": tmp_path}, settings, is_video=True)
 
 
 def test_weights_that_no_training_made_are_no_start(settings, tmp_path):
     parent = checkpoint(tmp_path / "t2v", settings, is_video=True, trained=None)
     with pytest.raises(ValueError, match="t2v does not say how it was trained"):
-        card.check_parents({"weights": parent}, settings, is_video=True)
+        metadata.check_parents({"weights": parent}, settings, is_video=True)

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from stiv_model.settings import Encoders
-from stiv_model.weights import position_interpolation as growth
-from stiv_model.weights.metadata import Card, Trained
+from stiv_model.weights import position_interpolation
+from stiv_model.weights.metadata import CheckpointMetadata, Trained
 
 TRAINED = Trained(
     recipe_name="any",
@@ -26,16 +26,18 @@ LARGE = {"latent_height": 16, "latent_width": 16}
 def say(settings):
     """Return the card of a model that was, or will be, trained so."""
 
-    def build(trained: dict, **positions) -> Card:
+    def build(trained: dict, **positions) -> CheckpointMetadata:
         says = TRAINED.model_copy(update=trained)
         at = settings.positions.model_copy(update=positions)
-        return Card(model=settings.model_copy(update={"positions": at}), is_video=says.frames > 1, trained=says)
+        return CheckpointMetadata(
+            model=settings.model_copy(update={"positions": at}), is_video=says.frames > 1, trained=says
+        )
 
     return build
 
 
-def grown(parents: dict, child: Card) -> dict[str, growth.Growth]:
-    return {one.axis: one for one in growth.of(parents, child.model, child.is_video, child.trained)}
+def grown(parents: dict, child: CheckpointMetadata) -> dict[str, position_interpolation.Growth]:
+    return {one.axis: one for one in position_interpolation.of(parents, child.model, child.is_video, child.trained)}
 
 
 @pytest.mark.parametrize(
@@ -53,13 +55,13 @@ def test_positions_grow_at_the_old_angles(say, before, after, scales, axis, how)
     child = say(after, **scales)
     (one,) = grown({"weights": say(before)}, child).values()
     assert (one.axis, one.how) == (axis, how)
-    assert growth.difference(one, child) < 1e-9
+    assert position_interpolation.difference(one, child) < 1e-9
 
 
 def test_positions_that_miss_the_old_angles_are_seen(say):
     (one,) = grown({"weights": say({})}, say(LARGE, spatial_scale=0.5)).values()
-    assert growth.difference(one, say(LARGE, spatial_scale=0.5, base=9000.0)) > 1e-3
-    assert growth.difference(one, say(LARGE, spatial_scale=0.51)) > 1e-3
+    assert position_interpolation.difference(one, say(LARGE, spatial_scale=0.5, base=9000.0)) > 1e-3
+    assert position_interpolation.difference(one, say(LARGE, spatial_scale=0.51)) > 1e-3
 
 
 def test_what_does_not_grow_is_not_mentioned(say):
@@ -91,6 +93,6 @@ def test_a_scale_that_does_not_suit_the_growth_is_refused(say, after, scales, sa
 
 def test_resized_positions_keep_a_straight_line_straight():
     line = torch.arange(6.0)[:, None, None] + 10 * torch.arange(4.0)[None, :, None]
-    resized = growth.resize(line, torch.Size([12, 8, 1]))[1:-1, 1:-1]
+    resized = position_interpolation.resize(line, torch.Size([12, 8, 1]))[1:-1, 1:-1]
     for axis, step in ((0, 0.5), (1, 5.0)):
         torch.testing.assert_close(resized.diff(dim=axis), torch.full_like(resized.diff(dim=axis), step))

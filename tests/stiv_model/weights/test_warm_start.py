@@ -4,26 +4,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stiv_model.diffusion import rectified_flow as velocity
+from stiv_model.diffusion import rectified_flow
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import Encoders, LearnedSettings
 from stiv_model.weights import (
-    files as weights,
-)
-from stiv_model.weights import (
-    metadata as card,
-)
-from stiv_model.weights import (
-    position_interpolation as growth,
-)
-from stiv_model.weights import (
-    warm_start as hand_over,
-)
-from stiv_model.weights import (
-    warm_start_checks as equalities,
+    files,
+    metadata,
+    position_interpolation,
+    warm_start,
+    warm_start_checks,
 )
 from stiv_model.weights.certificate import CERTIFICATE, Certificate
-from stiv_model.weights.metadata import WEIGHTS, Card, Trained
+from stiv_model.weights.metadata import WEIGHTS, CheckpointMetadata, Trained
 from tests.stiv_model.held import Held
 
 TRAINED = Trained(
@@ -61,7 +53,7 @@ def parent(lively, settings, tmp_path):
             for parameter in model.parameters():
                 parameter.add_(0.01 * torch.randn_like(parameter))
         says = TRAINED.model_copy(update=trained)
-        weights.save(tmp_path / name, model.state_dict().items(), model.settings, model.is_video, says)
+        files.save(tmp_path / name, model.state_dict().items(), model.settings, model.is_video, says)
         return tmp_path / name
 
     return build
@@ -73,22 +65,22 @@ def hand_on(settings, tmp_path):
 
     def run(becomes: dict, parents: dict, **changes) -> tuple[StivTransformer, Certificate, Path]:
         says = TRAINED.model_copy(update=becomes)
-        child = Card(model=settings.model_copy(update=changes), is_video=says.frames > 1, trained=says)
-        made = hand_over.hand_over(child, 5, parents, tmp_path / "made")
-        start = weights.read(tmp_path / "made" / WEIGHTS, child.model, child.is_video)
-        return weights.build(child.model, child.is_video, start), made, tmp_path / "made"
+        child = CheckpointMetadata(model=settings.model_copy(update=changes), is_video=says.frames > 1, trained=says)
+        made = warm_start.hand_over(child, 5, parents, tmp_path / "made")
+        start = files.read(tmp_path / "made" / WEIGHTS, child.model, child.is_video)
+        return files.build(child.model, child.is_video, start), made, tmp_path / "made"
 
     return run
 
 
 def executed(made: Certificate, child: StivTransformer, parents: dict, **broken):
     """Execute the equalities of a certificate again, on starting weights some of which are broken."""
-    here = Card(model=child.settings, is_video=child.is_video, trained=made.becomes)
-    cards = card.check_parents(parents, child.settings, child.is_video)
-    loaded = {role: hand_over.load_parent(folder, cards[role]) for role, folder in parents.items()}
-    grown = tuple(growth.of(cards, child.settings, child.is_video, made.becomes))
+    here = CheckpointMetadata(model=child.settings, is_video=child.is_video, trained=made.becomes)
+    cards = metadata.check_parents(parents, child.settings, child.is_video)
+    loaded = {role: warm_start.load_parent(folder, cards[role]) for role, folder in parents.items()}
+    grown = tuple(position_interpolation.of(cards, child.settings, child.is_video, made.becomes))
     start = child.state_dict() | {name.replace("__", "."): value for name, value in broken.items()}
-    return equalities.execute(start, here, made.rows, loaded, grown)
+    return warm_start_checks.execute(start, here, made.rows, loaded, grown)
 
 
 def transforms(made: Certificate) -> dict[str, list[str]]:
@@ -121,7 +113,7 @@ def test_an_inflated_model_of_any_patch_shows_a_repeated_frame_as_the_image_mode
     t2i = parent("t2i", IMAGE)
     video, _, _ = hand_on({}, {"weights": t2i}, temporal_patch=4)
     still = x[:, :1].expand(-1, 4, -1, -1, -1)
-    wanted = weights.load(t2i)(x[:, :1], time, text, micro).expand(-1, 4, -1, -1, -1)
+    wanted = files.load(t2i)(x[:, :1], time, text, micro).expand(-1, 4, -1, -1, -1)
     torch.testing.assert_close(video(still, time, text, micro), wanted, atol=1e-4, rtol=1e-5)
 
 
@@ -169,12 +161,12 @@ def train(model: StivTransformer, frames: int, steps: int, conditions) -> tuple[
     generator = torch.Generator().manual_seed(7)
     data, noise = torch.randn(2, 3, 4, 4, 8, 8, generator=generator)[:, :, :frames]
     time = torch.tensor([0.2, 0.5, 0.8])
-    x = velocity.path(data, noise, time)
+    x = rectified_flow.path(data, noise, time)
     model.train().requires_grad_(True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses, norms = [], []
     for _ in range(steps):
-        loss = (model(x, time, text, micro) - velocity.target(data, noise)).square().mean()
+        loss = (model(x, time, text, micro) - rectified_flow.target(data, noise)).square().mean()
         optimizer.zero_grad()
         loss.backward()
         norms.append(torch.nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None))
@@ -188,9 +180,9 @@ def test_the_first_hundred_steps_after_inflation_are_calm(settings, inputs, tmp_
     image = StivTransformer(settings, is_video=False)
     train(image, 1, 30, inputs[2:])
     says = TRAINED.model_copy(update=IMAGE)
-    weights.save(tmp_path / "t2i", image.state_dict().items(), settings, is_video=False, trained=says)
-    child = Card(model=settings, is_video=True, trained=TRAINED)
-    hand_over.hand_over(child, 6, {"weights": tmp_path / "t2i"}, tmp_path / "made")
+    files.save(tmp_path / "t2i", image.state_dict().items(), settings, is_video=False, trained=says)
+    child = CheckpointMetadata(model=settings, is_video=True, trained=TRAINED)
+    warm_start.hand_over(child, 6, {"weights": tmp_path / "t2i"}, tmp_path / "made")
     inflated, silent_by_projection = (StivTransformer(settings, is_video=True) for _ in range(2))
     for model in (inflated, silent_by_projection):
         model.load_state_dict(load_file(tmp_path / "made" / WEIGHTS))
@@ -289,13 +281,13 @@ def test_weights_that_are_not_the_final_average_are_refused(parent, hand_on, tmp
 
 def test_a_parent_that_changes_while_it_is_read_is_refused(parent):
     t2v = parent("t2v", {})
-    loaded = hand_over.load_parent(t2v, card.read(t2v))
+    loaded = warm_start.load_parent(t2v, metadata.read(t2v))
     content = bytearray((t2v / WEIGHTS).read_bytes())
     content[-1] ^= 1
     (t2v / "new").write_bytes(content)
     (t2v / "new").rename(t2v / WEIGHTS)
     with pytest.raises(ValueError, match="changed while it was read"):
-        equalities.is_average("weights", loaded)
+        warm_start_checks.is_average("weights", loaded)
 
 
 # growth
@@ -325,13 +317,13 @@ def test_a_scale_that_does_not_suit_the_growth_leaves_no_certificate(parent, han
 def test_positions_that_miss_the_old_angles_are_refused(parent, hand_on, settings):
     parents = {"weights": parent("t2v", {})}
     child, made, _ = hand_on(LARGE, parents, **rotary(settings, spatial_scale=0.5))
-    cards = {"weights": card.read(parents["weights"])}
-    loaded = {"weights": hand_over.load_parent(parents["weights"], cards["weights"])}
-    grown = tuple(growth.of(cards, child.settings, True, made.becomes))
+    cards = {"weights": metadata.read(parents["weights"])}
+    loaded = {"weights": warm_start.load_parent(parents["weights"], cards["weights"])}
+    grown = tuple(position_interpolation.of(cards, child.settings, True, made.becomes))
     missing = child.settings.model_copy(update=rotary(settings, spatial_scale=0.5, base=9000.0))
     with pytest.raises(ValueError, match="positions interpolated in space give the old angles at the old points"):
-        here = Card(model=missing, is_video=True, trained=made.becomes)
-        equalities.execute(child.state_dict(), here, made.rows, loaded, grown)
+        here = CheckpointMetadata(model=missing, is_video=True, trained=made.becomes)
+        warm_start_checks.execute(child.state_dict(), here, made.rows, loaded, grown)
 
 
 def test_learned_positions_are_resized(parent, hand_on):

@@ -2,14 +2,13 @@ import pytest
 
 from tasks.captions.stage import caption_clips, caption_shard, describe, join_captions, movement
 from tasks.settings import CaptionSettings
-from tasks.storage import shards
-from tasks.storage import tables as manifest
+from tasks.storage import shards, tables
 
 BOTH = CaptionSettings(captioners=["sidecar", "describe"], shard_clips=2)
 
 
 def clip(number: int = 0, **changes) -> dict:
-    row = dict.fromkeys(manifest.CLIPS.names) | {"shot": f"clip-{number}", "width": 640, "height": 360}
+    row = dict.fromkeys(tables.CLIPS.names) | {"shot": f"clip-{number}", "width": 640, "height": 360}
     row |= {"brightness": 0.5, "orientation": "landscape", "colours": ["grey", "green"]}
     return row | {"motion": 1.0, "motion_x": 1.0, "motion_y": 0.0} | changes
 

@@ -13,7 +13,7 @@ from tasks.clips.select import judge_shots
 from tasks.pages.funnel_page import page, picture
 from tasks.scores.embedding import embedding
 from tasks.settings import BestSettings, ClipSettings, NonNegativeRange
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 SCORES = [name for name, field in ClipSettings.model_fields.items() if field.annotation is NonNegativeRange]
 FREE = {score: {"min": None, "max": None} for score in SCORES}
@@ -33,7 +33,7 @@ SETTINGS = ClipSettings(
     gate_max_drift=None,
 )  # fmt: skip
 ODD = (None, math.nan, math.inf, -math.inf, 0.3, 0.9, 0.1 + 0.2, 0.30000000000000004, math.nextafter(0.9, 1))
-COLUMNS = [*(name for name in SCORES if name in manifest.SCORES.names), "nsfw"]
+COLUMNS = [*(name for name in SCORES if name in tables.SCORES.names), "nsfw"]
 
 
 def random_rows(seed: int, count: int) -> list[dict]:
@@ -49,7 +49,7 @@ def random_rows(seed: int, count: int) -> list[dict]:
     rows = []
     for number in range(count):
         start, time_base = int(random.integers(10**9)), pick("1/24", "1001/30000", "1/90000", "1/90000", "1")
-        row = dict.fromkeys(manifest.SCORES.names) | {name: score(0.02) for name in COLUMNS}
+        row = dict.fromkeys(tables.SCORES.names) | {name: score(0.02) for name in COLUMNS}
         row |= {"motion": score(0.2), "quality": score(0.2), "height": pick(299, 300, 301, 720)}
         row |= {"shot": f"s{number}", "status": "ok", "width": 640, "start_pts": pick(None, *[start] * 9)}
         row |= {
@@ -69,7 +69,7 @@ def random_rows(seed: int, count: int) -> list[dict]:
 
 
 def write(folder: Path, rows: list[dict]) -> Path:
-    manifest.write_rows(folder / "scores.parquet", rows, manifest.SCORES)
+    tables.write_rows(folder / "scores.parquet", rows, tables.SCORES)
     return folder / "scores.parquet"
 
 
@@ -88,7 +88,7 @@ def write(folder: Path, rows: list[dict]) -> Path:
 def test_the_replay_is_the_funnel_of_the_stage_to_the_last_bit(tmp_path, changes):
     settings = SETTINGS.model_copy(update=changes)
     table = write(tmp_path, random_rows(len(changes), 600))
-    given = manifest.ok(manifest.read_rows(table, manifest.SCORES))
+    given = tables.ok(tables.read_rows(table, tables.SCORES))
     none = releases.compared([], [], thresholds.compared(settings))
     lost = thresholds.tally(judge_shots(given, settings, none))
     assert len(lost) > 6  # reasons: the rows are of many kinds
@@ -102,10 +102,10 @@ def test_earlier_releases_cost_the_same_twins_as_in_the_stage(tmp_path):
     release = tmp_path / "release.parquet"
     before = [row | {"shot": f"old-{row['shot']}"} for row in random_rows(6, 100) if row["embedding"]]
     none = releases.compared([], [], [])
-    manifest.write_rows(release, judge_shots(before, SETTINGS, none), manifest.CLIPS)
+    tables.write_rows(release, judge_shots(before, SETTINGS, none), tables.CLIPS)
     changes = {"duplicate_bits": 24, "duplicate_similarity": 0.9, "earlier_releases": [str(release)]}
     settings = SETTINGS.model_copy(update=changes)
-    given = manifest.ok(rows)
+    given = tables.ok(rows)
     earlier = releases.compared([str(release)], [row["shot"] for row in given], thresholds.compared(settings))
     judged = judge_shots(given, settings, earlier)
     assert replay(write(tmp_path, rows), settings).lost == thresholds.tally(judged)
@@ -129,7 +129,7 @@ def test_the_shift_is_of_shares_before_and_after(tmp_path):
 def good_rows(count: int) -> list[dict]:
     even = dict.fromkeys(COLUMNS, 0.5) | {"height": 720, "width": 640, "status": "ok", "orientation": "square"}
     even |= {"colours": ["red", "grey"], "start_pts": 0, "end_pts": 48, "time_base": "1/24"}
-    return [dict.fromkeys(manifest.SCORES.names) | even | {"shot": f"s{number}"} for number in range(count)]
+    return [dict.fromkeys(tables.SCORES.names) | even | {"shot": f"s{number}"} for number in range(count)]
 
 
 def test_borders_name_the_nearest_on_both_sides_and_only_what_that_threshold_decides(tmp_path):
@@ -146,7 +146,7 @@ def test_borders_name_the_nearest_on_both_sides_and_only_what_that_threshold_dec
 
 def test_the_still_is_from_the_middle_and_a_shot_without_one_is_an_error(tmp_path):
     table = tmp_path / "stills.parquet"
-    manifest.write_rows(table, [{"shot": "s0", "stills": [b"a", b"b", b"c"]}], manifest.STILLS)
+    tables.write_rows(table, [{"shot": "s0", "stills": [b"a", b"b", b"c"]}], tables.STILLS)
     assert stills(table, ["s0"]) == {"s0": b"b"}
     with pytest.raises(ValueError, match="no stills of"):
         stills(table, ["s0", "s1"])

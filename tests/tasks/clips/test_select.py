@@ -12,7 +12,7 @@ from tasks.clips.select import GateFailedError, Selection, judge_shots, select_c
 from tasks.clips.thresholds import funnel, judge_shot, rules, tally
 from tasks.scores.embedding import embedding
 from tasks.settings import BestSettings, ClipSettings
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 LIMITS = {
     "motion": {"min": 0.5, "max": 20.0},
@@ -53,7 +53,7 @@ def scored(number: int = 0, **changes) -> dict:
     """One scored shot of 24 frames that is within every threshold."""
     start, video = 24 * number, "ab" * 32
     row = {
-        "shot": manifest.shot_id(video, start, start + 24),
+        "shot": tables.shot_id(video, start, start + 24),
         "video": video,
         "uri": "a.mp4",
         "start_pts": start,
@@ -99,7 +99,7 @@ def judged(**changes) -> tuple[str, str | None]:
 
 def write_scores(folder: Path, rows: list[dict]) -> Path:
     folder.mkdir()
-    manifest.write_rows(folder / "scores.parquet", rows, manifest.SCORES)
+    tables.write_rows(folder / "scores.parquet", rows, tables.SCORES)
     return folder
 
 
@@ -112,7 +112,7 @@ def with_twins(**changes) -> ClipSettings:
 
 def write_release(folder: Path, shots: list[dict]) -> Path:
     path = folder / "release.parquet"
-    manifest.write_rows(path, judge_shots(shots, SETTINGS, NONE_EARLIER), manifest.CLIPS)
+    tables.write_rows(path, judge_shots(shots, SETTINGS, NONE_EARLIER), tables.CLIPS)
     return path
 
 
@@ -223,7 +223,7 @@ def test_a_clip_released_before_comes_not_again_under_another_name(tmp_path):
     settings = with_twins(earlier_releases=[str(release)], gate_max_drift=None)
     shots = [scored(0, video_hash=HASH, quality=0.6), *(scored(number) for number in range(1, 4))]
     run(tmp_path, shots, settings)
-    first, *others = manifest.read_rows(tmp_path / "clips/clips.parquet", manifest.CLIPS)
+    first, *others = tables.read_rows(tmp_path / "clips/clips.parquet", tables.CLIPS)
     assert (first["reason"], first["twin"]) == ("near_duplicate", scored(90)["shot"])
     assert [row["status"] for row in others] == ["ok"] * 3
 
@@ -311,7 +311,7 @@ def done(tmp_path_factory) -> tuple[Path, Selection]:
 
 def test_every_scored_shot_has_one_row_and_the_account_balances(done):
     folder, selection = done
-    rows = manifest.read_rows(folder / "clips/clips.parquet", manifest.CLIPS)
+    rows = tables.read_rows(folder / "clips/clips.parquet", tables.CLIPS)
     assert [row["shot"] for row in rows] == [row["shot"] for row in mixed_rows()]
     account = selection.account
     assert account.given == 10 == account.ok + account.rejected + account.failed
@@ -348,7 +348,7 @@ def test_a_failing_gate_hands_on_nothing_and_says_what_to_change(tmp_path):
 
 
 def test_the_failure_survives_being_handed_to_another_process():
-    account = manifest.Account("shots", 2, 1, 1, 0, {"motion_below_min": 1})
+    account = tables.Account("shots", 2, 1, 1, 0, {"motion_below_min": 1})
     error = GateFailedError(GateResult(False, 1, ["too few"]), account, Path("docs.failed"))
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error)

@@ -21,7 +21,7 @@ def rows_of(times: list[int], rules: cuts.Rules) -> list[dict]:
     """Return the rows of one shot whose frames begin at `times`, but for the last, which is its end."""
     count = len(times) - 1
     piece = cuts.Piece(0, "start", rules, count)
-    piece.glances = [measures.Glance(0.5, 1.0)] * count
+    piece.glances = [measures.FrameStats(0.5, 1.0)] * count
     picture = np.zeros((48, 48, 3), np.uint8)
     piece.stills = [(frame, picture) for frame in range(count)]
     return list(cuts.shots_of([piece], times, 1 / TICKS, rules))

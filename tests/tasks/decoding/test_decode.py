@@ -20,8 +20,8 @@ BT601, BT709 = 5, 1  # as PyAV numbers the target of a conversion
 
 
 @pytest.fixture(scope="session")
-def limits(fence_settings) -> Limits:
-    return Limits(**{name: getattr(fence_settings, name) for name in Limits._fields})
+def limits(sandbox_settings) -> Limits:
+    return Limits(**{name: getattr(sandbox_settings, name) for name in Limits._fields})
 
 
 def patches(height: int = 64, width: int = 128) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tasks.decoding import decode, measures
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 HEIGHT, WIDTH = 144, 256
 
@@ -35,7 +35,7 @@ def scores(greys: list[np.ndarray]) -> dict[str, float | None]:
 
 def test_every_cheap_score_of_the_table_has_a_value():
     found = scores([texture()] * 4)
-    names = manifest.SHOTS.names
+    names = tables.SHOTS.names
     assert list(found) and set(found) == set(names[names.index("motion") :])
     assert all(isinstance(value, float) for value in found.values())
 

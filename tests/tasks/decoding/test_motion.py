@@ -21,11 +21,11 @@ def texture(seed: int = 0, height: int = 400, width: int = 500) -> np.ndarray:
 
 
 @pytest.fixture(scope="module", params=["made", "bigbuckbunny", "bikes"])
-def scene(request, fence_settings) -> np.ndarray:
+def scene(request, sandbox_settings) -> np.ndarray:
     """A large grey picture to look at through a window: made, or a frame of a real video."""
     if request.param == "made":
         return texture()
-    limits = Limits(**{name: getattr(fence_settings, name) for name in Limits._fields})
+    limits = Limits(**{name: getattr(sandbox_settings, name) for name in Limits._fields})
     with decode.open_video(str(corpus.packaged_file(request.param)), limits) as opened:
         frames = decode.decoded(opened)
         frame = next(frame for index, frame in enumerate(frames) if index == 100)

@@ -14,9 +14,9 @@ import yaml
 from pydantic import ValidationError
 
 from tasks.decoding import cuts, motion, raft
-from tasks.sandbox.pool import Fence
+from tasks.sandbox.pool import Sandbox
 from tasks.settings import DisSettings, RaftSettings, ShotSettings
-from tasks.storage import atomic as resume
+from tasks.storage import atomic
 from tasks.videos import shot_rules
 
 HEIGHT, WIDTH = 48, 64  # of the network's pictures
@@ -102,15 +102,15 @@ def test_what_follows_the_vectors_is_the_same_as_for_dense_search(network):
 
 
 @pytest.fixture(scope="module")
-def split(tmp_path_factory, write_video, fence_settings) -> Iterator[Callable[[Path], dict]]:
-    """Return `split(weights)`, which cuts behind a fence of 256 MiB a blob that moves by 2 of 96 pixels per frame."""
+def split(tmp_path_factory, write_video, sandbox_settings) -> Iterator[Callable[[Path], dict]]:
+    """Return `split(weights)`, which cuts in the sandbox of 256 MiB a blob that moves by 2 of 96 pixels per frame."""
     frames = np.stack([blob(96, 96, 2 * time - 24) for time in range(24)])[..., None].repeat(3, axis=-1)
     video = write_video(tmp_path_factory.mktemp("blob") / "blob.mp4", frames)
-    with Fence(fence_settings.model_copy(update={"workers": 1, "memory_bytes": 256 << 20})) as fence:
+    with Sandbox(sandbox_settings.model_copy(update={"workers": 1, "memory_bytes": 256 << 20})) as sandbox:
 
         def call(weights: Path) -> dict:
             rules = shot_rules.rules_of(by_raft(weights))
-            return fence.call("split", {"path": str(video), "claimed_frames": 24, **rules})
+            return sandbox.call("split", {"path": str(video), "claimed_frames": 24, **rules})
 
         yield call
 
@@ -135,7 +135,7 @@ def test_dense_search_is_untouched_where_raft_is_not_asked_for():
 
 
 def test_the_maker_of_the_motion_is_known_by_the_content_of_its_weights(network):
-    assert shot_rules.made_by(by_raft(network))["motion"] == f"raft {resume.sha256_file(network)}"
+    assert shot_rules.made_by(by_raft(network))["motion"] == f"raft {atomic.sha256_file(network)}"
     assert shot_rules.made_by(SETTINGS)["motion"] == "dis"
 
 

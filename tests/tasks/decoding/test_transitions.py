@@ -184,10 +184,10 @@ def test_a_short_video_has_no_transition(pictures):
     assert found(still(pictures[0], 1)) == []
 
 
-def test_made_videos_are_cut_where_they_were_put_together(tmp_path, fence_settings):
+def test_made_videos_are_cut_where_they_were_put_together(tmp_path, sandbox_settings):
     """`benchmarks/transitions.py` measures the same on more."""
     made = made_shots.truth_set(tmp_path, seed=4, count=3)
-    total = added([score(one.truth, detect(one.path, SETTINGS, fence_settings)[0]) for one in made])
+    total = added([score(one.truth, detect(one.path, SETTINGS, sandbox_settings)[0]) for one in made])
     assert f1(total.cuts_found, total.cuts_missed, total.cuts_extra) >= 0.97
     assert f1(total.gradual_found, total.gradual_missed, total.gradual_extra) >= 0.9
     assert total.cuts_inside == 0

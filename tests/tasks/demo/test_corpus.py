@@ -2,7 +2,7 @@ import pytest
 
 from tasks.demo import corpus, shapes
 from tasks.settings import CorpusSettings
-from tasks.storage import atomic as resume
+from tasks.storage import atomic
 
 SETTINGS = CorpusSettings(shapes=3, shapes_pixels=64, shapes_frames=6, shapes_fps=12, seed=1, packaged=["bikes"])
 
@@ -49,7 +49,7 @@ def test_the_finished_folder_holds_generated_and_packaged_videos(tmp_path):
 
 def test_a_forgotten_video_is_left_out_and_accounted_for(tmp_path):
     product, out = make(tmp_path / "raw.partial" / "product"), tmp_path / "raw"
-    forgotten = [resume.sha256_file(product / "shapes-000001.mp4"), resume.sha256_file(corpus.packaged_file("bikes"))]
+    forgotten = [atomic.sha256_file(product / "shapes-000001.mp4"), atomic.sha256_file(corpus.packaged_file("bikes"))]
     shapes_made, packaged = corpus.finish_corpus(product, out, tmp_path / "report.json", SETTINGS, forgotten)
     assert (shapes_made.given, shapes_made.ok, shapes_made.reasons) == (3, 2, {"forgotten": 1})
     assert (packaged.given, packaged.ok, packaged.reasons) == (1, 0, {"forgotten": 1})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tasks.demo import shapes
-from tasks.evaluation import judge as judging
+from tasks.evaluation import judge
 
 
 def sample(folder, name, mode="t2v", video=None, **changes):
@@ -22,28 +22,28 @@ def sample(folder, name, mode="t2v", video=None, **changes):
 
 def judged(folder, *rows):
     (folder / "samples.json").write_text(json.dumps({"checkpoint": "c", "sampler": {}, "samples": rows}))
-    return judging.judge_all(folder)
+    return judge.judge_all(folder)
 
 
 def test_wilson_interval_equals_the_published_example():
     # 8 of 10: Newcombe 1998 and R's prop.test(8, 10, correct=FALSE) give 0.4902 to 0.9433
-    share = judging.wilson(8, 10)
+    share = judge.wilson(8, 10)
     assert (share.low, share.high) == pytest.approx((0.4902, 0.9433), abs=5e-4)
 
 
 def test_interval_stays_within_nothing_and_all():
-    assert judging.wilson(0, 5).low == 0 and judging.wilson(5, 5).high == 1
+    assert judge.wilson(0, 5).low == 0 and judge.wilson(5, 5).high == 1
 
 
 def test_a_share_of_nothing_is_refused():
     with pytest.raises(ValueError, match="0 right of 0"):
-        judging.wilson(0, 0)
+        judge.wilson(0, 0)
 
 
 def test_true_videos_are_all_right_and_above_chance(tmp_path):
     figures = judged(tmp_path, *(sample(tmp_path, f"t2v-{number}") for number in range(6)))["modes"]["t2v"]
     assert figures["n"] == 6 and figures["moved"]["right"] == 6
-    for name in judging.ATTRIBUTES:
+    for name in judge.ATTRIBUTES:
         assert figures[name]["share"] == 1 and figures[name]["above_chance"]
 
 
@@ -89,21 +89,21 @@ def test_first_frame_is_held_against_the_given_image(tmp_path):
     one_off = np.where(first[1] < 255, first[1] + 1, first[1] - 1).astype(np.uint8)
     cv2.imwrite(str(tmp_path / "b.png"), one_off[..., ::-1])
     found = [row["psnr"] for row in judged(tmp_path, *rows)["verdicts"]]
-    assert found == pytest.approx([judging.BEST_PSNR, 48.1308], abs=1e-3)  # 20 log10(255)
+    assert found == pytest.approx([judge.BEST_PSNR, 48.1308], abs=1e-3)  # 20 log10(255)
 
 
 def test_an_image_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"\(8, 8, 3\)"):
-        judging.psnr(np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4, 3), np.uint8))
+        judge.psnr(np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4, 3), np.uint8))
 
 
 def test_no_samples_names_the_stage_that_makes_them(tmp_path):
     with pytest.raises(FileNotFoundError, match="dvc repro samples"):
-        judging.judge_all(tmp_path)
+        judge.judge_all(tmp_path)
 
 
 def test_the_same_samples_give_the_same_bytes(tmp_path):
     judged(tmp_path, sample(tmp_path, "t2v-0"))
-    tables = [judging.judge_samples.fn(tmp_path, tmp_path / name) for name in ("a.json", "b.json")]
+    tables = [judge.judge_samples.fn(tmp_path, tmp_path / name) for name in ("a.json", "b.json")]
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     assert "| t2v | colour | 1 | 1 | 100.0% |" in tables[0]

@@ -5,8 +5,7 @@ from safetensors.torch import load_file
 
 from flows.params import load_params
 from tasks.latents.encode import encode_all, encode_shard
-from tasks.storage import atomic as resume
-from tasks.storage import tables as manifest
+from tasks.storage import atomic, tables
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 
@@ -19,26 +18,26 @@ def workspace(tmp_path, write_video, moving_frames, monkeypatch) -> Path:
     clips = []
     for number in range(4):
         path = write_video(tmp_path / "raw" / f"{number}.mp4", moving_frames(24, x_step=1, background=60 + 30 * number))
-        video = resume.sha256_file(path)
+        video = atomic.sha256_file(path)
         clips.append(
-            {"shot": manifest.shot_id(video, 0, 24 * 512), "video": video, "uri": path.name, "status": "ok"}
+            {"shot": tables.shot_id(video, 0, 24 * 512), "video": video, "uri": path.name, "status": "ok"}
             | {"start_pts": 0, "end_pts": 24 * 512, "time_base": "1/12288", "width": 96, "height": 96, "licence": "CC0"}
             | {"aesthetic": 5.0 + number, "motion": 1.0}
         )
     (tmp_path / "clips").mkdir()
-    manifest.write_rows(tmp_path / "clips" / manifest.CLIP_TABLE, clips, manifest.CLIPS)
+    tables.write_rows(tmp_path / "clips" / tables.CLIP_TABLE, clips, tables.CLIPS)
     return tmp_path
 
 
-def encode(workspace: Path, out: str, captions: list[str]) -> manifest.Account:
+def encode(workspace: Path, out: str, captions: list[str]) -> tables.Account:
     """Encode the clips that have a caption, in the order of the table."""
-    clips = manifest.read_rows(workspace / "clips" / manifest.CLIP_TABLE, manifest.CLIPS)
+    clips = tables.read_rows(workspace / "clips" / tables.CLIP_TABLE, tables.CLIPS)
     rows = [
         {"clip": clip["shot"], "status": "ok", "captioner": "sidecar", "text": text}
         for clip, text in zip(clips, captions, strict=False)
     ]
     (workspace / "captions").mkdir(exist_ok=True)
-    manifest.write_rows(workspace / "captions" / manifest.CAPTION_TABLE, rows, manifest.CAPTIONS)
+    tables.write_rows(workspace / "captions" / tables.CAPTION_TABLE, rows, tables.CAPTIONS)
     return encode_all(
         "raw",
         workspace / "clips",
@@ -48,7 +47,7 @@ def encode(workspace: Path, out: str, captions: list[str]) -> manifest.Account:
         PARAMS.latents.model_copy(update={"shard_clips": 2, "max_failed_fraction": 0.5}),
         PARAMS.vae,
         PARAMS.text,
-        PARAMS.fence,
+        PARAMS.sandbox,
         code="c",
         run_shard=encode_shard.fn,
     )
@@ -57,7 +56,7 @@ def encode(workspace: Path, out: str, captions: list[str]) -> manifest.Account:
 def by_clip(folder: Path) -> dict[str, tuple]:
     """Return the clip's tensors as bytes, and its row without its place."""
     found = {}
-    for row in manifest.ok(manifest.read_rows(folder / "latents.parquet", manifest.LATENTS)):
+    for row in tables.ok(tables.read_rows(folder / "latents.parquet", tables.LATENTS)):
         tensors = load_file(folder / row["shard"])
         parts = tuple(tensors[name][row["row"]].numpy().tobytes() for name in sorted(tensors))
         found[row["clip"]] = (parts, {name: value for name, value in row.items() if name not in ("shard", "row")})

@@ -13,21 +13,20 @@ import torch
 from safetensors.torch import save_file
 
 from flows.params import load_params
-from stiv_model.latents import data_plan as plan
-from stiv_model.latents import training_set as sample_table
+from stiv_model.latents import data_plan, training_set
 from stiv_model.latents.dataset import Order
 from stiv_model.monitoring.metrics import LEDGER
 from stiv_model.settings import Encoders, Run
 from tasks.lineage import lineage, takedown
 from tasks.lineage.lineage import Workspace
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 VIDEOS = [f"{index}" * 64 for index in range(3)]
 
 
 def shot(video: int, part: int) -> str:
-    return manifest.shot_id(VIDEOS[video], 100 * part, 100 * part + 100)
+    return tables.shot_id(VIDEOS[video], 100 * part, 100 * part + 100)
 
 
 @pytest.fixture
@@ -57,15 +56,15 @@ def space(tmp_path: Path) -> Workspace:
         for place, row in enumerate(kept)
     ]
     for stage, rows, schema in (
-        ("videos", videos, manifest.VIDEOS),
-        ("shots", shots, manifest.SHOTS),
-        ("scores", shots, manifest.SCORES),
-        ("clips", clips, manifest.CLIPS),
-        ("captions", captions, manifest.CAPTIONS),
-        ("latents", latents, manifest.LATENTS),
+        ("videos", videos, tables.VIDEOS),
+        ("shots", shots, tables.SHOTS),
+        ("scores", shots, tables.SCORES),
+        ("clips", clips, tables.CLIPS),
+        ("captions", captions, tables.CAPTIONS),
+        ("latents", latents, tables.LATENTS),
     ):
         found.table(stage).parent.mkdir(parents=True)
-        manifest.write_rows(found.table(stage), rows, schema)
+        tables.write_rows(found.table(stage), rows, schema)
     tensors = {"latents": torch.zeros(len(kept), 4, 8, 8, 8), "tokens": torch.zeros(len(kept), 3, 384)}
     save_file(tensors, found.data / "latents" / "shard-00000.safetensors")
     return found
@@ -87,8 +86,8 @@ def train(space: Workspace, name: str, steps: int, batch: int, parent: str | Non
     )
     folder = space.checkpoints / name
     folder.mkdir(parents=True)
-    planned = plan.make(Path(run.latents), name, run.model, recipe, run.training)
-    sample_table.write(run, planned, folder)
+    planned = data_plan.make(Path(run.latents), name, run.model, recipe, run.training)
+    training_set.write(run, planned, folder)
     (folder / "run.json").write_text(run.model_dump_json())
     lines = ["step\tfirst_position\tlast_position\tclips_sha256"]
     lines += [f"{step}\t{(step - 1) * batch}\t{step * batch - 1}\tx" for step in range(1, steps - skipped + 1)]
@@ -145,10 +144,10 @@ def test_a_name_that_is_nowhere_is_refused(space: Workspace):
 def test_samples_are_not_written_for_latents_that_have_changed(space: Workspace):
     folder = train(space, "t2i", 3, 4)
     run = Run.model_validate_json((folder / "run.json").read_text())
-    planned = plan.make(Path(run.latents), "t2i", run.model, run.recipe, run.training)
+    planned = data_plan.make(Path(run.latents), "t2i", run.model, run.recipe, run.training)
     other = planned.model_copy(update={"samples_sha256": "0" * 64})
     with pytest.raises(ValueError, match="other clips than t2i was planned with"):
-        sample_table.write(run, other, folder)
+        training_set.write(run, other, folder)
 
 
 def test_a_checkpoint_answers_for_its_parents_too(space: Workspace):
@@ -160,8 +159,8 @@ def test_a_checkpoint_answers_for_its_parents_too(space: Workspace):
 
 def without(space: Workspace, checkpoint: Path, video: str) -> None:
     """Make as if the run had never had a clip of this video."""
-    table = pq.read_table(checkpoint / sample_table.SAMPLES)
-    pq.write_table(table.set_column(1, "video", pa.array(["x" * 64] * len(table))), checkpoint / sample_table.SAMPLES)
+    table = pq.read_table(checkpoint / training_set.SAMPLES)
+    pq.write_table(table.set_column(1, "video", pa.array(["x" * 64] * len(table))), checkpoint / training_set.SAMPLES)
 
 
 def test_a_takedown_names_what_has_the_video_and_spares_checkpoints_that_never_saw_it(space: Workspace, tmp_path: Path):
@@ -196,9 +195,9 @@ def test_after_a_takedown_nothing_of_the_video_is_left(space: Workspace, tmp_pat
 def as_read(space: Workspace) -> str:
     """Give the rows of the first video the sha256 and the size that its file has, and return the sha256."""
     sha256 = hashlib.sha256(VIDEOS[0].encode()).hexdigest()
-    rows = manifest.read_rows(space.table("videos"), manifest.VIDEOS)
+    rows = tables.read_rows(space.table("videos"), tables.VIDEOS)
     known = [row | {"size_bytes": 64, "video": sha256} if row["video"] == VIDEOS[0] else row for row in rows]
-    manifest.write_rows(space.table("videos"), known, manifest.VIDEOS)
+    tables.write_rows(space.table("videos"), known, tables.VIDEOS)
     return sha256
 
 
@@ -237,8 +236,8 @@ def test_an_odd_name_is_shown_on_one_line_of_plain_text(name: str):
 
 
 def test_a_takedown_that_means_two_videos_is_refused(space: Workspace, tmp_path: Path):
-    rows = manifest.read_rows(space.table("videos"), manifest.VIDEOS)
+    rows = tables.read_rows(space.table("videos"), tables.VIDEOS)
     rows[1]["uri"] = "0.mp4"
-    manifest.write_rows(space.table("videos"), rows, manifest.VIDEOS)
+    tables.write_rows(space.table("videos"), rows, tables.VIDEOS)
     with pytest.raises(ValueError, match=r"0\.mp4 means 2 videos"):
         takedown.plan(space, str(tmp_path / "raw"), tmp_path / "cache", "0.mp4")

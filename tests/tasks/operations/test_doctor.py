@@ -112,15 +112,17 @@ def test_the_text_encoder_of_this_environment_is_there():
 
 
 def test_a_fence_that_does_not_hold_is_named_with_what_the_kernel_said():
-    finding = doctor.fences({"time": True, "read": False}, {"Landlock": "Landlock: not implemented"}, is_strict=False)
+    finding = doctor.protections(
+        {"time": True, "read": False}, {"Landlock": "Landlock: not implemented"}, is_strict=False
+    )
     assert finding.state == "warning" and "read" in finding.detail and "time" not in finding.detail
     assert "not implemented" in finding.detail
 
 
 def test_a_fence_that_does_not_hold_is_missing_where_all_are_demanded():
-    finding = doctor.fences({"read": False}, {}, is_strict=True)
-    assert finding.state == "missing" and "fence.strict" in finding.remedy
-    assert doctor.fences({"read": True}, {}, is_strict=True).state == "ok"
+    finding = doctor.protections({"read": False}, {}, is_strict=True)
+    assert finding.state == "missing" and "sandbox.strict" in finding.remedy
+    assert doctor.protections({"read": True}, {}, is_strict=True).state == "ok"
 
 
 def test_exit_code_follows_what_is_missing():
@@ -134,7 +136,7 @@ def test_the_table_is_aligned_and_tells_each_remedy():
     assert first.index("fine") == second.index("gone") == third.index("→") and "get it" in third
 
 
-def test_the_whole_examination_is_quick_and_complete(tmp_path, fence_settings):
-    findings = doctor.examine(tmp_path, fence_settings, ranks=1)
+def test_the_whole_examination_is_quick_and_complete(tmp_path, sandbox_settings):
+    findings = doctor.examine(tmp_path, sandbox_settings, ranks=1)
     assert len({finding.subject for finding in findings}) == len(findings) == 12
     assert all(bool(finding.remedy) == (finding.state != "ok") for finding in findings)

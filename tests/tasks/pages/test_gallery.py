@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tasks.pages.gallery import Gallery, Wanted
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 ALL = Wanted({}, [], [], "")
 
@@ -20,14 +20,14 @@ def data(tmp_path: Path) -> Path:
     short = {"shot": "s4", "uri": "holiday.mp4", "status": "rejected", "reason": "too_short", "start": 0.0, "end": 0.1}
     captions = [{"clip": f"s{place}", "text": f"A Red car {place}", "captioner": "sidecar"} for place in range(3)]
     for stage, rows, schema in (
-        ("shots", [*shots, short], manifest.SHOTS),
-        ("clips", clips, manifest.CLIPS),
-        ("captions", captions, manifest.CAPTIONS),
+        ("shots", [*shots, short], tables.SHOTS),
+        ("clips", clips, tables.CLIPS),
+        ("captions", captions, tables.CAPTIONS),
     ):
         (tmp_path / stage).mkdir()
-        manifest.write_rows(tmp_path / stage / f"{stage}.parquet", rows, schema)
-    manifest.write_rows(
-        tmp_path / "shots" / manifest.STILL_TABLE, [{"shot": "s1", "stills": [b"one", b"two"]}], manifest.STILLS
+        tables.write_rows(tmp_path / stage / f"{stage}.parquet", rows, schema)
+    tables.write_rows(
+        tmp_path / "shots" / tables.STILL_TABLE, [{"shot": "s1", "stills": [b"one", b"two"]}], tables.STILLS
     )
     return tmp_path
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from tasks.demo import shapes
-from tasks.evaluation import judge as judging
+from tasks.evaluation import judge
 from tasks.pages import report
 from tasks.settings import ClipSettings, NonNegativeRange
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 MODES = ("t2v", "t2v", "ti2v", "tup")
@@ -55,14 +55,14 @@ def make_inputs(root: Path) -> report.Inputs:
     write_reports(made.reports)
     write_tables(made)
     write_samples(made.samples)
-    judging.judge_samples.fn(made.samples, made.reports / "judge.json")
+    judge.judge_samples.fn(made.samples, made.reports / "judge.json")
     return made
 
 
 def write_reports(reports: Path) -> None:
     for stage, units in ACCOUNTS.items():
-        accounts = [manifest.Account(unit, *counts, reasons={}) for unit, counts in units.items()]
-        manifest.write_report(reports / f"{stage}.json", *accounts)
+        accounts = [tables.Account(unit, *counts, reasons={}) for unit, counts in units.items()]
+        tables.write_report(reports / f"{stage}.json", *accounts)
     steps = [("scored", 4, 4.0, 0, 0.0), ("motion", 3, 3.0, 1, 1.0)]
     funnel = [dict(zip(("step", "clips", "seconds", "lost", "lost_seconds"), step, strict=True)) for step in steps]
     selection = json.loads((reports / "clips.json").read_text())
@@ -81,12 +81,12 @@ def write_tables(made: report.Inputs) -> None:
     facts = scores | {"height": 64, "width": 64, "seconds": 1.0, "uri": "a/b.mp4"}
     states = [("ok", None)] * 3 + [("rejected", "motion_below_min")]
     rows = [{"shot": f"shot-{i}", "status": s, "reason": r} | facts for i, (s, r) in enumerate(states)]
-    manifest.write_rows(made.selected / "clips.parquet", rows, manifest.CLIPS)
+    tables.write_rows(made.selected / "clips.parquet", rows, tables.CLIPS)
     stills = [{"shot": row["shot"], "stills": [still, still]} for row in rows]
-    manifest.write_rows(made.shots / "stills.parquet", stills, manifest.STILLS)
+    tables.write_rows(made.shots / "stills.parquet", stills, tables.STILLS)
     texts = [("sidecar", HOSTILE), ("sidecar", "a red circle"), ("describe", "a bright picture")]
     captions = [{"clip": f"shot-{i}", "status": "ok", "captioner": c, "text": t} for i, (c, t) in enumerate(texts)]
-    manifest.write_rows(made.captions / "captions.parquet", captions, manifest.CAPTIONS)
+    tables.write_rows(made.captions / "captions.parquet", captions, tables.CAPTIONS)
 
 
 def write_samples(folder: Path) -> None:
@@ -165,11 +165,11 @@ def troubled(tmp_path_factory) -> Page:
     """The page of a run with recorded times, an account that does not balance, and a sample that was not made."""
     root = tmp_path_factory.mktemp("troubled")
     made = make_inputs(root)
-    manifest.write_report(made.reports / "captions.json", manifest.Account("clips", 9, 3, 0, 0, {}))
+    tables.write_report(made.reports / "captions.json", tables.Account("clips", 9, 3, 0, 0, {}))
     content = json.loads((made.samples / "samples.json").read_text())
     content["samples"][0]["status"] = "failed"
     (made.samples / "samples.json").write_text(json.dumps(content))
-    judging.judge_samples.fn(made.samples, made.reports / "judge.json")
+    judge.judge_samples.fn(made.samples, made.reports / "judge.json")
     stages = {"videos": {"seconds": 12.3, "skipped": False}, "shots": {"seconds": 0.4, "skipped": True}}
     (root / "times.json").write_text(json.dumps({"stages": stages}))
     report.write_page.fn(made, root / "deep" / "report.html", root / "times.json", CLIPS)
@@ -255,7 +255,7 @@ def test_a_recipe_without_a_single_step_is_named(inputs, tmp_path):
 
 
 def test_a_table_of_other_columns_is_refused(inputs, tmp_path):
-    manifest.write_rows(inputs.captions / "captions.parquet", [], manifest.STILLS)
+    tables.write_rows(inputs.captions / "captions.parquet", [], tables.STILLS)
     with pytest.raises(ValueError, match="dvc repro -f captions"):
         report.build(inputs, tmp_path / "times.json", CLIPS)
 

@@ -1,4 +1,4 @@
-"""What a process in the hands of its video may answer: results written by hand, read as the fence reads them."""
+"""What a process in the hands of its video may answer: results written by hand, read as the sandbox reads them."""
 
 import ast
 import copy
@@ -17,12 +17,10 @@ from hypothesis import strategies as st
 
 from tasks.decoding import clip_frames, cuts, decode
 from tasks.decoding.limits import Limits
-from tasks.sandbox import answer_schemas as fence_answers
-from tasks.sandbox import wire_format as fence_result
-from tasks.sandbox import worker as fence_worker
-from tasks.sandbox.pool import Fence
+from tasks.sandbox import answer_schemas, wire_format, worker
+from tasks.sandbox.pool import Sandbox
 from tasks.settings import ShotSettings
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 from tasks.videos import shot_rules
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
@@ -35,15 +33,15 @@ ASKED: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def fence(fence_settings) -> Fence:
+def sandbox(sandbox_settings) -> Sandbox:
     """With no process behind it: what one answers is written by hand."""
-    return Fence(fence_settings)
+    return Sandbox(sandbox_settings)
 
 
 @pytest.fixture(scope="module")
-def honest(fence_settings, video_with_cut) -> dict[str, dict[str, Any]]:
+def honest(sandbox_settings, video_with_cut) -> dict[str, dict[str, Any]]:
     """What each function says of a video with a cut."""
-    limits = Limits(**fence_settings.model_dump(exclude={"workers"}))
+    limits = Limits(**sandbox_settings.model_dump(exclude={"workers"}))
     path = str(video_with_cut)
     return {
         "probe": decode.probe(path, limits),
@@ -53,20 +51,20 @@ def honest(fence_settings, video_with_cut) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def answer(fence, tmp_path_factory) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
-    """Return `answer(name, values)`: what the fence makes of it that the function's process writes these values."""
+def answer(sandbox, tmp_path_factory) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
+    """Return `answer(name, values)`: what the sandbox makes of it that the function's process writes these values."""
     path = tmp_path_factory.mktemp("answers") / "result"
 
     def give(name: str, values: dict[str, Any]) -> dict[str, Any]:
         with path.open("wb") as file:
-            fence_result.write(file, values, {})
-        return fence._read(path, name, ASKED[name] | {"path": "a.mp4"}).values
+            wire_format.write(file, values, {})
+        return sandbox._read(path, name, ASKED[name] | {"path": "a.mp4"}).values
 
     return give
 
 
 def test_every_function_says_what_it_may_answer():
-    assert fence_answers.ANSWERS.keys() == fence_worker.FUNCTIONS.keys()
+    assert answer_schemas.ANSWERS.keys() == worker.FUNCTIONS.keys()
 
 
 def test_what_is_true_comes_through_as_it_is(answer, honest):
@@ -81,7 +79,7 @@ def test_what_is_true_comes_through_as_it_is(answer, honest):
 
 def test_a_shot_has_the_columns_of_the_table():
     of_video = {"shot", "video", "uri", "width", "height", "caption", "licence", "source_url"}
-    assert set(get_type_hints(fence_answers.Shot)) - {"stills"} == set(manifest.SHOTS.names) - of_video
+    assert set(get_type_hints(answer_schemas.Shot)) - {"stills"} == set(tables.SHOTS.names) - of_video
 
 
 LIES: list[tuple[str, str, Any]] = [
@@ -184,7 +182,7 @@ def test_a_reason_that_is_no_function_s_own_costs_the_file(answer, status, reaso
 
 
 def test_what_a_function_refuses_with_is_declared(answer):
-    """Every `Refused(status, reason)` in the modules behind the fence, and every reason of `Spent`."""
+    """Every `Refused(status, reason)` in the modules in the sandbox, and every reason of `DecodeBudget`."""
     told = set()
     for module in (decode, cuts, clip_frames):
         for call in ast.walk(ast.parse(inspect.getsource(module))):
@@ -254,11 +252,11 @@ def test_anything_anywhere_is_a_bad_result_or_fits_the_tables(answer, honest, na
     assert all(abs(leaf) < 1 << 63 for leaf in told if isinstance(leaf, int))
     if name == "split":
         shots = [{key: shot[key] for key in shot if key != "stills"} for shot in found["shots"]]
-        assert pa.Table.from_pylist(shots, manifest.SHOTS).num_rows == len(shots)
+        assert pa.Table.from_pylist(shots, tables.SHOTS).num_rows == len(shots)
 
 
 def test_what_is_null_where_nothing_was_measured_is_allowed(answer, honest):
     split = copy.deepcopy(honest["split"])
-    scores = [name for name, kind in get_type_hints(fence_answers.Shot).items() if type(None) in get_args(kind)]
+    scores = [name for name, kind in get_type_hints(answer_schemas.Shot).items() if type(None) in get_args(kind)]
     split["shots"][0] |= dict.fromkeys(scores)
     assert "motion" in scores and answer("split", split)["shots"][0]["motion"] is None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.sandbox import confinement as confine
+from tasks.sandbox import confinement
 
 REFUSED = {
     "read another file": "open(other).read()",
@@ -49,7 +49,7 @@ ALLOWED = {
 }
 PROGRAM = """
 import ctypes, json, os, resource, socket, sys, threading, time
-from tasks.sandbox import confinement as confine
+from tasks.sandbox import confinement
 
 mine, other, folder, attempts = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
 libc = ctypes.CDLL(None, use_errno=True)
@@ -65,7 +65,7 @@ def is_refused(attempt):
         return True
     return False
 
-for restrict in [lambda: confine.restrict_files(os.open(mine, os.O_PATH)), confine.restrict_calls]:
+for restrict in [lambda: confinement.restrict_files(os.open(mine, os.O_PATH)), confinement.restrict_calls]:
     try:
         restrict()
     except OSError as error:
@@ -111,11 +111,11 @@ def test_a_right_is_to_the_file_that_was_looked_at_not_to_its_name(tmp_path):
         (tmp_path / name).write_text(name)
     program = """
 import os, sys
-from tasks.sandbox import confinement as confine
+from tasks.sandbox import confinement
 descriptor = os.open(sys.argv[1], os.O_PATH)
 os.rename(sys.argv[2], sys.argv[1])
 try:
-    confine.restrict_files(descriptor)
+    confinement.restrict_files(descriptor)
 except OSError as error:
     print(f"cannot: {error}")
     sys.exit()
@@ -132,8 +132,8 @@ except PermissionError:
 
 def test_memory_is_limited_above_what_is_there_already():
     program = """
-from tasks.sandbox import confinement as confine
-confine.limit(60, 200 * 2**20, 2**20)
+from tasks.sandbox import confinement
+confinement.limit(60, 200 * 2**20, 2**20)
 bytearray(100 * 2**20)
 try:
     bytearray(200 * 2**20)
@@ -145,7 +145,7 @@ except MemoryError:
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_the_filter_asks_the_machine_first_and_its_jumps_stay_inside(machine):
-    steps = confine.calls_filter(machine, pid=1)
+    steps = confinement.calls_filter(machine, pid=1)
     load, compare, kill = steps[:3]
     assert load[3] == 4 and compare[3] == {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}[machine]
     assert kill == (0x06, 0, 0, 0x80000000)
@@ -158,6 +158,6 @@ def test_the_filter_asks_the_machine_first_and_its_jumps_stay_inside(machine):
 @pytest.mark.parametrize(("machine", "column"), [(0xC000003E, 1), (0xC00000B7, 2)])
 def test_system_calls_have_the_numbers_that_libseccomp_gives_them(machine, column):
     library = ctypes.CDLL(ctypes.util.find_library("seccomp"))
-    for words in (call.split() for call in [*confine._CALLS.split(","), *confine._ASKED]):
+    for words in (call.split() for call in [*confinement._CALLS.split(","), *confinement._ASKED]):
         number = library.seccomp_syscall_resolve_name_arch(machine, words[0].encode())
         assert words[column] == (str(number) if number >= 0 else "-"), words

@@ -14,14 +14,14 @@ import pytest
 
 from benchmarks import traps
 from tasks.decoding import decode
-from tasks.decoding.limits import Limits, Spent
-from tasks.sandbox import pool as fence
-from tasks.sandbox.pool import Fence
+from tasks.decoding.limits import DecodeBudget, Limits
+from tasks.sandbox import pool as sandbox
+from tasks.sandbox.pool import Sandbox
 
 
 @pytest.fixture(scope="module")
-def opened(fence_settings):
-    with Fence(fence_settings) as opened:
+def opened(sandbox_settings):
+    with Sandbox(sandbox_settings) as opened:
         yield opened
 
 
@@ -56,8 +56,8 @@ def test_clip_frames_start_in_the_middle_and_stay_inside(opened, write_video, tm
     assert (found["status"], found["reason"]) == ("failed", "too_few_frames")
 
 
-def test_a_hanging_child_is_killed_at_its_wall_time(fence_settings):
-    with Fence(fence_settings.model_copy(update={"seconds": 0.5, "workers": 1})) as quick:
+def test_a_hanging_child_is_killed_at_its_wall_time(sandbox_settings):
+    with Sandbox(sandbox_settings.model_copy(update={"seconds": 0.5, "workers": 1})) as quick:
         quick.call("prove_network", {})  # the worker has started
         started = time.monotonic()
         assert quick.call("prove_time", {}) == {"status": "failed", "reason": "timeout"}
@@ -76,8 +76,8 @@ def test_a_child_that_wants_too_much_memory_fails_with_that_reason(opened):
     assert opened.call("prove_memory", {}) == {"status": "failed", "reason": "memory"}
 
 
-def test_a_worker_that_dies_loses_one_file_and_is_started_again(fence_settings, video_with_cut):
-    with Fence(fence_settings.model_copy(update={"workers": 1})) as single:
+def test_a_worker_that_dies_loses_one_file_and_is_started_again(sandbox_settings, video_with_cut):
+    with Sandbox(sandbox_settings.model_copy(update={"workers": 1})) as single:
         asked = {"path": str(video_with_cut)}
         assert single.call("probe", asked)["status"] == "ok"
         single._idle.queue[0].process.kill()
@@ -85,8 +85,8 @@ def test_a_worker_that_dies_loses_one_file_and_is_started_again(fence_settings, 
         assert single.call("probe", asked)["status"] == "ok"
 
 
-def test_every_fence_is_run_into_and_holds_unless_the_kernel_has_it_not(fence_settings):
-    holds, missing = fence.available(fence_settings)
+def test_every_fence_is_run_into_and_holds_unless_the_kernel_has_it_not(sandbox_settings):
+    holds, missing = sandbox.available(sandbox_settings)
     assert list(holds) == ["network", "read", "write", "exec", "processes", "memory", "time", "output", "crash"]
     assert holds["memory"] and holds["time"] and holds["output"] and holds["crash"]
     assert all(holds.values()) or missing
@@ -96,8 +96,8 @@ def test_every_fence_is_run_into_and_holds_unless_the_kernel_has_it_not(fence_se
 
 OLD_KERNEL = """
 import ctypes, logging, struct, sys
-from tasks.sandbox.pool import Fence
-from tasks.settings import FenceSettings
+from tasks.sandbox.pool import Sandbox
+from tasks.settings import SandboxSettings
 
 logging.basicConfig(level=logging.WARNING)
 NO_LANDLOCK = [(0x20, 0, 0, 0), (0x15, 0, 1, 444), (0x06, 0, 0, 0x50026), (0x06, 0, 0, 0x7FFF0000)]
@@ -105,8 +105,8 @@ code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step
 program = struct.pack("=HxxxxxxQ", len(NO_LANDLOCK), ctypes.addressof(code))
 libc = ctypes.CDLL(None)
 assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0
-with Fence(FenceSettings.model_validate_json(sys.argv[1])) as fence:
-    print(fence.call("probe", {"path": sys.argv[2]})["status"])
+with Sandbox(SandboxSettings.model_validate_json(sys.argv[1])) as sandbox:
+    print(sandbox.call("probe", {"path": sys.argv[2]})["status"])
 """
 
 
@@ -118,22 +118,22 @@ def on_an_old_kernel(settings, video: Path) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="the filter's numbers are theirs")
-def test_a_fence_that_is_missing_is_named_and_strict_refuses(fence_settings, video_with_cut):
-    settings = fence_settings.model_copy(update={"workers": 1})
+def test_a_fence_that_is_missing_is_named_and_strict_refuses(sandbox_settings, video_with_cut):
+    settings = sandbox_settings.model_copy(update={"workers": 1})
     lenient = on_an_old_kernel(settings, video_with_cut)
     assert lenient.stdout.strip() == "ok" and "read (" in lenient.stderr and "Landlock" in lenient.stderr
     strict = on_an_old_kernel(settings.model_copy(update={"strict": True}), video_with_cut)
     last = strict.stderr.strip().split("\n")[-1]
-    assert strict.returncode == 1 and "fence.strict is true" in last and "read (" in last
+    assert strict.returncode == 1 and "sandbox.strict is true" in last and "read (" in last
 
 
-def test_time_grows_with_the_frames_that_were_counted_up_to_a_cap(fence_settings):
+def test_time_grows_with_the_frames_that_were_counted_up_to_a_cap(sandbox_settings):
     limits = {"seconds": 30.0, "seconds_per_frame": 0.05, "max_seconds": 120.0}
-    fence = Fence(fence_settings.model_copy(update=limits))
-    assert fence.seconds({}) == 30
-    assert fence.seconds({"claimed_frames": 200}) == 40
-    assert fence.seconds({"frames": 20, "stride_frames": 3}) == 33
-    assert fence.seconds({"claimed_frames": 10**9}) == 120
+    sandbox = Sandbox(sandbox_settings.model_copy(update=limits))
+    assert sandbox.seconds({}) == 30
+    assert sandbox.seconds({"claimed_frames": 200}) == 40
+    assert sandbox.seconds({"frames": 20, "stride_frames": 3}) == 33
+    assert sandbox.seconds({"claimed_frames": 10**9}) == 120
 
 
 def test_what_is_no_regular_file_gets_a_verdict_not_a_crash(opened, tmp_path, video_with_cut):
@@ -159,8 +159,8 @@ def test_what_is_no_regular_file_gets_a_verdict_not_a_crash(opened, tmp_path, vi
         ({"formats": ["avi"]}, "format_not_allowed"),
     ],
 )
-def test_each_limit_on_a_video_is_a_reason(fence_settings, still_for_long, change, reason):
-    limits = Limits(**fence_settings.model_copy(update=change).model_dump(exclude={"workers"}))
+def test_each_limit_on_a_video_is_a_reason(sandbox_settings, still_for_long, change, reason):
+    limits = Limits(**sandbox_settings.model_copy(update=change).model_dump(exclude={"workers"}))
     found = decode.probe(str(still_for_long), limits)
     if found["status"] == "ok":
         with decode.open_video(str(still_for_long), limits) as video, pytest.raises(decode.Refused) as refused:
@@ -187,29 +187,29 @@ def still_for_long(tmp_path_factory) -> Path:
     return folder / "two.mp4"
 
 
-def test_errors_are_forgiven_up_to_a_share_and_up_to_a_row_of_them(fence_settings):
-    limits = Limits(**fence_settings.model_dump(exclude={"workers"}))._replace(max_broken=0.1, max_broken_run=3)
-    spread, row = Spent(limits, 1), Spent(limits, 1)
+def test_errors_are_forgiven_up_to_a_share_and_up_to_a_row_of_them(sandbox_settings):
+    limits = Limits(**sandbox_settings.model_dump(exclude={"workers"}))._replace(max_broken=0.1, max_broken_run=3)
+    spread, row = DecodeBudget(limits, 1), DecodeBudget(limits, 1)
     assert not any(spread.packet(is_broken=index % 11 == 10) for index in range(1000))
     assert not any(row.packet(is_broken=False) for _ in range(1000))
     assert [row.packet(is_broken=True) for _ in range(4)] == [None, None, None, "decode_error"]
 
 
-def test_the_worker_ends_when_its_parent_is_killed(tmp_path, fence_settings):
+def test_the_worker_ends_when_its_parent_is_killed(tmp_path, sandbox_settings):
     """Also while a child hangs: nobody is left to kill it."""
     script = (
         "import sys, threading\n"
-        "from tasks.sandbox.pool import Fence\n"
-        "from tasks.settings import FenceSettings\n"
-        "with Fence(FenceSettings.model_validate_json(sys.argv[1])) as fence:\n"
-        "    worker = fence._idle.queue[0]\n"
-        "    fence.call('prove_network', {})\n"
-        "    threading.Thread(target=fence.call, args=('prove_time', {})).start()\n"
+        "from tasks.sandbox.pool import Sandbox\n"
+        "from tasks.settings import SandboxSettings\n"
+        "with Sandbox(SandboxSettings.model_validate_json(sys.argv[1])) as sandbox:\n"
+        "    worker = sandbox._idle.queue[0]\n"
+        "    sandbox.call('prove_network', {})\n"
+        "    threading.Thread(target=sandbox.call, args=('prove_time', {})).start()\n"
         "    print(worker.process.pid, flush=True)\n"
         "    threading.Event().wait()\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "TMPDIR": str(tmp_path)}
-    settings = fence_settings.model_copy(update={"seconds": 600.0, "workers": 1}).model_dump_json()
+    settings = sandbox_settings.model_copy(update={"seconds": 600.0, "workers": 1}).model_dump_json()
     parent = subprocess.Popen(
         [sys.executable, "-c", script, settings], stdout=subprocess.PIPE, env=environment, text=True
     )
@@ -234,10 +234,10 @@ def test_the_worker_imports_neither_torch_nor_prefect():
     assert json.loads(done.stdout) == []
 
 
-def test_a_fence_that_is_sent_to_another_process_is_that_processs_own(fence_settings, video_with_cut):
-    ask = "import pickle, sys; fence = pickle.load(sys.stdin.buffer); print(fence.call('probe', {'path': sys.argv[1]}))"
-    with Fence(fence_settings) as fence:
-        sent = pickle.dumps(fence)
+def test_a_fence_that_is_sent_to_another_process_is_that_processs_own(sandbox_settings, video_with_cut):
+    ask = "import pickle, sys; pool = pickle.load(sys.stdin.buffer); print(pool.call('probe', {'path': sys.argv[1]}))"
+    with Sandbox(sandbox_settings) as sandbox:
+        sent = pickle.dumps(sandbox)
     command = [sys.executable, "-c", ask, str(video_with_cut)]
     answer = subprocess.run(command, input=sent, capture_output=True, check=True, cwd=Path(__file__).parents[3])
     assert b"'status': 'ok'" in answer.stdout

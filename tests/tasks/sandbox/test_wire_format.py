@@ -5,20 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.sandbox import wire_format as fence_result
+from tasks.sandbox import wire_format
 
 OK = {"status": "ok", "reason": None}
 
 
 def written(values: dict) -> bytes:
     file = io.BytesIO()
-    fence_result.write(file, values, {"Landlock": "not there"})
+    wire_format.write(file, values, {"Landlock": "not there"})
     return file.getvalue()
 
 
-def read(folder: Path, content: bytes, max_bytes: int = 10_000) -> fence_result.Result:
+def read(folder: Path, content: bytes, max_bytes: int = 10_000) -> wire_format.Result:
     (folder / "result").write_bytes(content)
-    return fence_result.read(folder / "result", max_bytes)
+    return wire_format.read(folder / "result", max_bytes)
 
 
 def test_values_and_arrays_come_back_as_they_were(tmp_path):

@@ -13,7 +13,7 @@ from tasks.decoding.measures import jpeg
 from tasks.scores.clip_scores import ClipScores
 from tasks.scores.stage import Scorer
 from tasks.settings import ScoreSettings
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())["scores"]
 
@@ -54,9 +54,9 @@ def test_each_score_is_what_it_is_alone(clip_folder, head, real_frames):
 def test_a_row_names_what_made_its_embedding(clip_folder, real_frames):
     asked = settings(clip_folder)
     scorer = Scorer(asked)
-    shot = dict.fromkeys(manifest.SHOTS.names) | {"shot": "s", "width": 640, "height": 272}
+    shot = dict.fromkeys(tables.SHOTS.names) | {"shot": "s", "width": 640, "height": 272}
     row = scorer.score(shot, [jpeg(frame) for frame in real_frames])
-    assert set(row) == set(manifest.SCORES.names)
+    assert set(row) == set(tables.SCORES.names)
     assert len(row["embedding"]) == 2 * 12
     embedder = ClipScores(asked).embedder
     assert embedder is not None

@@ -27,7 +27,7 @@ KNOWN = {
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """As behind the fence: with several, OpenCV's motion vectors are not the same each time."""
+    """As in the sandbox: with several, OpenCV's motion vectors are not the same each time."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(0)
     yield

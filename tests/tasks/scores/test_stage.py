@@ -7,11 +7,10 @@ import pytest
 
 from flows.params import load_params
 from tasks.decoding.measures import jpeg
-from tasks.scores import stage as scores
+from tasks.scores import stage
 from tasks.scores.video_hash import distance, video_hash
 from tasks.settings import ScoreSettings
-from tasks.storage import shards
-from tasks.storage import tables as manifest
+from tasks.storage import shards, tables
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,7 +23,7 @@ def settings() -> ScoreSettings:
 def table_of_shots(folder: Path, count: int) -> list[dict]:
     """Write shots.parquet and stills.parquet; every third shot is rejected and has no stills."""
     shots = [
-        dict.fromkeys(manifest.SHOTS.names)
+        dict.fromkeys(tables.SHOTS.names)
         | {"shot": f"shot-{number}", "video": "v", "width": 128, "height": 72}
         | ({"status": "rejected", "reason": "too_short"} if number % 3 == 2 else {"status": "ok"})
         for number in range(count)
@@ -34,28 +33,28 @@ def table_of_shots(folder: Path, count: int) -> list[dict]:
         {"shot": shot["shot"], "stills": [jpeg(np.full((72, 128, 3), 20 * at, np.uint8))]}
         for at, shot in enumerate(kept)
     ]
-    manifest.write_rows(folder / "shots.parquet", shots, manifest.SHOTS)
+    tables.write_rows(folder / "shots.parquet", shots, tables.SHOTS)
     parts = []
     for start in range(0, len(stills), 3):
         parts.append(folder / f"part-{start}")
-        manifest.write_rows(parts[-1], stills[start : start + 3], manifest.STILLS)
-    shards.join(parts, folder / "stills.parquet", manifest.STILLS, lambda row: 0)
+        tables.write_rows(parts[-1], stills[start : start + 3], tables.STILLS)
+    shards.join(parts, folder / "stills.parquet", tables.STILLS, lambda row: 0)
     return kept
 
 
-def run(shots: Path, work: Path, out: Path, size: int, settings: ScoreSettings) -> manifest.Account:
+def run(shots: Path, work: Path, out: Path, size: int, settings: ScoreSettings) -> tables.Account:
     work.mkdir()
-    parts = shards.cut(work, scores.usable_shots(shots / "shots.parquet"), size)
+    parts = shards.cut(work, stage.usable_shots(shots / "shots.parquet"), size)
     for part in parts:
-        scores.score_shard.fn(part, shots / "stills.parquet", settings)
-    return scores.join_scores(work, parts, settings, out, out.with_suffix(".json"))
+        stage.score_shard.fn(part, shots / "stills.parquet", settings)
+    return stage.join_scores(work, parts, settings, out, out.with_suffix(".json"))
 
 
 def test_every_usable_shot_is_scored_once_whatever_the_shards(tmp_path, settings):
     kept = table_of_shots(tmp_path, 13)
     assert run(tmp_path, tmp_path / "a.partial", tmp_path / "a", 4, settings) == ("shots", 9, 9, 0, 0, {})
     run(tmp_path, tmp_path / "b.partial", tmp_path / "b", 2, settings)
-    one, other = (manifest.read_rows(tmp_path / name / "scores.parquet", manifest.SCORES) for name in "ab")
+    one, other = (tables.read_rows(tmp_path / name / "scores.parquet", tables.SCORES) for name in "ab")
     assert one == other
     assert [row["shot"] for row in one] == [shot["shot"] for shot in kept]
 
@@ -64,12 +63,12 @@ def test_a_lost_row_stops_the_stage(tmp_path, settings):
     table_of_shots(tmp_path, 6)
     work = tmp_path / "out.partial"
     work.mkdir()
-    parts = shards.cut(work, scores.usable_shots(tmp_path / "shots.parquet"), 2)
+    parts = shards.cut(work, stage.usable_shots(tmp_path / "shots.parquet"), 2)
     for part in parts:
-        scores.score_shard.fn(part, tmp_path / "stills.parquet", settings)
-    parts[0].write(manifest.read_rows(parts[0].path, manifest.SCORES)[1:], manifest.SCORES)
+        stage.score_shard.fn(part, tmp_path / "stills.parquet", settings)
+    parts[0].write(tables.read_rows(parts[0].path, tables.SCORES)[1:], tables.SCORES)
     with pytest.raises(AssertionError, match="does not balance"):
-        scores.join_scores(work, parts, settings, tmp_path / "out", tmp_path / "report.json")
+        stage.join_scores(work, parts, settings, tmp_path / "out", tmp_path / "report.json")
     assert not (tmp_path / "out").exists()
 
 
@@ -82,9 +81,9 @@ def test_the_report_says_who_made_each_score(tmp_path, settings):
 
 def test_a_row_holds_every_score_of_the_stills(real_frames, settings):
     stills = [jpeg(frame) for frame in real_frames]
-    shot = dict.fromkeys(manifest.SHOTS.names) | {"shot": "s", "width": 640, "height": 272}
-    row = scores.scorer(settings).score(shot, stills)
-    assert set(row) == set(manifest.SCORES.names)
+    shot = dict.fromkeys(tables.SHOTS.names) | {"shot": "s", "width": 640, "height": 272}
+    row = stage.scorer(settings).score(shot, stills)
+    assert set(row) == set(tables.SCORES.names)
     assert row["orientation"] == "landscape"
     assert row["nsfw"] is None
     assert row["embedding"] is row["embedder"] is None
@@ -95,11 +94,11 @@ def test_a_row_holds_every_score_of_the_stills(real_frames, settings):
 
 def test_a_still_that_does_not_decode_stops_the_stage(settings):
     with pytest.raises(AssertionError, match="s: 0 of 1 decode"):
-        scores.scorer(settings).score({"shot": "s", "width": 64, "height": 64}, [b"no jpeg"])
+        stage.scorer(settings).score({"shot": "s", "width": 64, "height": 64}, [b"no jpeg"])
 
 
 def test_threads_that_share_the_detector_find_what_one_finds(real_frames, settings):
-    shared = scores.scorer(settings.model_copy(update={"text_detector": "rapidocr"}))
+    shared = stage.scorer(settings.model_copy(update={"text_detector": "rapidocr"}))
     stills = [[jpeg(frame)] for frame in real_frames]
     shot = {"shot": "s", "width": 640, "height": 272}
     alone = [shared.score(shot, still) for still in stills]
@@ -117,4 +116,4 @@ def test_threads_that_share_the_detector_find_what_one_finds(real_frames, settin
 
 @pytest.mark.parametrize(("count", "chosen"), [(1, [2]), (2, [1, 3]), (4, [0, 1, 2, 3]), (9, [0, 1, 2, 3])])
 def test_stills_are_taken_at_even_distances_from_the_ends(count, chosen):
-    assert [int(picture[0]) for picture in scores.spread([np.full(1, at) for at in range(4)], count)] == chosen
+    assert [int(picture[0]) for picture in stage.spread([np.full(1, at) for at in range(4)], count)] == chosen

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from tasks.demo import shapes
-from tasks.scores import text_area as score_text
+from tasks.scores import text_area
 from tasks.scores.text_area import RapidText, Strokes, covered, strokes
 
 LINES = ("the ducks land", "on a lake near", "the old mill")
@@ -112,7 +112,7 @@ def test_the_same_picture_has_the_same_area_to_the_last_bit(detector, real_frame
 
 
 def test_a_package_without_the_model_is_named(monkeypatch):
-    monkeypatch.setattr(score_text, "_MODEL", "absent.onnx")
+    monkeypatch.setattr(text_area, "_MODEL", "absent.onnx")
     with pytest.raises(FileNotFoundError, match=r"absent\.onnx.*set scores\.text_detector: strokes"):
         RapidText(384)
 

@@ -7,32 +7,32 @@ import time
 import pytest
 
 from tasks.operations import processes
-from tasks.storage import atomic as resume
+from tasks.storage import atomic
 
 
 def test_the_same_run_goes_on_and_another_starts_empty(tmp_path):
     out = tmp_path / "t2i"
-    (resume.open_work(out, {"steps": 3}) / "step").write_text("2")
-    assert (resume.open_work(out, {"steps": 3}) / "step").read_text() == "2"
-    assert not (resume.open_work(out, {"steps": 4}) / "step").exists()
+    (atomic.open_workdir(out, {"steps": 3}) / "step").write_text("2")
+    assert (atomic.open_workdir(out, {"steps": 3}) / "step").read_text() == "2"
+    assert not (atomic.open_workdir(out, {"steps": 4}) / "step").exists()
 
 
 def test_work_without_a_name_is_nobodys(tmp_path):
     out = tmp_path / "t2i"
-    work = resume.open_work(out, {"steps": 3})
+    work = atomic.open_workdir(out, {"steps": 3})
     (work / "step").write_text("2")
     (work / "run.json").write_text('{"ste')  # as a machine that went down may leave it
-    assert not (resume.open_work(out, {"steps": 3}) / "step").exists()
+    assert not (atomic.open_workdir(out, {"steps": 3}) / "step").exists()
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path):
     path = tmp_path / "table"
     path.write_text("old")
-    with pytest.raises(RuntimeError), resume.whole(path) as aside:
+    with pytest.raises(RuntimeError), atomic.atomic_write(path) as aside:
         aside.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
-    with resume.whole(path) as aside:
+    with atomic.atomic_write(path) as aside:
         aside.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -43,11 +43,11 @@ def test_an_output_replaces_what_was_there(tmp_path):
     out = tmp_path / "t2i"
     out.mkdir()
     (out / "old").touch()
-    work = resume.open_work(out, {})
+    work = atomic.open_workdir(out, {})
     (work / "product").mkdir()
     (work / "product" / "new").touch()
-    resume.finish(work / "product", out)
-    resume.discard_work(out)
+    atomic.finish(work / "product", out)
+    atomic.discard_workdir(out)
     assert [path.name for path in out.iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["t2i"]
 
@@ -58,17 +58,17 @@ def test_what_a_killed_process_was_writing_is_not_handed_on(tmp_path):
     write_and_die = """
 import os, signal, sys
 from pathlib import Path
-from tasks.storage import atomic as resume
-with resume.whole(Path(sys.argv[1])) as aside:
+from tasks.storage import atomic
+with atomic.atomic_write(Path(sys.argv[1])) as aside:
     aside.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
     killed = subprocess.run([sys.executable, "-c", write_and_die, str(product / "shard.mp4")])
     assert killed.returncode == -signal.SIGKILL
     assert len(list(product.iterdir())) == 1, "what it leaves"
-    with resume.whole(product / "shard.mp4") as aside:  # the next attempt
+    with atomic.atomic_write(product / "shard.mp4") as aside:  # the next attempt
         aside.write_text("whole")
-    resume.finish(product, out)
+    atomic.finish(product, out)
     assert {path.name: path.read_text() for path in out.iterdir()} == {"shard.mp4": "whole"}
 
 

@@ -7,15 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.sandbox.pool import Fence
+from tasks.sandbox.pool import Sandbox
 from tasks.scores import stage as scores
 from tasks.settings import ScoreSettings, ShotSettings, VideoSettings
-from tasks.storage import reuse as earlier
-from tasks.storage import shards
+from tasks.storage import reuse, shards
 from tasks.storage import tables as manifest
-from tasks.videos import probe as videos
-from tasks.videos import sources
-from tasks.videos import split as shots
+from tasks.videos import probe, sources, split
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 VIDEOS = VideoSettings.model_validate(PARAMS["videos"] | {"max_failed_fraction": 1.0})
@@ -23,8 +20,8 @@ SHOTS = ShotSettings.model_validate(PARAMS["shots"] | {"max_failed_fraction": 1.
 
 
 @pytest.fixture(scope="module")
-def fence(fence_settings):
-    with Fence(fence_settings) as opened:
+def sandbox(sandbox_settings):
+    with Sandbox(sandbox_settings) as opened:
         yield opened
 
 
@@ -38,8 +35,8 @@ def score_settings() -> ScoreSettings:
 class Releases:
     """Runs the stages videos, shots and scores over one source again and again, as their flows do."""
 
-    def __init__(self, root: Path, raw: Path, fence: Fence, score_settings: ScoreSettings) -> None:
-        self.root, self.raw, self.fence, self.scores = root, raw, fence, score_settings
+    def __init__(self, root: Path, raw: Path, sandbox: Sandbox, score_settings: ScoreSettings) -> None:
+        self.root, self.raw, self.sandbox, self.scores = root, raw, sandbox, score_settings
 
     def run(self, name: str, kept: Path) -> dict[str, list[str]]:
         """Return which files, videos and shots had to be worked on."""
@@ -54,36 +51,36 @@ class Releases:
     def _videos(self, out: Path, kept: Path) -> None:
         items = sources.listing(str(self.raw))
         work = self._work(out, "videos")
-        taken = videos.take_over(kept, work, items, VIDEOS)
+        taken = probe.load_reusable(kept, work, items, VIDEOS)
         parts = shards.cut(work, self._rest("videos", items, taken, lambda item: item.uri), 2)
         for part in parts:
-            videos.probe_shard.fn(part, str(self.raw), VIDEOS, self.fence, self.root)
-        videos.join_videos(work, self._all(taken, parts), VIDEOS, out / "videos", out / "report.json")
-        videos.remember(items, out / "videos", kept)
+            probe.probe_shard.fn(part, str(self.raw), VIDEOS, self.sandbox, self.root)
+        probe.join_videos(work, self._all(taken, parts), VIDEOS, out / "videos", out / "report.json")
+        probe.remember(items, out / "videos", kept)
 
     def _shots(self, out: Path, kept: Path) -> None:
         rows = manifest.ok(manifest.read_rows(out / "videos" / "videos.parquet", manifest.VIDEOS))
         given = sorted(rows, key=lambda row: row["video"])
         work = self._work(out, "shots")
-        taken = shots.take_over(kept, work, given)
+        taken = split.load_reusable(kept, work, given)
         rest = self._rest("shots", given, taken, lambda row: row["uri"])
         parts = shards.cut(work, rest, 1.5, weight=lambda row: row["seconds"])
         for part in parts:
-            shots.split_shard.fn(part, str(self.raw), SHOTS, self.fence, self.root)
-        shots.join_shots(work, self._all(taken, parts), SHOTS, out / "shots", out / "report.json")
+            split.split_shard.fn(part, str(self.raw), SHOTS, self.sandbox, self.root)
+        split.join_shots(work, self._all(taken, parts), SHOTS, out / "shots", out / "report.json")
         names = (manifest.SPLIT_TABLE, manifest.SHOT_TABLE, manifest.STILL_TABLE)
-        earlier.keep([out / "shots" / name for name in names], kept)
+        reuse.save_reusable([out / "shots" / name for name in names], kept)
 
     def _scores(self, out: Path, kept: Path) -> None:
         stills = out / "shots" / manifest.STILL_TABLE
         given = scores.usable_shots(out / "shots" / manifest.SHOT_TABLE)
         work = self._work(out, "scores")
-        taken = scores.take_over(kept, work, given, stills)
+        taken = scores.load_reusable(kept, work, given, stills)
         parts = shards.cut(work, self._rest("scores", given, taken, lambda one: one[1]["uri"]), 2)
         for part in parts:
             scores.score_shard.fn(part, stills, self.scores)
         scores.join_scores(work, self._all(taken, parts), self.scores, out / "scores", out / "report.json")
-        earlier.keep([out / "scores" / manifest.SCORE_TABLE, stills], kept)
+        reuse.save_reusable([out / "scores" / manifest.SCORE_TABLE, stills], kept)
 
     def _work(self, out: Path, stage: str) -> Path:
         work = out / f"{stage}.partial"
@@ -100,12 +97,12 @@ class Releases:
 
 
 @pytest.fixture
-def releases(tmp_path, write_video, moving_frames, fence, score_settings) -> Releases:
+def releases(tmp_path, write_video, moving_frames, sandbox, score_settings) -> Releases:
     raw = tmp_path / "raw"
     raw.mkdir()
     for number in (1, 3, 5):
         write_video(raw / f"{number}.mp4", moving_frames(24, x_step=1, background=60 + 10 * number))
-    return Releases(tmp_path, raw, fence, score_settings)
+    return Releases(tmp_path, raw, sandbox, score_settings)
 
 
 def tables(folder: Path) -> dict[str, bytes]:
@@ -150,9 +147,9 @@ def test_what_failed_is_tried_again(releases, tmp_path):
 def test_only_the_newest_of_what_a_stage_made_is_kept(tmp_path):
     (tmp_path / "table").write_text("rows")
     for made_with in ({"x": 1}, {"x": 2}):
-        folder = earlier.folder(tmp_path / "kept", "shots", made_with)
-        assert earlier.stamp(folder) is None
-        earlier.keep([tmp_path / "table"], folder)
+        folder = reuse.folder(tmp_path / "kept", "shots", made_with)
+        assert reuse.fingerprint(folder) is None
+        reuse.save_reusable([tmp_path / "table"], folder)
         assert [path.name for path in (tmp_path / "kept" / "shots").iterdir()] == [folder.name]
-    assert earlier.stamp(folder) is not None
+    assert reuse.fingerprint(folder) is not None
     assert (folder / "table").read_text() == "rows"

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 
 def row(name: str, status: str = "ok", reason: str | None = None) -> dict:
@@ -12,7 +12,7 @@ def row(name: str, status: str = "ok", reason: str | None = None) -> dict:
 @given(st.lists(st.sampled_from(["ok", "rejected", "failed"]), min_size=1))
 def test_an_account_counts_every_row_once(statuses):
     rows = [row(str(i), status, None if status == "ok" else "why") for i, status in enumerate(statuses)]
-    account = manifest.settle("clips", [r["clip"] for r in rows], rows, "clip")
+    account = tables.reconcile("clips", [r["clip"] for r in rows], rows, "clip")
     assert account.given == account.ok + account.rejected + account.failed == len(rows)
     assert account.reasons.get("why", 0) == account.rejected + account.failed
 
@@ -24,41 +24,41 @@ def test_a_lost_row_a_double_row_and_a_foreign_row_are_all_found(names, data):
     others = [r for r in rows if r is not victim]
     for wrong in (others, [*rows, victim], [*others, row(victim["clip"] + "x")]):
         with pytest.raises(AssertionError, match="does not balance"):
-            manifest.settle("clips", names, wrong, "clip")
+            tables.reconcile("clips", names, wrong, "clip")
 
 
 @pytest.mark.parametrize("wrong", [row("a", "rejected"), row("a", "ok", "why"), row("a", "lost", "why")])
 def test_a_row_without_a_reason_or_with_an_unknown_status_is_no_account(wrong):
     with pytest.raises(AssertionError):
-        manifest.settle("clips", ["a"], [wrong], "clip")
+        tables.reconcile("clips", ["a"], [wrong], "clip")
 
 
 def test_names_given_as_a_mapping_are_names_and_not_counts():
-    assert manifest.settle("clips", {"a": {}, "b": {}}, [row("a"), row("b")], "clip").given == 2
+    assert tables.reconcile("clips", {"a": {}, "b": {}}, [row("a"), row("b")], "clip").given == 2
 
 
 def test_too_many_failures_stop_a_stage_and_name_the_setting():
-    account = manifest.settle("clips", "abcd", [row("a"), *(row(name, "failed", "timeout") for name in "bcd")], "clip")
+    account = tables.reconcile("clips", "abcd", [row("a"), *(row(name, "failed", "timeout") for name in "bcd")], "clip")
     with pytest.raises(ValueError, match=r"3 of 4 clips failed \(timeout 3\).*latents\.max_failed_fraction = 0\.5"):
-        manifest.check_failures(account, 0.5, "latents.max_failed_fraction")
+        tables.check_failures(account, 0.5, "latents.max_failed_fraction")
 
 
 def test_nothing_usable_is_an_error_and_not_an_empty_table():
-    account = manifest.settle("clips", ["a"], [row("a", "rejected", "too_short")], "clip")
+    account = tables.reconcile("clips", ["a"], [row("a", "rejected", "too_short")], "clip")
     with pytest.raises(ValueError, match=r"none of 1 clips is usable \(too_short 1\)"):
-        manifest.check_failures(account, 1.0, "anything")
+        tables.check_failures(account, 1.0, "anything")
 
 
 def test_a_column_that_the_schema_has_not_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no column for .*colour"):
-        manifest.write_rows(tmp_path / "captions.parquet", [row("a") | {"colour": "red"}], manifest.CAPTIONS)
+        tables.write_rows(tmp_path / "captions.parquet", [row("a") | {"colour": "red"}], tables.CAPTIONS)
 
 
 def test_rows_read_as_they_were_written(tmp_path):
-    rows = [dict.fromkeys(manifest.CAPTIONS.names) | row("a") | {"text": "a red circle"}]
-    manifest.write_rows(tmp_path / "captions.parquet", rows, manifest.CAPTIONS)
-    assert manifest.read_rows(tmp_path / "captions.parquet", manifest.CAPTIONS) == rows
+    rows = [dict.fromkeys(tables.CAPTIONS.names) | row("a") | {"text": "a red circle"}]
+    tables.write_rows(tmp_path / "captions.parquet", rows, tables.CAPTIONS)
+    assert tables.read_rows(tmp_path / "captions.parquet", tables.CAPTIONS) == rows
     with pytest.raises(ValueError, match="make it again"):
-        manifest.read_rows(tmp_path / "captions.parquet", manifest.VIDEOS)
+        tables.read_rows(tmp_path / "captions.parquet", tables.VIDEOS)
     with pytest.raises(FileNotFoundError, match="run the stage that makes it"):
-        manifest.read_rows(tmp_path / "clips.parquet", manifest.CLIPS)
+        tables.read_rows(tmp_path / "clips.parquet", tables.CLIPS)

@@ -7,10 +7,10 @@ from safetensors.torch import save_file
 from flows.params import load_params
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import Encoders, ModelSettings
-from stiv_model.weights import files as weights
+from stiv_model.weights import files
 from stiv_model.weights.metadata import WEIGHTS, Trained
-from tasks.storage import atomic as resume
-from tasks.training import launch as training
+from tasks.storage import atomic
+from tasks.training import launch
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 SMALL = PARAMS.model.model_copy(update={"width": 32, "depth": 1, "heads": 2})
@@ -41,12 +41,12 @@ def checkpoint(folder: Path, model: ModelSettings, frames: int, vae: str = "v", 
         encoders=Encoders(vae_sha256=vae, text_sha256=text),
     )
     made = StivTransformer(model, is_video=frames > 1)
-    weights.save(folder, made.state_dict().items(), model, made.is_video, trained)
+    files.save(folder, made.state_dict().items(), model, made.is_video, trained)
     return folder
 
 
 def describe(latents: Path, parents: dict, model: ModelSettings = SMALL):
-    return training.describe_run(latents, parents, "t2v", model, PARAMS.train["t2v"], PARAMS.training)
+    return launch.describe_run(latents, parents, "t2v", model, PARAMS.train["t2v"], PARAMS.training)
 
 
 def test_a_run_names_its_parents_with_their_hashes(latents: Path, tmp_path: Path):
@@ -57,7 +57,7 @@ def test_a_run_names_its_parents_with_their_hashes(latents: Path, tmp_path: Path
     }
     run = describe(latents, parents)
     assert run.parents == {
-        role: (str(folder), resume.sha256_file(folder / WEIGHTS)) for role, folder in parents.items()
+        role: (str(folder), atomic.sha256_file(folder / WEIGHTS)) for role, folder in parents.items()
     }
 
 
@@ -89,10 +89,10 @@ def test_a_parent_without_weights_is_named(latents: Path, tmp_path: Path):
 def test_what_cannot_be_handed_on_leaves_no_start_and_says_why(latents: Path, tmp_path: Path):
     parent = checkpoint(tmp_path / "t2i", SMALL, 1)
     run = describe(latents, {"weights": parent})
-    work = resume.open_work(tmp_path / "t2v", run.model_dump())
+    work = atomic.open_workdir(tmp_path / "t2v", run.model_dump())
     (parent / WEIGHTS).write_bytes(b"overwritten")
     with pytest.raises(RuntimeError):
-        training.make_start(run, work)
+        launch.make_start(run, work)
     assert not (work / "start").exists()
 
 
@@ -112,7 +112,7 @@ def test_a_run_says_which_encoders_made_its_latents(latents: Path):
 def test_a_run_that_validates_is_refused_where_its_latents_do_not_say_where_the_encoders_are(latents: Path):
     watched = PARAMS.training.model_copy(update={"validation_steps": 2})
     with pytest.raises(FileNotFoundError, match=r"encoders\.json does not exist.*training\.validation_steps"):
-        training.describe_run(latents, {}, "t2v", SMALL, PARAMS.train["t2v"], watched)
+        launch.describe_run(latents, {}, "t2v", SMALL, PARAMS.train["t2v"], watched)
 
 
 def test_what_is_shown_leads_into_the_work_and_stays_when_that_is_gone(tmp_path: Path):
@@ -121,10 +121,10 @@ def test_what_is_shown_leads_into_the_work_and_stays_when_that_is_gone(tmp_path:
     shown.mkdir(parents=True)
     (shown / "of an earlier run").touch()
     for _ in range(2):  # a killed run is linked again
-        training._link(shown, inside)
+        launch._link(shown, inside)
         (inside / "events").write_text("step 1")
         assert [path.name for path in shown.iterdir()] == ["events"]
     for _ in range(2):  # killed after the first
-        training._keep(inside, shown)
+        launch._keep(inside, shown)
         assert not shown.is_symlink()
         assert (shown / "events").read_text() == "step 1"
