@@ -1,5 +1,5 @@
 # make demo: raw videos -> trained model -> report.   make test: everything that is checked.
-# Both make .venv from constraints.txt when it is missing or stale; nothing else has to be done before.
+# All make .venv from constraints.txt when it is missing or stale; nothing else has to be done before.
 
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || echo python3)
@@ -15,17 +15,44 @@ export ORT_DISABLE_TELEMETRY := 1
 # Where Python is told not to keep what it compiled, every stage would do it again, for half of its time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-long setup check clean
+# What make fast runs: what one breaks while editing, and what is checked in seconds.
+FAST := tests/stiv_model/network tests/stiv_model/diffusion tests/tasks/storage tests/tasks/scores tests/flows/test_params.py tests/test_repository.py
 
+.PHONY: help demo test test-long fast setup check fix docs lock clean
+
+# A target is in the help if a comment of two hashes stands behind it.
 help:
-	@echo "make demo    raw videos -> trained model -> reports/report.html, through a Prefect server of its own"
-	@echo "make test    formatting, types, architecture, and the tests, the whole road among them"
-	@echo "make test-long  variants of tests that take long"
-	@echo "make check   the quick half of it, without tests"
-	@echo "make setup   only the environment, .venv"
-	@echo "make clean   remove what the pipeline made (data/, checkpoints/, reports/), not its cache"
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target what; do printf '%-16s%s\n' "$$target" "$$what"; done
 
-setup: $(STAMP)
+demo: $(STAMP)  ## raw videos -> trained model -> reports/report.html, through a Prefect server of its own
+	@$(BIN)/python -m flows demo
+
+fix: $(STAMP)  ## format, and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+fast: $(STAMP)  ## the tests of the inner loop, a minute
+	$(BIN)/python -m pytest -q -n 2 -m 'not long and not road and not docs' $(FAST)
+
+check: $(STAMP)  ## formatting, types, architecture, spelling; no tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+test: check  ## check, and all tests, the whole road among them
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-long: $(STAMP)  ## variants of tests that take long, Ray and TransNetV2 among them
+	$(UV) -e '.[dev,ray,transnet]'
+	$(BIN)/python -m pytest -m long
+
+docs: $(STAMP)  ## the site of documentation, site/index.html: offline, and every link checked
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+setup: $(STAMP)  ## only the environment, .venv
 
 $(STAMP): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
@@ -41,22 +68,16 @@ $(STAMP): constraints.txt pyproject.toml
 	  echo "== .venv is ready after $$(( $$(date +%s) - start )) s"
 	@touch $(STAMP)
 
-demo: $(STAMP)
-	@$(BIN)/python -m flows demo
+# What a fresh environment of all extras holds. Versions that are pinned stay, unless they are asked to move: the build of torch
+# (+cpu, +cu130) is the machine's own, so its local version is cut off.
+lock: PINS = $(if $(UPGRADE),,-c constraints.txt)
+lock:  ## constraints.txt from a fresh environment; UPGRADE=1 moves every version to its newest
+	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(PYTHON) -m venv "$$work/venv" && \
+	  "$$work/venv/bin/python" -m pip install --no-compile -q $(PINS) 'torch==2.13.0' uv && \
+	  "$$work/venv/bin/uv" pip install --python "$$work/venv/bin/python" $(PINS) -e '.[dev,ray,transnet]' && \
+	  "$$work/venv/bin/python" -m pip freeze --all --exclude-editable \
+	    | sed -E -e '/^(pip|stiv-platform)[=@ ]/d' -e 's/^(torch==[^+]*)\+.*/\1/' | LC_ALL=C sort -f > "$$work/constraints.txt" && \
+	  cp "$$work/constraints.txt" constraints.txt && { git diff --stat -- constraints.txt || true; }
 
-check: $(STAMP)
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/lint-imports
-	$(BIN)/mypy
-	$(BIN)/codespell
-
-test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-
-test-long: $(STAMP)
-	$(UV) -e '.[dev,ray,transnet]'
-	$(BIN)/python -m pytest -m long
-
-clean:
+clean:  ## remove what the pipeline made (data/, checkpoints/, reports/), not its cache
 	rm -rf data checkpoints reports .cache/times.json

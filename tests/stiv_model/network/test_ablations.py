@@ -150,10 +150,10 @@ def test_every_ablation_builds_trains_samples_and_makes_a_difference(name, chang
 
 
 def test_every_name_that_the_document_links_exists():
-    links = re.findall(r"\[`([\w.]+)`\]\(\.\./stiv_model/(\w+)\.py\)", DOCUMENT)
+    links = re.findall(r"\[`([\w.]+)`\]\(\.\./stiv_model/([\w/]+)\.py\)", DOCUMENT)
     assert len(links) > 20
     for name, module in links:
-        found = importlib.import_module(f"stiv_model.{module}")
+        found = importlib.import_module(f"stiv_model.{module.replace('/', '.')}")
         for part in name.split("."):
             assert hasattr(found, part), f"stiv_model/{module}.py has no {name}"
             found = getattr(found, part)
