@@ -44,8 +44,8 @@ from tasks.decoding.limits import Limits
 from tasks.decoding.transitions import HardCuts
 from tasks.demo import corpus
 from tasks.sandbox.pool import ONE_THREAD, Sandbox
-from tasks.settings import ShotSettings
 from tasks.videos import shot_rules
+from tasks.videos.settings import ShotSettings
 
 ROOT = Path(__file__).parents[1]
 SANDBOXED = 4  # videos that are cut in the sandbox, by one process and by two

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from flows.params import load_params
 from tasks.clips.funnel import replay
-from tasks.settings import ClipSettings, NonNegativeRange
+from tasks.clips.settings import ClipSettings, NonNegativeRange
 from tasks.storage import tables
 
 ROOT = Path(__file__).parents[1]

@@ -31,7 +31,7 @@ from flows.params import Params, load_params
 from tasks.decoding import decode
 from tasks.decoding.limits import Limits
 from tasks.sandbox.pool import Sandbox
-from tasks.settings import SandboxSettings
+from tasks.sandbox.settings import SandboxSettings
 from tasks.storage import tables
 from tasks.videos import probe as videos
 from tasks.videos import sources

@@ -25,8 +25,9 @@ from flows.params import load_params
 from tasks.decoding import cuts, decode, measures
 from tasks.decoding.limits import Limits
 from tasks.decoding.transitions import Transition
-from tasks.settings import SandboxSettings, ShotSettings
+from tasks.sandbox.settings import SandboxSettings
 from tasks.videos import shot_rules
+from tasks.videos.settings import ShotSettings
 
 
 class Score(NamedTuple):

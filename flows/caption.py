@@ -7,9 +7,10 @@ from prefect import flow
 
 from flows.running.code_hash import code_of
 from flows.running.progress import publish, run_shards
+from flows.running.settings import EngineSettings
 from flows.running.task_runner import resources
 from tasks.captions import stage
-from tasks.settings import CaptionSettings, EngineSettings
+from tasks.captions.settings import CaptionSettings
 from tasks.storage import atomic, shards, tables
 
 

@@ -9,16 +9,20 @@ from prefect import flow
 
 from flows.running.code_hash import code_of
 from flows.running.progress import Work, follow, publish, run_shards
+from flows.running.settings import EngineSettings
 from flows.running.task_runner import resources
 from tasks.demo import corpus as corpora
+from tasks.demo.settings import CorpusSettings
 from tasks.sandbox.pool import Sandbox
+from tasks.sandbox.settings import SandboxSettings
 from tasks.scores import stage as scoring
-from tasks.settings import CorpusSettings, EngineSettings, SandboxSettings, ScoreSettings, ShotSettings, VideoSettings
+from tasks.scores.settings import ScoreSettings
 from tasks.storage import atomic, reuse, shards, tables
 from tasks.storage.shards import Shard
 from tasks.videos import probe as probing
 from tasks.videos import shot_rules, sources
 from tasks.videos import split as splitting
+from tasks.videos.settings import ShotSettings, VideoSettings
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from flows.running.code_hash import code_of
 from flows.running.progress import publish
 from stiv_model.settings import TextSettings, VaeSettings
 from tasks.latents.encode import encode_all, encode_shard
-from tasks.settings import LatentSettings, SandboxSettings
+from tasks.latents.settings import LatentSettings
+from tasks.sandbox.settings import SandboxSettings
 
 
 @flow

@@ -5,9 +5,9 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
+from tasks.clips.settings import ClipSettings
 from tasks.evaluation.judge import judge_samples
 from tasks.pages.report import Inputs, write_page
-from tasks.settings import ClipSettings
 
 
 @flow

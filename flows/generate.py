@@ -7,7 +7,8 @@ from prefect.artifacts import create_markdown_artifact
 
 from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
 from tasks.generation.samples import generate_all
-from tasks.settings import LatentSettings, SampleSettings
+from tasks.generation.settings import SampleSettings
+from tasks.latents.settings import LatentSettings
 
 
 @flow

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import model_validator
 
+from flows.running.settings import EngineSettings
 from stiv_model import settings_errors
 from stiv_model.settings import (
     ModelSettings,
@@ -17,18 +18,14 @@ from stiv_model.settings import (
     TrainingSettings,
     VaeSettings,
 )
-from tasks.settings import (
-    CaptionSettings,
-    ClipSettings,
-    CorpusSettings,
-    EngineSettings,
-    LatentSettings,
-    SampleSettings,
-    SandboxSettings,
-    ScoreSettings,
-    ShotSettings,
-    VideoSettings,
-)
+from tasks.captions.settings import CaptionSettings
+from tasks.clips.settings import ClipSettings
+from tasks.demo.settings import CorpusSettings
+from tasks.generation.settings import SampleSettings
+from tasks.latents.settings import LatentSettings
+from tasks.sandbox.settings import SandboxSettings
+from tasks.scores.settings import ScoreSettings
+from tasks.videos.settings import ShotSettings, VideoSettings
 
 PARAMS = Path("params.yaml")
 Section = TypeVar("Section", bound=Settings)

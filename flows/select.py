@@ -9,8 +9,8 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 
 from tasks.clips.expectations import GateResult
 from tasks.clips.select import GateFailedError, select_clips
+from tasks.clips.settings import ClipSettings
 from tasks.pages.funnel_page import picture
-from tasks.settings import ClipSettings
 
 log = logging.getLogger(__name__)
 

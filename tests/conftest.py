@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tasks.settings import SandboxSettings
+from tasks.sandbox.settings import SandboxSettings
 from tasks.videos import buckets
 
 WriteVideo = Callable[..., Path]

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 SOURCE = load_params(ROOT / "params.yaml").source
 IMPORTS = grimp.build_graph("flows", "tasks", "stiv_model", cache_dir=None)
-TRACKED_BY_VALUE = {"tasks.settings", "stiv_model.settings"}  # DVC follows their values through `params`
+TRACKED_BY_VALUE = {name for name in IMPORTS.modules if name.endswith(".settings")}  # through `params`
 STARTED_AS_A_PROGRAM = {
     "tasks.sandbox.pool": "tasks.sandbox.worker",
     "tasks.training.launch": "stiv_model.training.train",

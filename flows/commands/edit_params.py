@@ -8,7 +8,7 @@ import yaml
 
 from flows.params import is_settings
 from stiv_model.settings import Settings
-from tasks.settings import Range
+from tasks.clips.settings import Range
 
 PRESETS = Path("infra/selections")
 """One file per named selection: the keys of section `clips` that it sets."""

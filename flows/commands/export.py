@@ -4,7 +4,7 @@ from pathlib import Path
 
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
-from tasks.settings import LatentSettings
+from tasks.latents.settings import LatentSettings
 from tasks.storage import atomic
 
 

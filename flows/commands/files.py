@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.sandbox.pool import Sandbox
-from tasks.settings import SandboxSettings, ShotSettings, VideoSettings
+from tasks.sandbox.settings import SandboxSettings
 from tasks.storage import atomic
 from tasks.videos import shot_rules, video_rules
+from tasks.videos.settings import ShotSettings, VideoSettings
 
 
 def probe(*files: str, videos: VideoSettings, sandbox: SandboxSettings) -> None:

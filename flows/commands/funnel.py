@@ -8,8 +8,8 @@ from flows.commands import edit_params
 from flows.commands.clip_size import clip_bytes
 from flows.params import PARAMS, check_params, read_params
 from tasks.clips.funnel import Replay, borders, replay, stills
+from tasks.clips.settings import ClipSettings
 from tasks.clips.thresholds import compared
-from tasks.settings import ClipSettings
 from tasks.storage import atomic, tables
 
 SHOWN = 6

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tasks.settings import SandboxSettings, VideoSettings
+from tasks.sandbox.settings import SandboxSettings
 from tasks.storage import atomic
 from tasks.videos import ingest as foreign
+from tasks.videos.settings import VideoSettings
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from flows import stages
 from flows.commands.edit_params import rewrite
 from flows.params import PARAMS, load_params
 from tasks.clips import thresholds
+from tasks.clips.settings import ClipSettings
 from tasks.lineage import lineage, takedown
 from tasks.lineage.lineage import Workspace
 from tasks.lineage.takedown import shown
-from tasks.settings import ClipSettings
 from tasks.storage import atomic, reuse
 from tasks.videos import sources
 

@@ -8,7 +8,7 @@ import numpy as np
 from stiv_model.encoders.video_file import write_video
 from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
 from tasks.generation.samples import load, make_videos
-from tasks.settings import LatentSettings
+from tasks.latents.settings import LatentSettings
 
 
 def sample(

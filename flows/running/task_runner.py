@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from tasks.settings import EngineSettings
+from flows.running.settings import EngineSettings
 
 _INSTALL = "engine.kind is ray, and the package {} is not installed: pip install 'stiv-platform[ray]'"
 

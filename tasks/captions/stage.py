@@ -6,7 +6,7 @@ from typing import Protocol
 
 from prefect import task
 
-from tasks.settings import CaptionSettings
+from tasks.captions.settings import CaptionSettings
 from tasks.storage import atomic, shards, tables
 
 log = logging.getLogger(__name__)

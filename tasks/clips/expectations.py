@@ -27,8 +27,8 @@ from great_expectations.data_context.types.base import (
 from great_expectations.expectations.row_conditions import Column
 
 from tasks.clips.data_docs import localise
+from tasks.clips.settings import ClipSettings
 from tasks.clips.thresholds import NEAR_DUPLICATE, ranges
-from tasks.settings import ClipSettings
 from tasks.storage.tables import CLIPS, STATUSES
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ import duckdb
 import pyarrow.parquet as pq
 
 from tasks.clips import thresholds
+from tasks.clips.settings import ClipSettings
 from tasks.clips.thresholds import Limit, Share
-from tasks.settings import ClipSettings
 from tasks.storage import tables
 
 CATEGORIES = {

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tasks.clips.settings import ClipSettings
 from tasks.clips.thresholds import ranges
-from tasks.settings import ClipSettings
 from tasks.storage import tables as manifest
 
 

@@ -12,7 +12,7 @@ from prefect import task
 
 from tasks.clips import duplicates, releases, thresholds
 from tasks.clips.expectations import GateResult, check
-from tasks.settings import BestSettings, ClipSettings
+from tasks.clips.settings import BestSettings, ClipSettings
 from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
-from tasks.settings import ClipSettings, Range
+from tasks.clips.settings import ClipSettings, Range
 
 SCORE_MISSING, ORIENTATION = "score_missing", "orientation_not_wanted"
 NEAR_DUPLICATE, NOT_BEST = "near_duplicate", "not_among_best"

@@ -11,7 +11,7 @@ from prefect import task
 
 from stiv_model import package_files
 from tasks.demo import shapes
-from tasks.settings import CorpusSettings
+from tasks.demo.settings import CorpusSettings
 from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import Pattern, SamplerSettings, TextSettings, VaeSettings
 from stiv_model.weights import metadata
 from tasks.demo import shapes
-from tasks.settings import LatentSettings, SampleSettings
+from tasks.generation.settings import SampleSettings
+from tasks.latents.settings import LatentSettings
 from tasks.storage import atomic
 
 log = logging.getLogger(__name__)

@@ -26,8 +26,9 @@ from stiv_model.encoders.vae import load as load_vae
 from stiv_model.latents.dataset import NULL_TEXT
 from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
 from stiv_model.settings import TextSettings, VaeSettings
+from tasks.latents.settings import LatentSettings
 from tasks.sandbox.pool import Sandbox
-from tasks.settings import LatentSettings, SandboxSettings
+from tasks.sandbox.settings import SandboxSettings
 from tasks.storage import atomic, reuse, shards, tables
 from tasks.storage.tables import Account
 from tasks.videos.sources import CACHE, local_file

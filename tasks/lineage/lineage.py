@@ -21,7 +21,7 @@ from stiv_model.latents.training_set import SAMPLES
 from stiv_model.monitoring.metrics import LEDGER
 from stiv_model.settings import Run
 from tasks.clips import thresholds
-from tasks.settings import ClipSettings
+from tasks.clips.settings import ClipSettings
 from tasks.storage import tables
 
 

@@ -19,7 +19,7 @@ from prefect.settings import get_current_settings
 
 from stiv_model import package_files
 from tasks.sandbox import pool
-from tasks.settings import SandboxSettings
+from tasks.sandbox.settings import SandboxSettings
 
 GIB = 1024**3
 NEEDED_DISK = 4 * GIB  # the embedded default's data, checkpoints and DVC cache, with room to spare

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 from prefect import task
 
+from tasks.clips.settings import ClipSettings, Range
 from tasks.pages import figures
-from tasks.settings import ClipSettings, Range
 from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)

@@ -25,8 +25,8 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from stiv_model import settings_errors
 from tasks.decoding import stills
+from tasks.sandbox.settings import SandboxSettings
 from tasks.sandbox.wire_format import MAX_TRACEBACK
-from tasks.settings import SandboxSettings
 
 _MAX_KEYS = 64  # no answer has as many, and an error is kept for each that is not declared
 _MAX_PTS = 1 << 50  # so that what differs in ticks does in seconds too; of nanoseconds these are 13 days

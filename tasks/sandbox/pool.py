@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.sandbox import answer_schemas, wire_format
-from tasks.settings import SandboxSettings
+from tasks.sandbox.settings import SandboxSettings
 
 log = logging.getLogger(__name__)
 

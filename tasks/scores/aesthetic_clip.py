@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tasks.scores.clip_encoder import ClipEncoder
-from tasks.settings import ClipHeadSettings
+from tasks.scores.settings import ClipHeadSettings
 from tasks.storage import atomic
 
 

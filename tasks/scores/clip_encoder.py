@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stiv_model.encoders import pinned
-from tasks.settings import ImageEncoderSettings
+from tasks.scores.settings import ImageEncoderSettings
 from tasks.storage import atomic
 
 _FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "model-*.safetensors")

@@ -8,7 +8,7 @@ import numpy as np
 from tasks.scores.aesthetic_clip import ClipHead
 from tasks.scores.clip_encoder import ClipEncoder
 from tasks.scores.embedding import embedding
-from tasks.settings import ClipHeadSettings, ImageEncoderSettings, ScoreSettings
+from tasks.scores.settings import ClipHeadSettings, ImageEncoderSettings, ScoreSettings
 
 
 class ClipScores:

@@ -19,9 +19,9 @@ from tasks.scores.aesthetic import Estimate
 from tasks.scores.colours import main_colours, orientation
 from tasks.scores.nsfw import OpenNsfw
 from tasks.scores.quality import quality
+from tasks.scores.settings import EstimatorSettings, ScoreSettings
 from tasks.scores.text_area import RapidText, Strokes
 from tasks.scores.video_hash import video_hash
-from tasks.settings import EstimatorSettings, ScoreSettings
 from tasks.storage import atomic, shards, tables
 
 if TYPE_CHECKING:

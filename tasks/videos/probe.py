@@ -9,9 +9,9 @@ from typing import Any
 from prefect import task
 
 from tasks.sandbox.pool import Sandbox
-from tasks.settings import VideoSettings
 from tasks.storage import atomic, reuse, shards, tables
 from tasks.videos import sources, video_rules
+from tasks.videos.settings import VideoSettings
 from tasks.videos.sources import Item
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from stiv_model import package_files
-from tasks.settings import RaftSettings, ShotSettings
 from tasks.storage import atomic
+from tasks.videos.settings import RaftSettings, ShotSettings
 
 _RULES = (
     "detector",

@@ -15,9 +15,9 @@ from prefect import task
 
 from tasks.decoding.limits import MIN_DECODED
 from tasks.sandbox.pool import Sandbox
-from tasks.settings import ShotSettings
 from tasks.storage import atomic, shards, tables
 from tasks.videos import shot_rules, sources
+from tasks.videos.settings import ShotSettings
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from pathlib import PurePosixPath
 
-from tasks.settings import VideoSettings
+from tasks.videos.settings import VideoSettings
 
 
 def refused_name(name: str, settings: VideoSettings) -> str | None:

@@ -11,7 +11,7 @@ import yaml
 from flows.__main__ import main
 from flows.commands.edit_params import assign, merged, read_preset, rewrite
 from flows.params import check_params, load_params
-from tasks.settings import BestSettings, ClipSettings
+from tasks.clips.settings import BestSettings, ClipSettings
 from tasks.storage import tables
 
 ROOT = Path(__file__).parents[3]

@@ -1,7 +1,7 @@
 import pytest
 
+from tasks.captions.settings import CaptionSettings
 from tasks.captions.stage import caption_clips, caption_shard, describe, join_captions, movement
-from tasks.settings import CaptionSettings
 from tasks.storage import shards, tables
 
 BOTH = CaptionSettings(captioners=["sidecar", "describe"], shard_clips=2)

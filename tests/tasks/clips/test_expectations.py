@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from tasks.clips.expectations import _POSSIBLE, check, kept_suite
+from tasks.clips.settings import ClipSettings, NonNegativeRange
 from tasks.sandbox.answer_schemas import Shot
-from tasks.settings import ClipSettings, NonNegativeRange
 from tasks.storage.tables import CLIPS
 
 SCORES = [name for name, field in ClipSettings.model_fields.items() if field.annotation is NonNegativeRange]

@@ -10,9 +10,9 @@ import pytest
 from tasks.clips import releases, thresholds
 from tasks.clips.funnel import borders, replay, stills
 from tasks.clips.select import judge_shots
+from tasks.clips.settings import BestSettings, ClipSettings, NonNegativeRange
 from tasks.pages.funnel_page import page, picture
 from tasks.scores.embedding import embedding
-from tasks.settings import BestSettings, ClipSettings, NonNegativeRange
 from tasks.storage import tables
 
 SCORES = [name for name, field in ClipSettings.model_fields.items() if field.annotation is NonNegativeRange]

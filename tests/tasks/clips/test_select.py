@@ -9,9 +9,9 @@ import yaml
 from tasks.clips import releases
 from tasks.clips.expectations import GateResult
 from tasks.clips.select import GateFailedError, Selection, judge_shots, select_clips
+from tasks.clips.settings import BestSettings, ClipSettings
 from tasks.clips.thresholds import funnel, judge_shot, rules, tally
 from tasks.scores.embedding import embedding
-from tasks.settings import BestSettings, ClipSettings
 from tasks.storage import tables
 
 LIMITS = {

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from tasks.decoding import cuts, motion, raft
 from tasks.sandbox.pool import Sandbox
-from tasks.settings import DisSettings, RaftSettings, ShotSettings
 from tasks.storage import atomic
 from tasks.videos import shot_rules
+from tasks.videos.settings import DisSettings, RaftSettings, ShotSettings
 
 HEIGHT, WIDTH = 48, 64  # of the network's pictures
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())["shots"]

@@ -15,8 +15,8 @@ from benchmarks.transitions import added, detect, f1, score
 from tasks.decoding import gradual
 from tasks.decoding.transitions import HardCuts, Transition, Transitions
 from tasks.demo import corpus
-from tasks.settings import ShotSettings
 from tasks.videos import shot_rules
+from tasks.videos.settings import ShotSettings
 
 SETTINGS = ShotSettings.model_validate(yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())["shots"])
 

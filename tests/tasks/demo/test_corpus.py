@@ -1,7 +1,7 @@
 import pytest
 
 from tasks.demo import corpus, shapes
-from tasks.settings import CorpusSettings
+from tasks.demo.settings import CorpusSettings
 from tasks.storage import atomic
 
 SETTINGS = CorpusSettings(shapes=3, shapes_pixels=64, shapes_frames=6, shapes_fps=12, seed=1, packaged=["bikes"])

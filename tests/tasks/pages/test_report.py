@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
+from tasks.clips.settings import ClipSettings, NonNegativeRange
 from tasks.demo import shapes
 from tasks.evaluation import judge
 from tasks.pages import report
-from tasks.settings import ClipSettings, NonNegativeRange
 from tasks.storage import tables
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""

@@ -19,9 +19,9 @@ from tasks.decoding import clip_frames, cuts, decode
 from tasks.decoding.limits import Limits
 from tasks.sandbox import answer_schemas, wire_format, worker
 from tasks.sandbox.pool import Sandbox
-from tasks.settings import ShotSettings
 from tasks.storage import tables
 from tasks.videos import shot_rules
+from tasks.videos.settings import ShotSettings
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 BAD = {"status": "failed", "reason": "bad_result"}

@@ -97,7 +97,7 @@ def test_every_fence_is_run_into_and_holds_unless_the_kernel_has_it_not(sandbox_
 OLD_KERNEL = """
 import ctypes, logging, struct, sys
 from tasks.sandbox.pool import Sandbox
-from tasks.settings import SandboxSettings
+from tasks.sandbox.settings import SandboxSettings
 
 logging.basicConfig(level=logging.WARNING)
 NO_LANDLOCK = [(0x20, 0, 0, 0), (0x15, 0, 1, 444), (0x06, 0, 0, 0x50026), (0x06, 0, 0, 0x7FFF0000)]
@@ -200,7 +200,7 @@ def test_the_worker_ends_when_its_parent_is_killed(tmp_path, sandbox_settings):
     script = (
         "import sys, threading\n"
         "from tasks.sandbox.pool import Sandbox\n"
-        "from tasks.settings import SandboxSettings\n"
+        "from tasks.sandbox.settings import SandboxSettings\n"
         "with Sandbox(SandboxSettings.model_validate_json(sys.argv[1])) as sandbox:\n"
         "    worker = sandbox._idle.queue[0]\n"
         "    sandbox.call('prove_network', {})\n"

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from tasks.scores.aesthetic_clip import ClipHead, read_head
 from tasks.scores.clip_encoder import ClipEncoder
-from tasks.settings import ClipHeadSettings, ImageEncoderSettings
+from tasks.scores.settings import ClipHeadSettings, ImageEncoderSettings
 
 WIDTH = 12
 

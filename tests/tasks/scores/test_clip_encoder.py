@@ -6,7 +6,7 @@ import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from tasks.scores.clip_encoder import ClipEncoder
-from tasks.settings import ImageEncoderSettings
+from tasks.scores.settings import ImageEncoderSettings
 
 
 def load(folder) -> ClipEncoder:

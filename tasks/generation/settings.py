@@ -1,0 +1,17 @@
+"""Settings of the stage samples. Values live in params.yaml, types here."""
+
+from pydantic import PositiveInt
+
+from stiv_model.settings import Settings
+
+
+class SampleSettings(Settings):
+    """The videos that are generated to be looked at and judged."""
+
+    text_prompts: PositiveInt
+    """Held-out `shapes` prompts, text to video."""
+    image_prompts: PositiveInt
+    """Held-out `shapes` prompts given with their first frame, text and image to video."""
+    batch: PositiveInt
+    fps: PositiveInt
+    seed: int

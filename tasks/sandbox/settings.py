@@ -1,0 +1,48 @@
+"""Limits of the sandbox. Values live in params.yaml, types here."""
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from stiv_model.settings import Fraction, Settings
+
+
+class SandboxSettings(Settings):
+    """Limits of the child process in which a raw video is opened (one per file)."""
+
+    strict: bool
+    """Refuse to open any video on a machine that cannot confine the child in every way; else warn and go on."""
+    seconds: PositiveFloat
+    """Wall and CPU time for one file; `seconds_per_frame` more for each frame that an earlier stage counted."""
+    seconds_per_frame: NonNegativeFloat
+    max_seconds: PositiveFloat
+    """What both together never exceed."""
+    memory_bytes: PositiveInt
+    """What the child may have in memory."""
+    max_result_bytes: PositiveInt
+    """What the child may hand back, and the only thing that it can write."""
+    formats: list[Literal["mov", "matroska", "avi", "mpegts", "flv"]]
+    """Containers that are opened, by FFmpeg's names; mov is mp4 too, matroska webm too."""
+    codecs: list[Literal["h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores"]]
+    max_size_bytes: PositiveInt
+    max_pixels: PositiveInt
+    """Of one picture; the container's parser and the decoder are both told."""
+    max_side: PositiveInt
+    """Of a picture's width and height, pixels."""
+    min_fps: NonNegativeFloat
+    max_fps: PositiveFloat
+    max_streams: PositiveInt
+    max_frames: PositiveInt
+    """Frames that are decoded, whatever the header claims."""
+    max_decoded_bytes: PositiveInt
+    """Bytes of all decoded frames together (they are never in memory together)."""
+    max_expansion: PositiveFloat
+    """Bytes of decoded frames per byte of the file; above a tenth of it, by the first look, stage videos warns."""
+    max_broken: Fraction
+    """Share of a video's packets that may fail to decode."""
+    max_broken_run: PositiveInt
+    """How many packets in a row may fail to decode."""
+    probe_bytes: PositiveInt
+    """How far FFmpeg reads to find out what the streams are."""
+    workers: PositiveInt
+    """Files open at once."""
