@@ -26,8 +26,8 @@ import psutil
 from flows.params import load_params
 from stiv_model.distributed.checkpoints import MANIFEST, Manifest
 from stiv_model.latents import data_plan
-from stiv_model.monitoring.metrics import LEDGER
 from stiv_model.settings import Encoders, Run
+from stiv_model.training.run_files import LEDGER
 from tasks.training.launch import environment
 
 ROOT = Path(__file__).parents[1]

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from flows.params import Params, load_params
 from stiv_model.distributed import deepspeed_engine
 from stiv_model.latents import data_plan
-from stiv_model.network import costs
+from stiv_model.monitoring import costs
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
 from stiv_model.training.loss import Draws, draw, losses
 from stiv_model.weights import initialisation

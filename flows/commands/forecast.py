@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from flows.commands.clip_size import latent_sides
 from flows.params import Params
-from stiv_model.distributed import memory_estimate as memory
-from stiv_model.distributed.memory_estimate import GpuBytes
 from stiv_model.latents import data_plan
 from stiv_model.latents.data_plan import Plan
-from stiv_model.network import costs
-from stiv_model.network.costs import SampleCost, Shape
+from stiv_model.monitoring import costs
+from stiv_model.monitoring import memory_estimate as memory
+from stiv_model.monitoring.costs import SampleCost, Shape
+from stiv_model.monitoring.memory_estimate import GpuBytes
 from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
 
 

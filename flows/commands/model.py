@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from flows.params import Params, load_params
-from stiv_model.distributed import memory_estimate
-from stiv_model.distributed.memory_estimate import GpuBytes
-from stiv_model.network import costs
-from stiv_model.network.costs import SampleCost, Shape
+from stiv_model.monitoring import costs, memory_estimate
+from stiv_model.monitoring.costs import SampleCost, Shape
+from stiv_model.monitoring.memory_estimate import GpuBytes
 from stiv_model.network.transformer import StivTransformer
 
 SIZES = Path("infra/params")

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from flows.commands.clip_size import clip_bytes
 from flows.commands.forecast import Forecast, Prices, figures, forecast
 from flows.params import Params, load_params, section
-from stiv_model.distributed import memory_estimate
+from stiv_model.monitoring import memory_estimate
 from stiv_model.settings import RecipeSettings
 
 RECIPES_IN_A_TABLE = 6

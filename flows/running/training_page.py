@@ -5,7 +5,7 @@ import json
 import math
 from pathlib import Path
 
-from stiv_model.monitoring.metrics import INCIDENTS, LEVEL_NAMES
+from stiv_model.training.run_files import INCIDENTS, LEVEL_NAMES
 
 _SHARE = 10
 """Losses are means over the last one of so many parts of a run."""

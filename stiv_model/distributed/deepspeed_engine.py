@@ -18,7 +18,7 @@ from deepspeed.runtime.utils import combine_grad_norm_groups
 from deepspeed.utils import set_z3_leaf_modules
 from torch import Tensor
 
-from stiv_model.distributed import memory_estimate, partitions
+from stiv_model.distributed import partitions, zero_sizes
 from stiv_model.distributed.adafactor import Adafactor
 from stiv_model.distributed.data_parallel import Replicated
 from stiv_model.latents.data_plan import micro_batch
@@ -29,17 +29,17 @@ from stiv_model.weights.initialisation import Take
 
 
 def configuration(model: StivTransformer, recipe: RecipeSettings, training: TrainingSettings) -> dict[str, Any]:
-    """Return DeepSpeed's configuration; the sizes in it are those that `memory.per_gpu` counts."""
-    block = memory_estimate.block_parameters(model)
+    """Return DeepSpeed's configuration; the sizes in it are those that `memory_estimate.per_gpu` counts."""
+    block = zero_sizes.block_parameters(model)
     zero: dict[str, Any] = {
         "stage": training.zero_stage,
         "overlap_comm": training.device == "cuda",
         "contiguous_gradients": True,
         "reduce_bucket_size": block,
-        "sub_group_size": memory_estimate.SUB_GROUP,
+        "sub_group_size": zero_sizes.SUB_GROUP,
         "stage3_param_persistence_threshold": training.persistent_parameters,
         "stage3_prefetch_bucket_size": block,
-        "stage3_max_live_parameters": memory_estimate.live_parameters(model),
+        "stage3_max_live_parameters": zero_sizes.live_parameters(model),
         "stage3_max_reuse_distance": block,  # the last block of forward is the first of backward
     }
     if training.offload != "none":

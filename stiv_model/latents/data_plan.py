@@ -1,7 +1,7 @@
 """What a recipe will do with its data, worked out before any process is started.
 
 `make` counts at the door, and every rank compares with what its loader found: `check_run`. What a recipe costs:
-`stiv_model.network.costs`. Without torch: nobody waits for it at the door.
+`stiv_model.monitoring.costs`. Without torch: nobody waits for it at the door.
 """
 
 import hashlib

@@ -12,22 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stiv_model.training.run_files import INCIDENTS, LEDGER, LEVEL_NAMES, LOSSES, NOISE_LEVEL_LOSSES, NOISE_LEVELS
+
 log = logging.getLogger(__name__)
 
 _BAR = 20
-NOISE_LEVELS = 10
-"""Equal intervals of the time t: 0 is noise, 1 is data."""
-LEVEL_NAMES = tuple(f"t{level / NOISE_LEVELS:.1f}" for level in range(NOISE_LEVELS))
-"""After the time at which each begins."""
-CURVE, LEVELS, LEDGER, INCIDENTS = "losses.tsv", "noise_levels.tsv", "ledger.tsv", "incidents.jsonl"
-SHOWN = "shown"
-"""The folder of a run that only people look at."""
 _COLUMNS = {
-    CURVE: (
+    LOSSES: (
         *("step", "loss", "gradient_norm", "learning_rate"),
         *("samples_per_second", "tokens_per_second", "mfu", "peak_memory_bytes", "seconds"),
     ),
-    LEVELS: ("step", *LEVEL_NAMES),
+    NOISE_LEVEL_LOSSES: ("step", *LEVEL_NAMES),
     LEDGER: ("step", "first_position", "last_position", "clips_sha256"),
 }
 
@@ -55,11 +50,11 @@ class Records:
 
     def __init__(self, work: Path, done: int, steps: int, batch: int, speed: Speed):
         self.steps, self.batch, self.speed = steps, batch, speed
-        self.tables = {name: _open(work / name, _COLUMNS[name], done) for name in (CURVE, LEVELS, LEDGER)}
+        self.tables = {name: _open(work / name, _COLUMNS[name], done) for name in (LOSSES, NOISE_LEVEL_LOSSES, LEDGER)}
         self.incidents = (work / INCIDENTS).open("a+", buffering=1)
         self.incidents.seek(0)
         self.told = set(self.incidents.read().splitlines())
-        rows = (work / CURVE).read_text().splitlines()[1:]
+        rows = (work / LOSSES).read_text().splitlines()[1:]
         self.before = float(rows[-1].split("\t")[-1]) if rows else 0.0
         self.started = self.said = time.monotonic()
         self.taken = 0
@@ -92,8 +87,8 @@ class Records:
             "speed/MFU": speed * self.speed.flops / self.speed.peak_flops_per_second,
         }
         numbers = (f"{x:.9g}" for x in figures.values())
-        self._add(CURVE, step, (*numbers, str(peak_memory_bytes), f"{self.before + passed:.9g}"))
-        self._add(LEVELS, step, ("" if level != level else f"{level:.6g}" for level in levels))
+        self._add(LOSSES, step, (*numbers, str(peak_memory_bytes), f"{self.before + passed:.9g}"))
+        self._add(NOISE_LEVEL_LOSSES, step, ("" if level != level else f"{level:.6g}" for level in levels))
         figures["peak memory (GB)"] = peak_memory_bytes / 1e9
         if time.monotonic() - self.said > 5 or step == self.steps:
             self.said = time.monotonic()
@@ -110,11 +105,11 @@ class Records:
             f"{figures['peak memory (GB)']:.1f} GB  {seconds:.0f} s left"
         )
 
-    def passed_over(self, step: int) -> None:
+    def pass_over(self, step: int) -> None:
         """Write down a step that is not tried again."""
         seconds = self.before + time.monotonic() - self.started
-        self._add(CURVE, step, (*["nan"] * (len(_COLUMNS[CURVE]) - 2), f"{seconds:.6g}"))
-        self._add(LEVELS, step, [""] * NOISE_LEVELS)
+        self._add(LOSSES, step, (*["nan"] * (len(_COLUMNS[LOSSES]) - 2), f"{seconds:.6g}"))
+        self._add(NOISE_LEVEL_LOSSES, step, [""] * NOISE_LEVELS)
         self._add(LEDGER, step, ("", "", "passed over"))
 
     def samples(self, step: int, first: int, clips: Sequence[str]) -> None:

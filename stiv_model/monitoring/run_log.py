@@ -1,4 +1,4 @@
-"""All that the first rank tells of a run: tables (`metrics.py`), TensorBoard, validation videos, its log."""
+"""All that the first rank writes down of a run: tables (`metrics.py`), TensorBoard, validation videos, its log."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stiv_model.distributed.zero_sizes import elements
 from stiv_model.latents.dataset import LatentData
-from stiv_model.monitoring.metrics import SHOWN, Records, Speed
+from stiv_model.monitoring.metrics import Records, Speed
 from stiv_model.monitoring.tensorboard_log import TensorBoardLog
+from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import Run
-from stiv_model.training.steps import StepResult
+from stiv_model.training.observer import StepResult
+from stiv_model.training.run_files import SHOWN
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +31,14 @@ class RunLog:
 
     def __init__(self, run: Run, work: Path, speed: Speed, device: torch.device):
         self.run, self.work, self.speed = run, work, speed
-        self.screen = _screen(run, work, device) if run.validates else None
+        self.video_log = _video_log(run, work, device) if run.validates else None
 
-    def introduce(self, data: LatentData, parameters: int, done: int) -> None:
+    def introduce(self, data: LatentData, model: StivTransformer, done: int) -> None:
         """Say in the log what begins."""
         recipe = self.run.recipe
         log.info(
             "%s: %.1f million parameters, %d of %d clips, %d samples in %d steps, from step %d",
-            *(self.run.recipe_name, parameters / 1e6, len(data.samples), data.given),
+            *(self.run.recipe_name, elements(model) / 1e6, len(data.samples), data.given),
             *(recipe.steps * recipe.batch, recipe.steps, done),
         )
 
@@ -43,44 +46,44 @@ class RunLog:
         """Go on after step `done`: what was written of later ones is taken back."""
         recipe = self.run.recipe
         self.records = Records(self.work, done, recipe.steps, recipe.batch, self.speed)
-        self.board = TensorBoardLog(self.work / SHOWN, done)
+        self.tensorboard_log = TensorBoardLog(self.work / SHOWN, done)
 
-    def taken(self, step: int, taken: StepResult) -> None:
+    def step(self, step: int, result: StepResult) -> None:
         """Write down a step that was tried."""
-        self.records.samples(step, (step - 1) * self.run.recipe.batch, taken.clips)
+        self.records.samples(step, (step - 1) * self.run.recipe.batch, result.clips)
         figures = self.records.step(
-            step, taken.loss, taken.gradient_norm, taken.learning_rate, taken.levels, taken.peak_memory_bytes
+            step, result.loss, result.gradient_norm, result.learning_rate, result.level_losses, result.peak_memory_bytes
         )
-        self.board.scalars(step, figures)
-        if taken.why_not:
-            self.records.incident(step, why=taken.why_not, bad=taken.bad_clips, clips=taken.clips)
+        self.tensorboard_log.scalars(step, figures)
+        if result.skip_reason:
+            self.records.incident(step, why=result.skip_reason, bad=result.bad_clips, clips=result.clips)
 
-    def passed_over(self, step: int) -> None:
+    def pass_over(self, step: int) -> None:
         """Write down a step that is not tried again."""
-        self.records.passed_over(step)
+        self.records.pass_over(step)
 
-    def went_back(self, step: int, to: int, passed_over: Collection[int]) -> None:
-        """Write down a return to a checkpoint; `open` the book there next."""
+    def go_back(self, step: int, to: int, passed_over: Collection[int]) -> None:
+        """Write down a return to a checkpoint; `open` it there next."""
         self.records.incident(step, back_to=to, passed_over=sorted(passed_over))
         self.close()
 
     def videos(self, step: int, latents: Mapping[str, Tensor]) -> None:
         """Decode videos and show them."""
-        assert self.screen is not None, "this run does not validate"
-        for name, frames in self.screen.show(step, latents).items():
-            self.board.video(step, f"validation/{name}", frames, self.screen.fps)
-        log.info("step %d: %d validation videos in %s", step, len(latents), self.screen.folder)
+        assert self.video_log is not None, "this run does not validate"
+        for name, frames in self.video_log.show(step, latents).items():
+            self.tensorboard_log.video(step, f"validation/{name}", frames, self.video_log.fps)
+        log.info("step %d: %d validation videos in %s", step, len(latents), self.video_log.folder)
 
     def flush(self) -> None:
         """Put all of it on the disk."""
-        self.board.flush()
+        self.tensorboard_log.flush()
 
     def close(self) -> None:
         self.records.close()
-        self.board.close()
+        self.tensorboard_log.close()
 
 
-def _screen(run: Run, work: Path, device: torch.device) -> Any:
+def _video_log(run: Run, work: Path, device: torch.device) -> Any:
     from stiv_model.monitoring.video_log import VideoLog  # seconds to import, for those who validate
 
     return VideoLog(Path(run.latents), work / SHOWN / "validation", run.recipe.frames, device)

@@ -1,29 +1,31 @@
-"""The loop of a training: takes steps, and after each writes it down, goes back, validates, saves or stops."""
+"""The loop of a training: takes steps, and after each goes back, lets it be validated, saves or stops."""
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
 
 from stiv_model import process_exit
 from stiv_model.distributed import checkpoints
 from stiv_model.distributed.checkpoints import Progress
 from stiv_model.distributed.ema import Ema
 from stiv_model.latents.dataset import LatentData
-from stiv_model.monitoring import metrics
-from stiv_model.monitoring.metrics import Speed
-from stiv_model.monitoring.run_log import RunLog
-from stiv_model.network import costs
 from stiv_model.settings import Run
-from stiv_model.training import stop_request
+from stiv_model.training import run_files, stop_request
+from stiv_model.training.observer import Observe, unnoticed
 from stiv_model.training.spike_guard import IN_A_ROW, Guard
 from stiv_model.training.steps import Steps
-from stiv_model.training.validation import Validation
 from stiv_model.training.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Loop:
@@ -31,26 +33,35 @@ class Loop:
 
     Args:
         run: what is trained.
-        work: its folder; gets checkpoints/ and what `stiv_model.monitoring.run_log` writes.
+        work: its folder; gets checkpoints/.
         data: what it is trained on.
-        shared: the model, as `zero.engine` returns it.
+        engine: the model, as `deepspeed_engine.engine` returns it.
         ema: the average of its weights.
         device: of this rank.
+        observe: makes what watches the run; `work` gets what that writes.
+
+    Raises:
+        ValueError: the checkpoints in `work` are of another run, or all damaged.
     """
 
-    def __init__(self, run: Run, work: Path, data: LatentData, shared, ema: Ema, device: torch.device):
-        self.run, self.work, self.shared, self.ema, self.device = run, work, shared, ema, device
+    def __init__(
+        self,
+        run: Run,
+        work: Path,
+        data: LatentData,
+        engine: DeepSpeedEngine,
+        ema: Ema,
+        device: torch.device,
+        observe: Observe,
+    ):
+        self.run, self.work, self.engine, self.ema, self.device = run, work, engine, ema, device
         self.checkpoints = work / "checkpoints"
         self.checkpoints.mkdir(exist_ok=True)
-        speed = measure(run, data, device)  # draws numbers: before the random states are restored
-        progress = checkpoints.resume(self.checkpoints, run, shared, ema) or Progress(step=0, position=0, loop={})
+        self.observer = _unnoticed(observe, run, work, data, device)
+        progress = checkpoints.resume(self.checkpoints, run, engine, ema) or Progress(step=0, position=0, loop={})
         self.done = progress.step
         self.guard = Guard(run.training, progress.loop)
-        self.steps = Steps(run, shared, data, self.guard, device)
-        self.validation = Validation(run, work, data, device) if run.validates else None
-        self.book = RunLog(run, work, speed, device) if speed else None
-        if self.book:
-            self.book.introduce(data, costs.elements(shared.module), self.done)
+        self.steps = Steps(run, engine, data, self.guard, device)
         self.watchdog = Watchdog(run.training.hang_seconds)
         self.saved_at = time.monotonic()
         self._begin()
@@ -78,48 +89,42 @@ class Loop:
     def _begin(self) -> None:
         """Go on after step `done`."""
         self.steps.begin(self.done)
-        if self.book:
-            self.book.open(self.done)
+        _unnoticed(self.observer.start, self.done, self.engine.module)
 
     def _pass_over(self) -> None:
         self.done += 1
-        if self.book:
-            self.book.passed_over(self.done)
+        _unnoticed(self.observer.pass_over, self.done)
 
     def _take(self) -> None:
-        taken = self.steps.take(self.done + 1)
+        result = self.steps.take(self.done + 1)
         self.watchdog.step()
-        if taken.why_not is None:
+        if result.skip_reason is None:
             self.ema.update(self.done)
         self.done += 1
-        if self.book:
-            self.book.taken(self.done, taken)
+        _unnoticed(self.observer.step, self.done, result)
 
     def _go_back(self) -> None:
         """Go back to the newest checkpoint, to pass over the steps from there to here."""
         bad = self.done
         with self.watchdog.slower():
-            back = checkpoints.resume(self.checkpoints, self.run, self.shared, self.ema)
+            back = checkpoints.resume(self.checkpoints, self.run, self.engine, self.ema)
         if back is None:
             raise FloatingPointError(
                 f"{IN_A_ROW} bad steps in a row up to step {bad}, and no checkpoint to go back to: see "
-                f"{self.work / metrics.INCIDENTS} for the clips, and lower the learning rate or look at the data"
+                f"{self.work / run_files.INCIDENTS} for the clips, and lower the learning rate or look at the data"
             )
         self.guard.go_back(back.step, bad, back.loop)
         self.done = back.step
-        if self.book:
-            self.book.went_back(bad, back.step, self.guard.passed_over)
+        _unnoticed(self.observer.go_back, bad, back.step, self.guard.passed_over)
         self._begin()
 
     def _validate(self) -> None:
-        """Make and show the validation videos, where they are due; nothing of the training changes."""
-        if self.validation is None or self.done % self.run.training.validation_steps:
+        """Let the averaged weights be looked at, where that is due; nothing of the training changes."""
+        if not _unnoticed(self.observer.is_validated, self.done):
             return
         with self.watchdog.slower():
             with self.ema.in_use():
-                videos = self.validation.make(self.shared.module)
-            if self.book:
-                self.book.videos(self.done, videos)
+                _unnoticed(self.observer.validate, self.done, self.engine.module)
             dist.barrier()  # the others wait here, where the watchdog is patient
 
     def _save_or_stop(self, stop: stop_request.StopRequest) -> bool:
@@ -138,29 +143,19 @@ class Loop:
 
     def _save(self) -> None:
         here = Progress(step=self.done, position=self.done * self.run.recipe.batch, loop=self.guard.memory())
-        if self.book:
-            self.book.flush()
+        _unnoticed(self.observer.save, self.done)
         with self.watchdog.slower():
-            checkpoints.save(self.checkpoints, self.run, self.shared, self.ema, here)
+            checkpoints.save(self.checkpoints, self.run, self.engine, self.ema, here)
         self.saved_at = time.monotonic()
 
     def _end(self) -> None:
         self.watchdog.stop()
         self.steps.close()
-        if self.book:
-            log.info("waited %.2f s for data", self.steps.stall_seconds)
-            self.book.close()
+        log.info("waited %.2f s for data", self.steps.stall_seconds)
+        _unnoticed(self.observer.end)
 
 
-def measure(run: Run, data: LatentData, device: torch.device) -> Speed | None:
-    """Return on the first rank what a sample costs, and what all ranks' matrix products reach; all must call it."""
-    training = run.training
-    peak = torch.tensor(costs.matmul_peak(device, getattr(torch, training.precision)), device=device)
-    dist.all_reduce(peak)
-    if dist.get_rank() > 0:
-        return None
-    _, _, height, width = data.parts["latents"].shape
-    shape = costs.Shape(run.recipe.frames, height, width, data.null_text.tokens_BLE.shape[1])
-    cost = costs.sample(run.model, training, run.recipe.frames > 1, shape, run.recipe.mask_ratio)
-    flops = cost.checkpointed_training_flops if training.activation_checkpointing else cost.training_flops
-    return Speed(cost.tokens, flops, peak.item())
+def _unnoticed(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Let the observer do something that the training must not notice."""
+    with unnoticed():
+        return call(*args, **kwargs)

@@ -8,33 +8,19 @@ import resource
 
 import torch
 import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
 from torch import Tensor
 
 from stiv_model.distributed import deepspeed_engine
 from stiv_model.latents import data_plan
 from stiv_model.latents.dataset import Batch, LatentData, Order, micro_batches
-from stiv_model.monitoring.metrics import NOISE_LEVELS
 from stiv_model.network.conditions import Text
 from stiv_model.settings import Run
 from stiv_model.training.loss import Draws, draw, losses
+from stiv_model.training.observer import StepResult
 from stiv_model.training.prefetch import ReadAhead
+from stiv_model.training.run_files import NOISE_LEVELS
 from stiv_model.training.spike_guard import Guard
-
-
-class StepResult:
-    """What came of one step, the same on all ranks but for the memory."""
-
-    def __init__(self) -> None:
-        self.loss = self.gradient_norm = self.learning_rate = math.nan
-        self.levels: list[float] = []
-        """Mean loss per noise level, NaN where no sample had it."""
-        self.why_not: str | None = None
-        """Why the weights were not changed; None where they were."""
-        self.clips: list[str] = []
-        self.bad_clips: list[str] = []
-        """Those whose own loss is not finite."""
-        self.peak_memory_bytes = 0
-        """Of this rank, up to now."""
 
 
 class Steps:
@@ -42,20 +28,20 @@ class Steps:
 
     Args:
         run: what is trained.
-        shared: the model, as `zero.engine` returns it.
+        engine: the model, as `deepspeed_engine.engine` returns it.
         data: what it is trained on.
         guard: judges every step before the weights are changed.
         device: of this rank.
     """
 
-    def __init__(self, run: Run, shared, data: LatentData, guard: Guard, device: torch.device):
-        self.run, self.shared, self.data, self.guard, self.device = run, shared, data, guard, device
+    def __init__(self, run: Run, engine: DeepSpeedEngine, data: LatentData, guard: Guard, device: torch.device):
+        self.run, self.engine, self.data, self.guard, self.device = run, engine, data, guard, device
         self.order = Order(len(data.samples), run.training.seed)
         self.null_text = Text(*(part.to(device) for part in data.null_text))
-        self.taken = StepResult()
+        self.result = StepResult()
         self.feed: ReadAhead | None = None
         self.stall_seconds = 0.0
-        deepspeed_engine.judge_before_update(shared, self._judge)
+        deepspeed_engine.judge_before_update(engine, self._judge)
 
     def begin(self, done: int) -> None:
         """Start reading ahead, from the step after `done` on, what the guard does not pass over."""
@@ -75,8 +61,8 @@ class Steps:
 
     def take(self, step: int) -> StepResult:
         """Take step `step`, counted from 1."""
-        self.taken = taken = StepResult()
-        taken.learning_rate = self._set_learning_rate(step)
+        self.result = result = StepResult()
+        result.learning_rate = self._set_learning_rate(step)
         totals = torch.zeros(2, NOISE_LEVELS, device=self.device)
         bad: list[str] = []
         for part in range(self.run.training.accumulation):
@@ -86,34 +72,34 @@ class Steps:
             bad += [clip for clip, loss in zip(batch.clips, loss_B.tolist(), strict=True) if not math.isfinite(loss)]
             if part + 1 == self.run.training.accumulation:
                 dist.all_reduce(totals)
-                taken.loss = (totals[0].sum() / totals[1].sum()).item()
-            self.shared.step()
-        taken.levels = (totals[0] / totals[1]).tolist()
-        taken.clips = self._clips(step)
-        taken.peak_memory_bytes = peak_memory_bytes(self.device)
-        if taken.why_not:
-            taken.bad_clips = _of_all_ranks(bad)
-        return taken
+                result.loss = (totals[0].sum() / totals[1].sum()).item()
+            self.engine.step()
+        result.level_losses = (totals[0] / totals[1]).tolist()
+        result.clips = self._clips(step)
+        result.peak_memory_bytes = peak_memory_bytes(self.device)
+        if result.skip_reason:
+            result.bad_clips = _of_all_ranks(bad)
+        return result
 
     def _set_learning_rate(self, step: int) -> float:
         rate = self.run.recipe.learning_rate * min(1, step / self.run.recipe.warmup_steps)
-        for group in self.shared.optimizer.param_groups:
+        for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         return rate
 
     def _learn(self, batch: Batch, draws: Draws, totals: Tensor) -> Tensor:
         """Add the gradient of one micro-batch, and its losses and counts per noise level to `totals`."""
         batch, draws = batch.to(self.device), Draws(*(drawn.to(self.device) for drawn in draws))
-        loss_B = losses(self.shared, batch, draws, self.null_text, self.run.recipe, self.run.training)
-        self.shared.backward(loss_B.mean())
+        loss_B = losses(self.engine, batch, draws, self.null_text, self.run.recipe, self.run.training)
+        self.engine.backward(loss_B.mean())
         level_B = (draws.time_B * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1)
         totals.index_add_(1, level_B, torch.stack([loss_B.detach(), torch.ones_like(loss_B)]))
         return loss_B.detach()
 
     def _judge(self, gradient_norm: float) -> bool:
-        self.taken.gradient_norm = gradient_norm
-        self.taken.why_not = self.guard.judge(self.taken.loss, gradient_norm)
-        return self.taken.why_not is None
+        self.result.gradient_norm = gradient_norm
+        self.result.skip_reason = self.guard.judge(self.result.loss, gradient_norm)
+        return self.result.skip_reason is None
 
     def _clips(self, step: int) -> list[str]:
         first = (step - 1) * self.run.recipe.batch

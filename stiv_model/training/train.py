@@ -1,9 +1,8 @@
 """Train one recipe: `torchrun -m stiv_model.training.train WORK`, the same command on every rank.
 
 WORK holds run.json (what to do), plan.json (with which data), where the run has a parent start/
-(`stiv_model.weights.warm_start`), and where it validates the features of its prompts
-(`stiv_model.training.prompt_features`). It gets what `stiv_model.monitoring.run_log` writes, checkpoints/ (to go on
-from), and at the end weights/ (the EMA weights). Every random draw is a function of the seed and of the sample's
+(`stiv_model.weights.warm_start`). It gets checkpoints/ (to go on from), and at the end weights/ (the EMA weights);
+what it is watched by writes its own (`run_files`). Every random draw is a function of the seed and of the sample's
 position in the run: a run that was killed goes on with the same samples, noise and times.
 """
 
@@ -22,6 +21,7 @@ from typing import TextIO
 
 import torch
 import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
 
 from stiv_model import process_exit
 from stiv_model.distributed import deepspeed_engine
@@ -32,12 +32,17 @@ from stiv_model.network import sequence_parallel
 from stiv_model.settings import Run, TrainingSettings
 from stiv_model.training import stop_request
 from stiv_model.training.loop import Loop
+from stiv_model.training.observer import Observe
 from stiv_model.weights import files, initialisation, warm_start
 from stiv_model.weights.certificate import START
 
 
-def train(work: Path) -> None:
+def train(work: Path, observe: Observe) -> None:
     """Train until the recipe's last step, going on from the newest whole checkpoint.
+
+    Args:
+        work: the folder of the run, as above.
+        observe: makes what watches it.
 
     Raises:
         ValueError: the data is not what the plan says, or the starting weights have no certificate for this run.
@@ -49,12 +54,12 @@ def train(work: Path) -> None:
     deepspeed_engine.start(run.training)
     lock = _hold(work)  # noqa: F841  # until this process ends
     data = planned_data(run, work)
-    shared = starting_model(run, work)
-    ema = Ema(shared, run.training.optimizer.ema_decay)
-    is_done = Loop(run, work, data, shared, ema, _device(run.training)).go(stop)
+    engine = starting_model(run, work)
+    ema = Ema(engine, run.training.optimizer.ema_decay)
+    is_done = Loop(run, work, data, engine, ema, _device(run.training), observe).go(stop)
     if is_done:
-        export(run, work, data, shared, ema)
-    deepspeed_engine.stop(shared)
+        export(run, work, data, engine, ema)
+    deepspeed_engine.stop(engine)
     if not is_done:
         sys.exit(process_exit.STOPPED)
 
@@ -70,7 +75,7 @@ def planned_data(run: Run, work: Path) -> LatentData:
     return data
 
 
-def starting_model(run: Run, work: Path):
+def starting_model(run: Run, work: Path) -> DeepSpeedEngine:
     """Return the model with its starting weights and its optimizer, shared out over the ranks.
 
     Raises:
@@ -83,23 +88,23 @@ def starting_model(run: Run, work: Path):
         model.compile_blocks()
     if group := sequence_parallel.join(data_plan.together(recipe, training)):
         model.share_sequence(group)
-    shared = deepspeed_engine.engine(model, recipe, training)
+    engine = deepspeed_engine.engine(model, recipe, training)
     if run.parent:
-        deepspeed_engine.start_from(shared, partial(warm_start.load_start, run, work / START))
+        deepspeed_engine.start_from(engine, partial(warm_start.load_start, run, work / START))
     else:
-        deepspeed_engine.start_from(shared, partial(initialisation.fill, run.model, model.is_video, training.seed))
-    return shared
+        deepspeed_engine.start_from(engine, partial(initialisation.fill, run.model, model.is_video, training.seed))
+    return engine
 
 
-def export(run: Run, work: Path, data: LatentData, shared, ema: Ema) -> None:
+def export(run: Run, work: Path, data: LatentData, engine: DeepSpeedEngine, ema: Ema) -> None:
     """Write the EMA weights and what they are to `work`/weights, whole or not at all; one weight at a time."""
     if dist.get_rank() > 0:
         for _ in ema.each():  # the first rank gets each of them from all
             pass
         return
-    aside = work / "weights.tmp"
-    files.save(aside, ema.each(), run.model, shared.module.is_video, warm_start.outcome(run, data))
-    aside.rename(work / "weights")
+    tmp_path = work / "weights.tmp"
+    files.save(tmp_path, ema.each(), run.model, engine.module.is_video, warm_start.outcome(run, data))
+    tmp_path.rename(work / "weights")
 
 
 def _device(training: TrainingSettings) -> torch.device:
@@ -123,12 +128,16 @@ def _hold(work: Path) -> TextIO | None:
 
 
 def main() -> None:
+    """Train the run whose folder is on the command line, watched by `Monitor`."""
+    # the one place where a room that decides weights imports the one that watches: to hand it to the loop
+    from stiv_model.monitoring.monitor import Monitor
+
     is_first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if os.environ.get("DS_ACCELERATOR") == "cpu":
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    train(Path(sys.argv[1]))
+    train(Path(sys.argv[1]), Monitor)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from stiv_model.latents.dataset import Order
 from stiv_model.latents.training_set import SAMPLES
-from stiv_model.monitoring.metrics import LEDGER
 from stiv_model.settings import Run
+from stiv_model.training.run_files import LEDGER
 from tasks.clips import thresholds
 from tasks.clips.settings import ClipSettings
 from tasks.storage import tables

@@ -14,10 +14,9 @@ from prefect import task
 from stiv_model.distributed.run_identity import identity
 from stiv_model.encoders import provenance
 from stiv_model.latents import data_plan, training_set
-from stiv_model.monitoring.metrics import CURVE, INCIDENTS, LEDGER, LEVELS, SHOWN
 from stiv_model.process_exit import mark_stopped, stopped_at
 from stiv_model.settings import ModelSettings, RecipeSettings, Run, TrainingSettings
-from stiv_model.training import prompt_features
+from stiv_model.training.run_files import INCIDENTS, LEDGER, LOSSES, NOISE_LEVEL_LOSSES, SHOWN
 from stiv_model.weights import metadata
 from stiv_model.weights.certificate import CERTIFICATE, START
 from stiv_model.weights.metadata import Role
@@ -127,13 +126,13 @@ def make_start(run: Run, work: Path) -> None:
 def make_prompts(run: Run, work: Path) -> None:
     """Make the text features of the validation prompts, unless an earlier attempt did; in a process of its own too.
 
+    They belong to what watches a training, which nothing imports that decides one: hence by its name.
+
     Raises:
         RuntimeError: the text encoder is missing or another one, or a prompt is too long; the message says which.
     """
-    if not prompt_features.is_made(work, run.training.validation_prompts):
-        processes.run(
-            [sys.executable, "-m", "stiv_model.training.prompt_features", str(work)], environment(run.training), _tell
-        )
+    program = [sys.executable, "-m", "stiv_model.monitoring.prompt_features", str(work)]
+    processes.run(program, environment(run.training), _tell)
 
 
 def _failed_by_itself(_task: object, task_run: object, state: object) -> bool:
@@ -190,11 +189,11 @@ def train(run: Run, out: Path, curve: Path, levels: Path, shown: Path) -> None:
         _link(shown, work / SHOWN)
     run_ranks(run, work)
     training_set.write(run, planned, weights)
-    for record in ("run.json", data_plan.FILE, LEVELS, LEDGER, INCIDENTS):
+    for record in ("run.json", data_plan.FILE, NOISE_LEVEL_LOSSES, LEDGER, INCIDENTS):
         shutil.copy(work / record, weights / record)
     if run.parents:
         shutil.copy(work / START / CERTIFICATE, weights / CERTIFICATE)
-    for record, table in ((CURVE, curve), (LEVELS, levels)):
+    for record, table in ((LOSSES, curve), (NOISE_LEVEL_LOSSES, levels)):
         table.parent.mkdir(parents=True, exist_ok=True)
         with atomic.atomic_write(table) as aside:
             shutil.copy(work / record, aside)

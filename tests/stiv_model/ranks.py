@@ -134,6 +134,7 @@ def serve() -> None:
     import deepspeed
     import deepspeed.runtime.zero.muon.original_muon
 
+    import stiv_model.monitoring.monitor
     import stiv_model.training.train  # noqa: F401
 
     assert deepspeed.ops.__compatible_ops__  # asks the compiler what it can, once instead of in every rank

@@ -14,9 +14,9 @@ from flows.params import load_params
 from stiv_model.latents import data_plan
 from stiv_model.latents.dataset import NULL_TEXT
 from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
-from stiv_model.monitoring.metrics import INCIDENTS
 from stiv_model.network.conditions import Text
 from stiv_model.settings import Encoders, RecipeSettings, Run, TrainingSettings
+from stiv_model.training.run_files import INCIDENTS
 from tasks.storage import tables
 
 TEXT_WIDTH, TOKENS = 12, 5

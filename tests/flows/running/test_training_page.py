@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from flows.running.training_page import page
-from stiv_model.monitoring.metrics import CURVE, INCIDENTS, LEVELS, NOISE_LEVELS, Records, Speed
+from stiv_model.monitoring.metrics import Records, Speed
+from stiv_model.training.run_files import INCIDENTS, LOSSES, NOISE_LEVEL_LOSSES, NOISE_LEVELS
 
 
 @pytest.fixture
@@ -15,14 +16,14 @@ def told(tmp_path: Path) -> str:
         if step == 11:
             records.incident(step, why="loss is nan", bad=["clip-7"], clips=["clip-7", "clip-8"])
             records.incident(step, back_to=10, passed_over=[11])
-            records.passed_over(step)
+            records.pass_over(step)
         else:
             records.step(step, 1.0 if step < 19 else step / 10, 0.5, 1e-3, [*levels, step / 10], 2_500_000_000)
     records.close()
     shown = tmp_path / "shown"
     (shown / "validation/step-00000010").mkdir(parents=True)
     assert (tmp_path / INCIDENTS).exists()
-    return page(tmp_path, tmp_path / CURVE, tmp_path / LEVELS, shown)
+    return page(tmp_path, tmp_path / LOSSES, tmp_path / NOISE_LEVEL_LOSSES, shown)
 
 
 def test_the_page_says_where_the_losses_came_to_overall_and_by_noise_level(told: str):

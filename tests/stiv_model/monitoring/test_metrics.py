@@ -7,8 +7,9 @@ import pytest
 from PIL import Image, ImageSequence
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from stiv_model.monitoring.metrics import CURVE, INCIDENTS, LEDGER, LEVELS, NOISE_LEVELS, Records, Speed
+from stiv_model.monitoring.metrics import Records, Speed
 from stiv_model.monitoring.tensorboard_log import TensorBoardLog, gif
+from stiv_model.training.run_files import INCIDENTS, LEDGER, LOSSES, NOISE_LEVEL_LOSSES, NOISE_LEVELS
 
 SPEED = Speed(tokens=10, flops=1000, peak_flops_per_second=1e6)
 
@@ -25,7 +26,7 @@ def first_columns(work, name):
     return [line.split("\t")[0] for line in (work / name).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", [CURVE, LEVELS, LEDGER])
+@pytest.mark.parametrize("name", [LOSSES, NOISE_LEVEL_LOSSES, LEDGER])
 def test_a_run_that_goes_on_has_one_line_per_step(tmp_path, name):
     write(tmp_path, range(1, 7))
     write(tmp_path, range(5, 9), done=4)  # killed after step 6, its checkpoint is of step 4
@@ -41,7 +42,7 @@ def test_the_ledger_says_which_samples_a_step_saw(tmp_path):
 
 def test_a_noise_level_that_no_sample_had_stays_empty(tmp_path):
     write(tmp_path, [1])
-    assert (tmp_path / LEVELS).read_text().splitlines()[1] == "1" + "\t" * NOISE_LEVELS + "2"
+    assert (tmp_path / NOISE_LEVEL_LOSSES).read_text().splitlines()[1] == "1" + "\t" * NOISE_LEVELS + "2"
 
 
 def test_incidents_outlive_a_return_to_a_checkpoint_and_are_told_once(tmp_path):
@@ -56,9 +57,9 @@ def test_incidents_outlive_a_return_to_a_checkpoint_and_are_told_once(tmp_path):
 
 def test_seconds_add_up_over_attempts(tmp_path):
     write(tmp_path, [1, 2])
-    before = float((tmp_path / CURVE).read_text().splitlines()[-1].split("\t")[-1])
+    before = float((tmp_path / LOSSES).read_text().splitlines()[-1].split("\t")[-1])
     write(tmp_path, [3], done=2)
-    assert float((tmp_path / CURVE).read_text().splitlines()[-1].split("\t")[-1]) > before
+    assert float((tmp_path / LOSSES).read_text().splitlines()[-1].split("\t")[-1]) > before
 
 
 def test_the_line_of_progress_says_how_far_how_fast_and_how_long(tmp_path, caplog):
@@ -76,7 +77,7 @@ def test_what_is_worth_a_curve_says_samples_tokens_and_flops_alike(tmp_path):
     samples = figures["speed/samples per second"]
     assert figures["speed/tokens per second"] == pytest.approx(10 * samples)
     assert figures["speed/MFU"] == pytest.approx(1000 * samples / 1e6)
-    row = dict(zip(*(line.split("\t") for line in (tmp_path / CURVE).read_text().splitlines()), strict=True))
+    row = dict(zip(*(line.split("\t") for line in (tmp_path / LOSSES).read_text().splitlines()), strict=True))
     assert float(row["mfu"]) == pytest.approx(figures["speed/MFU"])
 
 

@@ -15,9 +15,9 @@ import pytest
 
 from stiv_model.distributed.checkpoints import MANIFEST, Manifest
 from stiv_model.latents.dataset import LatentData, Order
-from stiv_model.monitoring.metrics import CURVE, LEDGER, LEVELS
 from stiv_model.process_exit import STOPPED, stopped_at
 from stiv_model.settings import Run
+from stiv_model.training.run_files import LEDGER, LOSSES, NOISE_LEVEL_LOSSES
 from tests.stiv_model.ranks import ROOT, Attempt
 from tests.stiv_model.runs import RECIPE as SHORT
 from tests.stiv_model.runs import SETTINGS, TRAINING, make_latents, prepare, table
@@ -66,7 +66,7 @@ def undisturbed(tmp_path_factory, forkserver, describe) -> Callable[[str], Path]
 
 
 def steps(work: Path) -> int:
-    return len(table(work, CURVE))
+    return len(table(work, LOSSES))
 
 
 def checkpoints(work: Path) -> dict[str, Manifest]:
@@ -77,8 +77,8 @@ def checkpoints(work: Path) -> dict[str, Manifest]:
 
 def assert_equal(work: Path, wanted: Path) -> None:
     """Compare losses (nine digits tell any two float32 apart), samples, all checkpoints and weights bit for bit."""
-    assert table(work, CURVE, columns=4) == table(wanted, CURVE, columns=4)
-    for name in (LEVELS, LEDGER):
+    assert table(work, LOSSES, columns=4) == table(wanted, LOSSES, columns=4)
+    for name in (NOISE_LEVEL_LOSSES, LEDGER):
         assert table(work, name) == table(wanted, name)
     assert checkpoints(work) == checkpoints(wanted)
     weights = [folder / "weights/model.safetensors" for folder in (work, wanted)]
@@ -188,7 +188,7 @@ def test_a_run_moves_from_two_ranks_to_one_and_back_within_an_epoch(
         drawn += clips
     assert sorted(drawn) == sorted(data.samples.clips.to_pylist())  # each once: one epoch
 
-    losses, undisturbed_losses = ([float(row[1]) for row in table(one, CURVE)] for one in (work, wanted))
+    losses, undisturbed_losses = ([float(row[1]) for row in table(one, LOSSES)] for one in (work, wanted))
     assert losses == pytest.approx(undisturbed_losses, rel=1e-4)
 
 
@@ -263,6 +263,6 @@ def test_a_stage_whose_launcher_is_killed_or_that_is_asked_to_stop_leaves_no_ran
     kept = checkpoints(wanted)  # that of the stop may be one more
     found = {name: manifest for name, manifest in checkpoints(work).items() if name in kept}
     assert found == kept
-    assert table(work, CURVE, columns=4) == table(wanted, CURVE, columns=4)
+    assert table(work, LOSSES, columns=4) == table(wanted, LOSSES, columns=4)
     weights = [folder / "weights/model.safetensors" for folder in (work, wanted)]
     assert weights[0].read_bytes() == weights[1].read_bytes()

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from stiv_model.latents import data_plan
-from stiv_model.monitoring.metrics import CURVE
+from stiv_model.training.run_files import LOSSES
 from tests.stiv_model.runs import RECIPE, TRAINING, incidents, poison, prepare, table
 
 
@@ -50,7 +50,7 @@ def test_other_ranks_learn_what_two_ranks_learn(tmp_path, latents, forkserver, c
     works = {name: tmp_path / name for name in ("two", "others")}
     for work, how in zip(works.values(), ({}, changes), strict=True):
         forkserver.finish(work, prepare(work, latents, training=TRAINING.model_copy(update=how)))
-    two, others = ([float(row[1]) for row in table(work, CURVE)] for work in works.values())
+    two, others = ([float(row[1]) for row in table(work, LOSSES)] for work in works.values())
     assert others == pytest.approx(two, rel=1e-4)
     two, others = (load_file(work / "weights/model.safetensors") for work in works.values())
     for name, weight in others.items():

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from flows.params import load_params
 from stiv_model.latents import data_plan, training_set
 from stiv_model.latents.dataset import Order
-from stiv_model.monitoring.metrics import LEDGER
 from stiv_model.settings import Encoders, Run
+from stiv_model.training.run_files import LEDGER
 from tasks.lineage import lineage, takedown
 from tasks.lineage.lineage import Workspace
 from tasks.storage import tables

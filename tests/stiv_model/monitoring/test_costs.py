@@ -8,8 +8,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from flows.params import load_params
-from stiv_model.distributed import memory_estimate
-from stiv_model.network import costs
+from stiv_model.distributed.zero_sizes import elements
+from stiv_model.monitoring import costs, memory_estimate
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
 from stiv_model.network.masking import TokenMask
 from stiv_model.network.transformer import StivTransformer
@@ -162,8 +162,8 @@ def test_one_gpu_holds_weights_gradients_master_weights_moments_and_average(deep
 def test_more_gpus_hold_a_share_each_but_the_blocks_in_use(deep, training):
     model = costs.on_meta(deep, is_video=True)
     one, eight = (memory_estimate.per_gpu(model, training, world) for world in (1, 8))
-    outside = costs.elements(model) - 5 * costs.elements(model.main_blocks[0])
-    assert eight.gathered == one.gathered == 4 * (outside + 2 * costs.elements(model.main_blocks[0]))
+    outside = elements(model) - 5 * elements(model.main_blocks[0])
+    assert eight.gathered == one.gathered == 4 * (outside + 2 * elements(model.main_blocks[0]))
     assert eight.buckets == one.buckets
     for part in ("parameters", "gradients", "optimizer", "ema", "update"):
         assert getattr(eight, part) == pytest.approx(getattr(one, part) / 8, rel=0.01), part
@@ -175,7 +175,7 @@ def test_lower_zero_stages_leave_parameters_and_gradients_whole(deep, training):
         stage: memory_estimate.per_gpu(model, training.model_copy(update={"zero_stage": stage}), 8)
         for stage in range(4)
     }
-    whole = 4 * costs.elements(model)
+    whole = 4 * elements(model)
     assert [stages[stage].parameters == whole for stage in stages] == [True, True, True, False]
     assert [stages[stage].gradients == whole for stage in stages] == [True, True, False, False]
     assert [stages[stage].ema == whole for stage in stages] == [True, False, False, False]

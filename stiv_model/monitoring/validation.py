@@ -16,10 +16,10 @@ from torch import Tensor
 from stiv_model.diffusion.frame_conditioning import clean_frames, null_image
 from stiv_model.diffusion.sampler import sample
 from stiv_model.latents.dataset import LatentData, draw_seed
+from stiv_model.monitoring import prompt_features
 from stiv_model.network.conditions import MICRO_CONDITIONS, FrameCondition, Text
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import RecipeSettings, Run, SamplerSettings, TrainingSettings
-from stiv_model.training import prompt_features
 from stiv_model.training.loss import micro_conditions, take_frames
 
 

@@ -1,7 +1,7 @@
 """The text features of the validation prompts.
 
-`python -m stiv_model.training.prompt_features WORK` makes them for the run that WORK/run.json describes, in a process
-of its own: the memory of the text encoder is given back before the ranks start.
+`python -m stiv_model.monitoring.prompt_features WORK` makes them for the run that WORK/run.json describes, unless they
+are there, in a process of its own: the memory of the text encoder is given back before the ranks start.
 """
 
 import os
@@ -28,24 +28,26 @@ def is_made(work: Path, prompts: tuple[str, ...]) -> bool:
 
 
 def make(work: Path) -> None:
-    """Encode the prompts with the text encoder that made the latents.
+    """Encode the prompts with the text encoder that made the latents, unless `is_made`.
 
     Raises:
         FileNotFoundError: the latents do not say which that was, or it is not there.
         ValueError: it is another one, or a prompt has more tokens than captions may have.
     """
-    # seconds to import, which whoever asks if they are made need not wait
+    run = Run.model_validate_json((work / "run.json").read_bytes())
+    prompts = run.training.validation_prompts
+    if is_made(work, prompts):
+        return
+    # seconds to import, which a run that goes on need not wait
     from safetensors.torch import save_file
 
     from stiv_model.encoders.text import TextEncoder
 
-    run = Run.model_validate_json((work / "run.json").read_bytes())
-    prompts = run.training.validation_prompts
     _, settings = provenance.read(Path(run.latents), batch=len(prompts))
     text = TextEncoder(settings).encode(list(prompts), cut=False)
-    aside = work / f"{FILE}.tmp"
-    save_file({name: part.contiguous() for name, part in text._asdict().items()}, aside, metadata=_metadata(prompts))
-    aside.rename(work / FILE)
+    tmp_path = work / f"{FILE}.tmp"
+    save_file({name: part.contiguous() for name, part in text._asdict().items()}, tmp_path, metadata=_metadata(prompts))
+    tmp_path.rename(work / FILE)
 
 
 def _metadata(prompts: tuple[str, ...]) -> dict[str, str]:

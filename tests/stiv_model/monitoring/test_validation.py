@@ -15,10 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from stiv_model.encoders import provenance
 from stiv_model.encoders.vae import load as load_vae
 from stiv_model.latents.dataset import LatentData
-from stiv_model.monitoring.metrics import SHOWN
+from stiv_model.monitoring import prompt_features
+from stiv_model.monitoring.validation import sampling, wanted
 from stiv_model.settings import Mode, TextSettings, VaeSettings
-from stiv_model.training import prompt_features
-from stiv_model.training.validation import sampling, wanted
+from stiv_model.training.run_files import SHOWN
 from tests.stiv_model.runs import MADE_BY, random_text
 
 PROMPTS = ("a red circle", "a blue square")

@@ -136,11 +136,6 @@ def sample(
     )
 
 
-def elements(module: nn.Module) -> int:
-    """Return the parameters of a module, also where DeepSpeed has cut them into slices."""
-    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in module.parameters())
-
-
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     """Return the FLOP/s of a plain matrix product on this device, with the threads that torch has: the best of five."""
     size = 8192 if device.type == "cuda" else 1024

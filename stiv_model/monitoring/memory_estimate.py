@@ -5,13 +5,9 @@ from typing import NamedTuple
 
 import torch
 
-from stiv_model.network.costs import elements
+from stiv_model.distributed.zero_sizes import SUB_GROUP, block_parameters, elements, live_parameters
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import TrainingSettings
-
-SUB_GROUP = 100_000_000
-"""Parameters of one rank's share that the optimizer updates at once, at most and roughly."""
-
 
 _STAGE_0_BUCKET = 500_000_000  # parameters whose gradients DeepSpeed copies together to average them
 
@@ -71,17 +67,6 @@ def offloaded(training: TrainingSettings) -> str:
             return (
                 f"optimizer is on the drive, {', '.join(part for part in parts if part != 'optimizer')} are host memory"
             )
-
-
-def block_parameters(model: StivTransformer) -> int:
-    """Return the parameters of one block: what ZeRO-3 gathers, and all stages reduce, in one piece."""
-    return elements(model.main_blocks[0])
-
-
-def live_parameters(model: StivTransformer) -> int:
-    """Return how many parameters ZeRO-3 may hold whole at once: two blocks, and all that is outside of blocks."""
-    blocks = (*model.main_blocks, *model.unmasked_blocks)
-    return elements(model) - sum(map(elements, blocks)) + sum(map(elements, blocks[:2]))
 
 
 def _optimizer_values(model: StivTransformer, kind: str, shard: int) -> int:
