@@ -1,13 +1,15 @@
 """Stage captions: one text per clip, by the first captioner with an answer; each row names its captioner."""
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Protocol
-
-from prefect import task
+from typing import Any, Protocol
 
 from tasks.captions.settings import CaptionSettings
 from tasks.storage import atomic, shards, tables
+from tasks.storage.stage import Joined, Stage, alone
 
 log = logging.getLogger(__name__)
 
@@ -87,27 +89,42 @@ def _row(clip: str, captioner: str | None, text: str | None) -> dict:
     return {"clip": clip, "status": status, "reason": reason, "captioner": captioner, "text": text}
 
 
-@task(task_run_name="caption {shard.path.stem}", retries=1)
 def caption_shard(shard: shards.Shard, settings: CaptionSettings) -> None:
     """Caption one shard of clips."""
     shard.write(caption_clips(shard.given, settings), tables.CAPTIONS)
 
 
-def join_captions(work: Path, parts: list[shards.Shard], out: Path, report: Path) -> tables.Account:
-    """Put the shards' rows together in `out`, in the order of the clips.
+class Captions(Stage[dict[str, Any]]):
+    """One row of tables.CAPTIONS per clip.
 
-    Raises:
-        ValueError: no clip has a caption.
+    Args:
+        clips: folder of stage clips.
     """
-    product = work / "product"
-    product.mkdir(exist_ok=True)
-    place = shards.order(clip["shot"] for part in parts for clip in part.given)
-    paths = [part.path for part in parts]
-    shards.join(paths, product / tables.CAPTION_TABLE, tables.CAPTIONS, lambda row: place[row["clip"]])
-    rows = tables.read_rows(product / tables.CAPTION_TABLE, tables.CAPTIONS)
-    account = tables.reconcile("clips", place, rows, "clip")
-    tables.check_failures(account, 1.0, "captions.captioners")
-    tables.write_report(report, account)
-    atomic.finish(product, out)
-    atomic.discard_workdir(out)
-    return account
+
+    name, verb, unit = "captions", "caption", "clips"
+
+    def __init__(self, clips: Path, settings: CaptionSettings) -> None:
+        self.table, self.settings = clips / tables.CLIP_TABLE, settings
+
+    def given(self) -> list[dict[str, Any]]:
+        return tables.ok(tables.read_rows(self.table, tables.CLIPS))
+
+    def decides(self) -> dict[str, Any]:
+        return {"captions": self.settings.model_dump()}
+
+    def inputs(self, given: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"clips": atomic.sha256_file(self.table)}
+
+    def shard_size(self) -> float:
+        return self.settings.shard_clips
+
+    def worker(self, product: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
+        return alone(partial(caption_shard, settings=self.settings))
+
+    def join(self, parts: list[shards.Shard], product: Path) -> Joined:
+        place = shards.order(clip["shot"] for part in parts for clip in part.given)
+        table = product / tables.CAPTION_TABLE
+        shards.join((part.path for part in parts), table, tables.CAPTIONS, lambda row: place[row["clip"]])
+        account = tables.reconcile("clips", place, tables.read_rows(table, tables.CAPTIONS), "clip")
+        tables.check_failures(account, 1.0, "captions.captioners")
+        return Joined((account,))

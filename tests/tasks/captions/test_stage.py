@@ -1,8 +1,8 @@
 import pytest
 
 from tasks.captions.settings import CaptionSettings
-from tasks.captions.stage import caption_clips, caption_shard, describe, join_captions, movement
-from tasks.storage import shards, tables
+from tasks.captions.stage import Captions, caption_clips, describe, movement
+from tasks.storage import stage, tables
 
 BOTH = CaptionSettings(captioners=["sidecar", "describe"], shard_clips=2)
 
@@ -56,18 +56,24 @@ def test_what_hardly_moves_is_called_still():
 
 
 def test_a_killed_stage_goes_on_to_the_same_bytes(tmp_path):
-    clips = [clip(number, caption="text" if number % 2 else None) for number in range(7)]
+    clips = [clip(number, caption="text" if number % 2 else None, status="ok") for number in range(7)]
+    (tmp_path / "clips").mkdir()
+    tables.write_rows(tmp_path / "clips" / tables.CLIP_TABLE, clips, tables.CLIPS)
 
     def run(name: str, kill_after: int | None) -> bytes:
-        work = tmp_path / f"{name}.partial"
-        work.mkdir(exist_ok=True)
-        parts = shards.cut(work, clips, BOTH.shard_clips)
-        for part in [part for part in parts if not part.is_done][:kill_after]:
-            caption_shard.fn(part, BOTH)
-        if kill_after is None:
-            assert join_captions(work, parts, tmp_path / name, tmp_path / "report.json").ok == 7
-            return (tmp_path / name / "captions.parquet").read_bytes()
-        return b""
+        def run_shards(declared, work_on, parts):
+            assert kill_after is None or not any(part.is_done for part in parts)
+            stage.in_turn(declared, work_on, parts[:kill_after])
+            if kill_after is not None:
+                raise KeyboardInterrupt
 
-    run("disturbed", 2)
+        captions, out = Captions(tmp_path / "clips", BOTH), tmp_path / name
+        (account,) = stage.run(captions, out, tmp_path / "report.json", "code", run_shards, tmp_path / "earlier")
+        assert account.ok == 7
+        return (out / tables.CAPTION_TABLE).read_bytes()
+
+    with pytest.raises(KeyboardInterrupt):
+        run("disturbed", 2)
+    assert not (tmp_path / "disturbed").exists()
+    assert len(list((tmp_path / "disturbed.partial").glob("shard-*"))) == 2
     assert run("disturbed", None) == run("undisturbed", None)

@@ -1,0 +1,47 @@
+"""Run a stage (`tasks/storage/stage.py`) under Prefect: a task per shard, progress in the log, accounts on the page."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from flows.running.code_hash import code_of
+from flows.running.progress import publish, run_shards
+from flows.running.settings import EngineSettings
+from flows.running.task_runner import resources
+from tasks.storage.shards import Shard
+from tasks.storage.stage import Stage, run
+
+
+def run_stage(stage: Stage[Any], out: Path, report: Path, engine: EngineSettings) -> None:
+    """Make a stage's output in `out` and its account in `report`, by the engine's shards.
+
+    Raises:
+        ValueError, OSError: as the stage's methods say.
+    """
+    with resources(engine):
+        accounts = run(stage, out, report, code_of(stage.name), submit_all)
+    publish(stage.name, *accounts)
+
+
+def submit_all(stage: Stage[Any], work_on: Callable[[Shard], None], parts: list[Shard]) -> None:
+    """Submit a Prefect task for every shard that is not done, and wait for all.
+
+    Raises:
+        Exception: of the first shard that failed, once the others have ended; what is done stays done.
+    """
+    one = work_on_shard.with_options(
+        name=f"{stage.verb}_shard",
+        task_run_name=stage.verb + " {shard.path.stem}",
+        retries=stage.retries,
+        retry_delay_seconds=stage.retry_delay_seconds,
+    )
+    run_shards(stage.unit, parts, partial(one.submit, work_on), stage.amount)
+
+
+@task
+def work_on_shard(work_on: Callable[[Shard], None], shard: Shard) -> None:
+    """Do one shard of a stage."""
+    work_on(shard)
