@@ -1,21 +1,17 @@
 """The command `stiv browse`: a local page to filter shots and clips by any score, and to play them."""
 
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).with_name("browse_page.py")
-_QUIET = {
-    "server.headless": "true",
-    "server.fileWatcherType": "none",
-    "browser.gatherUsageStats": "false",
-    "client.toolbarMode": "minimal",
-}
+from flows.running.server import refuse_taken
+from flows.running.services import TOKEN
 
 
 def browse(port: int = 8501) -> None:
-    """Serve a page with every shot and clip at http://127.0.0.1:PORT, to this machine only, until Ctrl-C.
+    """Serve a page with every shot and clip on this machine, until Ctrl-C; the address that is printed lets you in.
 
     It filters by any score, status, reason and word of the caption; plays the clip; shows caption, reason and history.
 
@@ -32,11 +28,12 @@ def browse(port: int = 8501) -> None:
     shots = Path("data/shots/shots.parquet")
     if not shots.exists():
         raise FileNotFoundError(f"{shots} does not exist: run stiv pipeline, or dvc repro, first")
-    command = [sys.executable, "-m", "streamlit", "run", str(PAGE), "--server.address", "127.0.0.1"]
-    command += ["--server.port", str(port), *(word for name, value in _QUIET.items() for word in (f"--{name}", value))]
-    print(f"http://127.0.0.1:{port}   (Ctrl-C ends it)")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+    refuse_taken(port)
+    token = secrets.token_urlsafe(24)
+    command = [sys.executable, "-m", "flows.running.services", "browse", str(port)]
+    path = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+    print(f"http://127.0.0.1:{port}/?token={token}   (Ctrl-C ends it)", flush=True)
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path, TOKEN: token}) as process:
         try:
             code = process.wait()
         except KeyboardInterrupt:

@@ -6,13 +6,14 @@ The server keeps its database in `.prefect/` of the workspace and listens on a f
 import asyncio
 import json
 import os
+import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from flows.running.server import START_SECONDS, child, free_port, server
+from flows.running.server import START_SECONDS, child, free_port, only_one, refuse_ended, server
 
 _HOME = Path(".prefect")
 _REPORT = Path("reports/report.html")
@@ -28,12 +29,15 @@ def demo(port: int = 0) -> None:
     """
     started = time.monotonic()
     port = port or free_port()
-    with server(_HOME, port) as env:
-        _say(started, f"Prefect server with UI: http://127.0.0.1:{port} (its log: {_HOME}/server.log)")
+    with only_one(_HOME, port), server(_HOME, port) as env:
+        login = f"password in {_HOME}/auth; its log: {_HOME}/server.log"
+        _say(started, f"Prefect server with UI: http://127.0.0.1:{port} ({login})")
+        for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+            del os.environ[name]  # said to another Prefect
         os.environ |= env  # before the client is imported: it reads the address then
         asyncio.run(_close_dead_runs())
-        with child(["flows", "serve"], _HOME, "serve", env):
-            state = asyncio.run(_run(started))
+        with child(["flows", "serve"], _HOME, "serve", env) as serving:
+            state = asyncio.run(_run(started, serving))
     if not state.is_completed():
         raise ValueError(f"{state.name}: {state.message}; once that is mended, the same command goes on from there")
     for mode, figures in json.loads(_JUDGE.read_text())["modes"].items():
@@ -53,8 +57,15 @@ async def _close_dead_runs() -> None:
             await client.set_flow_run_state(run.id, Crashed(message="its process was killed"), force=True)
 
 
-async def _run(started: float) -> Any:
-    """Run the deployment through the API, printing its log as it comes; return its final state."""
+async def _run(started: float, serving: subprocess.Popen[bytes]) -> Any:
+    """Run the deployment through the API, printing its log as it comes; return its final state.
+
+    Args:
+        serving: the process that runs it.
+
+    Raises:
+        OSError: that process ended.
+    """
     from prefect import get_client
     from prefect.exceptions import ObjectNotFound
 
@@ -68,6 +79,7 @@ async def _run(started: float) -> Any:
                     break
             except ObjectNotFound:
                 pass
+            refuse_ended(serving, _HOME / "serve.log")
             if time.monotonic() - started > START_SECONDS:
                 raise TimeoutError(f"no deployment stiv/{NAME} after {START_SECONDS} s: see {_HOME}/serve.log")
             await asyncio.sleep(0.5)
@@ -81,6 +93,7 @@ async def _run(started: float) -> Any:
                 await asyncio.sleep(2)  # the last lines come with a delay
                 await _tell_log(client, run.id, seen, started)
                 return run.state
+            refuse_ended(serving, _HOME / "serve.log")
             await asyncio.sleep(1)
 
 

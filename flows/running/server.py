@@ -1,7 +1,9 @@
 """A Prefect server of our own, for as long as a block lasts. Everything that is started is stopped again."""
 
 import contextlib
+import fcntl
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -10,12 +12,27 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from stiv_model.process_exit import die_with_parent
+from tasks.storage import atomic
 
 START_SECONDS = 120
 _STOP_SECONDS = 20
+_TAKEN_ON = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "PYTHONPATH",
+    "NO_PROXY",
+    "no_proxy",
+)
+"""Of the caller's environment, by a server's process."""
 
 
 def free_port() -> int:
@@ -42,18 +59,63 @@ def refuse_taken(port: int) -> None:
 
 
 def environment(home: Path, port: int) -> dict[str, str]:
-    """Return what this process and its children need to use the server: its address, and no telemetry."""
-    return os.environ | {
+    """Return what this process and its children need to use the server: its address, its secret, and no telemetry.
+
+    Of the caller's environment everything goes on but what is said to another Prefect, such as a database or a server
+    that is exported for all shells; and the loopback interface is reached without a proxy.
+    """
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    direct = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"]))
+    return others | {
+        "NO_PROXY": direct,
+        "no_proxy": direct,
         "PREFECT_HOME": str(home.resolve()),
+        "PREFECT_PROFILES_PATH": str(home.resolve() / "profiles.toml"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_API_AUTH_STRING": secret(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": "INFO",
         "DO_NOT_TRACK": "1",
     }
 
 
+def secret(home: Path) -> str:
+    """Return the authentication string of the server in `home`, `stiv:` and 32 random characters; make it at first.
+
+    It stands in a file that only the user can read, in a folder that only the user can enter.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o700)
+    path = home / "auth"
+    if not path.exists():
+        with atomic.atomic_write(path) as tmp_path:
+            tmp_path.touch(0o600)
+            tmp_path.write_text(f"stiv:{secrets.token_urlsafe(24)}\n")
+    return path.read_text().strip()
+
+
+def _of_the_server(env: dict[str, str], home: Path, port: int) -> dict[str, str]:
+    """Return the environment of the server's own process: made from what is named here, not from the caller's."""
+    origin = f"http://127.0.0.1:{port}"
+    return {name: env[name] for name in _TAKEN_ON if name in env} | {
+        **{name: value for name, value in env.items() if name.startswith("PREFECT_")},
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_API_BASE_PATH": "/api",
+        "PREFECT_SERVER_API_AUTH_STRING": env["PREFECT_API_AUTH_STRING"],
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin,
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home.resolve()}/prefect.db",
+        "PREFECT_SERVER_UI_API_URL": f"{origin}/api",
+        "PREFECT_UI_API_URL": f"{origin}/api",
+        "PREFECT_MESSAGING_BROKER": "prefect.server.utilities.messaging.memory",
+        "PREFECT_MESSAGING_CACHE": "prefect.server.utilities.messaging.memory",
+    }
+
+
 @contextlib.contextmanager
-def child(command: list[str], home: Path, name: str, env: dict[str, str]) -> Iterator[subprocess.Popen]:
+def child(command: list[str], home: Path, name: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a Python module for as long as the block lasts, its output in `home`/NAME.log."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / f"{name}.log").open("a") as log:
@@ -71,6 +133,41 @@ def child(command: list[str], home: Path, name: str, env: dict[str, str]) -> Ite
                 process.wait()
 
 
+def refuse_ended(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Fail when a child that is to go on has ended.
+
+    Raises:
+        OSError: it has; the message is its last line.
+    """
+    if process.poll() is not None:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        last = lines[-1].strip() if lines else "it said nothing"
+        raise OSError(f"{last} ({log}, exit code {process.returncode})")
+
+
+@contextlib.contextmanager
+def only_one(home: Path, port: int) -> Iterator[None]:
+    """Hold the workspace's place for a server of its own as long as the block lasts, or as the process lives.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise ValueError(
+                f"{holder} is at work in this workspace: wait for it, or stop it; nothing was touched"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} (http://127.0.0.1:{port})\n")
+        lock.flush()
+        yield
+
+
 @contextlib.contextmanager
 def server(home: Path, port: int) -> Iterator[dict[str, str]]:
     """Run a Prefect server with its database in `home`; give the environment in which it is used.
@@ -81,15 +178,24 @@ def server(home: Path, port: int) -> Iterator[dict[str, str]]:
     """
     refuse_taken(port)
     env = environment(home, port)
-    with child(["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)], home, "server", env) as it:
-        limit = time.monotonic() + START_SECONDS
-        while True:
-            if it.poll() is not None:
-                raise OSError(f"the Prefect server ended with exit code {it.returncode}: see {home}/server.log")
-            if time.monotonic() > limit:
-                raise TimeoutError(f"no answer from the Prefect server in {START_SECONDS} s: see {home}/server.log")
-            health = f"{env['PREFECT_API_URL']}/health"
-            with contextlib.suppress(URLError, ConnectionError, TimeoutError), urlopen(health, timeout=2):
-                break
-            time.sleep(0.3)
+    command = ["flows.running.services", "prefect", str(port)]
+    with child(command, home, "server", _of_the_server(env, home, port)) as process:
+        wait_until_healthy(process, env["PREFECT_API_URL"], home)
         yield env
+
+
+def wait_until_healthy(process: subprocess.Popen[bytes], api: str, home: Path) -> None:
+    """Return when the server answers.
+
+    Raises:
+        OSError: it ended, or did not answer in time.
+    """
+    limit = time.monotonic() + START_SECONDS
+    opener = build_opener(ProxyHandler({}))
+    while True:
+        refuse_ended(process, home / "server.log")
+        if time.monotonic() > limit:
+            raise TimeoutError(f"no answer from the Prefect server in {START_SECONDS} s: see {home}/server.log")
+        with contextlib.suppress(URLError, ConnectionError, TimeoutError), opener.open(f"{api}/health", timeout=2):
+            return
+        time.sleep(0.3)

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.error import HTTPError, URLError
+from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 import psutil
 import pytest
@@ -62,22 +63,44 @@ def test_the_page_shows_every_shot_and_then_those_that_are_asked_for(workspace):
     assert not page.exception
 
 
+def answers(port: int, **headers: str) -> set[int]:
+    """Return the statuses of what Streamlit serves: page, script, stream, health, media, upload."""
+    seen = set()
+    for path in ("", "_stcore/health", "_stcore/host-config", "_stcore/stream", "static/index.js", "media/a.mp4", "x"):
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            urlopen(Request(f"http://127.0.0.1:{port}/{path}", headers=named), timeout=20)
+            seen.add(200)
+        except HTTPError as error:
+            seen.add(error.code)
+    return seen
+
+
 def test_the_page_is_served_to_this_machine_only_and_ends_with_its_command(workspace):
     port = free_port()
     command = [sys.executable, "-m", "flows", "browse", "--port", str(port)]
-    process = subprocess.Popen(command, env={"PYTHONPATH": str(ROOT), "PATH": str(Path(sys.executable).parent)})
+    env = {"PYTHONPATH": str(ROOT), "PATH": str(Path(sys.executable).parent)}
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    address = process.stdout.readline().split()[0]
+    browser = build_opener(HTTPCookieProcessor())
     try:
         limit = time.monotonic() + 60
         while time.monotonic() < limit and process.poll() is None:
             try:
-                assert b"Streamlit" in urlopen(f"http://127.0.0.1:{port}", timeout=5).read()
+                assert b"Streamlit" in browser.open(address, timeout=5).read()
                 break
-            except OSError:
+            except (ConnectionError, URLError):
                 time.sleep(0.2)
         else:
             pytest.fail("nothing was served")
         listening = {one.laddr.ip for one in psutil.net_connections() if one.laddr and one.laddr.port == port}
         assert listening == {"127.0.0.1"}
+        assert answers(port) == {401}
+        assert answers(port, Host="some.page") == {421}
+        assert answers(port, Origin="http://some.page") == {403}
+        assert answers(port, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors") == {403}
+        assert answers(port, Cookie=f"stiv-{port}=guessed") == {401}
     finally:
         process.terminate()
     process.wait(timeout=20)

@@ -28,9 +28,9 @@ RECIPE = SHORT.model_copy(update={"steps": 24})
 STAGE = """import sys
 from pathlib import Path
 from stiv_model.settings import Run
-from tasks.training.launch import launch as training
+from tasks.training import launch
 work = Path(sys.argv[1])
-training.run_ranks.fn(Run.model_validate_json((work / "run.json").read_text()), work)"""
+launch.run_ranks.fn(Run.model_validate_json((work / "run.json").read_text()), work)"""
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,52 @@
+"""The web services that we start, as programs: `python -m flows.running.services NAME PORT`. All stand behind a guard.
+
+They listen on the loopback interface. Secrets come in the environment, which other users of the machine cannot read.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from flows.running.web_guard import App, WebGuard
+
+TOKEN = "STIV_SERVICE_TOKEN"
+_BROWSE_PAGE = Path(__file__).parents[1] / "commands" / "browse_page.py"
+_STREAMLIT = {
+    "server.headless": True,
+    "server.fileWatcherType": "none",
+    "browser.gatherUsageStats": False,
+    "client.toolbarMode": "minimal",
+}
+
+
+def prefect_server(port: int) -> App:
+    """Return Prefect's server with its UI; who may use the API, Prefect itself checks (its authentication string)."""
+    from prefect.server.api.server import create_app
+
+    return WebGuard(create_app(final=True), port)
+
+
+def browse(port: int) -> App:
+    """Return the page of `stiv browse`."""
+    from streamlit import config
+    from streamlit.starlette import App as StreamlitApp
+
+    for name, value in _STREAMLIT.items():
+        config.set_option(name, value)
+    config.set_option("server.port", port)
+    return WebGuard(StreamlitApp(_BROWSE_PAGE), port, os.environ[TOKEN])
+
+
+SERVICES: dict[str, Callable[[int], App]] = {"prefect": prefect_server, "browse": browse}
+
+
+def main(name: str, port: str) -> None:
+    import uvicorn
+
+    level = os.environ.get("PREFECT_SERVER_LOGGING_LEVEL", "warning").lower()
+    uvicorn.run(SERVICES[name](int(port)), host="127.0.0.1", port=int(port), log_level=level, access_log=False)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

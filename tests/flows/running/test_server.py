@@ -1,0 +1,160 @@
+"""The Prefect server of `stiv demo`: whom it answers, and what of the caller's environment it takes."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
+
+import pytest
+
+from flows.running.server import environment, free_port, only_one, refuse_ended, secret, server
+
+ROOT = Path(__file__).parents[3]
+OTHERS = (
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+    "PREFECT_API_DATABASE_CONNECTION_URL",
+    "PREFECT_API_URL",
+    "http_proxy",
+)
+
+
+class Running(NamedTuple):
+    """A server that is up."""
+
+    home: Path
+    url: str
+    env: dict[str, str]
+    canary: Path
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory) -> Iterator[Running]:
+    """A server started in an environment in which another one's database, address and proxy are exported."""
+    home, canary = tmp_path_factory.mktemp("home") / ".prefect", tmp_path_factory.mktemp("lab") / "lab.db"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in OTHERS[:2]:
+            patch.setenv(name, f"sqlite+aiosqlite:///{canary}")
+        patch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+        patch.setenv("http_proxy", "http://127.0.0.1:9")
+        with server(home, port := free_port()) as env:
+            yield Running(home, f"http://127.0.0.1:{port}", env, canary)
+
+
+def ask(url: str, method: str = "GET", **headers: str) -> int:
+    """Return the status of an answer, asked without a proxy."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    body = b"{}" if method != "GET" else None
+    try:
+        with build_opener(ProxyHandler({})).open(Request(url, body, named, method=method), timeout=20) as answer:
+            return answer.status
+    except HTTPError as error:
+        return error.code
+
+
+def routes(running: Running) -> list[tuple[str, str]]:
+    """Return (method, path) of everything that the server says it answers."""
+    with build_opener(ProxyHandler({})).open(f"{running.url}/openapi.json", timeout=20) as answer:
+        paths = json.load(answer)["paths"]
+    return [
+        (method.upper(), "/api" + path.translate(dict.fromkeys(map(ord, "{}"))))
+        for path in paths
+        for method in paths[path]
+    ]
+
+
+def test_without_the_secret_no_route_of_the_api_answers(running):
+    asked = [one for one in routes(running) if one[1] not in ("/api/health", "/api/ready")]  # probes of an orchestrator
+    assert len(asked) > 100
+    let_in = [one for one in asked if ask(running.url + one[1], one[0]) not in (401, 403)]
+    assert let_in == []
+
+
+def test_a_page_of_another_origin_is_refused_whatever_it_asks(running):
+    for method, path in [
+        *routes(running),
+        ("GET", "/"),
+        ("GET", "/ui-settings"),
+        ("OPTIONS", "/api/deployments/filter"),
+    ]:
+        assert ask(running.url + path, method, Origin="http://some.page") == 403, path
+        assert ask(running.url + path, method, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors") == 403, path
+
+
+def test_a_name_of_somebody_elses_that_points_here_is_refused(running):
+    for method, path in [*routes(running), ("GET", "/"), ("GET", "/docs")]:
+        assert ask(running.url + path, method, Host="some.page") == 421, path
+
+
+def test_who_has_the_secret_is_answered_and_a_person_sees_the_page(running):
+    key = base64.b64encode(running.env["PREFECT_API_AUTH_STRING"].encode()).decode()
+    assert ask(f"{running.url}/api/admin/version", Authorization=f"Basic {key}") == 200
+    assert ask(f"{running.url}/", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document") == 200
+    assert ask(f"{running.url}/", Origin=running.url) == 200
+
+
+def test_only_the_user_can_read_the_secret(running):
+    assert running.home.stat().st_mode & 0o077 == 0
+    assert (running.home / "auth").stat().st_mode & 0o077 == 0
+    assert secret(running.home) == running.env["PREFECT_API_AUTH_STRING"]
+
+
+def test_a_client_reaches_it_and_nothing_of_another_server_is_touched(running):
+    code = """import asyncio
+from prefect import get_client
+async def count():
+    async with get_client() as client:
+        print(len(await client.read_flows()))
+asyncio.run(count())"""
+    done = subprocess.run([sys.executable, "-c", code], env=running.env, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "0\n", done.stderr
+    assert (running.home / "prefect.db").exists()
+    assert not running.canary.exists()
+
+
+def test_children_get_no_setting_of_another_prefect(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_SERVER_DATABASE_HOST", "lab")
+    monkeypatch.setenv("PREFECT_PROFILE", "lab")
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    monkeypatch.setenv("NO_PROXY", "lab.example")
+    env = environment(tmp_path / "home", 4200)
+    assert not {"PREFECT_SERVER_DATABASE_HOST", "PREFECT_PROFILE"} & env.keys()
+    assert env["AWS_PROFILE"] == "mine"
+    assert env["NO_PROXY"].split(",") == ["lab.example", "127.0.0.1", "localhost"]
+
+
+def test_a_second_one_in_a_workspace_is_told_who_is_there(tmp_path):
+    code = (
+        "import sys, pathlib\nfrom flows.running.server import only_one\n"
+        "with only_one(pathlib.Path(sys.argv[1]), 1234):\n    print('in', flush=True)\n    sys.stdin.read()"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert first.stdin and first.stdout
+    try:
+        assert first.stdout.readline() == b"in\n"
+        with pytest.raises(ValueError, match=rf"{first.pid}.*127\.0\.0\.1:1234"), only_one(tmp_path, 5678):
+            pass
+    finally:
+        first.kill()  # one that was killed does not stand in the way
+        first.wait()
+    with only_one(tmp_path, 5678):
+        pass
+
+
+def test_a_child_that_ended_is_told_by_its_last_line(tmp_path):
+    log = tmp_path / "serve.log"
+    log.write_text("Traceback\n  ...\nSCMError: this is not a git repository\n\n")
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    process.wait()
+    with pytest.raises(OSError, match=r"not a git repository.*serve\.log.*3"):
+        refuse_ended(process, log)
