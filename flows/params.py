@@ -2,7 +2,7 @@
 
 import inspect
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import yaml
 from pydantic import model_validator
@@ -53,7 +53,7 @@ class Params(Settings):
     samples: SampleSettings
 
     @model_validator(mode="after")
-    def sections_agree(self):
+    def sections_agree(self) -> Self:
         if self.clips.duplicate_similarity is not None and self.scores.embedding is None:
             raise ValueError(
                 f"clips.duplicate_similarity is {self.clips.duplicate_similarity}, but scores.embedding is null: name "

@@ -1,6 +1,6 @@
 """The settings that the network and its training read. Values live in params.yaml, types here."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -86,7 +86,7 @@ class ModelSettings(Settings):
         return self.width // self.heads
 
     @model_validator(mode="after")
-    def head_size_splits(self):
+    def head_size_splits(self) -> Self:
         if self.width % self.heads or self.head_size % 4:
             raise ValueError(
                 f"model.width is {self.width} and model.heads is {self.heads}: the width of one head, "
@@ -138,7 +138,7 @@ class RecipeSettings(Settings):
         return max((self.frames - 1) * mode.stride + 1 for mode in self.modes)
 
     @model_validator(mode="after")
-    def clean_frames_are_in_the_video(self):
+    def clean_frames_are_in_the_video(self) -> Self:
         for mode in self.modes:
             _check_pattern(mode.clean_frames, self.frames)
         if is_mixture(self.clean_frames) and "views" in [mode.clean_frames for mode in self.modes]:
@@ -232,7 +232,7 @@ class TrainingSettings(Settings):
         return self.ranks // self.nodes
 
     @model_validator(mode="after")
-    def nodes_share_the_ranks(self):
+    def nodes_share_the_ranks(self) -> Self:
         if self.ranks % self.nodes:
             raise ValueError(
                 f"training.ranks is {self.ranks}, but training.nodes is {self.nodes}: use a multiple of {self.nodes}"
@@ -240,7 +240,7 @@ class TrainingSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def there_is_something_to_validate_with(self):
+    def there_is_something_to_validate_with(self) -> Self:
         if self.validation_steps and not self.validation_prompts:
             raise ValueError(
                 f"training.validation_steps is {self.validation_steps}, but training.validation_prompts is empty: "
@@ -249,7 +249,7 @@ class TrainingSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def nvme_has_a_path(self):
+    def nvme_has_a_path(self) -> Self:
         if (self.offload == "nvme") != (self.nvme_path is not None):
             raise ValueError(
                 f"training.offload is {self.offload} and training.nvme_path {self.nvme_path}: nvme needs a folder on a "
@@ -258,7 +258,7 @@ class TrainingSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def zero_stage_can_offload(self):
+    def zero_stage_can_offload(self) -> Self:
         least = {"none": 0, "cpu": 1, "nvme": 3}[self.offload]
         if self.zero_stage < least:
             raise ValueError(
@@ -267,7 +267,7 @@ class TrainingSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def sequences_are_shared_evenly(self):
+    def sequences_are_shared_evenly(self) -> Self:
         if self.ranks % self.sequence_ranks:
             raise ValueError(
                 f"training.sequence_ranks is {self.sequence_ranks}, but training.ranks is {self.ranks}: "
@@ -336,7 +336,7 @@ class SamplerSettings(Settings):
     original_width: PositiveInt
 
     @model_validator(mode="after")
-    def guidance_interval_is_one(self):
+    def guidance_interval_is_one(self) -> Self:
         if self.guidance_start >= self.guidance_end:
             raise ValueError(
                 f"sampler.guidance_start is {self.guidance_start} and sampler.guidance_end {self.guidance_end}: "

@@ -36,7 +36,7 @@ def sample(
             raise ValueError(f"--image {image} is not there or is no picture that OpenCV reads")
         given = [np.stack([_cover(picture[..., ::-1], latents.height, latents.width)] * latents.frames)]
     pipeline = load(checkpoint, vae, text, latents, sampler)
-    pipeline.set_progress_bar_config(disable=False, desc="sampling steps")
+    pipeline.set_progress_bar_config(disable=False, desc="sampling steps")  # type: ignore[no-untyped-call]
     (video,) = make_videos(pipeline, [prompt], [seed], "none" if given is None else "first", given)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_video(out, video, fps)

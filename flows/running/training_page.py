@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from stiv_model.training.run_files import INCIDENTS, LEVEL_NAMES
 
@@ -57,11 +58,11 @@ def _mean(rows: list[dict[str, float]], name: str) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _said(incident: dict) -> str:
+def _said(incident: dict[str, Any]) -> str:
     if "back_to" in incident:
         return f"went back to step {incident['back_to']}"
     return f"skipped, {incident['why']}" + (f" ({', '.join(incident['bad'])})" if incident["bad"] else "")
 
 
-def _table(figures: dict) -> str:
+def _table(figures: dict[str, Any]) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in figures.items())])

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
 
@@ -38,7 +38,7 @@ class Bucket(Settings):
     """How many clips are no samples, by reason."""
 
     @model_validator(mode="after")
-    def clips_are_used_or_dropped(self):
+    def clips_are_used_or_dropped(self) -> Self:
         _balance("clips of a bucket", self.clips, self.samples, *self.dropped.values())
         return self
 
@@ -85,7 +85,7 @@ class Plan(Settings):
         return max(0, self.samples - self.steps * self.batch)
 
     @model_validator(mode="after")
-    def clips_are_used_or_dropped(self):
+    def clips_are_used_or_dropped(self) -> Self:
         _balance("clips", self.clips, self.samples, *self.dropped.values())
         _balance("clips", self.clips, self.ok, self.rejected, self.failed)
         _balance("usable clips", self.ok, *(bucket.clips for bucket in self.buckets))

@@ -65,7 +65,7 @@ class StivTransformerModel(StivTransformer, ModelMixin, ConfigMixin):
 
     config_name = "config.json"  # type: ignore[assignment]
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(self, model: dict[str, Any], is_video: bool, trained: dict[str, Any] | None):
         super().__init__(settings_errors.checked(ModelSettings, model, "model"), is_video)
         self.trained = None if trained is None else settings_errors.checked(Trained, trained, "trained")

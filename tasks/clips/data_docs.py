@@ -52,7 +52,7 @@ def _carried(package: str, path: str) -> Path:
 
 
 def _localise_page(page: str, assets: str) -> str:
-    def resource(tag: re.Match) -> str:
+    def resource(tag: re.Match[str]) -> str:
         name = PurePosixPath(urlsplit(tag["url"]).path).name
         if name not in _CARRIED:
             return ""

@@ -39,7 +39,7 @@ class Shift(NamedTuple):
 class Replay(NamedTuple):
     """What a selection would come to."""
 
-    funnel: list[dict]
+    funnel: list[dict[str, Any]]
     """As stage clips reports it; the step of near-duplicates is missing when they were not looked for."""
     lost: dict[str | None, Share]
     """By reason; those kept have none."""

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +22,7 @@ class Selection(NamedTuple):
     """What the stage reports."""
 
     account: tables.Account
-    funnel: list[dict]
+    funnel: list[dict[str, Any]]
     gate: GateResult
     drift: dict[str, float | None]
     """Of each score from the last earlier release, 0 to 1; empty where there is none."""
@@ -40,12 +40,12 @@ class GateFailedError(ValueError):
             "or mend what made the scores"
         )
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # Prefect pickles what a run failed with; by default that would call __init__ with the message alone
         return type(self), (self.gate, self.account, self.docs)
 
 
-def judge_shots(scores: list[dict], settings: ClipSettings, earlier: pa.Table) -> list[dict]:
+def judge_shots(scores: list[dict[str, Any]], settings: ClipSettings, earlier: pa.Table) -> list[dict[str, Any]]:
     """Return one row of schema CLIPS for every scored shot, in the order given.
 
     Each shot is judged by itself first. Near-duplicates are looked for among those that pass, so that none that
@@ -66,7 +66,7 @@ def judge_shots(scores: list[dict], settings: ClipSettings, earlier: pa.Table) -
     return rows
 
 
-def reject_twins(rows: list[dict], settings: ClipSettings, earlier: pa.Table) -> None:
+def reject_twins(rows: list[dict[str, Any]], settings: ClipSettings, earlier: pa.Table) -> None:
     """Reject, of the rows that are ok, those that are near-duplicates, and name the shot kept instead.
 
     Raises:
@@ -81,7 +81,7 @@ def reject_twins(rows: list[dict], settings: ClipSettings, earlier: pa.Table) ->
             row |= {"status": "rejected", "reason": thresholds.NEAR_DUPLICATE, "twin": twins[row["shot"]]}
 
 
-def keep_best(rows: list[dict], best: BestSettings) -> None:
+def keep_best(rows: list[dict[str, Any]], best: BestSettings) -> None:
     """Reject, of the rows that are ok, all but those of the highest score."""
     lost = set(thresholds.not_best({row["shot"]: row[best.by] for row in tables.ok(rows)}, best.clips))
     for row in rows:
@@ -138,7 +138,7 @@ def pass_gate(
     return gate
 
 
-def _run(table: Path, settings: ClipSettings) -> dict:
+def _run(table: Path, settings: ClipSettings) -> dict[str, Any]:
     """Return what makes this selection the same one."""
     earlier = {release: atomic.sha256_file(Path(release)) for release in settings.earlier_releases}
     own = {"settings": settings.model_dump(), "scores": atomic.sha256_file(table), "earlier": earlier}

@@ -1,6 +1,6 @@
 """Settings of the stage clips. Values live in params.yaml, types here."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
@@ -14,7 +14,7 @@ class Range(Settings):
     max: float | None
 
     @model_validator(mode="after")
-    def ordered(self):
+    def ordered(self) -> Self:
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}: nothing would be kept")
         return self
@@ -73,7 +73,7 @@ class ClipSettings(Settings):
     """Largest Kolmogorov-Smirnov distance of any score's distribution from the last earlier release's."""
 
     @model_validator(mode="after")
-    def reasons_exist(self):
+    def reasons_exist(self) -> Self:
         scores = [name for name, value in self if isinstance(value, Range)]
         reasons = {f"{score}_{side}" for score in scores for side in ("below_min", "above_max")}
         reasons |= {"score_missing", "orientation_not_wanted", "near_duplicate", "not_among_best"}

@@ -6,7 +6,7 @@ One definition for stage clips, which judges rows, and for `stiv funnel`, which 
 import math
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tasks.clips.settings import ClipSettings, Range
 
@@ -72,7 +72,7 @@ def compared(settings: ClipSettings) -> tuple[str, ...]:
     return by_hash + ("embedding", "embedder") * (settings.duplicate_similarity is not None)
 
 
-def judge_shot(row: dict, wanted: Rules) -> tuple[str, str | None]:
+def judge_shot(row: dict[str, Any], wanted: Rules) -> tuple[str, str | None]:
     """Return status and reason of one scored shot by itself: rejected names the first threshold missed.
 
     A shot that lacks a score (null, or no finite number) has failed; one that was not ok before stays what it was.
@@ -111,7 +111,7 @@ def steps(settings: ClipSettings) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def funnel(lost: Mapping[str | None, Share], settings: ClipSettings) -> list[dict]:
+def funnel(lost: Mapping[str | None, Share], settings: ClipSettings) -> list[dict[str, Any]]:
     """Return how many shots and seconds each step left and lost, from all scored to the clips.
 
     Args:
@@ -127,7 +127,7 @@ def funnel(lost: Mapping[str | None, Share], settings: ClipSettings) -> list[dic
     return table
 
 
-def tally(rows: Iterable[dict]) -> dict[str | None, Share]:
+def tally(rows: Iterable[dict[str, Any]]) -> dict[str | None, Share]:
     """Return the judged rows by reason."""
     found: dict[str | None, Share] = {}
     for row in rows:
@@ -136,7 +136,7 @@ def tally(rows: Iterable[dict]) -> dict[str | None, Share]:
     return found
 
 
-def seconds(row: dict) -> float | None:
+def seconds(row: dict[str, Any]) -> float | None:
     """Return the length of a shot, None when its times are unknown."""
     if row["start_pts"] is None or row["end_pts"] is None or row["time_base"] is None:
         return None
@@ -152,5 +152,5 @@ def _is_measured(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _step(step: str, clips: int, time: int, lost: int, lost_time: int) -> dict:
+def _step(step: str, clips: int, time: int, lost: int, lost_time: int) -> dict[str, Any]:
     return {"step": step, "clips": clips, "seconds": time / 1e6, "lost": lost, "lost_seconds": lost_time / 1e6}

@@ -19,6 +19,7 @@ import av
 import numpy as np
 
 from tasks.decoding import clip_frames, decode, measures, motion
+from tasks.decoding.limits import Limits
 from tasks.decoding.transitions import Detector, Transition, Transitions
 
 
@@ -189,7 +190,7 @@ class Cutter:
 
 def split(
     path: str,
-    limits: decode.Limits,
+    limits: Limits,
     claimed_frames: int,
     analysis_pixels: int,
     part: list[float] | None = None,

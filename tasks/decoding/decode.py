@@ -178,7 +178,7 @@ def _measure(opened: Opened) -> dict[str, Any]:
     }
 
 
-def _shown_first(opened: Opened, packet: av.Packet) -> planes.Shown | None:
+def _shown_first(opened: Opened, packet: av.Packet[av.VideoStream]) -> planes.Shown | None:
     """Return how the video is to be shown if this packet gives the first frame, None if it gives none."""
     try:
         frames = packet.decode()
@@ -186,7 +186,7 @@ def _shown_first(opened: Opened, packet: av.Packet) -> planes.Shown | None:
         raise
     except av.error.FFmpegError:
         return None  # `decoded` counts those
-    return shown(opened, cast(av.VideoFrame, frames[0])) if frames else None
+    return shown(opened, frames[0]) if frames else None
 
 
 def decoded(opened: Opened) -> Iterator[av.VideoFrame]:

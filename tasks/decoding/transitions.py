@@ -76,14 +76,14 @@ class Detector(Protocol):
         ...
 
 
-class _Content(ContentDetector):
+class _Content(ContentDetector):  # type: ignore[misc]  # PySceneDetect has no types
     """PySceneDetect's rule, given scores instead of pictures."""
 
     def _calculate_frame_score(self, timecode: FrameTimecode, frame_img: np.ndarray) -> float:
         return float(frame_img)
 
 
-class _Adaptive(AdaptiveDetector):
+class _Adaptive(AdaptiveDetector):  # type: ignore[misc]
     """PySceneDetect's rule, given scores instead of pictures."""
 
     def _calculate_frame_score(self, timecode: FrameTimecode, frame_img: np.ndarray) -> float:

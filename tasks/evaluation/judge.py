@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -59,7 +59,7 @@ def psnr(given: np.ndarray, made: np.ndarray) -> float:
     return BEST_PSNR if error == 0 else min(BEST_PSNR, 10 * math.log10(255**2 / error))
 
 
-def read_samples(folder: Path) -> list[dict]:
+def read_samples(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of `samples.json`.
 
     Raises:
@@ -71,7 +71,7 @@ def read_samples(folder: Path) -> list[dict]:
     return json.loads(path.read_text())["samples"]
 
 
-def judge_sample(sample: dict, folder: Path) -> dict:
+def judge_sample(sample: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return one row: what the judge saw, which attributes are right, and the PSNR (dB) of a given image.
 
     A sample without a known truth is `rejected`; one that was not made, or cannot be read, is `failed`.
@@ -107,9 +107,9 @@ def read_image(path: Path) -> np.ndarray:
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
-def summarise(rows: list[dict]) -> dict:
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the figures of the judged rows of one mode. What the judge did not see counts as wrong."""
-    figures: dict = {
+    figures: dict[str, Any] = {
         "n": len(rows),
         "unseen": sum(row["seen"]["colour"] is None for row in rows),
         "moved": wilson(sum(row["moved"] for row in rows), len(rows))._asdict(),
@@ -125,7 +125,7 @@ def summarise(rows: list[dict]) -> dict:
     return figures
 
 
-def judge_all(samples: Path) -> dict:
+def judge_all(samples: Path) -> dict[str, Any]:
     """Judge the folder `samples` and return the content of reports/judge.json.
 
     Raises:
@@ -147,7 +147,7 @@ def judge_all(samples: Path) -> dict:
     }
 
 
-def table(judgement: dict) -> str:
+def table(judgement: dict[str, Any]) -> str:
     """Return the figures as a Markdown table."""
     lines = ["| mode | attribute | right | of | accuracy | 95 % interval | chance | above chance |"]
     lines.append("|---|---|---:|---:|---:|---:|---:|---|")

@@ -40,7 +40,7 @@ def load(
     pipeline = StivPipeline.from_checkpoint(checkpoint, vae, text, *size, sampler)
     if not pipeline.transformer.is_video:
         raise ValueError(f"{checkpoint} holds an image model: videos need one of t2v and what comes after it")
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
     return pipeline
 
 
@@ -98,7 +98,9 @@ def source_video(scene: shapes.Scene, size: PipelineDefaults) -> np.ndarray:
 
 
 @task(task_run_name="generate {batch[0].id}", retries=1)
-def generate_batch(pipeline: StivPipeline, batch: list[Wanted], settings: SampleSettings, product: Path) -> list[dict]:
+def generate_batch(
+    pipeline: StivPipeline, batch: list[Wanted], settings: SampleSettings, product: Path
+) -> list[dict[str, Any]]:
     """Generate one batch of one mode, unless it is there from an earlier attempt."""
     done = product / f"{batch[0].id}.json"
     if not done.exists():
@@ -124,7 +126,7 @@ def _write(
     given: np.ndarray | None,
     settings: SampleSettings,
     folder: Path,
-) -> dict:
+) -> dict[str, Any]:
     np.save(folder / f"{wanted.id}.npy", video)
     write_video(folder / f"{wanted.id}.mp4", video, settings.fps)
     row: dict[str, Any] = {

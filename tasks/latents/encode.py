@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from prefect import task
@@ -55,7 +55,7 @@ class Kept:
         rows = tables.ok(list(shards.rows(table, tables.LATENTS))) if table.exists() else []
         self.rows = {(row["clip"], row["text"]): row for row in rows}
 
-    def find(self, clip: str, text: str) -> tuple[dict, dict[str, torch.Tensor]] | None:
+    def find(self, clip: str, text: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
         """Return a clip's row and tensors, None if it was not encoded with this text, or its bytes went bad since."""
         row = self.rows.get((clip, text))
         if row is None:
@@ -86,7 +86,9 @@ class Encoders(NamedTuple):
         return {"vae_sha256": self.vae.sha256, "text_sha256": self.text.sha256}
 
 
-def encode_clips(clips: list[dict], encoders: Encoders) -> tuple[list[dict], dict[str, torch.Tensor]]:
+def encode_clips(
+    clips: list[dict[str, Any]], encoders: Encoders
+) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     """Return one row of LATENTS for each clip, without its shard, and the tensors of those that are ok.
 
     A clip whose frames cannot be had is `failed` with the reason, and has no entry in the tensors.
@@ -95,7 +97,7 @@ def encode_clips(clips: list[dict], encoders: Encoders) -> tuple[list[dict], dic
     new = [clip for clip in clips if clip["clip"] not in taken]
     results = dict(zip((clip["clip"] for clip in new), _frames_of(new, encoders), strict=True))
     texts = _text_of([clip["text"] for clip in new if results[clip["clip"]]["status"] == "ok"], encoders.text)
-    rows: list[dict] = []
+    rows: list[dict[str, Any]] = []
     parts: list[dict[str, torch.Tensor]] = []
     for clip in clips:
         row = {key: clip[key] for key in _CARRIED}
@@ -125,7 +127,7 @@ def encode_clips(clips: list[dict], encoders: Encoders) -> tuple[list[dict], dic
     return rows, {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
 
 
-def _frames_of(clips: list[dict], encoders: Encoders) -> list[dict]:
+def _frames_of(clips: list[dict[str, Any]], encoders: Encoders) -> list[dict[str, Any]]:
     settings = encoders.settings
     found = [_local(clip, encoders) for clip in clips]
     asked = [
@@ -145,7 +147,7 @@ def _frames_of(clips: list[dict], encoders: Encoders) -> list[dict]:
     return [next(results) if path else {"status": "failed", "reason": "not_found"} for path in found]
 
 
-def _local(clip: dict, encoders: Encoders) -> Path | None:
+def _local(clip: dict[str, Any], encoders: Encoders) -> Path | None:
     """Return the clip's raw video, None if it is gone or another one since its shots were found."""
     try:
         return local_file(encoders.source, clip["uri"], clip["video"], encoders.cache)
@@ -162,7 +164,7 @@ def _text_of(captions: list[str], encoder: TextEncoder) -> Iterator[dict[str, to
 
 
 @task(task_run_name="encode {number}", retries=1)
-def encode_shard(number: int, clips: list[dict], encoders: Encoders, product: Path) -> list[dict]:
+def encode_shard(number: int, clips: list[dict[str, Any]], encoders: Encoders, product: Path) -> list[dict[str, Any]]:
     """Encode one shard of clips, unless it is there from an earlier attempt."""
     shard = product / f"shard-{number:05d}.safetensors"
     rows_file = shard.with_suffix(".json")
@@ -188,7 +190,7 @@ def encode_all(
     text: TextSettings,
     sandbox: SandboxSettings,
     code: str,
-    run_shard: Callable[[int, list[dict], Encoders, Path], list[dict]],
+    run_shard: Callable[[int, list[dict[str, Any]], Encoders, Path], list[dict[str, Any]]],
 ) -> Account:
     """Encode every clip that has a caption, shard by shard, into `out`; what an earlier run has encoded is taken over.
 

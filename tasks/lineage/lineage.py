@@ -71,7 +71,7 @@ def find(space: Workspace, name: str) -> list[str]:
     return found
 
 
-def _videos(space: Workspace, name: str) -> list[dict]:
+def _videos(space: Workspace, name: str) -> list[dict[str, Any]]:
     videos = _read(space.table("videos"))
     is_meant = pc.equal(videos["uri"], name)
     if len(name) >= 8:
@@ -79,7 +79,7 @@ def _videos(space: Workspace, name: str) -> list[dict]:
     return videos.filter(is_meant).to_pylist()
 
 
-def videos_of(space: Workspace, name: str) -> list[dict]:
+def videos_of(space: Workspace, name: str) -> list[dict[str, Any]]:
     """Return the rows of the raw videos that a name means: that of a shot, or one by its sha256 or uri.
 
     Raises:

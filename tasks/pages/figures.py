@@ -151,7 +151,7 @@ def smoothed(values: np.ndarray) -> np.ndarray:
     return np.array(result)
 
 
-def _panel(width: float, height: float):
+def _panel(width: float, height: float) -> tuple[Figure, Any]:
     """Return a figure of `width` x `height` inches and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()

@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from tasks.clips.funnel import Border
 from tasks.pages import figures
@@ -20,7 +21,7 @@ figure{{margin:0;width:10.5rem;font-size:.75rem;overflow-wrap:anywhere}} figure 
 """
 
 
-def picture(funnel: Sequence[dict]) -> str:
+def picture(funnel: Sequence[dict[str, Any]]) -> str:
     """Return the funnel as an SVG document with its own colours.
 
     Args:
@@ -31,7 +32,7 @@ def picture(funnel: Sequence[dict]) -> str:
     return drawn.replace("<svg", head, 1)
 
 
-def page(funnel: Sequence[dict], borders: Sequence[Border], stills: Mapping[str, bytes]) -> str:
+def page(funnel: Sequence[dict[str, Any]], borders: Sequence[Border], stills: Mapping[str, bytes]) -> str:
     """Return a page (HTML, self-contained) with the funnel and what lies on both sides of each threshold.
 
     Args:
@@ -50,12 +51,12 @@ def page(funnel: Sequence[dict], borders: Sequence[Border], stills: Mapping[str,
     return "\n".join(parts) + "\n"
 
 
-def _drawn(funnel: Sequence[dict]) -> str:
+def _drawn(funnel: Sequence[dict[str, Any]]) -> str:
     rows = [(row["step"].replace("_", " "), row["clips"], row["seconds"], row["lost_seconds"]) for row in funnel]
     return figures.funnel(rows)
 
 
-def _table(funnel: Sequence[dict]) -> str:
+def _table(funnel: Sequence[dict[str, Any]]) -> str:
     lines = ["<table><tr><th>step</th><th>clips left</th><th>hours left</th><th>lost</th></tr>"]
     for row in funnel:
         cells = (escape(row["step"]), f"{row['clips']:,}", f"{row['seconds'] / 3600:,.2f}", f"{row['lost']:,}")

@@ -60,7 +60,7 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{b64encode(content).decode()}"
 
 
-def accounts(reports: Path) -> list[dict]:
+def accounts(reports: Path) -> list[dict[str, Any]]:
     """Return one row per stage and unit, with whether given = ok + rejected + failed."""
     rows = []
     for stage in CURATION:
@@ -83,7 +83,7 @@ def check_columns(path: Path, stage: str, schema: pa.Schema) -> None:
         raise ValueError(f"{path} has columns {found}, expected {schema.names}: dvc repro -f {stage}")
 
 
-def histograms(selected: Path, clips: ClipSettings) -> list[dict]:
+def histograms(selected: Path, clips: ClipSettings) -> list[dict[str, Any]]:
     """Return a figure per thresholded score, over every scored shot."""
     ranges = {name: value for name, value in clips if isinstance(value, Range)}
     path = selected / tables.CLIP_TABLE
@@ -108,14 +108,14 @@ def histograms(selected: Path, clips: ClipSettings) -> list[dict]:
     return result
 
 
-def examples(inputs: Inputs) -> list[dict]:
+def examples(inputs: Inputs) -> list[dict[str, Any]]:
     """Return some clips with stills and captions, as many of each captioner, spread evenly over the table."""
     path = inputs.captions / tables.CAPTION_TABLE
     check_columns(path, "captions", tables.CAPTIONS)
     texts = pq.read_table(path)
     written = sorted(tables.ok(texts.to_pylist()), key=lambda row: row["clip"])
     captioners = sorted({row["captioner"] for row in written})
-    chosen: list[dict] = []
+    chosen: list[dict[str, Any]] = []
     for number, captioner in enumerate(captioners):
         rows = [row for row in written if row["captioner"] == captioner]
         count = min(len(rows), (EXAMPLES - len(chosen)) // (len(captioners) - number))
@@ -131,7 +131,7 @@ def examples(inputs: Inputs) -> list[dict]:
     ]  # fmt: skip
 
 
-def _rows_of(path: Path, stage: str, schema: pa.Schema, names: list[str]) -> dict[str, dict]:
+def _rows_of(path: Path, stage: str, schema: pa.Schema, names: list[str]) -> dict[str, dict[str, Any]]:
     """Return the rows of these shots, read without the rest of the table.
 
     Raises:
@@ -161,7 +161,7 @@ def read_losses(reports: Path) -> dict[str, dict[str, np.ndarray]]:
     return result
 
 
-def curves(losses: dict[str, dict[str, np.ndarray]]) -> list[dict]:
+def curves(losses: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
     """Return a figure per recipe, all on one scale, with its first and last smoothed loss."""
     low, high = figures.loss_limits([columns["loss"] for columns in losses.values()])
     result = []
@@ -173,7 +173,7 @@ def curves(losses: dict[str, dict[str, np.ndarray]]) -> list[dict]:
     return result
 
 
-def shown_samples(folder: Path, verdicts: dict[str, dict]) -> list[dict]:
+def shown_samples(folder: Path, verdicts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the samples with their files as data URIs; beyond `MAX_VIDEO_BYTES` they are only named."""
     rows, spent = [], 0
     for sample in read_json(folder / "samples.json", "samples")["samples"]:
@@ -190,7 +190,7 @@ def shown_samples(folder: Path, verdicts: dict[str, dict]) -> list[dict]:
     return rows
 
 
-def judged_shares(modes: dict[str, dict]) -> str:
+def judged_shares(modes: dict[str, dict[str, Any]]) -> str:
     """Draw every accuracy beside chance."""
     rows = [
         (f"{mode} {name}", *(figure[key] for key in ("share", "low", "high", "chance")))

@@ -60,7 +60,7 @@ class _Worker:
         self._requests, self._answers = self.process.stdin, self.process.stdout
         self.has_started = False
 
-    def ask(self, request: dict, seconds: float) -> dict | None:
+    def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any] | None:
         """Return the worker's answer, or None if it died or did not answer in time."""
         if not self.has_started:
             if self._line(_START_SECONDS) is None:
@@ -73,7 +73,7 @@ class _Worker:
             return None
         return self._line(seconds)
 
-    def _line(self, seconds: float) -> dict | None:
+    def _line(self, seconds: float) -> dict[str, Any] | None:
         if not select.select([self._answers], [], [], seconds)[0]:
             return None
         line = self._answers.readline()
@@ -114,7 +114,7 @@ class Sandbox:
         self._idle: queue.Queue[_Worker] = queue.Queue()
         self._counting = threading.Lock()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # in another process, such as a worker of Ray, it is that process's own sandbox
         return _own, (self.settings.model_dump_json(),)
 
@@ -217,7 +217,7 @@ class Sandbox:
             log.warning("%r: the video process failed: %r", arguments.get("path"), fault)
         return wire_format.Result(values, result.missing)
 
-    def _count(self, answer: dict) -> None:
+    def _count(self, answer: dict[str, Any]) -> None:
         with self._counting:
             self.cpu_seconds += answer["cpu_seconds"]
             self.peak_bytes = max(self.peak_bytes, answer["peak_bytes"])

@@ -33,25 +33,25 @@ from tasks.sandbox import confinement, wire_format
 _MEMORY_EXIT, _OUTPUT_EXIT = 77, 78
 
 
-def _prove_time(limits: Limits) -> dict:
+def _prove_time(limits: Limits) -> dict[str, Any]:
     while True:
         time.sleep(1)
 
 
-def _prove_memory(limits: Limits) -> dict:
+def _prove_memory(limits: Limits) -> dict[str, Any]:
     bytearray(limits.memory_bytes)
     return {"status": "ok"}
 
 
-def _prove_output(limits: Limits) -> dict:
+def _prove_output(limits: Limits) -> dict[str, Any]:
     return {"status": "ok", "zeros": np.zeros(limits.max_result_bytes, np.uint8)}
 
 
-def _prove_crash(limits: Limits) -> dict:
+def _prove_crash(limits: Limits) -> dict[str, Any]:
     os.abort()
 
 
-def _refused(kind: str, attempt: Callable[[], Any]) -> dict:
+def _refused(kind: str, attempt: Callable[[], Any]) -> dict[str, Any]:
     """Fail with reason `kind`, as wanted, when the system refuses the attempt."""
     try:
         attempt()
@@ -60,7 +60,7 @@ def _refused(kind: str, attempt: Callable[[], Any]) -> dict:
     return {"status": "ok"}
 
 
-def _prove_network(limits: Limits) -> dict:
+def _prove_network(limits: Limits) -> dict[str, Any]:
     """Look for a route to a documentation address (RFC 5737); nothing is sent."""
 
     def route() -> None:
@@ -70,19 +70,19 @@ def _prove_network(limits: Limits) -> dict:
     return _refused("network", route)
 
 
-def _prove_read(limits: Limits, file: str) -> dict:
+def _prove_read(limits: Limits, file: str) -> dict[str, Any]:
     return _refused("read", lambda: Path(file).read_bytes())
 
 
-def _prove_write(limits: Limits, file: str) -> dict:
+def _prove_write(limits: Limits, file: str) -> dict[str, Any]:
     return _refused("write", lambda: Path(file).write_bytes(b"reached"))
 
 
-def _prove_exec(limits: Limits) -> dict:
+def _prove_exec(limits: Limits) -> dict[str, Any]:
     return _refused("exec", lambda: os.execv(sys.executable, [sys.executable, "-c", ""]))
 
 
-def _prove_processes(limits: Limits) -> dict:
+def _prove_processes(limits: Limits) -> dict[str, Any]:
     def start() -> None:
         if os.fork() == 0:
             os._exit(0)
@@ -94,7 +94,7 @@ def _prove_processes(limits: Limits) -> dict:
 PREPARATIONS: dict[str, Callable[[dict[str, Any]], None]] = {"split": cuts.prepare}
 """What this process does before it forks a function's child, which inherits what was loaded; cheap the second time."""
 
-FUNCTIONS: dict[str, Callable[..., dict]] = {
+FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "probe": decode.probe,
     "split": cuts.split,
     "clip_frames": clip_frames.clip_frames,
@@ -111,7 +111,7 @@ FUNCTIONS: dict[str, Callable[..., dict]] = {
 }
 
 
-def _child(request: dict, limits: Limits, missing: dict[str, str], parent: int) -> NoReturn:
+def _child(request: dict[str, Any], limits: Limits, missing: dict[str, str], parent: int) -> NoReturn:
     code = 1
     try:
         confinement.die_with_parent(signal.SIGKILL)
@@ -132,7 +132,7 @@ def _child(request: dict, limits: Limits, missing: dict[str, str], parent: int) 
         os._exit(code)
 
 
-def _answer(file: BinaryIO, request: dict, limits: Limits, missing: dict[str, str]) -> None:
+def _answer(file: BinaryIO, request: dict[str, Any], limits: Limits, missing: dict[str, str]) -> None:
     """Confine this process, call the function, write what it gives."""
     arguments = request["arguments"]
     video, refusal = _find(arguments["path"]) if "path" in arguments else (None, None)
@@ -156,7 +156,7 @@ def _is_shortage(error: Exception) -> bool:
     return is_opencvs or isinstance(error, MemoryError | av.error.MemoryError)
 
 
-def _find(path: str) -> tuple[int | None, dict | None]:
+def _find(path: str) -> tuple[int | None, dict[str, Any] | None]:
     """Return a descriptor that names the file `path`, or the verdict on what is there instead."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -175,11 +175,12 @@ def _confine(video: int | None, strict: bool) -> dict[str, str]:
     Raises:
         OSError: something was refused, and that is not allowed.
     """
+    steps: dict[str, Callable[[], None]] = {
+        "Landlock": lambda: confinement.restrict_files(video),
+        "seccomp": confinement.restrict_calls,
+    }
     missing = {}
-    for name, step in (
-        ("Landlock", lambda: confinement.restrict_files(video)),
-        ("seccomp", confinement.restrict_calls),
-    ):
+    for name, step in steps.items():
         try:
             step()
         except OSError as error:
@@ -189,7 +190,7 @@ def _confine(video: int | None, strict: bool) -> dict[str, str]:
     return missing
 
 
-def _outcome(status: int) -> dict:
+def _outcome(status: int) -> dict[str, Any]:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         # killed: by the kernel, short of memory
@@ -200,7 +201,7 @@ def _outcome(status: int) -> dict:
     return {"status": "ok"} if code == 0 else {"status": "failed", "reason": reason}
 
 
-def _serve(request: dict, missing: dict[str, str]) -> dict:
+def _serve(request: dict[str, Any], missing: dict[str, str]) -> dict[str, Any]:
     """Run one request in a child; kill it at its wall time, or when nobody waits for the answer any more."""
     limits = Limits(**request["limits"])
     if request["name"] in PREPARATIONS:

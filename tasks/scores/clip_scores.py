@@ -27,7 +27,7 @@ class ClipScores:
     """
 
     def __init__(self, settings: ScoreSettings):
-        loaded: dict[tuple, ClipEncoder] = {}
+        loaded: dict[tuple[str, str | None, str], ClipEncoder] = {}
 
         def encoder(place: str, wanted: ImageEncoderSettings) -> ClipEncoder:
             key = (wanted.source, wanted.revision, wanted.device)

@@ -108,7 +108,7 @@ def spread(pictures: list[np.ndarray], count: int) -> list[np.ndarray]:
     return [pictures[(2 * place + 1) * len(pictures) // (2 * count)] for place in range(count)]
 
 
-def read_stills(path: Path, wanted: Sequence[int]) -> list[dict]:
+def read_stills(path: Path, wanted: Sequence[int]) -> list[dict[str, Any]]:
     """Return some rows of the table of stills, by their numbers in rising order, reading only their row groups."""
     with pq.ParquetFile(path) as file:
         starts = np.cumsum([0, *(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))])
@@ -130,7 +130,7 @@ def score_shard(shard: shards.Shard, stills: Path, settings: ScoreSettings) -> N
     shard.write(rows, tables.SCORES)
 
 
-def load_reusable(kept: Path, work: Path, shots: list[tuple[int, dict]], stills: Path) -> shards.Shard:
+def load_reusable(kept: Path, work: Path, shots: list[tuple[int, dict[str, Any]]], stills: Path) -> shards.Shard:
     """Make a shard of the shots that an earlier run has scored, with the same row and the same stills.
 
     Args:
@@ -144,7 +144,7 @@ def load_reusable(kept: Path, work: Path, shots: list[tuple[int, dict]], stills:
     scores = {row["shot"]: row for row in shards.rows(table, tables.SCORES)}
     measured = [name for name in tables.SHOTS.names if name not in _OF_SOURCE]
 
-    def is_same(shot: dict) -> bool:
+    def is_same(shot: dict[str, Any]) -> bool:
         found = scores.get(shot["shot"])
         is_alike = found is not None and all(found[name] == shot[name] for name in measured)
         return is_alike and before.get(shot["shot"]) == now[shot["shot"]]
@@ -164,7 +164,7 @@ def _hashes(stills: Path) -> Iterator[tuple[str, bytes]]:
         yield row["shot"], digest.digest()[:16]
 
 
-def usable_shots(table: Path) -> list[tuple[int, dict]]:
+def usable_shots(table: Path) -> list[tuple[int, dict[str, Any]]]:
     """Return the rows of the table of shots that are scored, each with the number of its row in the table of stills."""
     return list(enumerate(tables.ok(tables.read_rows(table, tables.SHOTS))))
 

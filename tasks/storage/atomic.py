@@ -13,13 +13,16 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger(__name__)
 
 _ASIDE = ".{name}.{process}.tmp"
 
 
-def open_workdir(out: Path, run: dict, identity: Callable[[dict], object] = lambda run: run) -> Path:
+def open_workdir(
+    out: Path, run: dict[str, Any], identity: Callable[[dict[str, Any]], object] = lambda run: run
+) -> Path:
     """Return the folder to work in, as the last attempt left it if that was the same run, else empty.
 
     Args:
@@ -40,7 +43,7 @@ def open_workdir(out: Path, run: dict, identity: Callable[[dict], object] = lamb
     return work
 
 
-def _is_same(run_file: Path, run: dict, identity: Callable[[dict], object]) -> bool:
+def _is_same(run_file: Path, run: dict[str, Any], identity: Callable[[dict[str, Any]], object]) -> bool:
     if not run_file.exists():
         return False
     try:

@@ -10,13 +10,14 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tasks.storage import atomic
 
 EARLIER = Path(".cache/earlier")
 
 
-def folder(cache: Path, stage: str, made_with: dict) -> Path:
+def folder(cache: Path, stage: str, made_with: dict[str, Any]) -> Path:
     """Return where a stage's tables are kept that were made with these settings and this code."""
     key = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()
     return cache / stage / key[:20]

@@ -27,7 +27,7 @@ class Shard(NamedTuple):
     def is_done(self) -> bool:
         return self.path.exists()
 
-    def write(self, rows: list[dict], schema: pa.Schema) -> None:
+    def write(self, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
         """Write the shard's rows; from then on it is done."""
         with atomic.atomic_write(self.path) as aside:
             tables.write_rows(aside, rows, schema)
@@ -88,7 +88,11 @@ def rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
 
 
 def join(
-    paths: Iterable[Path], out: Path, schema: pa.Schema, key: Callable[[dict], Any], group_rows: int = _GROUP_ROWS
+    paths: Iterable[Path],
+    out: Path,
+    schema: pa.Schema,
+    key: Callable[[dict[str, Any]], Any],
+    group_rows: int = _GROUP_ROWS,
 ) -> None:
     """Write the rows of several tables as one, in the order of `key`, a group of rows in memory at a time.
 
@@ -100,7 +104,7 @@ def join(
     write(out, merge(*runs, key=key), schema, group_rows)
 
 
-def write(out: Path, given: Iterable[dict], schema: pa.Schema, group_rows: int = _GROUP_ROWS) -> None:
+def write(out: Path, given: Iterable[dict[str, Any]], schema: pa.Schema, group_rows: int = _GROUP_ROWS) -> None:
     """Write rows as a table, a group of them in memory at a time."""
     left = iter(given)
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:

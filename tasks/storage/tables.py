@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -151,7 +151,7 @@ def shot_id(video: str, start_pts: int, end_pts: int) -> str:
     return f"{video[:20]}-{start_pts}-{end_pts}"
 
 
-def reconcile(unit: str, given: Iterable[str], rows: list[dict], key: str) -> Account:
+def reconcile(unit: str, given: Iterable[str], rows: list[dict[str, Any]], key: str) -> Account:
     """Count what became of each thing given, after checking that each has exactly one row.
 
     Raises:
@@ -179,7 +179,7 @@ def reconcile(unit: str, given: Iterable[str], rows: list[dict], key: str) -> Ac
     )
 
 
-def write_rows(path: Path, rows: list[dict], schema: pa.Schema) -> None:
+def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
     """Write rows as Parquet, in the order given, the same bytes for the same rows.
 
     Raises:
@@ -191,7 +191,7 @@ def write_rows(path: Path, rows: list[dict], schema: pa.Schema) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
 
 
-def read_rows(path: Path, schema: pa.Schema) -> list[dict]:
+def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
     """Read all rows, checking that the file has the columns expected.
 
     Raises:
@@ -206,7 +206,7 @@ def read_rows(path: Path, schema: pa.Schema) -> list[dict]:
     return table.to_pylist()
 
 
-def ok(rows: list[dict]) -> list[dict]:
+def ok(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows that go on to the next stage."""
     return [row for row in rows if row["status"] == "ok"]
 

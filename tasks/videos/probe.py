@@ -23,7 +23,9 @@ _BYTES_PER_PIXEL = 1.5  # decoded: 8 bits, with chroma of half the width and hei
 _UNUSUAL = 0.1  # of sandbox.max_expansion
 
 
-def probe_videos(source: str, items: list[Item], settings: VideoSettings, sandbox: Sandbox, cache: Path) -> list[dict]:
+def probe_videos(
+    source: str, items: list[Item], settings: VideoSettings, sandbox: Sandbox, cache: Path
+) -> list[dict[str, Any]]:
     """Return one row of manifest.VIDEOS per item; duplicates are found in `join_videos`."""
     rows = [_look(source, item, settings, sandbox, cache) for item in items]
     todo = [row for row in rows if row["status"] == "ok"]

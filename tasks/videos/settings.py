@@ -1,6 +1,6 @@
 """Settings of the stages videos and shots. Values live in params.yaml, types here."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -72,7 +72,7 @@ class ShotSettings(Settings):
     max_failed_fraction: Fraction
 
     @model_validator(mode="after")
-    def some_length_is_kept(self):
+    def some_length_is_kept(self) -> Self:
         if self.min_seconds > self.max_seconds:
             raise ValueError(
                 f"shots.min_seconds {self.min_seconds} is above max_seconds {self.max_seconds}: none is kept"

@@ -27,8 +27,8 @@ _OF_VIDEO = ("video", "uri", "width", "height", "caption", "licence", "source_ur
 
 
 def split_videos(
-    source: str, videos: list[dict], settings: ShotSettings, sandbox: Sandbox, cache: Path
-) -> tuple[list[dict], list[dict], list[dict]]:
+    source: str, videos: list[dict[str, Any]], settings: ShotSettings, sandbox: Sandbox, cache: Path
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     """Cut some videos into shots.
 
     Returns:
@@ -64,11 +64,11 @@ def split_videos(
     return splits, shots, stills
 
 
-def _frames(video: dict) -> int:
+def _frames(video: dict[str, Any]) -> int:
     return int(video["seconds"] * video["fps"])
 
 
-def _parts(video: dict, settings: ShotSettings) -> list[dict[str, Any]]:
+def _parts(video: dict[str, Any], settings: ShotSettings) -> list[dict[str, Any]]:
     """Return the arguments that say which part of a video one process analyses; of most videos it is all."""
     count = ceil(video["seconds"] / settings.part_seconds)
     if count <= 1:
@@ -78,7 +78,7 @@ def _parts(video: dict, settings: ShotSettings) -> list[dict[str, Any]]:
     return [{"claimed_frames": claimed, "part": list(part)} for part in pairwise(bounds)]
 
 
-def _merged(parts: list[dict[str, Any]], video: dict) -> dict[str, Any]:
+def _merged(parts: list[dict[str, Any]], video: dict[str, Any]) -> dict[str, Any]:
     """Return what became of a video of which each part was analysed by itself; of most there is one."""
     if broken := next((part for part in parts if part["status"] != "ok"), None):
         return {"status": broken["status"], "reason": broken["reason"]}
@@ -106,7 +106,7 @@ def _contradiction(rows: list[list[dict[str, Any]]], seconds: float) -> str | No
     return f"its shots take {taken} of {seconds} s" if taken > 2 * seconds + 1 else None
 
 
-def _unchanged(source: str, video: dict, cache: Path) -> tuple[Path | None, str | None]:
+def _unchanged(source: str, video: dict[str, Any], cache: Path) -> tuple[Path | None, str | None]:
     """Return the video's file, or the reason code if it is not the one that was probed."""
     try:
         path = sources.local_file(source, video["uri"], video["video"], cache)
@@ -119,7 +119,7 @@ def _unchanged(source: str, video: dict, cache: Path) -> tuple[Path | None, str 
         return None, "changed_since_probe"
 
 
-def _split_row(video: dict, result: dict[str, Any]) -> dict[str, Any]:
+def _split_row(video: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     return {
         "video": video["video"],
         "status": result["status"],
@@ -129,7 +129,7 @@ def _split_row(video: dict, result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _shot_row(video: dict, part: dict[str, Any]) -> dict[str, Any]:
+def _shot_row(video: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     return {
         "shot": tables.shot_id(video["video"], part["start_pts"], part["end_pts"]),
         **{name: video[name] for name in _OF_VIDEO},
@@ -150,7 +150,7 @@ def split_shard(shard: shards.Shard, source: str, settings: ShotSettings, sandbo
     shard.write(splits, tables.SPLITS)  # last: with it, the shard is done
 
 
-def load_reusable(kept: Path, work: Path, videos: list[dict]) -> shards.Shard:
+def load_reusable(kept: Path, work: Path, videos: list[dict[str, Any]]) -> shards.Shard:
     """Make a shard of the videos that an earlier run has split, unless they failed: those are tried again.
 
     Args:
@@ -182,7 +182,7 @@ def _short(name: str) -> str:
     return tables.shot_id(name, 0, 0).partition("-")[0]
 
 
-def _kept(kept: Path, name: str, schema: pa.Schema) -> Iterable[dict]:
+def _kept(kept: Path, name: str, schema: pa.Schema) -> Iterable[dict[str, Any]]:
     return shards.rows(kept / name, schema) if (kept / name).exists() else ()
 
 
