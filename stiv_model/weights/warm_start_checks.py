@@ -19,7 +19,7 @@ from stiv_model.network.conditions import MICRO_CONDITIONS, Text
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import LearnedSettings, ModelSettings
 from stiv_model.weights import files as weights
-from stiv_model.weights import position_interpolation
+from stiv_model.weights import metadata, position_interpolation
 from stiv_model.weights.certificate import Check, Parent, Row, sha256
 from stiv_model.weights.metadata import CheckpointMetadata, Role
 from stiv_model.weights.position_interpolation import Growth
@@ -85,7 +85,7 @@ def execute(
 
 def is_average(role: Role, loaded: Loaded) -> Check:
     """The weights of a parent are the EMA of its training, and its file did not change meanwhile."""
-    path = loaded.folder / weights.card.WEIGHTS
+    path = loaded.folder / metadata.WEIGHTS
     if (again := sha256(path)) != loaded.parent.sha256:
         raise ValueError(f"{path} changed while it was read (sha256 {loaded.parent.sha256}, then {again}): try again")
     return check(f"the {role} parent's weights are the averaged ones: {loaded.parent.averaged}", 0, 0)

@@ -22,7 +22,7 @@ class Captioner(Protocol):
 
     name: str
 
-    def caption(self, clips: list[dict]) -> list[str | None]:
+    def caption(self, clips: list[dict[str, Any]]) -> list[str | None]:
         """Return one text per row of manifest.CLIPS, None where there is nothing to say."""
 
 
@@ -31,7 +31,7 @@ class Sidecar:
 
     name = "sidecar"
 
-    def caption(self, clips: list[dict]) -> list[str | None]:
+    def caption(self, clips: list[dict[str, Any]]) -> list[str | None]:
         return [clip["caption"] for clip in clips]
 
 
@@ -40,14 +40,14 @@ class Describe:
 
     name = "describe"
 
-    def caption(self, clips: list[dict]) -> list[str | None]:
+    def caption(self, clips: list[dict[str, Any]]) -> list[str | None]:
         return [describe(clip) for clip in clips]
 
 
 CAPTIONERS: dict[str, Captioner] = {captioner.name: captioner for captioner in (Sidecar(), Describe())}
 
 
-def describe(clip: dict) -> str:
+def describe(clip: dict[str, Any]) -> str:
     """Return e.g. "a dark landscape video, 640 by 272 pixels, mostly grey, moving fast to the left"."""
     brightness = "dark" if clip["brightness"] < 0.25 else "bright" if clip["brightness"] > 0.65 else "evenly lit"
     article = "an" if brightness[0] == "e" else "a"
@@ -57,7 +57,7 @@ def describe(clip: dict) -> str:
     return f"{article} {brightness} {clip['orientation']} video, {size}, mostly {listed}, {movement(clip)}"
 
 
-def movement(clip: dict) -> str:
+def movement(clip: dict[str, Any]) -> str:
     """Say how much moves, and where to unless it goes several ways at once."""
     if clip["motion"] < _STILL:
         return "almost still"
@@ -72,7 +72,7 @@ def movement(clip: dict) -> str:
     return f"moving {amount} {'down' if y > 0 else 'up'}"
 
 
-def caption_clips(clips: list[dict], settings: CaptionSettings) -> list[dict]:
+def caption_clips(clips: list[dict[str, Any]], settings: CaptionSettings) -> list[dict[str, Any]]:
     """Return one row of manifest.CAPTIONS per clip."""
     texts: dict[str, tuple[str, str]] = {}
     for name in settings.captioners:
@@ -84,7 +84,7 @@ def caption_clips(clips: list[dict], settings: CaptionSettings) -> list[dict]:
     return [_row(clip["shot"], *texts.get(clip["shot"], (None, None))) for clip in clips]
 
 
-def _row(clip: str, captioner: str | None, text: str | None) -> dict:
+def _row(clip: str, captioner: str | None, text: str | None) -> dict[str, Any]:
     status, reason = ("ok", None) if text else ("failed", "no_caption")
     return {"clip": clip, "status": status, "reason": reason, "captioner": captioner, "text": text}
 
