@@ -178,7 +178,7 @@ def _measure(opened: Opened) -> dict[str, Any]:
     }
 
 
-def _shown_first(opened: Opened, packet: av.Packet[av.VideoStream]) -> planes.Shown | None:
+def _shown_first(opened: Opened, packet: "av.Packet[av.VideoStream]") -> planes.Shown | None:
     """Return how the video is to be shown if this packet gives the first frame, None if it gives none."""
     try:
         frames = packet.decode()
