@@ -49,7 +49,7 @@ test-long: $(STAMP)  ## variants of tests that take long, Ray and TransNetV2 amo
 	$(BIN)/python -m pytest -m long
 
 docs: $(STAMP)  ## the site of documentation, site/index.html: offline, and every link checked
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONWARNINGS=ignore $(BIN)/mkdocs build --strict
 	@echo "site/index.html"
 
 setup: $(STAMP)  ## only the environment, .venv

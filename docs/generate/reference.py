@@ -1,0 +1,297 @@
+"""The pages of the site's Reference, read from the code: keys of params.yaml, verbs, columns of tables, reasons.
+
+python -m docs.generate.reference     # prints them as JSON: Markdown by file name
+"""
+
+import ast
+import inspect
+import json
+import textwrap
+import types
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import annotated_types
+import pyarrow as pa
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from flows import __main__ as command_line
+from flows.params import Params
+from tasks.pages.columns import described
+from tasks.pages.reasons import REASONS
+from tasks.storage import tables
+
+FULL_SIZE = "infra/params/xl-256.yaml"
+TABLES = {
+    "VIDEOS": ("data/videos/videos.parquet", "Stage videos: one row per raw file."),
+    "SPLITS": ("data/shots/splits.parquet", "Stage shots: one row per video that was split, and what became of it."),
+    "SHOTS": ("data/shots/shots.parquet", "Stage shots: one row per shot, with what the decoding pass measured."),
+    "STILLS": ("data/shots/stills.parquet", "Stage shots: small pictures of each shot."),
+    "SCORES": ("data/scores/scores.parquet", "Stage scores: all shots, with all scores."),
+    "CLIPS": ("data/clips/clips.parquet", "Stage clips: every scored shot; those that are ok are the clips."),
+    "CAPTIONS": ("data/captions/captions.parquet", "Stage captions: one text per clip."),
+    "LATENTS": ("data/latents/latents.parquet", "Stage latents: one row per captioned clip, and where its latent is."),
+}
+
+
+class Key(NamedTuple):
+    """One key of params.yaml."""
+
+    name: str
+    kind: str
+    meaning: str
+    value: Any
+    full_size: Any
+
+
+def pages(root: Path) -> dict[str, str]:
+    """Return the Markdown of each page, by file name.
+
+    Args:
+        root: folder with params.yaml.
+    """
+    return {
+        "params.md": params_page(root),
+        "verbs.md": verbs_page(),
+        "tables.md": tables_page(),
+        "reasons.md": reasons_page(),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- params.yaml
+
+
+def params_page(root: Path) -> str:
+    """Return one table per section of params.yaml."""
+    values = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    full_size = yaml.safe_load((root / FULL_SIZE).read_text(encoding="utf-8"))
+    lines = [
+        "# Keys of params.yaml",
+        "",
+        "Every value stands in `params.yaml` and nowhere else; a key that is unknown, missing or of the wrong type is "
+        "refused before anything runs. *Value* is that of the embedded default; the second value, where it differs, "
+        f"that of `{FULL_SIZE}`.",
+    ]
+    for name, field in Params.model_fields.items():
+        models = list(_models(field.annotation))
+        lines += ["", f"## {name}", ""]
+        if not models:
+            keys = [Key(name, _kind(field.annotation, field.metadata), "", values[name], full_size.get(name))]
+            lines += [_comment(root, name) or "", "", *_table(keys)]
+            continue
+        lines.append(inspect.getdoc(models[0]) or "")
+        own, paper = values[name], full_size.get(name, {})
+        if get_origin(field.annotation) is dict:  # a section whose keys are named by the user: the recipes
+            lines += ["", f"Of each of {', '.join(f'`{name}.{key}`' for key in own)}:"]
+            lines += ["", *_table(list(keys_of(models[0], f"{name}.NAME", None, None, root)))]
+            lines += ["", *_recipes(own)]
+        else:
+            lines += ["", *_table(list(keys_of(models[0], name, own, paper, root)))]
+    return "\n".join(lines) + "\n"
+
+
+def keys_of(model: type[BaseModel], place: str, values: Any, full_size: Any, root: Path) -> Iterator[Key]:
+    """Give every key of a section, those of sections within it after their own."""
+    meanings = attribute_docstrings(model)
+    for name, field in model.model_fields.items():
+        key = f"{place}.{name}"
+        value = values.get(name) if isinstance(values, dict) else None
+        other = full_size.get(name) if isinstance(full_size, dict) else None
+        inner = list(_models(field.annotation))
+        meaning = field.description or meanings.get(name) or _comment(root, key) or ""
+        if not meaning and len(inner) == 1:
+            meaning = inspect.getdoc(inner[0]) or ""
+        yield Key(key, _kind(field.annotation, field.metadata), " ".join(meaning.split()), value, other)
+        if {"min", "max"} <= {key for kind in inner for key in kind.model_fields}:
+            continue  # a range, which its own line shows whole
+        for kind in inner:
+            suffix = f"[{_discriminator(kind)}]" if len(inner) > 1 else ""
+            yield from keys_of(
+                kind, f"{key}{suffix}", value if not suffix else None, other if not suffix else None, root
+            )
+
+
+def attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """Return the strings that stand below the fields of a class, those of its bases too."""
+    found: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if not (issubclass(base, BaseModel) and base is not BaseModel):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(tree, ast.ClassDef)
+        for statement, following in zip(tree.body, tree.body[1:], strict=False):
+            is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and is_text:
+                found[statement.target.id] = inspect.cleandoc(str(following.value.value))  # type: ignore[attr-defined]
+    return found
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Give the settings classes in an annotation."""
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) is not Literal:
+        for part in get_args(annotation):
+            yield from _models(part)
+
+
+def _discriminator(model: type[BaseModel]) -> str:
+    kind = model.model_fields.get("kind")
+    return ", ".join(map(str, get_args(kind.annotation))) if kind else model.__name__
+
+
+def _kind(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
+    """Return in words what a value may be."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(args[0], [*args[1:], *metadata])
+    if origin is Literal:
+        return "one of " + ", ".join(f"`{value}`" for value in args)
+    if origin in (Union, types.UnionType):
+        kinds = [_kind(part, metadata if part is not types.NoneType else ()) for part in args]
+        return " or ".join(dict.fromkeys(kinds))
+    if origin in (list, tuple):
+        return "list of " + _kind(args[0])
+    if origin is dict:
+        return f"{_kind(args[1])} by name"
+    if annotation is types.NoneType:
+        return "`null`"
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return "`{" + ", ".join(annotation.model_fields) + "}`"
+    name = {bool: "true or false", int: "whole number", float: "number", str: "text"}.get(annotation, str(annotation))
+    return " ".join([name, *_limits(metadata)])
+
+
+def _limits(metadata: list[Any] | tuple[Any, ...]) -> Iterator[str]:
+    signs = {"gt": "above", "ge": "from", "lt": "below", "le": "up to", "multiple_of": "a multiple of"}
+    for item in metadata:
+        if isinstance(item, FieldInfo):
+            yield from _limits(item.metadata)
+            continue
+        for attribute, sign in signs.items():
+            if (limit := getattr(item, attribute, None)) is not None:
+                yield f"{sign} {limit}"
+        if isinstance(item, annotated_types.MinLen):
+            yield f"at least {item.min_length} long"
+        if pattern := getattr(item, "pattern", None):
+            yield f"like `{pattern}`"
+
+
+@lru_cache
+def _comments(root: Path) -> dict[str, str]:
+    """Return what params.yaml says behind each of its keys."""
+    text = (root / "params.yaml").read_text(encoding="utf-8")
+    lines, found = text.splitlines(), {}
+
+    def visit(node: yaml.Node, place: str) -> None:
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            name = f"{place}.{key.value}" if place else key.value
+            _, sign, comment = lines[key.start_mark.line].partition(" #")
+            if sign and (not isinstance(node, yaml.MappingNode) or not node.flow_style):
+                found[name] = comment.strip()
+            visit(value, name)
+
+    visit(yaml.compose(text), "")
+    return found
+
+
+def _comment(root: Path, key: str) -> str | None:
+    return _comments(root).get(key)
+
+
+def _table(keys: list[Key]) -> list[str]:
+    lines = ["| key | value | may be | meaning |", "|---|---|---|---|"]
+    for key in keys:
+        is_other = key.full_size is not None and key.full_size != key.value
+        value = " ".join([_written(key.value), *([f"<br>{_written(key.full_size)}"] if is_other else [])])
+        lines.append(f"| `{key.name}` | {value} | {_cell(key.kind)} | {_cell(key.meaning)} |")
+    return lines
+
+
+def _recipes(recipes: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the values of the recipes side by side."""
+    keys = list(next(iter(recipes.values())))
+    lines = [f"| | {' | '.join(recipes)} |", "|---|" + "---|" * len(recipes)]
+    return lines + [f"| `{key}` | {' | '.join(_written(own.get(key)) for own in recipes.values())} |" for key in keys]
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict) and value.keys() == {"min", "max"}:
+        ends = [f"{end} {limit}" for end, limit in value.items() if limit is not None]
+        return f"`{', '.join(ends)}`" if ends else "no limit"
+    if isinstance(value, dict) and len(str(value)) > 60:
+        return "below"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"`{text}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+# ------------------------------------------------------------------------------------------------------------- verbs
+
+
+def verbs_page() -> str:
+    """Return the help of every verb, as the terminal prints it."""
+    lines = [
+        "# Verbs",
+        "",
+        "What `stiv` and `stiv VERB --help` print.",
+        "",
+        "```text",
+        command_line.HELP.strip(),
+        "```",
+    ]
+    for verb in command_line.FLOWS | command_line.COMMANDS:
+        parser = command_line.parser_of(verb, command_line.load(verb))
+        lines += ["", f"## stiv {verb}", "", "```text", parser.format_help().strip(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+def tables_page() -> str:
+    """Return the columns of every table that a stage hands on."""
+    lines = [
+        "# Tables",
+        "",
+        "Parquet files; each stage writes one row for everything it was given. Columns that two tables share mean the "
+        "same. "
+        "How the scores are measured: [Scores](../scores.md).",
+    ]
+    for name, (path, what) in TABLES.items():
+        schema: pa.Schema = getattr(tables, name)
+        lines += ["", f"## {path}", "", what, "", "| column | type | meaning |", "|---|---|---|"]
+        meanings = described(name, schema.names)
+        lines += [f"| `{field.name}` | {field.type} | {_cell(meanings[field.name])} |" for field in schema]
+    return "\n".join(lines) + "\n"
+
+
+# ----------------------------------------------------------------------------------------------------------- reasons
+
+
+def reasons_page() -> str:
+    """Return every reason with its meaning and what to do."""
+    lines = [
+        "# Reasons",
+        "",
+        "A row that is not `ok` has one of these in its column `reason`. `rejected` is fit but not wanted, `failed` "
+        "could not be done; when more than a stage's `max_failed_fraction` failed, the stage stops. `stiv why CLIP` "
+        "shows them for one clip, `reports/STAGE.json` counts them.",
+    ]
+    for group, codes in REASONS.items():
+        lines += ["", f"## {group}", "", "| reason | what it means | what to do |", "|---|---|---|"]
+        lines += [f"| `{code}` | {_cell(reason.meaning)} | {_cell(reason.remedy)} |" for code, reason in codes.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(json.dumps(pages(Path.cwd())))

@@ -1,0 +1,126 @@
+"""What the columns of the stages' tables say.
+
+The schemas are in `tasks/storage/tables.py`; a test asks for every column.
+
+The sentences are kept apart from the schemas, so that a better word here makes no table again.
+"""
+
+_OF_VIDEO = {
+    "uri": "Path below the source, or s3://...: where the bytes of the video are.",
+    "video": "sha256 of the video's bytes, which is its name everywhere; null when they could not be read.",
+    "licence": "Of the video, as the list of the source says; null without one.",
+    "source_url": "Where the video comes from, as the list of the source says; null without one.",
+    "caption": "The text beside the video, which is of all of it; null without one.",
+    "status": "ok: it goes on to the next stage. rejected: it is fit, but not wanted. failed: it could not be done.",
+    "reason": "Why it is not ok: a short fixed code (see Reasons); null when ok.",
+}
+
+_CLIP = "Identity of the clip, from the shot that it is at first: 20 digits of `video`, first pts, pts after the last."
+
+_MEASURED = {
+    "motion": "How fast the fastest twentieth of the picture moves, per cent of its diagonal per frame.",
+    "camera_motion": "How far shift, turn and zoom of the camera move the picture, per cent of its diagonal per frame.",
+    "object_motion": "As motion, of what moves beyond the camera's motion.",
+    "motion_x": "Mean motion to the right, per cent of the width per frame; negative is left.",
+    "motion_y": "Mean motion down, per cent of the height per frame; negative is up.",
+    "clarity": "0 blurred, or nothing to see, to 1 sharp.",
+    "temporal_consistency": "0 to 1: how well the frame before, moved, explains the next.",
+    "flicker": "0 steady to 1: mean change of brightness back and forth.",
+    "frozen": "0 to 1: share of the frames that repeat the one before.",
+    "brightness": "0 black to 1 white.",
+    "saturation": "0 grey to 1.",
+    "black_bars": "0 to 1: share of the picture that is letterbox or pillarbox.",
+}
+
+_SCORED = {
+    "aesthetic": "0 to 10, by an estimate or by a learnt head on CLIP.",
+    "text_area": "0 to 1: share of the picture in lines of text.",
+    "quality": "0 ruined to 1: freedom from blur, noise, block edges and bad exposure, multiplied.",
+    "nsfw": "0 to 1, the worst still; null without a classifier (`scores.nsfw`).",
+    "orientation": "landscape, portrait or square.",
+    "colours": "Names of up to three main colours, most of the picture first.",
+    "video_hash": "32 bytes, perceptual, of four stills in order; near-duplicates differ in few bits.",
+    "embedding": "What the stills show, as whole numbers (int16); null without an encoder (`scores.embedding`).",
+    "embedder": "Hash of the encoder that made the embedding: embeddings of two do not compare.",
+}
+
+COLUMNS: dict[str, dict[str, str]] = {
+    "VIDEOS": {
+        **_OF_VIDEO,
+        "size_bytes": "Of the file.",
+        "codec": "FFmpeg's name of it.",
+        "width": "Pixels, as shown: upright, with square pixels.",
+        "height": "Pixels, as shown.",
+        "fps": "Frames per second, in the mean.",
+        "seconds": "Length by the times of its packets, not by its header.",
+    },
+    "SPLITS": {
+        **_OF_VIDEO,
+        "frames": "Frames that were decoded.",
+        "shots": "Rows that it has in the table of shots.",
+    },
+    "SHOTS": {
+        **_OF_VIDEO,
+        "clip": _CLIP,
+        "shot": _CLIP,
+        "start_pts": "Presentation timestamp of the first frame, in ticks of `time_base`.",
+        "end_pts": "Presentation timestamp of the frame after the last.",
+        "time_base": 'Seconds per tick, as a fraction: "1/12800".',
+        "start": "Time of the first frame, seconds.",
+        "end": "Time of the frame after the last, seconds.",
+        "frames": "How many frames it has.",
+        "transition": "What begins it: start, cut, fade, dissolve or split (where a long shot was divided).",
+        "width": "Of the video, pixels, as shown.",
+        "height": "Of the video, pixels, as shown.",
+        **_MEASURED,
+    },
+    "STILLS": {
+        "clip": _CLIP,
+        "shot": _CLIP,
+        "stills": "JPEG pictures, evenly spread over the shot, `shots.analysis_pixels` on the longer side.",
+    },
+    "CLIPS": {
+        "seconds": "Its length: `end` less `start`.",
+        "twin": "The clip that was kept instead, where the reason is near_duplicate; else null.",
+        "duplicate_of": "The clip that was kept instead, where the reason is near_duplicate; else null.",
+    },
+    "CAPTIONS": {
+        **_OF_VIDEO,
+        "clip": _CLIP,
+        "captioner": "Who wrote the text: one of `captions.captioners`.",
+        "text": "The caption that the clip is trained with.",
+    },
+    "LATENTS": {
+        **_OF_VIDEO,
+        "clip": _CLIP,
+        "captioner": "Who wrote the text.",
+        "text": "The caption that the text features are of.",
+        "aesthetic": "The score, by which `train.*.best_fraction` chooses.",
+        "motion": "The score.",
+        "width": "Of the source video, pixels: a micro-condition.",
+        "height": "Of the source video, pixels: a micro-condition.",
+        "crop_top": "Where the crop begins, in pixels of the resized picture: a micro-condition.",
+        "crop_left": "Where the crop begins, in pixels of the resized picture: a micro-condition.",
+        "stride_frames": "Source frames from one frame taken to the next: a micro-condition.",
+        "frames": "Latent frames of the clip.",
+        "shard": "The file that holds its latent and its text features.",
+        "row": "Its place in the shard.",
+        "sha256": "Of the latent's bytes; the loader compares it when it first reads them.",
+        "text_sha256": "Of the bytes of the text features.",
+    },
+}
+COLUMNS["SCORES"] = COLUMNS["SHOTS"] | _SCORED
+COLUMNS["CLIPS"] = COLUMNS["SCORES"] | COLUMNS["CLIPS"]
+
+
+def described(table: str, columns: list[str]) -> dict[str, str]:
+    """Return what each column of a table says, in the order given.
+
+    Args:
+        table: name of its schema in `tasks.storage.tables`.
+
+    Raises:
+        KeyError: a column has no sentence here.
+    """
+    known = COLUMNS[table]
+    return {column: known[column] for column in columns}

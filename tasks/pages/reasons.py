@@ -1,0 +1,233 @@
+"""Why a row is not ok: every code that a table's column `reason` can have, what it means, and what to do about it.
+
+The codes themselves are given where the verdict is; a test finds them there and asks for their sentence here.
+"""
+
+from typing import NamedTuple
+
+
+class Reason(NamedTuple):
+    """One code of the column `reason`."""
+
+    meaning: str
+    remedy: str
+    """What whoever wants the row to be ok can do; where nothing can be done, what that is worth knowing for."""
+
+
+RAW_VIDEO = "A raw video is not used, or not as asked"
+SANDBOX = "The process that opened the video was ended"
+SHOT = "A shot is no clip"
+CLIP = "A clip has no caption, no latent or no verdict"
+INGEST = "A sample of `stiv ingest` is not taken in"
+
+_SAME_FILE = "Look whether the file is whole; if it plays elsewhere, encode it again (ffmpeg -i OLD -c:v libx264 NEW)."
+_NOT_MEANT = "Nothing, unless the file is one that you trust and want: then raise {} in params.yaml."
+
+REASONS: dict[str, dict[str, Reason]] = {
+    RAW_VIDEO: {
+        "not_found": Reason(
+            "The file that was listed is not there, or no longer.",
+            "Put it back, or take it out of the list. It is looked for again in the next run.",
+        ),
+        "not_permitted": Reason(
+            "The file, or a folder above it, may not be read, or its name is too long.",
+            "Give the user who runs the pipeline the right to read it (chmod, chown).",
+        ),
+        "not_a_file": Reason("A folder, a pipe, a device or a link where a file is wanted.", "Name the file itself."),
+        "outside_source": Reason(
+            "A link that leads out of the folder of raw videos.", "Move or copy the file into the folder."
+        ),
+        "name_not_text": Reason("The file's name is not UTF-8, so no table can hold it.", "Rename the file."),
+        "not_a_video_extension": Reason(
+            "The name ends otherwise than `videos.extensions` allows; the file was not opened.",
+            "Add the ending to `videos.extensions` if it is one of videos.",
+        ),
+        "empty_file": Reason("The file has no bytes.", "Fetch it again."),
+        "too_many_bytes": Reason(
+            "The file is larger than `sandbox.max_size_bytes`.", _NOT_MEANT.format("`sandbox.max_size_bytes`")
+        ),
+        "duplicate": Reason(
+            "Another file has the same bytes and says more, or comes first by name; that one is used.",
+            "Nothing. What this one says of caption, licence or source is not used: put it beside the other.",
+        ),
+        "forgotten": Reason(
+            "Its hash is in `videos.forgotten`: it was taken down.",
+            "Nothing; `stiv forget` put it there. Take it out of the list only if the takedown was a mistake.",
+        ),
+        "caption_too_long": Reason(
+            "The text beside the video is longer than `videos.max_caption_characters`. It is not cut: half a caption "
+            "would be trained on.",
+            "Shorten the text, or raise `videos.max_caption_characters`.",
+        ),
+        "caption_not_text": Reason("The text beside the video is not UTF-8.", "Save it as UTF-8."),
+        "not_a_video": Reason(
+            "The first bytes are those of no container that is known here.",
+            "Look what it is (`file NAME`); a playlist, an image or a page saved as .mp4 is none.",
+        ),
+        "format_not_allowed": Reason(
+            "The container is not among `sandbox.formats`.", "Add it there if you trust FFmpeg's reader of it."
+        ),
+        "codec_not_allowed": Reason(
+            "The codec is not among `sandbox.codecs`, or FFmpeg has no decoder for it.",
+            "Add it there if you trust FFmpeg's decoder, or encode the file again.",
+        ),
+        "no_video_stream": Reason("There is sound or text, but no picture.", "Nothing."),
+        "too_many_streams": Reason(
+            "The container has more streams than `sandbox.max_streams`.", _NOT_MEANT.format("`sandbox.max_streams`")
+        ),
+        "too_many_pixels": Reason(
+            "The picture is larger than `sandbox.max_pixels`, or one side than `sandbox.max_side`.",
+            "Raise both in params.yaml, and `sandbox.memory_bytes` with them.",
+        ),
+        "too_many_frames": Reason(
+            "More frames than `sandbox.max_frames`.",
+            "Cut the file into parts, or raise `sandbox.max_frames` and `sandbox.max_seconds`.",
+        ),
+        "too_many_decoded_bytes": Reason(
+            "The decoded frames together are more than `sandbox.max_decoded_bytes`.",
+            "Cut the file into parts, or raise the limit.",
+        ),
+        "expands_too_much": Reason(
+            "Decoded, it has more than `sandbox.max_expansion` times its bytes: a picture that hardly changes, or a "
+            "file made to fill the memory.",
+            "Look at the file; raise the limit if it is a recording of a screen or the like.",
+        ),
+        "fps_out_of_range": Reason(
+            "Frames per second outside `sandbox.min_fps` to `sandbox.max_fps`, often a header that is wrong.",
+            "Write the container again (ffmpeg -i OLD -c copy NEW), or widen the range.",
+        ),
+        "pixel_aspect": Reason(
+            "Its pixels are said to be more than 8 times as wide as high, or the reverse.",
+            "Correct the aspect ratio in the container.",
+        ),
+        "size_changes": Reason(
+            "The size of the picture changes within the clip.", "Encode the file again at one size."
+        ),
+        "too_short": Reason(
+            "The video, or the shot, is shorter than `videos.min_seconds` or `shots.min_seconds`.",
+            "Lower the limit if you want such short ones.",
+        ),
+        "too_long": Reason("The video is longer than `videos.max_seconds`.", "Cut it into parts, or raise the limit."),
+        "too_small": Reason("A side of the picture is shorter than `videos.min_side`.", "Lower the limit."),
+        "unreadable": Reason("The container cannot be read at all.", _SAME_FILE),
+        "truncated": Reason(
+            "A tenth of the frames that it claims, or more, is not there: an interrupted download, as a rule.",
+            "Fetch it again.",
+        ),
+        "no_frames": Reason("The picture's stream has no packet with a time.", _SAME_FILE),
+        "decode_error": Reason(
+            "More packets than `sandbox.max_broken` allows do not decode, or more in a row than "
+            "`sandbox.max_broken_run`, or the first frame does not.",
+            _SAME_FILE,
+        ),
+        "bad_timestamps": Reason(
+            "A frame has no time, or one that is not later than the frame before it.",
+            "Write the container again (ffmpeg -i OLD -c copy NEW).",
+        ),
+        "changed_since_probe": Reason(
+            "The bytes are others than those that stage videos has hashed.",
+            "Run the pipeline again: stage videos will see the file as a new video. Do not edit files in place.",
+        ),
+    },
+    SANDBOX: {
+        "timeout": Reason(
+            "It took longer than `sandbox.seconds` and `sandbox.seconds_per_frame` allow.",
+            "On a busy or slow machine raise them; a file that hangs the decoder will not get better.",
+        ),
+        "memory": Reason(
+            "It needed more memory than `sandbox.memory_bytes`.",
+            "Raise it for large pictures, or for RAFT; it is per process, of which there are `sandbox.workers`.",
+        ),
+        "too_much_output": Reason(
+            "The answer was larger than `sandbox.max_result_bytes`.",
+            "Raise it, or lower `shots.part_seconds`, so that one process has less to tell.",
+        ),
+        "killed": Reason(
+            "The kernel ended it, short of memory as a rule.",
+            "Lower `sandbox.workers` or `engine.shards_at_once`, or give the machine more memory.",
+        ),
+        "crashed": Reason(
+            "The decoder, or our code on this file, ended in an error; the log has the traceback if there is one.",
+            "Report it with the file, if you may: it is a fault of FFmpeg or of ours. Nothing else was harmed.",
+        ),
+        "bad_result": Reason(
+            "The answer was not of the type, range and fit that was declared, so none of it is believed.",
+            "Look at the file with suspicion: this is what a video that has taken over its decoder looks like. The log "
+            "says which value.",
+        ),
+    },
+    SHOT: {
+        "transition": Reason(
+            "It is a fade or a dissolve: blended frames.", "Nothing; `shots.dissolve_misfit` says how sure one must be."
+        ),
+        "too_few_frames": Reason(
+            "Too few frames to measure motion on, or fewer than a latent needs.",
+            "Lower `latents.frames` or `latents.stride_frames`, or ask for longer clips (`clips.seconds.min`).",
+        ),
+        "score_missing": Reason(
+            "A score that has a range could not be measured, or what near-duplicates are looked for by (a hash, an "
+            "embedding) is null.",
+            "Give the score no range in `clips`, or name what measures it in `scores`.",
+        ),
+        "SCORE_below_min": Reason(
+            "The score is below `clips.SCORE.min`.",
+            "`stiv funnel --set clips.SCORE.min=VALUE --sheet sheet.html` shows what another limit would keep.",
+        ),
+        "SCORE_above_max": Reason(
+            "The score is above `clips.SCORE.max`.",
+            "`stiv funnel --set clips.SCORE.max=VALUE --sheet sheet.html` shows what another limit would keep.",
+        ),
+        "orientation_not_wanted": Reason("Its orientation is not among `clips.orientations`.", "Add it there."),
+        "near_duplicate": Reason(
+            "A better clip, or one of an earlier release, shows the same; the row names it.",
+            "Lower `clips.duplicate_bits` or raise `clips.duplicate_similarity`; null keeps near-duplicates.",
+        ),
+        "not_among_best": Reason(
+            "It is within all thresholds, but `clips.best` asks for fewer clips.", "Raise `clips.best.clips`."
+        ),
+    },
+    CLIP: {
+        "no_caption": Reason(
+            "None of `captions.captioners` had an answer.", "Add `describe`, which always has one, or a text beside it."
+        ),
+        "frame_not_found": Reason(
+            "No frame of the file has the time at which the clip begins.",
+            "The file was changed, or decodes otherwise than before: run the pipeline again from stage videos.",
+        ),
+        "not_generated": Reason("The sample that was to be judged is not there.", "Run stage samples again."),
+        "no_truth": Reason(
+            "The prompt says of no colour, shape and direction what would be right.",
+            "Nothing: only prompts of the generated shapes can be judged by rules.",
+        ),
+    },
+    INGEST: {
+        "no_video": Reason("The sample has no file with an ending of `videos.extensions`.", "Add the ending there."),
+        "several_videos": Reason("The sample has several videos, and none says which counts.", "Split the sample."),
+        "text_too_long": Reason("Its text or JSON is longer than any caption.", "Look what it is."),
+        "text_unreadable": Reason("Its text is not UTF-8, or its JSON is none.", "Write the sample again."),
+        "not_text": Reason("Its caption, licence or URL is no text.", "Write the sample again with text there."),
+        "tar_broken": Reason(
+            "The tar ends early or is damaged; what came before the damage is taken in.", "Fetch the tar again."
+        ),
+        "meta_unreadable": Reason(
+            "The JSON of the clip is none, or not of the shape that cosmos-curate and NeMo Curator write.",
+            "Look at the file; another version of theirs may write another shape.",
+        ),
+        "not_valid": Reason("Its JSON says `valid: false`.", "Nothing: its maker did not want it."),
+        "listed_twice": Reason("Another clip names the same object in the bucket.", "Nothing."),
+    },
+}
+
+
+def meaning_of(code: str) -> Reason:
+    """Return what a code of the column `reason` means.
+
+    Raises:
+        KeyError: there is no such code.
+    """
+    known = {name: reason for group in REASONS.values() for name, reason in group.items()}
+    for end in ("below_min", "above_max"):
+        if code not in known and code.endswith(f"_{end}"):
+            score = code.removesuffix(f"_{end}")
+            return Reason(*(text.replace("SCORE", score) for text in known[f"SCORE_{end}"]))
+    return known[code]
