@@ -2,8 +2,9 @@
 # All make .venv from constraints.txt when it is missing or stale; nothing else has to be done before.
 
 SHELL := /bin/bash
-PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
+# not that of .venv itself, which stands first in an activated shell and is removed before it is made anew
+PYTHON ?= $(or $(shell type -ap python3.11 | grep -v '^$(CURDIR)/$(BIN)/' | head -1),python3)
 STAMP := .venv/made-from-constraints
 UV := $(BIN)/uv pip install --python $(BIN)/python -c constraints.txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -69,7 +69,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             pieces[number] = _MATH.sub(aside, piece)
     page.meta["equations"] = equations
     place = page.file.src_uri
-    return _linked("".join(pieces), place, files)
+    return linked("".join(pieces), place, files)
 
 
 def on_page_content(content: str, page: Page, **_: Any) -> str:
@@ -79,7 +79,12 @@ def on_page_content(content: str, page: Page, **_: Any) -> str:
     return content
 
 
-def _linked(markdown: str, page: str, files: Files) -> str:
+def linked(markdown: str, page: str, files: Files) -> str:
+    """Return a page's Markdown with links as the site has them; a file that is no page is named without a link.
+
+    Args:
+        page: its place on the site.
+    """
     source = _IN_REPOSITORY.get(page, f"docs/{page}")
 
     def to_site(found: re.Match[str]) -> str:

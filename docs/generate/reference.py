@@ -77,7 +77,7 @@ def params_page(root: Path) -> str:
         f"that of `{FULL_SIZE}`.",
     ]
     for name, field in Params.model_fields.items():
-        models = list(_models(field.annotation))
+        models = list(settings_in(field.annotation))
         lines += ["", f"## {name}", ""]
         if not models:
             keys = [Key(name, _kind(field.annotation, field.metadata), "", values[name], full_size.get(name))]
@@ -101,7 +101,7 @@ def keys_of(model: type[BaseModel], place: str, values: Any, full_size: Any, roo
         key = f"{place}.{name}"
         value = values.get(name) if isinstance(values, dict) else None
         other = full_size.get(name) if isinstance(full_size, dict) else None
-        inner = list(_models(field.annotation))
+        inner = list(settings_in(field.annotation))
         meaning = field.description or meanings.get(name) or _comment(root, key) or ""
         if not meaning and len(inner) == 1:
             meaning = inspect.getdoc(inner[0]) or ""
@@ -130,13 +130,13 @@ def attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
     return found
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def settings_in(annotation: Any) -> Iterator[type[BaseModel]]:
     """Give the settings classes in an annotation."""
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         yield annotation
     elif get_origin(annotation) is not Literal:
         for part in get_args(annotation):
-            yield from _models(part)
+            yield from settings_in(part)
 
 
 def _discriminator(model: type[BaseModel]) -> str:
