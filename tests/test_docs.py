@@ -36,7 +36,7 @@ def texts(node: ast.AST | None) -> set[str]:
 
 
 def given_as_reason(tree: ast.AST) -> Iterator[str]:
-    """Give the strings that a module uses as a reason: after a status, behind the key `reason`, in a variable so named."""
+    """Give the strings that a module uses as a reason: after a status, behind a key or in a variable `reason`."""
     for node in ast.walk(tree):
         together = node.args if isinstance(node, ast.Call) else getattr(node, "elts", [])
         for before, after in pairwise(together):
