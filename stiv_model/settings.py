@@ -29,7 +29,9 @@ class RotarySettings(Settings):
     """Rotary positions: two axes in spatial attention, one in temporal attention (paper, section 2.1)."""
 
     kind: Literal["rotary"]
+    """Queries and keys are turned by their positions."""
     base: PositiveFloat
+    """Pair i of a head of size h turns by base ** (-2 i / h) radians per token."""
     spatial_scale: PositiveFloat
     """Distance of neighbouring tokens: 1, or 0.5 where a model of half the height and width is interpolated."""
     temporal_scale: PositiveFloat
@@ -40,28 +42,38 @@ class LearnedSettings(Settings):
     """A learned vector per place and per moment, added to the tokens once: the paper's model before rotary ones."""
 
     kind: Literal["learned"]
+    """A table of vectors."""
     rows: PositiveInt
     """Tokens, as the two below."""
     columns: PositiveInt
+    """Tokens in a row of the picture."""
     moments: PositiveInt
+    """Tokens in time."""
 
 
 class ModelSettings(Settings):
     """Shape of `StivTransformer` (paper, Tab. 1 and section 2.1), and the rows of its ablations (Tab. 2, Fig. 6a)."""
 
     width: PositiveInt
+    """Numbers per token (paper, Tab. 1)."""
     depth: PositiveInt
     """Main blocks, which see only the kept tokens while masking is on."""
     unmasked_depth: NonNegativeInt
     """Blocks after unmasking, on all tokens (paper, section 2.2: two)."""
     heads: PositiveInt
+    """Of each attention; width / heads must be divisible by 4."""
     ffn_ratio: PositiveFloat
+    """Width inside a feed-forward layer, over the width."""
     spatial_patch: PositiveInt
+    """Latent pixels per side of a token."""
     temporal_patch: PositiveInt
+    """Latent frames of a token of the video model; the image model's has one."""
     latent_channels: PositiveInt
+    """Of the VAE."""
     text_width: PositiveInt
     """Width of one text token, and of the pooled text vector, as the text encoder gives them."""
     norm_epsilon: PositiveFloat
+    """Added to the variance in every norm."""
     qk_norm: bool
     """RMSNorm of queries and keys in all three attentions."""
     sandwich_norm: bool
@@ -71,6 +83,7 @@ class ModelSettings(Settings):
     condition_norm: bool
     """Norm of each part of the singleton condition before they are summed."""
     micro_conditions: bool
+    """Tell the model the source's size, the crop, the stride and the frames."""
     adaln: Literal["shared", "per_layer"]
     """One modulation for all blocks, or one of its own per block."""
     temporal_modulation: bool
@@ -99,6 +112,7 @@ class Mode(Settings):
     """One of several ways in which a recipe gives frames, such as the two of a model for long videos."""
 
     clean_frames: Pattern
+    """The pattern of this mode, as that of a recipe."""
     stride: PositiveInt
     """Latent frames from one frame of a sample to the next."""
     weight: PositiveFloat
@@ -111,17 +125,22 @@ class RecipeSettings(Settings):
     frames: PositiveInt
     """Latent frames per sample; 1 is text-to-image."""
     steps: PositiveInt
+    """Optimizer steps."""
     batch: PositiveInt
     """Samples per optimizer step, over all ranks."""
     learning_rate: PositiveFloat
+    """After the warm-up, constant."""
     warmup_steps: PositiveInt
+    """Over which the learning rate rises from zero."""
     mask_ratio: Annotated[float, Field(ge=0, lt=1)]
     """Share of spatial positions dropped before the main blocks."""
     clean_frames: Pattern | tuple[Mode, ...]
     """Which latent frames are given clean: none (T2V), first (STIV), first_four (video prediction),
     first_and_last (interpolation), every_second (TUP), views (multi-view), their indices, or a mixture of modes."""
     text_dropout: Fraction
+    """Share of the samples that get the empty caption, for guidance."""
     image_dropout: Fraction
+    """Share of the samples that get the null image, for guidance."""
     best_fraction: Annotated[float, Field(gt=0, le=1)]
     """Share of the clips trained on, the best by aesthetic score first (SFT takes a small one)."""
 
@@ -167,9 +186,12 @@ class OptimizerSettings(Settings):
 
     kind: Literal["adafactor", "adamw"]
     beta1: Fraction
+    """Decay of the momentum."""
     beta2: Fraction
     weight_decay: NonNegativeFloat
+    """Decoupled from the gradient, as AdamW."""
     clip_norm: PositiveFloat
+    """The gradient of all parameters together is scaled down to this norm."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -185,10 +207,13 @@ class TrainingSettings(Settings):
     sequence_ranks: PositiveInt
     """So many of them share the frames of each video, where a video has several (docs/sequence.md); 1 is none."""
     device: Literal["cpu", "cuda"]
+    """cuda for GPUs (NCCL), cpu for gloo."""
     precision: Literal["float32", "bfloat16"]
+    """Of weights and activations in the passes; bfloat16 keeps master weights and EMA in float32."""
     accumulation: PositiveInt
     """Micro-batches per optimizer step and rank."""
     activation_checkpointing: bool
+    """Compute each block again in the backward pass: less memory, more time."""
     zero_stage: Literal[0, 1, 2, 3]
     """What the ranks share out: nothing; the optimizer's state; gradients too; parameters too."""
     persistent_parameters: NonNegativeInt
@@ -200,6 +225,7 @@ class TrainingSettings(Settings):
     compile: bool
     """Compile each block (torch.compile): the same results within rounding, faster after a minute or more."""
     timestep_density: Literal["uniform", "logit_normal"]
+    """How often training meets each noise level."""
     timestep_shift: PositiveFloat
     """Times move towards noise by this factor, sqrt(m / n) from n to m latents per sample; 1 is none."""
     temporal_mask_ratio: Annotated[float, Field(ge=0, lt=1)]
@@ -222,9 +248,11 @@ class TrainingSettings(Settings):
     validation_prompts: tuple[str, ...]
     """Recipes that give frames also make as many videos from clips of the data, with their captions."""
     validation_sampling_steps: PositiveInt
+    """Steps of the solver for each validation video."""
     validation_guidance_scale: NonNegativeFloat
     """1 is none, as is a recipe without dropout of what is guided by."""
     seed: int
+    """Of starting weights, noise, masks and the order of samples."""
     optimizer: OptimizerSettings
 
     @property
@@ -307,6 +335,7 @@ class TextSettings(Settings):
     tokens: PositiveInt
     """Length that every caption is padded to; training's captions are cut to it, a longer prompt is refused."""
     batch: PositiveInt
+    """Texts encoded at once."""
 
 
 class SamplerSettings(Settings):
@@ -315,6 +344,7 @@ class SamplerSettings(Settings):
     solver: Literal["euler", "heun", "euler_maruyama", "heun_sde"]
     """Of the ODE, or of the SDE with the same marginals (paper, appendix A)."""
     steps: PositiveInt
+    """Of the solver, from noise to data."""
     shift: PositiveFloat
     """Sampling steps crowd towards noise by this factor, as `training.timestep_shift`; 1 is even steps."""
     guidance: Literal["text", "joint", "separate"]
@@ -334,6 +364,7 @@ class SamplerSettings(Settings):
     original_height: PositiveInt
     """Micro-condition: height of the source video that the sample shall look like, pixels."""
     original_width: PositiveInt
+    """Micro-condition: its width, pixels."""
 
     @model_validator(mode="after")
     def guidance_interval_is_one(self) -> Self:

@@ -125,7 +125,7 @@ def test_every_key_of_params_says_what_it_means():
     for name, field in Params.model_fields.items():
         for model in list(reference.settings_in(field.annotation))[:1]:
             silent += [key.name for key in reference.keys_of(model, name, None, None, ROOT) if not key.meaning]
-    assert len(silent) < 60, silent
+    assert not silent
 
 
 def test_every_room_has_its_row_and_its_sentence():
@@ -167,6 +167,6 @@ def test_the_site_builds_strictly_and_fetches_nothing(tmp_path):
         found = [tag for tag in fetched.findall(page.read_text()) if "canonical" not in tag]
         assert not found, page
     model = (tmp_path / "site" / "model.html").read_text()
-    assert model.count("<math") > 50
+    assert model.count("<math") > 40
     text = re.sub(r"<(pre|code|script|style).*?</\1>", "", model, flags=re.DOTALL)
     assert "$" not in text and "\u2063" not in text, "an equation was left as it was typed"

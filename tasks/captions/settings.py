@@ -11,3 +11,4 @@ class CaptionSettings(Settings):
     captioners: list[Literal["sidecar", "describe"]]
     """Asked in this order; the first that has an answer for a clip captions it, and the row names it."""
     shard_clips: PositiveInt
+    """Clips in one shard of work."""

@@ -31,7 +31,9 @@ class BestSettings(Settings):
     """A selection of fixed size: of the clips within all thresholds, those with the highest score."""
 
     clips: PositiveInt
+    """How many are kept."""
     by: Literal["aesthetic", "quality", "motion", "clarity", "temporal_consistency"]
+    """The score of which the highest are kept."""
 
 
 class ClipSettings(Settings):
@@ -56,6 +58,7 @@ class ClipSettings(Settings):
     width: NonNegativeRange
     seconds: NonNegativeRange
     orientations: Annotated[list[Literal["landscape", "portrait", "square"]], Field(min_length=1)]
+    """Which are kept; sides that differ by 5 % at most are a square."""
     duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None
     """Clips whose video hashes differ in at most so many of 256 bits are one; null looks for none."""
     duplicate_similarity: Annotated[float, Field(gt=0, le=1)] | None
@@ -66,7 +69,9 @@ class ClipSettings(Settings):
     """Tables of clips (clips.parquet) that were released before, the last one last: none of theirs comes again."""
     gate_min_clips: PositiveInt
     gate_min_kept_fraction: Fraction
+    """The gate fails when a smaller share of the shots is kept."""
     gate_min_hours: NonNegativeFloat
+    """The gate fails below so many hours of clips."""
     gate_max_rejected: dict[str, Fraction]
     """By reason, the largest share of the shots judged that may be rejected, or have failed, for it."""
     gate_max_drift: Fraction | None

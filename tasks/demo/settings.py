@@ -14,6 +14,9 @@ class CorpusSettings(Settings):
     """How many videos of moving shapes to make."""
     shapes_pixels: Annotated[int, Field(ge=32, multiple_of=2)]
     shapes_frames: PositiveInt
+    """Frames of each video of shapes."""
     shapes_fps: PositiveInt
+    """Frames per second of each."""
     seed: int
+    """Of what is drawn: the same seed makes the same videos."""
     packaged: list[Literal["bikes", "bigbuckbunny", "carphone_pristine"]]

@@ -13,5 +13,8 @@ class SampleSettings(Settings):
     image_prompts: PositiveInt
     """Held-out `shapes` prompts given with their first frame, text and image to video."""
     batch: PositiveInt
+    """Videos made at once."""
     fps: PositiveInt
+    """Frames per second of the files that are written."""
     seed: int
+    """Of the starting noise."""

@@ -8,8 +8,12 @@ from stiv_model.settings import Fraction, Settings
 class LatentSettings(Settings):
     height: PositiveInt
     width: PositiveInt
+    """Pixels, before the VAE."""
     frames: PositiveInt
+    """Frames of a clip that are encoded; a clip with fewer fails."""
     stride_frames: PositiveInt
     """Every how-manieth source frame is taken (paper, appendix B: 3)."""
     shard_clips: PositiveInt
+    """Clips in one shard, which is one file."""
     max_failed_fraction: Fraction
+    """Share of the clips that may fail to be encoded before the stage stops."""

@@ -15,6 +15,7 @@ class SandboxSettings(Settings):
     seconds: PositiveFloat
     """Wall and CPU time for one file; `seconds_per_frame` more for each frame that an earlier stage counted."""
     seconds_per_frame: NonNegativeFloat
+    """Added to `seconds` for each frame that an earlier stage counted."""
     max_seconds: PositiveFloat
     """What both together never exceed."""
     memory_bytes: PositiveInt
@@ -24,14 +25,19 @@ class SandboxSettings(Settings):
     formats: list[Literal["mov", "matroska", "avi", "mpegts", "flv"]]
     """Containers that are opened, by FFmpeg's names; mov is mp4 too, matroska webm too."""
     codecs: list[Literal["h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores"]]
+    """Codecs that are decoded, by FFmpeg's names."""
     max_size_bytes: PositiveInt
+    """Of the file; a larger one is not opened."""
     max_pixels: PositiveInt
     """Of one picture; the container's parser and the decoder are both told."""
     max_side: PositiveInt
     """Of a picture's width and height, pixels."""
     min_fps: NonNegativeFloat
+    """Frames per second of a video, at least."""
     max_fps: PositiveFloat
+    """Frames per second of a video, at most."""
     max_streams: PositiveInt
+    """Streams of a container: pictures, sound and texts together."""
     max_frames: PositiveInt
     """Frames that are decoded, whatever the header claims."""
     max_decoded_bytes: PositiveInt

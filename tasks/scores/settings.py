@@ -11,6 +11,7 @@ class EstimatorSettings(Settings):
     """The aesthetic score estimated from colour, contrast, exposure and sharpness: no weights, no taste."""
 
     kind: Literal["estimator"]
+    """A formula."""
 
 
 class ImageEncoderSettings(Settings):
@@ -21,12 +22,14 @@ class ImageEncoderSettings(Settings):
     revision: str | None
     """Commit of the hub repository, 40 digits; null for a folder or a package."""
     device: Literal["cpu", "cuda"]
+    """Where the encoder runs."""
 
 
 class ClipHeadSettings(ImageEncoderSettings):
     """The aesthetic score by a head on CLIP, as LAION's predictors."""
 
     kind: Literal["clip_head"]
+    """A learnt head on the feature of a CLIP."""
     head: str
     """safetensors file of its linear layers."""
 
@@ -35,6 +38,7 @@ class ScoreSettings(Settings):
     """What is scored from the stills, and by which model."""
 
     shard_shots: PositiveInt
+    """Shots in one shard of work; at most this much is lost when it is killed."""
     aesthetic: Annotated[EstimatorSettings | ClipHeadSettings, Field(discriminator="kind")]
     text_detector: Literal["rapidocr", "strokes"]
     """RapidOCR's detector, or a rule of thumb without a model that is 50 times as fast."""

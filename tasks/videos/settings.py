@@ -11,10 +11,14 @@ class VideoSettings(Settings):
     """Which raw files are videos that we use."""
 
     extensions: list[str]
+    """Endings of names that are opened, in small letters, with the dot."""
     min_seconds: NonNegativeFloat
+    """Shorter videos are rejected."""
     max_seconds: PositiveFloat
+    """Longer ones are rejected."""
     min_side: PositiveInt
     max_caption_characters: PositiveInt
+    """A longer text beside a video rejects it: half a caption would be trained on."""
     max_failed_fraction: Fraction
     forgotten: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
     """sha256 of videos that are never used again; `stiv forget` adds to it."""
@@ -24,12 +28,14 @@ class DisSettings(Settings):
     """Motion by dense inverse search: a third of a millisecond per pair of frames, no weights."""
 
     kind: Literal["dis"]
+    """OpenCV's dense inverse search."""
 
 
 class RaftSettings(Settings):
     """Motion by the network RAFT: thousands of times the cost, so `sandbox.seconds_per_frame` must rise with it."""
 
     kind: Literal["raft"]
+    """The network RAFT, as an ONNX file that you name."""
     weights: str
     """An ONNX file as `tasks/decoding/raft.py` describes it, or `package:NAME/FILE`."""
 
@@ -70,6 +76,7 @@ class ShotSettings(Settings):
     shard_seconds: PositiveFloat
     """Of video in one shard: work is shared out by duration, and at most this much is lost when it is killed."""
     max_failed_fraction: Fraction
+    """Share of the videos that may fail to be split before the stage stops."""
 
     @model_validator(mode="after")
     def some_length_is_kept(self) -> Self:
