@@ -28,6 +28,8 @@ from tasks.scores.settings import ScoreSettings
 from tasks.videos.settings import ShotSettings, VideoSettings
 
 PARAMS = Path("params.yaml")
+RENAMED = {"fence": "sandbox"}
+"""Sections and keys of earlier versions of params.yaml, by dotted name, and what each is called now."""
 Section = TypeVar("Section", bound=Settings)
 
 
@@ -116,9 +118,19 @@ def check_params(values: dict[str, Any], place: object = PARAMS) -> Params:
         place: what gave them, for the message.
 
     Raises:
-        ValueError: as `load_params`.
+        ValueError: as `load_params`; or a key goes by an earlier name, and the one of today.
     """
+    if old := [f"{name} is called {new} now: rename it" for name, new in RENAMED.items() if _has(values, name)]:
+        raise ValueError("; ".join(f"{place}: {line}" for line in old))
     return settings_errors.checked(Params, values, place)
+
+
+def _has(values: Any, name: str) -> bool:
+    for key in name.split("."):
+        if not isinstance(values, dict) or key not in values:
+            return False
+        values = values[key]
+    return True
 
 
 def section(params: Params, name: str) -> Any:
@@ -133,7 +145,8 @@ def section(params: Params, name: str) -> Any:
             value = value[key] if isinstance(value, dict) else getattr(value, key)
         except (KeyError, AttributeError):
             known = sorted(value) if isinstance(value, dict) else sorted(type(value).model_fields)
-            raise ValueError(f"params.yaml has no section {name}: {key} is none of {', '.join(known)}") from None
+            meant = settings_errors.nearest(key, known)
+            raise ValueError(f"params.yaml has no section {name}: {key} is none of {', '.join(known)}{meant}") from None
     return value
 
 

@@ -37,6 +37,12 @@ def reason(problem: ErrorDetails) -> str:
     return problem["msg"].removeprefix("Value error, ")
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Ask whether a word that is unknown is a misspelling of one that is known; nothing where none is near."""
+    found = get_close_matches(word, list(known), n=1)
+    return f": did you mean {found[0]}?" if found else ""
+
+
 def _line(problem: ErrorDetails, absent: Iterable[tuple[int | str, ...]]) -> str:
     place, found = ".".join(map(str, problem["loc"])), problem["input"]
     if not place:  # the whole file; our validators name the keys
@@ -51,5 +57,4 @@ def _meant(problem: ErrorDetails, absent: Iterable[tuple[int | str, ...]]) -> st
         return ""
     *section, key = problem["loc"]
     beside = [str(loc[-1]) for loc in absent if list(loc[:-1]) == section]
-    nearest = get_close_matches(str(key), beside, n=1)
-    return f": did you mean {nearest[0]}?" if nearest else ""
+    return nearest(str(key), beside)

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from flows.__main__ import main
-from flows.params import load_params, section
+from flows.params import RENAMED, Params, load_params, section
+from stiv_model.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,3 +147,32 @@ def test_probe_without_a_file_says_so_as_shots_does(monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit, match="stiv probe: no file is named"):
         main(["probe"])
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_key_by_its_earlier_name_is_refused_with_the_one_of_today(tmp_path, old, new):
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    part, (*_, before), (*parents, now) = params, old.split("."), new.split(".")
+    for key in parents:
+        part = part[key]
+    part[before] = part.pop(now)
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(params))
+    with pytest.raises(ValueError, match=rf"^{path}: {old} is called {new} now: rename it$"):
+        load_params(path)
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_an_earlier_name_is_no_key_of_today(old):
+    *parents, last = old.split(".")
+    kind = Params
+    for key in parents:
+        kind = kind.model_fields[key].annotation
+        assert issubclass(kind, Settings)
+    assert last not in kind.model_fields
+
+
+@pytest.mark.parametrize(("wrong", "meant"), [("sandbx", "sandbox"), ("train.t2vv", "t2v")])
+def test_a_misspelt_section_is_told_with_the_one_that_is_nearest(wrong, meant):
+    with pytest.raises(ValueError, match=rf"has no section {wrong}: .*: did you mean {meant}\?$"):
+        section(load_params(ROOT / "params.yaml"), wrong)
