@@ -57,5 +57,5 @@ def _note_time(stage: str, seconds: float) -> None:
     TIMES.parent.mkdir(exist_ok=True)
     times = json.loads(TIMES.read_text())["stages"] if TIMES.exists() else {}
     times[stage] = {"seconds": round(seconds, 1), "skipped": False}
-    with atomic.atomic_write(TIMES) as aside:
-        aside.write_text(json.dumps({"stages": times}, indent=2))
+    with atomic.atomic_write(TIMES) as tmp_path:
+        tmp_path.write_text(json.dumps({"stages": times}, indent=2))

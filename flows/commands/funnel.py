@@ -121,5 +121,5 @@ def cost_lines(costs: dict[str, Any], twins: bool) -> list[str]:
 def save(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic.atomic_write(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+    with atomic.atomic_write(path) as tmp_path:
+        tmp_path.write_text(text, encoding="utf-8")

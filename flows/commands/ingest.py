@@ -49,7 +49,7 @@ def ingest(*paths: Path, out: Path, videos: VideoSettings, sandbox: SandboxSetti
         for one in foreign.from_curator(folders, product, len(tars)):
             found.append(one)
             bar.update()
-    account = foreign.settle(product, found, product / foreign.ACCOUNT)
+    account = foreign.write_list(product, found, product / foreign.ACCOUNT)
     atomic.finish(product, out)
     log.info("%d samples: %d ok, %d rejected, %d failed", account.given, account.ok, account.rejected, account.failed)
     log.info("set source: %s in params.yaml", out / foreign.LIST)

@@ -190,8 +190,8 @@ def forget(video: str, /, yes: bool = False, rebuild: bool = False) -> None:
         print("nothing was touched: --yes deletes all but the last kind, and refuses the video from now on")
         return
     forgotten = [*dict.fromkeys([*params.videos.forgotten, found.video])]
-    with atomic.atomic_write(PARAMS) as aside:
-        aside.write_text(rewrite(PARAMS.read_text(), {"videos": {"forgotten": forgotten}}))
+    with atomic.atomic_write(PARAMS) as tmp_path:
+        tmp_path.write_text(rewrite(PARAMS.read_text(), {"videos": {"forgotten": forgotten}}))
     takedown.carry_out(found, params.source, reuse.EARLIER)
     if rebuild:
         stages.reproduce_all(lambda line: log.info("%s", line))

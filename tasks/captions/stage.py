@@ -23,7 +23,7 @@ class Captioner(Protocol):
     name: str
 
     def caption(self, clips: list[dict[str, Any]]) -> list[str | None]:
-        """Return one text per row of manifest.CLIPS, None where there is nothing to say."""
+        """Return one text per row of tables.CLIPS, None where there is nothing to say."""
 
 
 class Sidecar:
@@ -73,7 +73,7 @@ def movement(clip: dict[str, Any]) -> str:
 
 
 def caption_clips(clips: list[dict[str, Any]], settings: CaptionSettings) -> list[dict[str, Any]]:
-    """Return one row of manifest.CAPTIONS per clip."""
+    """Return one row of tables.CAPTIONS per clip."""
     texts: dict[str, tuple[str, str]] = {}
     for name in settings.captioners:
         open_clips = [clip for clip in clips if clip["shot"] not in texts]

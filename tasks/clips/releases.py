@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from tasks.clips.settings import ClipSettings
 from tasks.clips.thresholds import ranges
-from tasks.storage import tables as manifest
+from tasks.storage import tables
 
 
 def read(release: str, columns: Sequence[str]) -> pa.Table:
@@ -40,9 +40,9 @@ def compared(releases: Sequence[str], present: Sequence[str], columns: Sequence[
     Raises:
         FileNotFoundError, ValueError: as `read`; or one of the columns is null.
     """
-    schema = pa.schema([manifest.SCORES.field(name) for name in ("shot", *columns)])
+    schema = pa.schema([tables.SCORES.field(name) for name in ("shot", *columns)])
     again = pa.array(present, pa.string())
-    tables = [schema.empty_table()]
+    released = [schema.empty_table()]
     for release in releases:
         table = read(release, schema.names)
         table = table.filter(pc.invert(pc.is_in(table["shot"], again)))
@@ -51,8 +51,8 @@ def compared(releases: Sequence[str], present: Sequence[str], columns: Sequence[
                 f"{release} has {table[missing[0]].null_count} clips whose {missing[0]} is null: score and select that "
                 "release again, or leave it out of clips.earlier_releases"
             )
-        tables.append(table)
-    return pa.concat_tables(tables)
+        released.append(table)
+    return pa.concat_tables(released)
 
 
 def drift(clips: pa.Table, settings: ClipSettings) -> dict[str, float | None]:

@@ -208,7 +208,7 @@ def split(
         rules: the other fields of Rules but fps.
     Returns:
         status, reason, and if ok `frames` decoded and `shots`, which cover every frame once: the columns of
-        manifest.SHOTS that do not name the video, and `stills` as base64 of JPEG.
+        tables.SHOTS that do not name the video, and `stills` as base64 of JPEG.
     """
     try:
         with decode.open_video(path, limits) as opened:

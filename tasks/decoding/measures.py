@@ -82,7 +82,7 @@ def measure(before: Picture, after: Picture, estimate: motion.Estimator = motion
 
 
 def summarise(glances: Sequence[FrameStats], measured: Sequence[PairStats]) -> dict[str, float | None]:
-    """Return a shot's value of every cheap score: the columns of manifest.SHOTS, null where nothing was measured.
+    """Return a shot's value of every cheap score: the columns of tables.SHOTS, null where nothing was measured.
 
     Args:
         glances: of the shot's frames, in order. The first one's change is over the cut, and is not used.

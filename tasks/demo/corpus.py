@@ -53,10 +53,10 @@ def make_shape(number: int, folder: Path, corpus: CorpusSettings) -> None:
     if text.exists():
         return
     scene = shapes.scene(corpus.seed, number, held_out=False)
-    with atomic.atomic_write(video) as aside:
-        write_mp4(aside, shapes.render(scene, corpus.shapes_pixels, corpus.shapes_frames), corpus.shapes_fps)
-    with atomic.atomic_write(text) as aside:
-        aside.write_text(shapes.caption(scene) + "\n")
+    with atomic.atomic_write(video) as tmp_path:
+        write_mp4(tmp_path, shapes.render(scene, corpus.shapes_pixels, corpus.shapes_frames), corpus.shapes_fps)
+    with atomic.atomic_write(text) as tmp_path:
+        tmp_path.write_text(shapes.caption(scene) + "\n")
 
 
 @task(task_run_name="shapes {numbers.start} to {numbers.stop}", retries=1)
@@ -75,8 +75,8 @@ def finish_corpus(
         forgotten: sha256 of videos that are left out (`stiv forget`): they would be made again otherwise.
     """
     for name in corpus.packaged:
-        with atomic.atomic_write(product / f"{name}.mp4") as aside:
-            shutil.copyfile(packaged_file(name), aside)
+        with atomic.atomic_write(product / f"{name}.mp4") as tmp_path:
+            shutil.copyfile(packaged_file(name), tmp_path)
     kinds = {
         "shapes": [shape_name(number) for number in range(corpus.shapes)],
         "packaged": [f"{name}.mp4" for name in corpus.packaged],

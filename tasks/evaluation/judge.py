@@ -172,6 +172,6 @@ def judge_samples(samples: Path, out: Path) -> str:
     """Write the judgement of all samples to `out`; return its table as Markdown."""
     judgement = judge_all(samples)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic.atomic_write(out) as aside:
-        aside.write_text(json.dumps(judgement, indent=2) + "\n")
+    with atomic.atomic_write(out) as tmp_path:
+        tmp_path.write_text(json.dumps(judgement, indent=2) + "\n")
     return table(judgement)

@@ -114,8 +114,8 @@ def generate_batch(
             _write(wanted, prompt, video, given[place] if given is not None else None, settings, product)
             for place, (wanted, prompt, video) in enumerate(zip(batch, prompts, videos, strict=True))
         ]
-        with atomic.atomic_write(done) as aside:
-            aside.write_text(json.dumps(rows))
+        with atomic.atomic_write(done) as tmp_path:
+            tmp_path.write_text(json.dumps(rows))
     return json.loads(done.read_text())
 
 

@@ -171,11 +171,11 @@ def encode_shard(number: int, clips: list[dict[str, Any]], encoders: Encoders, p
     if not rows_file.exists():
         rows, tensors = encode_clips(clips, encoders)
         if tensors:
-            with atomic.atomic_write(shard) as aside:
-                save_file(tensors, aside, metadata=encoders.made_by)
+            with atomic.atomic_write(shard) as tmp_path:
+                save_file(tensors, tmp_path, metadata=encoders.made_by)
         # the rows come last: a shard without them is made again
-        with atomic.atomic_write(rows_file) as aside:
-            aside.write_text(json.dumps([row | {"shard": shard.name if "row" in row else None} for row in rows]))
+        with atomic.atomic_write(rows_file) as tmp_path:
+            tmp_path.write_text(json.dumps([row | {"shard": shard.name if "row" in row else None} for row in rows]))
     return json.loads(rows_file.read_text())
 
 

@@ -275,7 +275,7 @@ def write_page(inputs: Inputs, out: Path, times: Path, clips: ClipSettings) -> i
     """Write the page to `out`; return its size in bytes."""
     page = build(inputs, times, clips)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic.atomic_write(out) as aside:
-        aside.write_text(page, encoding="utf-8")
+    with atomic.atomic_write(out) as tmp_path:
+        tmp_path.write_text(page, encoding="utf-8")
     log.info("%s: %.1f MB", out, len(page) / 1e6)
     return len(page)

@@ -178,7 +178,7 @@ class Probed(TypedDict):
 
 @_exact
 class Shot(TypedDict):
-    """What `cuts.split` says of a shot; manifest.SHOTS and tasks/decoding/measures.py say what the columns mean."""
+    """What `cuts.split` says of a shot; tables.SHOTS and tasks/decoding/measures.py say what the columns mean."""
 
     start_pts: Pts
     end_pts: Pts

@@ -70,7 +70,7 @@ class Scorer:
         return names | (self._of_clip.names() if self._of_clip else {})
 
     def score(self, shot: dict[str, Any], stills: list[bytes]) -> dict[str, Any]:
-        """Return the shot's row of manifest.SCORES, from its stills as JPEG in order of time."""
+        """Return the shot's row of tables.SCORES, from its stills as JPEG in order of time."""
         decoded = (cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_COLOR) for still in stills)
         pictures = [picture for picture in decoded if picture is not None]
         assert pictures and len(pictures) == len(stills), f"{shot['shot']}: {len(pictures)} of {len(stills)} decode"

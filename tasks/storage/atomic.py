@@ -1,8 +1,8 @@
 """Work that survives a crash: done in `OUT.partial`, moved to OUT when whole.
 
 `OUT.partial/run.json` says whose work it is: settings and hashes of inputs. The same run goes on where it stopped,
-another run starts empty. Single files inside are written aside, fsynced and renamed, so that a file that is there
-is whole.
+another run starts empty. Single files inside are written under a temporary name, fsynced and renamed, so that a file
+that is there is whole.
 """
 
 import hashlib
@@ -67,7 +67,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def finish(product: Path, out: Path) -> None:
-    """Put the finished folder in place, over whatever is there, without what killed processes were writing aside."""
+    """Put the finished folder in place, over whatever is there, without the temporary files of killed processes."""
     for tmp_path in product.rglob(_ASIDE.format(name="*", process="*")):
         tmp_path.unlink()
     if out.exists():

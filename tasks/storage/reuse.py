@@ -33,12 +33,12 @@ def fingerprint(kept: Path) -> int | None:
 
 def save_reusable(files: Iterable[Path], kept: Path) -> None:
     """Link files of a finished stage into its folder, whole or not at all, instead of all that was kept before."""
-    aside = kept.with_name(f"{kept.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    tmp_path = kept.with_name(f"{kept.name}.tmp")
+    shutil.rmtree(tmp_path, ignore_errors=True)
+    tmp_path.mkdir(parents=True)
     for file in files:
-        atomic.link(file, aside / file.name)
+        atomic.link(file, tmp_path / file.name)
     for old in kept.parent.iterdir():
-        if old != aside:
+        if old != tmp_path:
             shutil.rmtree(old)
-    aside.rename(kept)
+    tmp_path.rename(kept)

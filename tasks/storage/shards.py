@@ -29,8 +29,8 @@ class Shard(NamedTuple):
 
     def write(self, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
         """Write the shard's rows; from then on it is done."""
-        with atomic.atomic_write(self.path) as aside:
-            tables.write_rows(aside, rows, schema)
+        with atomic.atomic_write(self.path) as tmp_path:
+            tables.write_rows(tmp_path, rows, schema)
 
 
 def cut(work: Path, given: list[Any], size: float, weight: Callable[[Any], float] = lambda _: 1) -> list[Shard]:

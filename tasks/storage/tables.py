@@ -37,7 +37,7 @@ VIDEOS = pa.schema(
         ("fps", pa.float64()),
         ("seconds", pa.float64()),
         ("caption", pa.string()),  # the text beside the video, null without one
-        ("licence", pa.string()),  # as the source's manifest says, null without one
+        ("licence", pa.string()),  # as the source's list says, null without one
         ("source_url", pa.string()),
     ]
 )
@@ -152,11 +152,17 @@ def shot_id(video: str, start_pts: int, end_pts: int) -> str:
 
 
 def reconcile(unit: str, given: Iterable[str], rows: list[dict[str, Any]], key: str) -> Account:
-    """Count what became of each thing given, after checking that each has exactly one row.
+    """Count the outcomes of a stage's inputs, after checking that each input has exactly one output row.
+
+    Args:
+        unit: what the inputs are, in the plural, for the account and its messages.
+        given: the key of every input.
+        rows: the output rows, with `status`, `reason` and `key`.
+        key: the column that names a row's input.
 
     Raises:
-        AssertionError: a thing given has no row or several, a row is of nothing given, or a row that is not
-            ok has no reason. The stage is wrong then, and must not hand on its output.
+        AssertionError: an input has no output row or several, a row is of no input, or a row that is not ok has no
+            reason. The stage is wrong then, and must not hand on its output.
     """
     wanted, found = Counter(list(given)), Counter(row[key] for row in rows)
     lost, extra = wanted - found, found - wanted

@@ -178,8 +178,8 @@ def train(run: Run, out: Path, curve: Path, levels: Path, shown: Path) -> None:
     planned = data_plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
     data_plan.check_buckets(planned)
     work = atomic.open_workdir(out, run.model_dump(), lambda found: identity(Run.model_validate(found)))
-    with atomic.atomic_write(work / data_plan.FILE) as aside:
-        aside.write_text(planned.model_dump_json(indent=2))
+    with atomic.atomic_write(work / data_plan.FILE) as tmp_path:
+        tmp_path.write_text(planned.model_dump_json(indent=2))
     if run.parents:
         make_start(run, work)
     if run.validates:
@@ -195,8 +195,8 @@ def train(run: Run, out: Path, curve: Path, levels: Path, shown: Path) -> None:
         shutil.copy(work / START / CERTIFICATE, weights / CERTIFICATE)
     for record, table in ((LOSSES, curve), (NOISE_LEVEL_LOSSES, levels)):
         table.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.atomic_write(table) as aside:
-            shutil.copy(work / record, aside)
+        with atomic.atomic_write(table) as tmp_path:
+            shutil.copy(work / record, tmp_path)
     _keep(work / SHOWN, shown)
     assert metadata.read(weights).model == run.model, f"{weights} is of another model than run.json says"
     atomic.finish(weights, out)

@@ -45,7 +45,7 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def listing(source: str) -> list[Object]:
-    """Return every object below a prefix, folders' own entries aside.
+    """Return every object below a prefix, but for folders' own entries.
 
     Raises:
         FileNotFoundError: no such bucket.

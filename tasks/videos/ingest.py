@@ -87,8 +87,8 @@ def from_tars(tars: list[Path], product: Path, extensions: list[str], max_size_b
                 raise
             log.warning("%s breaks off after %d samples: %s", tar, count, error)
             yield Found(str(tar), "failed", "tar_broken", None)
-        for aside in folder.glob(".member*"):
-            aside.unlink()
+        for tmp_path in folder.glob(".member*"):
+            tmp_path.unlink()
 
 
 def _unpacked(tar: Path) -> IO[bytes]:
@@ -105,7 +105,7 @@ _Members = dict[str, Path | bytes | str]
 def _samples(
     opened: tarfile.TarFile, folder: Path, extensions: list[str], max_size_bytes: int
 ) -> Iterator[tuple[str, _Members]]:
-    """Give each key with its members by extension: videos as files aside, texts as bytes, problems as words."""
+    """Give each key with its members by extension: videos as temporary files, texts as bytes, problems as words."""
     key, members = "", _Members()
     for member in opened:
         if not member.isfile():
@@ -119,23 +119,23 @@ def _samples(
         key, extension = name, f".{extension.lower()}"
         content = opened.extractfile(member)
         assert content is not None, f"{member.name} is a file"
-        aside = folder / f".member{len(members)}"
-        members[extension] = _member(content, member.size, extension, aside, extensions, max_size_bytes)
+        tmp_path = folder / f".member{len(members)}"
+        members[extension] = _member(content, member.size, extension, tmp_path, extensions, max_size_bytes)
     if members:
         yield key, members
 
 
 def _member(
-    content: IO[bytes], size_bytes: int, extension: str, aside: Path, extensions: list[str], max_size_bytes: int
+    content: IO[bytes], size_bytes: int, extension: str, tmp_path: Path, extensions: list[str], max_size_bytes: int
 ) -> Path | bytes | str:
     if _suffix(extension) in extensions:
         if size_bytes > max_size_bytes:
             return "too_many_bytes"
-        with aside.open("wb") as file:
+        with tmp_path.open("wb") as file:
             shutil.copyfileobj(content, file, 1 << 20)
-        if aside.stat().st_size != size_bytes:
-            raise EOFError(f"{size_bytes} bytes expected, {aside.stat().st_size} found")
-        return aside
+        if tmp_path.stat().st_size != size_bytes:
+            raise EOFError(f"{size_bytes} bytes expected, {tmp_path.stat().st_size} found")
+        return tmp_path
     if extension in (".txt", ".json"):
         return content.read() if size_bytes <= _MAX_TEXT_BYTES else "text_too_long"
     return "other_member"
@@ -145,10 +145,10 @@ def _sample(name: str, members: _Members, product: Path, target: Path) -> Found:
     videos = {extension: value for extension, value in members.items() if isinstance(value, Path)}
     problem = next((value for value in members.values() if value in ("too_many_bytes", "text_too_long")), None)
     if problem or len(videos) != 1:
-        for aside in videos.values():
-            aside.unlink()
+        for tmp_path in videos.values():
+            tmp_path.unlink()
         return Found(name, "rejected", str(problem or ("no_video" if not videos else "several_videos")), None)
-    [(extension, aside)] = videos.items()
+    [(extension, tmp_path)] = videos.items()
     path = target.with_suffix(_suffix(extension))
     try:
         row = _texts(_said(members))
@@ -156,11 +156,11 @@ def _sample(name: str, members: _Members, product: Path, target: Path) -> Found:
     except (ValueError, RecursionError):  # no JSON, no UTF-8, or nested without end
         reason = "text_unreadable"
     if reason:
-        aside.unlink()
+        tmp_path.unlink()
         return Found(name, "failed", reason, None)
-    with aside.open("rb") as file:
+    with tmp_path.open("rb") as file:
         os.fsync(file.fileno())
-    aside.replace(path)
+    tmp_path.replace(path)
     return Found(name, "ok", None, {"uri": str(path.relative_to(product)), **row})
 
 
@@ -255,7 +255,7 @@ def _window_caption(window: dict[str, Any]) -> Any:
     return next(enhanced, None) or next(iter(captions.values()), None)
 
 
-def settle(product: Path, found: list[Found], report: Path) -> tables.Account:
+def write_list(product: Path, found: list[Found], report: Path) -> tables.Account:
     """Write the list and the account of what was found.
 
     Raises:
@@ -266,7 +266,7 @@ def settle(product: Path, found: list[Found], report: Path) -> tables.Account:
     rows = [{"name": one.name, "status": one.status, "reason": one.reason} for one in found]
     account = tables.reconcile("samples", (one.name for one in found), rows, "name")
     tables.check_failures(account, 1.0, "ingest")
-    with atomic.atomic_write(product / LIST) as aside:
-        aside.write_text("".join(json.dumps(one.row) + "\n" for one in found if one.row))
+    with atomic.atomic_write(product / LIST) as tmp_path:
+        tmp_path.write_text("".join(json.dumps(one.row) + "\n" for one in found if one.row))
     tables.write_report(report, account, not_used=[row for row in rows if row["status"] != "ok"])
     return account

@@ -26,7 +26,7 @@ _UNUSUAL = 0.1  # of sandbox.max_expansion
 def probe_videos(
     source: str, items: list[Item], settings: VideoSettings, sandbox: Sandbox, cache: Path
 ) -> list[dict[str, Any]]:
-    """Return one row of manifest.VIDEOS per item; duplicates are found in `join_videos`."""
+    """Return one row of tables.VIDEOS per item; duplicates are found in `join_videos`."""
     rows = [_look(source, item, settings, sandbox, cache) for item in items]
     todo = [row for row in rows if row["status"] == "ok"]
     asked = [{"path": str(sources.local_file(source, row["uri"], row["video"], cache))} for row in todo]

@@ -225,14 +225,14 @@ def _download(uri: str, cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=cache, prefix=".download-")
     os.close(handle)
-    aside = Path(name)
+    tmp_path = Path(name)
     try:
-        buckets.download(uri, aside)
-        with aside.open("rb") as file:
+        buckets.download(uri, tmp_path)
+        with tmp_path.open("rb") as file:
             os.fsync(file.fileno())
-        return aside.replace(cache / atomic.sha256_file(aside))
+        return tmp_path.replace(cache / atomic.sha256_file(tmp_path))
     finally:
-        aside.unlink(missing_ok=True)
+        tmp_path.unlink(missing_ok=True)
 
 
 def caption_of(source: str, item: Item, max_characters: int) -> tuple[str | None, str | None]:

@@ -32,7 +32,7 @@ def split_videos(
     """Cut some videos into shots.
 
     Returns:
-        Rows of manifest.SPLITS (one per video), of SHOTS, and of STILLS (one per shot that is ok), in order.
+        Rows of tables.SPLITS (one per video), of SHOTS, and of STILLS (one per shot that is ok), in order.
     """
     asked: list[tuple[str, dict[str, Any]]] = []
     results: dict[str, dict[str, Any]] = {}
@@ -145,8 +145,8 @@ def split_shard(shard: shards.Shard, source: str, settings: ShotSettings, sandbo
         (tables.SHOT_TABLE, shots, tables.SHOTS),
         (tables.STILL_TABLE, stills, tables.STILLS),
     ):
-        with atomic.atomic_write(_beside(shard.path, name)) as aside:
-            tables.write_rows(aside, rows, schema)
+        with atomic.atomic_write(_beside(shard.path, name)) as tmp_path:
+            tables.write_rows(tmp_path, rows, schema)
     shard.write(splits, tables.SPLITS)  # last: with it, the shard is done
 
 
@@ -169,10 +169,10 @@ def load_reusable(kept: Path, work: Path, videos: list[dict[str, Any]]) -> shard
     )
     short = {_short(video) for video in given}
     stills = (row for row in _kept(kept, tables.STILL_TABLE, tables.STILLS) if _short(row["shot"]) in short)
-    with atomic.atomic_write(_beside(taken.path, tables.SHOT_TABLE)) as aside:
-        shards.write(aside, shots, tables.SHOTS)
-    with atomic.atomic_write(_beside(taken.path, tables.STILL_TABLE)) as aside:
-        shards.write(aside, stills, tables.STILLS, _STILL_ROWS)
+    with atomic.atomic_write(_beside(taken.path, tables.SHOT_TABLE)) as tmp_path:
+        shards.write(tmp_path, shots, tables.SHOTS)
+    with atomic.atomic_write(_beside(taken.path, tables.STILL_TABLE)) as tmp_path:
+        shards.write(tmp_path, stills, tables.STILLS, _STILL_ROWS)
     taken.write([found[video] for video in given], tables.SPLITS)
     return taken
 

@@ -22,7 +22,7 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
 
 def take_in(tars: list[Path], product: Path) -> dict[str, tuple]:
     found = list(ingest.from_tars(tars, product, [".mp4", ".webm"], 100))
-    ingest.settle(product, found, product / "account.json")
+    ingest.write_list(product, found, product / "account.json")
     return {one.name.removeprefix(f"{tars[0].parent}/"): (one.status, one.reason) for one in found}
 
 
@@ -232,7 +232,7 @@ def test_clips_of_one_name_in_two_folders_keep_their_pixels_and_captions(tmp_pat
     ]
     found = list(ingest.from_curator(folders, product, 3))
     assert [one.reason for one in found] == [None, None, None, "listed_twice"]
-    ingest.settle(product, found, product / ingest.ACCOUNT)
+    ingest.write_list(product, found, product / ingest.ACCOUNT)
     rows = source_lists.read((product / ingest.LIST).read_bytes(), ingest.LIST)
     assert [(row.uri, row.caption) for row in rows] == [
         ("videos/00003/u.mp4", "first"),
