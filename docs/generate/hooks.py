@@ -58,7 +58,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if block is None and inline is None:
             return found[0]
         display = "block" if block is not None else "inline"
-        equations.append(convert((block or inline).strip(), display=display))
+        text = (block or inline).strip().replace("{aligned}", "{split}")  # which the converter knows, and draws alike
+        equations.append(convert(text, display=display))
         return _MARK.format(len(equations) - 1)
 
     # equations first where they are blocks of code, then those between other code

@@ -73,8 +73,8 @@ def params_page(root: Path) -> str:
         "# Keys of params.yaml",
         "",
         "Every value stands in `params.yaml` and nowhere else; a key that is unknown, missing or of the wrong type is "
-        "refused before anything runs. *Value* is that of the embedded default; the second value, where it differs, "
-        f"that of `{FULL_SIZE}`.",
+        "refused before anything runs. *Value* is that of the embedded default; behind *XL*, where it differs, that of "
+        f"`{FULL_SIZE}`.",
     ]
     for name, field in Params.model_fields.items():
         models = list(settings_in(field.annotation))
@@ -154,6 +154,8 @@ def _kind(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
     if origin in (Union, types.UnionType):
         kinds = [_kind(part, metadata if part is not types.NoneType else ()) for part in args]
         return " or ".join(dict.fromkeys(kinds))
+    if origin in (list, tuple) and get_origin(args[0]) is Literal:
+        return "any of " + ", ".join(f"`{value}`" for value in get_args(args[0]))
     if origin in (list, tuple):
         return "list of " + _kind(args[0])
     if origin is dict:
@@ -207,7 +209,7 @@ def _table(keys: list[Key]) -> list[str]:
     lines = ["| key | value | may be | meaning |", "|---|---|---|---|"]
     for key in keys:
         is_other = key.full_size is not None and key.full_size != key.value
-        value = " ".join([_written(key.value), *([f"<br>{_written(key.full_size)}"] if is_other else [])])
+        value = " ".join([_written(key.value), *([f"<br>XL: {_written(key.full_size)}"] if is_other else [])])
         lines.append(f"| `{key.name}` | {value} | {_cell(key.kind)} | {_cell(key.meaning)} |")
     return lines
 
@@ -227,6 +229,8 @@ def _written(value: Any) -> str:
         return f"`{', '.join(ends)}`" if ends else "no limit"
     if isinstance(value, dict) and len(str(value)) > 60:
         return "below"
+    if isinstance(value, list):
+        return ", ".join(f"`{item}`" for item in value) or "none"
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return f"`{text}`"
 
