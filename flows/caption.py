@@ -14,6 +14,11 @@ from tasks.captions.stage import Captions
 def caption(clips: Path, out: Path, report: Path, captions: CaptionSettings, engine: EngineSettings) -> None:
     """Write one caption per clip.
 
+    Args:
+        clips: Folder with the table of clips.
+        out: Folder for the table of captions.
+        report: File for the account of the stage (JSON): how many were given, ok, rejected and failed, and why.
+
     examples:
       stiv caption --clips data/clips --out data/captions --report reports/captions.json
     """

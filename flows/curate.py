@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 def collect(out: Path, report: Path, corpus: CorpusSettings, videos: VideoSettings) -> None:
     """Make the embedded raw videos: generated shapes with captions, and the real videos of a package.
 
+    Args:
+        out: Folder for the raw videos.
+        report: File for the account of the stage (JSON): how many were given, ok, rejected and failed, and why.
+
     examples:
       stiv collect --out data/raw --report reports/corpus.json
     """
@@ -48,7 +52,13 @@ def collect(out: Path, report: Path, corpus: CorpusSettings, videos: VideoSettin
 def probe(
     source: str, out: Path, report: Path, videos: VideoSettings, sandbox: SandboxSettings, engine: EngineSettings
 ) -> None:
-    """Open every raw file and say what it is, or why it is not used."""
+    """Open every raw file and say what it is, or why it is not used.
+
+    Args:
+        source: Raw videos: a folder, s3://bucket/prefix, or a list (.csv, .jsonl, .parquet).
+        out: Folder for the table of videos, one row per raw file.
+        report: File for the account of the stage (JSON): how many were given, ok, rejected and failed, and why.
+    """
     items = sources.listing(source)
     made_with = {"videos": videos.model_dump(exclude={"forgotten", "max_failed_fraction"})} | _made_with(
         "videos", sandbox
@@ -79,6 +89,12 @@ def split(
 ) -> None:
     """Cut every video into shots, and measure them, in one decoding pass.
 
+    Args:
+        source: Raw videos: a folder, s3://bucket/prefix, or a list (.csv, .jsonl, .parquet).
+        videos: Folder with the table of videos, as stage videos wrote it.
+        out: Folder for the table of shots and their stills.
+        report: File for the account of the stage (JSON): how many were given, ok, rejected and failed, and why.
+
     examples:
       stiv split --source data/raw --videos data/videos --out data/shots --report reports/shots.json
     """
@@ -106,6 +122,11 @@ def split(
 @flow
 def score(shots: Path, out: Path, report: Path, scores: ScoreSettings, engine: EngineSettings) -> None:
     """Score every shot by its stills.
+
+    Args:
+        shots: Folder with the table of shots and their stills.
+        out: Folder for the table of scores.
+        report: File for the account of the stage (JSON): how many were given, ok, rejected and failed, and why.
 
     examples:
       stiv score --shots data/shots --out data/scores --report reports/scores.json

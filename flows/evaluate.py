@@ -14,6 +14,10 @@ from tasks.pages.report import Inputs, write_page
 def judge(samples: Path, out: Path) -> None:
     """Hold every generated `shapes` video against its prompt.
 
+    Args:
+        samples: Folder with the generated videos, as stage samples wrote it.
+        out: File for the figures (JSON).
+
     examples:
       stiv judge --samples data/samples --out reports/judge.json
     """
@@ -33,6 +37,15 @@ def report(
     clips: ClipSettings,
 ) -> None:
     """Show everything on one page.
+
+    Args:
+        reports: Folder with the accounts and curves of all stages.
+        shots: Folder with the table of shots and their stills.
+        selected: Folder with the table of clips.
+        captions: Folder with the table of captions.
+        samples: Folder with the generated videos.
+        times: File with the time that each stage took (JSON).
+        out: File for the page (HTML).
 
     examples:
       stiv report --reports reports --shots data/shots --selected data/clips --captions data/captions \\

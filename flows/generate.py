@@ -24,6 +24,11 @@ def generate(
 ) -> None:
     """Generate videos for prompts and first frames that training never saw.
 
+    Args:
+        checkpoint: Folder of the weights that make videos from text, and from text and a first frame.
+        tup: Folder of the weights for temporal upsampling.
+        out: Folder for the generated videos and their table.
+
     examples:
       stiv generate --checkpoint checkpoints/unmask_sft --tup checkpoints/tup --out data/samples
     """

@@ -31,6 +31,16 @@ def train(
     table of losses by noise level, and `shown` a folder with the validation videos and what `tensorboard --logdir`
     shows, both named after `out`; while the training goes on, that folder is a link.
 
+    Args:
+        latents: Folder with the shards of latents to train on.
+        out: Folder for the EMA weights and their certificate; its name is the name of the run.
+        curve: File for the loss of every step (TSV).
+        recipe: Section of params.yaml with the recipe, such as train.t2v.
+        init: Folder of the weights to start from; without it, training starts from random ones.
+        temporal_init: Folder of the video model whose temporal attention is taken, beside the image model in --init.
+        levels: Folder for the table of losses by noise level.
+        shown: Folder for the validation videos and the files that TensorBoard shows.
+
     examples:
       stiv train --latents data/latents --out checkpoints/t2v --curve reports/losses/t2v.tsv
                  --init checkpoints/t2i --recipe train.t2v

@@ -15,6 +15,10 @@ def browse(port: int = 8501) -> None:
 
     It filters by any score, status, reason and word of the caption; plays the clip; shows caption, reason and history.
 
+    Args:
+        port: Port for the page on this machine.
+
+    examples:
       stiv browse
       stiv browse --port 9000        (elsewhere: ssh -L 9000:127.0.0.1:9000 HOST)
 

@@ -25,6 +25,9 @@ def demo(port: int = 0) -> None:
 
     Run again, it does only what has changed. Killed, the same command goes on where it was.
 
+    Args:
+        port: Port for the Prefect server on this machine; 0 takes a free one.
+
     example: stiv demo            (a free port is taken; --port 4200 asks for that one)
     """
     started = time.monotonic()

@@ -18,6 +18,10 @@ def export(
 ) -> None:
     """Write a checkpoint with its frozen encoders as a `StivPipeline` folder (safetensors, no code).
 
+    Args:
+        out: Folder for the diffusers pipeline.
+        checkpoint: Folder of the trained weights, as a training stage wrote it.
+
     examples:
       stiv export --out pipelines/demo
       stiv export --checkpoint checkpoints/tup --out pipelines/tup

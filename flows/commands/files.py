@@ -21,6 +21,9 @@ def probe(*files: str, videos: VideoSettings, sandbox: SandboxSettings) -> None:
     With --source this verb does the work of stage videos instead, as dvc.yaml calls it:
     stiv probe --source data/raw --out data/videos --report reports/videos.json
 
+    Args:
+        files: Video files on this machine.
+
     examples:
       stiv probe film.mp4
       stiv probe downloads/*.webm
@@ -35,6 +38,9 @@ def shots(*files: str, shots: ShotSettings, sandbox: SandboxSettings) -> None:
     A line has start and end in seconds and in frames (the end is where the next begins), the transition that begins
     the shot (start, cut, fade, dissolve, split), status, reason, and the scores of the decoding pass. Lines rejected
     as `transition` are the frames between two shots. Exit code 1 when no file could be cut.
+
+    Args:
+        files: Video files on this machine.
 
     examples:
       stiv shots film.mp4

@@ -38,6 +38,19 @@ def funnel(
     what stage latents was seen to encode; --downsampling is pixels per latent of the VAE, on each side. --write puts
     the values into params.yaml.
 
+    Args:
+        scores: Folder with the table of scores.
+        set: Thresholds to try, such as clips.motion.min=0.6; applied after --preset.
+        preset: A named selection of infra/selections.
+        duplicates: Look for near-duplicates too: a minute for 1 million clips by hash, hours by embeddings.
+        clips_per_hour: Clips that stage latents encodes in an hour; needed for its duration.
+        downsampling: Pixels per latent of the VAE, on each side.
+        sheet: File for a page with the shots nearest each threshold (HTML).
+        shots: Folder with the stills that --sheet shows.
+        figure: File for the funnel as a figure (SVG).
+        write: Put the values into params.yaml.
+        json: Print JSON instead of text.
+
     examples:
       stiv funnel --set clips.motion.min=0.6 clips.clarity.min=null
       stiv funnel --preset sft --sheet sheet.html

@@ -20,6 +20,11 @@ def ingest(*paths: Path, out: Path, videos: VideoSettings, sandbox: SandboxSetti
 
     OUT becomes a folder with the videos and list.jsonl, which `source` of params.yaml can name, and account.json.
 
+    Args:
+        paths: WebDataset tars, or one output folder of cosmos-curate or NeMo Curator.
+        out: Folder for the videos, list.jsonl and account.json; one that an earlier ingest made is replaced.
+
+    examples:
       stiv ingest shards/*.tar --out data/ingested
       stiv ingest /data/curated --out data/ingested
 

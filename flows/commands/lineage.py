@@ -36,6 +36,11 @@ def why(clip: str, /, clips: ClipSettings, json: bool = False) -> None:
     CLIP is the name of a shot or clip; or a raw video, by uri or sha256: then every shot of it is told. The thresholds
     are those that the selection was made with, as far as DVC's record of it goes.
 
+    Args:
+        clip: Name of a shot or clip; or a raw video by uri or sha256, for all of its shots.
+        json: Print JSON instead of text.
+
+    examples:
       stiv why 1f0c2a...-0-12800
       stiv why holiday/beach.mp4
       stiv why 1f0c2a...-0-12800 --json | jq .clips.reason
@@ -134,6 +139,12 @@ def blame(checkpoint: Path, /, out: Path | None = None, json: bool = False) -> N
 
     --out FILE.parquet gets a row per run and clip: clip, video, uri, licence, source_url, times, checkpoint.
 
+    Args:
+        checkpoint: Folder of the trained weights, as a training stage wrote it.
+        out: File for a row per run and clip (parquet): clip, video, uri, licence, source_url, times, checkpoint.
+        json: Print JSON instead of text.
+
+    examples:
       stiv blame checkpoints/sft
       stiv blame checkpoints/sft --out seen.parquet
 
@@ -169,6 +180,12 @@ def forget(video: str, /, yes: bool = False, rebuild: bool = False) -> None:
     and the checkpoints that saw it or come from one that did; its sha256 goes to videos.forgotten of params.yaml.
     --rebuild then makes the rest again (`dvc repro`) and clears DVC's cache of everything that is not in use.
 
+    Args:
+        video: A raw video by sha256 or uri, or one of its shots.
+        yes: Delete what was named; without it, nothing is changed.
+        rebuild: With --yes, make the rest again and clear DVC's cache of all that is not in use.
+
+    examples:
       stiv forget holiday/beach.mp4                     says what it would do
       stiv forget holiday/beach.mp4 --yes --rebuild
 

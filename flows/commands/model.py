@@ -39,6 +39,14 @@ def model(
     sample, masked as the recipes of the file mask it; memory per GPU is that of ZeRO-3 over --world GPUs, in the
     precision and with the optimizer of the file. --downsampling is pixels per latent of the VAE, on each side.
 
+    Args:
+        size: XL, XXL or M of the paper, or a params file.
+        pixels: Heights (and widths) of the videos to count for.
+        frames: Numbers of frames to count for; 1 is an image.
+        world: Numbers of GPUs to count memory for.
+        downsampling: Pixels per latent of the VAE, on each side.
+        json: Print JSON instead of text.
+
     examples:
       stiv model XL
       stiv model M --pixels 512 --frames 20 --world 64 128 256

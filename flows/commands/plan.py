@@ -32,6 +32,15 @@ def plan(
     VAE, on each side. GPU-hours need --tflops, what one GPU sustains in 1e12 executed FLOPs per second; the price of a
     recipe needs --gpu-rate too, that of one GPU for one hour.
 
+    Args:
+        params: File of settings to plan for.
+        recipe: One recipe, such as train.t2v; without it, all of the file.
+        latents: Folder of latents whose clips are counted as training will count them.
+        tflops: What one GPU sustains, in 1e12 executed FLOPs per second; needed for GPU-hours.
+        gpu_rate: Price of one GPU for one hour; needs --tflops too.
+        downsampling: Pixels per latent of the VAE, on each side.
+        json: Print JSON instead of text.
+
     examples:
       stiv plan --latents data/latents
       stiv plan --params infra/params/m-512.yaml --recipe train.t2v --tflops 400 --gpu-rate 2.5

@@ -25,6 +25,14 @@ def sample(
 ) -> None:
     """Generate one video, from text, or from text and a first frame.
 
+    Args:
+        prompt: What the video shall show.
+        out: File for the video (mp4).
+        checkpoint: Folder of the trained weights, as a training stage wrote it.
+        image: Picture that becomes the first frame; cropped and resized to the model's size.
+        seed: Of the noise: the same seed makes the same video.
+        fps: Frames per second of the file.
+
     examples:
       stiv sample --prompt "a red circle moves left" --out red.mp4
       stiv sample --prompt "a red circle moves left" --image first.png --out red.mp4 --seed 3
