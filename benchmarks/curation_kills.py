@@ -87,8 +87,8 @@ def tables(folder: Path) -> dict[str, str]:
 
 def doubled(folder: Path) -> int:
     counts: Counter[str] = Counter()
-    for stage, key in (("shots", "shot"), ("scores", "shot"), ("clips", "shot"), ("captions", "clip")):
-        names = pq.read_table(folder / "data" / stage / f"{stage}.parquet", columns=[key])[key].to_pylist()
+    for stage in ("shots", "scores", "clips", "captions"):
+        names = pq.read_table(folder / "data" / stage / f"{stage}.parquet", columns=["clip"])["clip"].to_pylist()
         counts.update(f"{stage} {name}" for name in names)
     return sum(count - 1 for count in counts.values())
 

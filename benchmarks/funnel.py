@@ -51,7 +51,7 @@ def group(first: int, count: int, seed: int) -> pa.Table:
     choice = random.integers(0, 8, (count, 2))
     caption = [f"video {n}: a person walks along a street in the evening" if n % 3 else None for n in number]
     columns = made | {
-        "shot": [f"{video[:20]}-{a}-{a + b}" for video, a, b in zip(videos, start, length, strict=True)],
+        "clip": [f"{video[:20]}-{a}-{a + b}" for video, a, b in zip(videos, start, length, strict=True)],
         "video": videos,
         "uri": [f"{video}.mp4" for video in videos],
         "start_pts": start * 30,

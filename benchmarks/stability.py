@@ -103,7 +103,7 @@ def scores_of(path: Path, params: Params, scorer: Scorer) -> dict[str, float] | 
         return None
     (row,) = found["shots"]
     stills = [base64.b64decode(still) for still in row["stills"]]
-    scored = scorer.score(row | {"shot": path.stem, "width": 0, "height": 0}, stills)
+    scored = scorer.score(row | {"clip": path.stem, "width": 0, "height": 0}, stills)
     return {name: scored[name] for name in LEAST if scored[name] is not None}
 
 

@@ -24,7 +24,7 @@ _IN_TABLE = (
     "clarity",
     "text_area",
     "uri",
-    "shot",
+    "clip",
 )
 st.set_page_config(page_title="STIV clips", layout="wide")
 
@@ -79,16 +79,16 @@ def table(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def details(shown: Gallery, row: dict[str, Any]) -> None:
     """Show one shot: the video from its start to its end, the stills, caption, reason, scores, history."""
-    st.subheader(row["shot"])
+    st.subheader(row["clip"])
     left, right = st.columns([3, 2])
     with left:
         play(row)
-        if stills := shown.stills(row["shot"]):
+        if stills := shown.stills(row["clip"]):
             st.image(stills, width=150)
     with right:
         st.markdown(f"**{row['status']}**" + (f": {row['reason']}" if row["reason"] else ""))
-        if twin := row.get("twin"):
-            st.markdown(f"kept instead: `{twin}`")
+        if kept := row.get("duplicate_of"):
+            st.markdown(f"kept instead: `{kept}`")
         st.text(row.get("text") or row.get("caption") or "no caption")
         st.dataframe(
             [{"score": name, "value": row[name]} for name in shown.extent() if row.get(name) is not None],
@@ -96,7 +96,7 @@ def details(shown: Gallery, row: dict[str, Any]) -> None:
             width="stretch",
         )
     with st.expander("History"):
-        st.json(lineage.history(Workspace(Path("data"), Path("checkpoints"), Path("reports")), row["shot"]))
+        st.json(lineage.history(Workspace(Path("data"), Path("checkpoints"), Path("reports")), row["clip"]))
 
 
 def play(row: dict[str, Any]) -> None:

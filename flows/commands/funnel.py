@@ -69,12 +69,12 @@ def funnel(
     asked = params.clips if duplicates else params.clips.model_copy(update=none)
     found = replay(table, asked)
     costs = next_costs(found.funnel[-1]["clips"], size, clips_per_hour)
-    twins = duplicates or not compared(params.clips)
+    is_whole = duplicates or not compared(params.clips)
     if json:
-        told = {"scores": str(table), "duplicates": twins, "funnel": found.funnel, **costs}
+        told = {"scores": str(table), "duplicates": is_whole, "funnel": found.funnel, **costs}
         print(jsonlib.dumps(told | {"shift": [shift._asdict() for shift in found.shift]}, indent=2))
     else:
-        print("\n".join([*funnel_lines(table, found), "", *shift_lines(found), "", *cost_lines(costs, twins)]))
+        print("\n".join([*funnel_lines(table, found), "", *shift_lines(found), "", *cost_lines(costs, is_whole)]))
     if figure:
         from tasks.pages.funnel_page import picture  # Matplotlib: most of a second
 
@@ -123,12 +123,12 @@ def shift_lines(found: Replay) -> list[str]:
     return lines
 
 
-def cost_lines(costs: dict[str, Any], twins: bool) -> list[str]:
+def cost_lines(costs: dict[str, Any], is_whole: bool) -> list[str]:
     """Return what comes next, and what was not looked for."""
     hours = costs["encode_hours"]
     rate = "unknown without --clips-per-hour" if hours is None else f"{hours:,.1f} hours"
     lines = [f"latents of {costs['clips']:,} clips: {costs['latent_bytes'] / 1e9:,.3f} GB, encoding {rate}"]
-    return lines if twins else [*lines, "near-duplicates were not looked for: --duplicates"]
+    return lines if is_whole else [*lines, "near-duplicates were not looked for: --duplicates"]
 
 
 def save(path: Path, text: str) -> None:

@@ -91,8 +91,8 @@ def _told(shot: str, found: dict[str, Any], today: ClipSettings, recorded: ClipS
         lines += [f"  score     {line}" for line in _scores(row, thresholds.ranges(settings or today), settings)]
         lines += [f"  note      {_CHANGED}"] * (settings != today)
     if found["clips"]:
-        twin = f", twin of {row['twin']}" if row["twin"] else ""
-        lines.append(f"  selection {_state(found['clips'])}{twin}")
+        kept = f", near-duplicate of {row['duplicate_of']}" if row["duplicate_of"] else ""
+        lines.append(f"  selection {_state(found['clips'])}{kept}")
     if gate := found["gate"]:
         said = "passed" if gate["success"] else f"failed: {'; '.join(gate['failed'])}"
         lines.append(f"  gate      {said} ({gate['evaluated']} expectations; reports/data_docs/index.html)")

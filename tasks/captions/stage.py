@@ -76,12 +76,12 @@ def caption_clips(clips: list[dict[str, Any]], settings: CaptionSettings) -> lis
     """Return one row of tables.CAPTIONS per clip."""
     texts: dict[str, tuple[str, str]] = {}
     for name in settings.captioners:
-        open_clips = [clip for clip in clips if clip["shot"] not in texts]
+        open_clips = [clip for clip in clips if clip["clip"] not in texts]
         answers = CAPTIONERS[name].caption(open_clips)
         for clip, text in zip(open_clips, answers, strict=True):
             if text:
-                texts[clip["shot"]] = (name, text)
-    return [_row(clip["shot"], *texts.get(clip["shot"], (None, None))) for clip in clips]
+                texts[clip["clip"]] = (name, text)
+    return [_row(clip["clip"], *texts.get(clip["clip"], (None, None))) for clip in clips]
 
 
 def _row(clip: str, captioner: str | None, text: str | None) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class Captions(Stage[dict[str, Any]]):
         return alone(partial(caption_shard, settings=self.settings))
 
     def join(self, parts: list[shards.Shard], product: Path) -> Joined:
-        place = shards.order(clip["shot"] for part in parts for clip in part.given)
+        place = shards.order(clip["clip"] for part in parts for clip in part.given)
         table = product / tables.CAPTION_TABLE
         shards.join((part.path for part in parts), table, tables.CAPTIONS, lambda row: place[row["clip"]])
         account = tables.reconcile("clips", place, tables.read_rows(table, tables.CAPTIONS), "clip")

@@ -1,11 +1,11 @@
 """Which clips are nearly the same, by their video hashes and embeddings: the best stays, the others name it.
 
-A leader algorithm: clips are taken best first; one that is near a clip already kept, by either measure, is its twin,
-any other is kept. How the clips near others are found: tasks/clips/near_hashes.py and tasks/clips/near_embeddings.py.
-Exact, and the same on every machine.
+A leader algorithm: clips are taken best first; one that is near a clip already kept, by either measure, is its
+near-duplicate, any other is kept. How the clips near others are found: tasks/clips/near_hashes.py and
+tasks/clips/near_embeddings.py. Exact, and the same on every machine.
 
-Cost of 1 million hashes that are no twins, at 24 bits: about a minute of one core and 0.6 GB; of embeddings far more
-(docs/curation.md).
+Cost of 1 million hashes that are no near-duplicates, at 24 bits: about a minute of one core and 0.6 GB; of embeddings
+far more (docs/curation.md).
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,17 +33,17 @@ class Near(Protocol):
         """Yield pairs that are near, as two arrays: one of `rows`, and one of the whole table that is open."""
 
 
-def twins(clips: pa.Table, bits: int | None, similarity: float | None, earlier: pa.Table) -> dict[str, str]:
+def find_duplicates(clips: pa.Table, bits: int | None, similarity: float | None, earlier: pa.Table) -> dict[str, str]:
     """Return the clips that are near-duplicates, each with the clip that is kept instead: the best within reach.
 
     Best is the higher quality, then the larger picture, then the longer clip, then the first name. What was
     released earlier is better than anything new.
 
     Args:
-        clips: with `shot`, MERITS, and what is compared; none null.
+        clips: with `clip`, MERITS, and what is compared; none null.
         bits: video hashes that differ in at most so many are near; None compares none.
         similarity: embeddings of at least this cosine, 0 to 1, are near; None compares none.
-        earlier: with `shot` and what is compared; none null.
+        earlier: with `clip` and what is compared; none null.
 
     Raises:
         ValueError: hashes are of several lengths, or embeddings of several encoders.
@@ -61,14 +61,14 @@ def twins(clips: pa.Table, bits: int | None, similarity: float | None, earlier: 
         vectors = near_embeddings.matrix(both("embedding"), both("embedder"))
         measures.append(NearEmbeddings(vectors[order], similarity))
     leaders = lead(measures, len(order), num_earlier)
-    names = both("shot").take(order).to_pylist()
+    names = both("clip").take(order).to_pylist()
     return {names[row]: names[leaders[row]] for row in np.flatnonzero(leaders >= 0).tolist()}
 
 
 def best_first(clips: pa.Table) -> np.ndarray:
     """Return the rows in the order in which they are kept."""
     quality, width, height, seconds = (clips[name].to_numpy().astype(np.float64) for name in MERITS)
-    names = np.array(clips["shot"].to_pylist(), "S")
+    names = np.array(clips["clip"].to_pylist(), "S")
     return np.lexsort((names, -seconds, -width * height, -quality))
 
 

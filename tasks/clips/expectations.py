@@ -145,8 +145,8 @@ def judged_suite() -> Expectations:
     return [
         gxe.ExpectTableColumnsToMatchOrderedList(column_list=CLIPS.names, description="the columns are those of CLIPS"),
         gxe.ExpectTableRowCountToBeBetween(min_value=1, description="at least one shot was judged"),
-        gxe.ExpectColumnValuesToNotBeNull(column="shot", description="every row names its shot"),
-        gxe.ExpectColumnValuesToBeUnique(column="shot", description="no shot is there twice"),
+        gxe.ExpectColumnValuesToNotBeNull(column="clip", description="every row names its shot"),
+        gxe.ExpectColumnValuesToBeUnique(column="clip", description="no shot is there twice"),
         gxe.ExpectColumnPairValuesAToBeGreaterThanB(
             column_A="end_pts", column_B="start_pts", description="every shot ends after it starts"
         ),
@@ -155,9 +155,9 @@ def judged_suite() -> Expectations:
             column="status", value_set=list(STATUSES), description=f"status is one of {list(STATUSES)}"
         ),
         gxe.ExpectColumnValuesToNotBeNull(
-            column="twin",
+            column="duplicate_of",
             row_condition=Column("reason") == NEAR_DUPLICATE,
-            description="a near-duplicate names its twin",
+            description="a near-duplicate names the clip kept instead",
         ),
         gxe.ExpectColumnValuesToMatchRegex(
             column="reason", regex="^[a-z]+(?:_[a-z]+)*$", description="a reason is a short fixed code"
@@ -209,7 +209,7 @@ def _validate(
     for name, (table, expectations) in tables.items():
         batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("rows")
         suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
-        rows = [] if name == "whole" else ["shot"]  # by which the pages name a row
+        rows = [] if name == "whole" else ["clip"]  # by which the pages name a row
         definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
         checkpoint = context.checkpoints.add(
             gx.Checkpoint(

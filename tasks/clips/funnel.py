@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from tasks.clips import thresholds
 from tasks.clips.settings import ClipSettings
@@ -103,8 +103,8 @@ def stills(table: Path, shots: list[str]) -> dict[str, bytes]:
     Raises:
         FileNotFoundError, ValueError: there is no such table of stills, or it lacks one of the shots.
     """
-    _check_columns(table, tables.STILLS.names)
-    query = "SELECT shot, stills[len(stills) // 2 + 1] FROM read_parquet($1) WHERE shot IN (SELECT unnest($2))"
+    _check_columns(table, tables.STILLS)
+    query = "SELECT clip, stills[len(stills) // 2 + 1] FROM read_parquet($1) WHERE clip IN (SELECT unnest($2))"
     with duckdb.connect() as base:
         found = dict(base.execute(query, [str(table), shots]).fetchall())
     if missing := sorted(set(shots) - found.keys()):
@@ -114,7 +114,7 @@ def stills(table: Path, shots: list[str]) -> dict[str, bytes]:
 
 def _connect(scores: Path, settings: ClipSettings) -> duckdb.DuckDBPyConnection:
     """Open a base in memory with the view `judged`: every scored shot, and why it is no clip, by itself."""
-    _check_columns(scores, tables.SCORES.names)
+    _check_columns(scores, tables.SCORES)
     base = duckdb.connect(config={"autoinstall_known_extensions": "false"})
     path = str(scores).replace("'", "''")
     base.execute(
@@ -127,11 +127,10 @@ def _connect(scores: Path, settings: ClipSettings) -> duckdb.DuckDBPyConnection:
     return base
 
 
-def _check_columns(table: Path, wanted: list[str]) -> None:
+def _check_columns(table: Path, schema: pa.Schema) -> None:
     if not table.is_file():
         raise FileNotFoundError(f"{table} does not exist: run the stage that makes it (dvc repro, or stiv pipeline)")
-    if (found := pq.read_schema(table).names) != wanted:
-        raise ValueError(f"{table} has columns {found}, expected {wanted}: make it again")
+    tables.check_columns(table, schema)
 
 
 def _reason(wanted: thresholds.Rules) -> str:
@@ -157,15 +156,15 @@ def _reject_later(base: duckdb.DuckDBPyConnection, settings: ClipSettings) -> No
     from tasks.clips import duplicates, releases  # pyarrow.compute: as long as a quarter of the replay
 
     by = settings.best.by if settings.best else "quality"
-    columns = ", ".join(("shot", *duplicates.MERITS, *compared))
+    columns = ", ".join(("clip", *duplicates.MERITS, *compared))
     passed = base.sql(f"SELECT row, {by} AS best_by, {columns} FROM judged WHERE reason IS NULL").to_arrow_table()
-    names = passed["shot"].to_pylist()
+    names = passed["clip"].to_pylist()
     reasons: dict[str, str] = {}
     if compared:
-        present = base.sql("SELECT shot FROM judged").to_arrow_table()["shot"].to_pylist()
+        present = base.sql("SELECT clip FROM judged").to_arrow_table()["clip"].to_pylist()
         earlier = releases.compared(settings.earlier_releases, present, compared)
-        twins = duplicates.twins(passed, settings.duplicate_bits, settings.duplicate_similarity, earlier)
-        reasons |= dict.fromkeys(twins, thresholds.NEAR_DUPLICATE)
+        near = duplicates.find_duplicates(passed, settings.duplicate_bits, settings.duplicate_similarity, earlier)
+        reasons |= dict.fromkeys(near, thresholds.NEAR_DUPLICATE)
     if settings.best is not None:
         values = dict(zip(names, passed["best_by"].to_pylist(), strict=True))
         left = {name: value for name, value in values.items() if name not in reasons}
@@ -194,9 +193,9 @@ def _shift(groups: list[tuple[Any, ...]]) -> list[Shift]:
 def _border(base: duckdb.DuckDBPyConnection, limit: Limit, count: int) -> Border:
     sides = []
     for where, is_up in (("reason IS NULL", limit.is_min), (f"reason = '{limit.reason}'", not limit.is_min)):
-        query = f"""SELECT judged.shot, near.score FROM judged JOIN (
+        query = f"""SELECT judged.clip, near.score FROM judged JOIN (
                         SELECT row, {limit.score}::DOUBLE AS score FROM measured WHERE {where}
                         ORDER BY score {"ASC" if is_up else "DESC"}, row LIMIT {count}) AS near USING (row)
-                    ORDER BY abs(near.score - CAST('{limit.value!r}' AS DOUBLE)), judged.shot"""
+                    ORDER BY abs(near.score - CAST('{limit.value!r}' AS DOUBLE)), judged.clip"""
         sides.append(base.sql(query).fetchall())
     return Border(limit, *sides)

@@ -26,26 +26,28 @@ def read(release: str, columns: Sequence[str]) -> pa.Table:
     path = Path(release)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: name a table of clips, or none (clips.earlier_releases)")
-    if missing := sorted({"status", *columns} - set(pq.read_schema(path).names)):
+    found = pq.read_schema(path).names
+    tables.refuse_renamed(path, found, columns, "rename it there, or leave that table out of clips.earlier_releases")
+    if missing := sorted({"status", *columns} - set(found)):
         raise ValueError(f"{path} has no column {missing}: select that release again, or leave it out of "
                          "clips.earlier_releases")  # fmt: skip
     return pq.read_table(path, columns=list(columns), filters=[("status", "=", "ok")])
 
 
 def compared(releases: Sequence[str], present: Sequence[str], columns: Sequence[str]) -> pa.Table:
-    """Return `shot` and `columns` of what was released before, but for the shots that are `present` again.
+    """Return `clip` and `columns` of what was released before, but for the shots that are `present` again.
 
-    Those have a verdict of this time: a shot that is rejected today must not take the place of its twin.
+    Those have a verdict of this time: a shot that is rejected today must not take the place of its near-duplicate.
 
     Raises:
         FileNotFoundError, ValueError: as `read`; or one of the columns is null.
     """
-    schema = pa.schema([tables.SCORES.field(name) for name in ("shot", *columns)])
+    schema = pa.schema([tables.SCORES.field(name) for name in ("clip", *columns)])
     again = pa.array(present, pa.string())
     released = [schema.empty_table()]
     for release in releases:
         table = read(release, schema.names)
-        table = table.filter(pc.invert(pc.is_in(table["shot"], again)))
+        table = table.filter(pc.invert(pc.is_in(table["clip"], again)))
         if missing := [name for name in columns if table[name].null_count]:
             raise ValueError(
                 f"{release} has {table[missing[0]].null_count} clips whose {missing[0]} is null: score and select that "

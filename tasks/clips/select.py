@@ -56,36 +56,36 @@ def judge_shots(scores: list[dict[str, Any]], settings: ClipSettings, earlier: p
     """
     wanted, rows = thresholds.rules(settings), []
     for score in scores:
-        row = {**score, "seconds": thresholds.seconds(score), "twin": None}
+        row = {**score, "seconds": thresholds.seconds(score), "duplicate_of": None}
         row["status"], row["reason"] = thresholds.judge_shot(row, wanted)
         rows.append(row)
     if wanted.compared:
-        reject_twins(rows, settings, earlier)
+        reject_duplicates(rows, settings, earlier)
     if settings.best is not None:
         keep_best(rows, settings.best)
     return rows
 
 
-def reject_twins(rows: list[dict[str, Any]], settings: ClipSettings, earlier: pa.Table) -> None:
+def reject_duplicates(rows: list[dict[str, Any]], settings: ClipSettings, earlier: pa.Table) -> None:
     """Reject, of the rows that are ok, those that are near-duplicates, and name the shot kept instead.
 
     Raises:
-        ValueError: what is compared does not compare, as `duplicates.twins` says.
+        ValueError: what is compared does not compare, as `duplicates.find_duplicates` says.
     """
-    columns = ("shot", *duplicates.MERITS, *thresholds.compared(settings))
+    columns = ("clip", *duplicates.MERITS, *thresholds.compared(settings))
     kept = [{name: row[name] for name in columns} for row in tables.ok(rows)]
     table = pa.Table.from_pylist(kept, schema=pa.schema([tables.CLIPS.field(name) for name in columns]))
-    twins = duplicates.twins(table, settings.duplicate_bits, settings.duplicate_similarity, earlier)
+    near = duplicates.find_duplicates(table, settings.duplicate_bits, settings.duplicate_similarity, earlier)
     for row in rows:
-        if row["shot"] in twins:
-            row |= {"status": "rejected", "reason": thresholds.NEAR_DUPLICATE, "twin": twins[row["shot"]]}
+        if row["clip"] in near:
+            row |= {"status": "rejected", "reason": thresholds.NEAR_DUPLICATE, "duplicate_of": near[row["clip"]]}
 
 
 def keep_best(rows: list[dict[str, Any]], best: BestSettings) -> None:
     """Reject, of the rows that are ok, all but those of the highest score."""
-    lost = set(thresholds.not_best({row["shot"]: row[best.by] for row in tables.ok(rows)}, best.clips))
+    lost = set(thresholds.not_best({row["clip"]: row[best.by] for row in tables.ok(rows)}, best.clips))
     for row in rows:
-        if row["shot"] in lost:
+        if row["clip"] in lost:
             row |= {"status": "rejected", "reason": thresholds.NOT_BEST}
 
 
@@ -100,12 +100,12 @@ def select_clips(scores: Path, out: Path, report: Path, docs: Path, settings: Cl
     """
     table = scores / tables.SCORE_TABLE
     given = tables.ok(tables.read_rows(table, tables.SCORES))
-    present = [row["shot"] for row in given]
+    present = [row["clip"] for row in given]
     earlier = releases.compared(settings.earlier_releases, present, thresholds.compared(settings))
     product = atomic.open_workdir(out, _run(table, settings)) / "product"
     product.mkdir(exist_ok=True)
     rows = judge_shots(given, settings, earlier)
-    account = tables.reconcile("shots", present, rows, "shot")
+    account = tables.reconcile("shots", present, rows, "clip")
     tables.write_rows(product / tables.CLIP_TABLE, rows, tables.CLIPS)
     judged = pq.read_table(product / tables.CLIP_TABLE)
     drift = releases.drift(judged.filter(pc.equal(judged["status"], "ok")), settings)

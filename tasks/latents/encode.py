@@ -207,12 +207,12 @@ def encode_all(
     todo = [
         row
         | {
-            "clip": row["shot"],
-            "captioner": captioned[row["shot"]]["captioner"],
-            "text": captioned[row["shot"]]["text"],
+            "clip": row["clip"],
+            "captioner": captioned[row["clip"]]["captioner"],
+            "text": captioned[row["clip"]]["text"],
         }
         for row in tables.ok(tables.read_rows(clips / tables.CLIP_TABLE, tables.CLIPS))
-        if row["shot"] in captioned
+        if row["clip"] in captioned
     ]
     frozen_vae, frozen_text = load_vae(vae), TextEncoder(text)
     made_with = {

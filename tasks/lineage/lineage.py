@@ -58,11 +58,11 @@ def find(space: Workspace, name: str) -> list[str]:
         ValueError: nothing of that name is in the tables.
         FileNotFoundError: there are no tables of videos and shots.
     """
-    shots = _read(space.table("shots"), ["shot", "video", "uri"])
-    is_meant = pc.or_(pc.equal(shots["shot"], name), pc.equal(shots["uri"], name))
+    shots = _read(space.table("shots"), ["clip", "video", "uri"])
+    is_meant = pc.or_(pc.equal(shots["clip"], name), pc.equal(shots["uri"], name))
     if len(name) >= 8:
         is_meant = pc.or_(is_meant, pc.starts_with(shots["video"], name))
-    found = shots.filter(is_meant)["shot"].to_pylist()
+    found = shots.filter(is_meant)["clip"].to_pylist()
     if not found and not _videos(space, name):
         raise ValueError(
             f"{name} is no shot, no video's sha256 and no uri in {space.data}: `stiv browse`, or the tables there, "
@@ -88,8 +88,8 @@ def videos_of(space: Workspace, name: str) -> list[dict[str, Any]]:
     if direct := _videos(space, name):
         return direct
     shots = find(space, name)
-    table = _read(space.table("shots"), ["shot", "video"])
-    wanted = table.filter(pc.is_in(table["shot"], pa.array(shots)))["video"].unique()
+    table = _read(space.table("shots"), ["clip", "video"])
+    wanted = table.filter(pc.is_in(table["clip"], pa.array(shots)))["video"].unique()
     videos = _read(space.table("videos"))
     return videos.filter(pc.is_in(videos["video"], wanted)).to_pylist()
 
@@ -98,18 +98,9 @@ def history(space: Workspace, shot: str) -> dict[str, Any]:
     """Return what every stage said of one shot: its row of each table, None where it did not get so far, and under
     `checkpoints` what each run saw of it."""
     found: dict[str, Any] = {}
-    for stage, key in (
-        ("shots", "shot"),
-        ("scores", "shot"),
-        ("clips", "shot"),
-        ("captions", "clip"),
-        ("latents", "clip"),
-    ):
-        rows = (
-            pq.read_table(path, filters=[(key, "==", shot)]).to_pylist()
-            if (path := space.table(stage)).exists()
-            else []
-        )
+    for stage in ("shots", "scores", "clips", "captions", "latents"):
+        path = space.table(stage)
+        rows = pq.read_table(path, filters=[("clip", "==", shot)]).to_pylist() if path.exists() else []
         found[stage] = rows[0] if rows else None
     video = found["shots"]["video"] if found["shots"] else None
     found = {
@@ -213,4 +204,5 @@ def _count(folder: Path, samples: int, sample: int) -> Seen:
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (dvc repro, or stiv pipeline)")
+    tables.refuse_renamed(path, pq.read_schema(path).names, columns or tables.CLIPS.names, "dvc repro makes it again")
     return pq.read_table(path, columns=columns)

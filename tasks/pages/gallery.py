@@ -35,6 +35,7 @@ class Gallery:
 
     Raises:
         FileNotFoundError: no shots have been made.
+        ValueError: a table is of an earlier version.
     """
 
     def __init__(self, data: Path):
@@ -46,6 +47,9 @@ class Gallery:
         self.database = duckdb.connect()
         self.database.execute("SET threads = 2; SET enable_progress_bar = false")
         self.columns = pq.read_schema(self._table(self.stage)).names
+        for stage in (self.stage, "shots"):
+            names = pq.read_schema(self._table(stage)).names
+            tables.refuse_renamed(self._table(stage), names, tables.CLIPS.names, "dvc repro makes it again")
         rows, shots = (f"read_parquet('{_quoted(self._table(stage))}')" for stage in (self.stage, "shots"))
         captions = self._table("captions")
         if captions.exists():
@@ -54,8 +58,8 @@ class Gallery:
             texts = "SELECT NULL::VARCHAR AS clip, NULL::VARCHAR AS text, NULL::VARCHAR AS captioner WHERE false"
         self.database.execute(
             f"CREATE VIEW gallery AS SELECT rows.*, texts.text, texts.captioner FROM (FROM {rows} "
-            f"UNION ALL BY NAME FROM {shots} WHERE shot NOT IN (SELECT shot FROM {rows})) AS rows "
-            f"LEFT JOIN ({texts}) AS texts ON rows.shot = texts.clip"
+            f"UNION ALL BY NAME FROM {shots} WHERE clip NOT IN (SELECT clip FROM {rows})) AS rows "
+            f"LEFT JOIN ({texts}) AS texts ON rows.clip = texts.clip"
         )
 
     def _table(self, stage: str) -> Path:
@@ -91,7 +95,7 @@ class Gallery:
         columns = ", ".join(f'"{name}"' for name in names)
         shown = self._run(
             f"SELECT {columns} FROM gallery {where} "
-            f'ORDER BY "{order}" {"DESC" if descending else "ASC"} NULLS LAST, shot LIMIT {SHOWN}',
+            f'ORDER BY "{order}" {"DESC" if descending else "ASC"} NULLS LAST, clip LIMIT {SHOWN}',
             values,
         )
         names = [column[0] for column in shown.description]
@@ -99,7 +103,7 @@ class Gallery:
 
     def stills(self, shot: str) -> list[bytes]:
         """Return the shot's small pictures as JPEG, none of a shot that is not ok."""
-        rows = pq.read_table(self._table("shots").with_name(tables.STILL_TABLE), filters=[("shot", "==", shot)])
+        rows = pq.read_table(self._table("shots").with_name(tables.STILL_TABLE), filters=[("clip", "==", shot)])
         return rows["stills"][0].as_py() if len(rows) else []
 
 

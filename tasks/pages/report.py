@@ -78,9 +78,7 @@ def check_columns(path: Path, stage: str, schema: pa.Schema) -> None:
         FileNotFoundError: no such table.
         ValueError: the table has other columns than the schema says.
     """
-    found = pq.read_schema(require(path, stage)).names
-    if found != schema.names:
-        raise ValueError(f"{path} has columns {found}, expected {schema.names}: dvc repro -f {stage}")
+    tables.check_columns(require(path, stage), schema, f"dvc repro -f {stage}")
 
 
 def histograms(selected: Path, clips: ClipSettings) -> list[dict[str, Any]]:
@@ -138,7 +136,7 @@ def _rows_of(path: Path, stage: str, schema: pa.Schema, names: list[str]) -> dic
         ValueError: a shot has no row.
     """
     check_columns(path, stage, schema)
-    found = {row["shot"]: row for row in pq.read_table(path, filters=[("shot", "in", names)]).to_pylist()}
+    found = {row["clip"]: row for row in pq.read_table(path, filters=[("clip", "in", names)]).to_pylist()}
     if absent := sorted(set(names) - found.keys()):
         raise ValueError(f"{path} has no row of {absent[:3]}, which captions name: dvc repro -f {stage}")
     return found

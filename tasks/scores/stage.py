@@ -73,7 +73,7 @@ class Scorer:
         """Return the shot's row of tables.SCORES, from its stills as JPEG in order of time."""
         decoded = (cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_COLOR) for still in stills)
         pictures = [picture for picture in decoded if picture is not None]
-        assert pictures and len(pictures) == len(stills), f"{shot['shot']}: {len(pictures)} of {len(stills)} decode"
+        assert pictures and len(pictures) == len(stills), f"{shot['clip']}: {len(pictures)} of {len(stills)} decode"
         scored = {
             "aesthetic": self._estimate.score(pictures) if self._estimate else None,
             "text_area": self._text.score(spread(pictures, self._text_stills)),
@@ -124,7 +124,7 @@ def score_shard(shard: shards.Shard, stills: Path, settings: ScoreSettings) -> N
     """Score one shard of shots, given with the numbers of their rows in the table of stills."""
     kept = read_stills(stills, [number for number, _ in shard.given])
     shots = [shot for _, shot in shard.given]
-    assert [row["shot"] for row in kept] == [shot["shot"] for shot in shots], f"{stills} is of other shots"
+    assert [row["clip"] for row in kept] == [shot["clip"] for shot in shots], f"{stills} is of other shots"
     score = scorer(settings).score
     rows = [score(shot, row["stills"]) for shot, row in zip(shots, kept, strict=True)]
     shard.write(rows, tables.SCORES)
@@ -141,17 +141,17 @@ def load_reusable(kept: Path, work: Path, shots: list[tuple[int, dict[str, Any]]
     if not table.exists():
         return shards.taken(work, [])
     before, now = (dict(_hashes(path)) for path in (kept / tables.STILL_TABLE, stills))
-    scores = {row["shot"]: row for row in shards.rows(table, tables.SCORES)}
+    scores = {row["clip"]: row for row in shards.rows(table, tables.SCORES)}
     measured = [name for name in tables.SHOTS.names if name not in _OF_SOURCE]
 
     def is_same(shot: dict[str, Any]) -> bool:
-        found = scores.get(shot["shot"])
+        found = scores.get(shot["clip"])
         is_alike = found is not None and all(found[name] == shot[name] for name in measured)
-        return is_alike and before.get(shot["shot"]) == now[shot["shot"]]
+        return is_alike and before.get(shot["clip"]) == now[shot["clip"]]
 
     taken = shards.taken(work, [one for one in shots if is_same(one[1])])
     if taken.given and not taken.is_done:
-        taken.write([scores[shot["shot"]] | shot for _, shot in taken.given], tables.SCORES)
+        taken.write([scores[shot["clip"]] | shot for _, shot in taken.given], tables.SCORES)
     return taken
 
 
@@ -161,7 +161,7 @@ def _hashes(stills: Path) -> Iterator[tuple[str, bytes]]:
         digest = hashlib.sha256()
         for still in row["stills"]:
             digest.update(len(still).to_bytes(8, "little") + still)
-        yield row["shot"], digest.digest()[:16]
+        yield row["clip"], digest.digest()[:16]
 
 
 def usable_shots(table: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -175,11 +175,11 @@ def join_scores(
     """Put the shards' rows together in `out`, in the order of the shots; the report says who made each score."""
     product = work / "product"
     product.mkdir(exist_ok=True)
-    place = {shot["shot"]: number for part in parts for number, shot in part.given}
+    place = {shot["clip"]: number for part in parts for number, shot in part.given}
     paths = [part.path for part in parts]
-    shards.join(paths, product / tables.SCORE_TABLE, tables.SCORES, lambda row: place[row["shot"]])
+    shards.join(paths, product / tables.SCORE_TABLE, tables.SCORES, lambda row: place[row["clip"]])
     rows = tables.read_rows(product / tables.SCORE_TABLE, tables.SCORES)
-    account = tables.reconcile("shots", place, rows, "shot")
+    account = tables.reconcile("shots", place, rows, "clip")
     tables.write_report(report, account, made_by=scorer(settings).names())
     atomic.finish(product, out)
     atomic.discard_workdir(out)

@@ -80,9 +80,8 @@ def rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: its columns are others.
     """
+    tables.check_columns(path, schema)
     with pq.ParquetFile(path) as file:
-        if file.schema_arrow.names != schema.names:
-            raise ValueError(f"{path} has columns {file.schema_arrow.names}, expected {schema.names}: make it again")
         for batch in file.iter_batches(_GROUP_ROWS):
             yield from batch.to_pylist()
 

@@ -1,12 +1,12 @@
 """The rows that stages hand on, their Parquet files, and the account that each stage must balance.
 
-Identity: a raw video is the sha256 of its bytes; a shot, and the clip it may become, is
-`(video, start_pts, end_pts, time_base)`, written as one string by `shot_id`. Times are presentation timestamps.
+Identity: a raw video is the sha256 of its bytes; a clip, from the shot that it is at first, is `(video, start_pts,
+end_pts, time_base)`, written as one string by `clip_id`. Times are presentation timestamps.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +47,7 @@ SPLITS = pa.schema([("video", pa.string()), *_STATE, ("frames", pa.int64()), ("s
 
 SHOTS = pa.schema(
     [
-        ("shot", pa.string()),
+        ("clip", pa.string()),
         ("video", pa.string()),
         ("uri", pa.string()),
         ("start_pts", pa.int64()),  # of the first frame
@@ -80,7 +80,7 @@ SHOTS = pa.schema(
 )
 
 # Small JPEG pictures of each shot, evenly spread over it.
-STILLS = pa.schema([("shot", pa.string()), ("stills", pa.list_(pa.binary()))])
+STILLS = pa.schema([("clip", pa.string()), ("stills", pa.list_(pa.binary()))])
 
 SCORES = pa.schema(
     [
@@ -98,7 +98,7 @@ SCORES = pa.schema(
 )
 
 # Every scored shot: ok is a clip, rejected says by which threshold.
-CLIPS = pa.schema([*SCORES, ("seconds", pa.float64()), ("twin", pa.string())])  # twin: the shot kept instead
+CLIPS = pa.schema([*SCORES, ("seconds", pa.float64()), ("duplicate_of", pa.string())])  # the clip kept instead
 
 CAPTIONS = pa.schema(
     [
@@ -134,6 +134,9 @@ LATENTS = pa.schema(
     ]
 )
 
+# Columns that had another name in tables of earlier versions.
+RENAMED = {"shot": "clip", "twin": "duplicate_of"}
+
 
 class Account(NamedTuple):
     """What became of everything that a stage was given. `given == ok + rejected + failed`, always."""
@@ -146,7 +149,7 @@ class Account(NamedTuple):
     reasons: dict[str, int]
 
 
-def shot_id(video: str, start_pts: int, end_pts: int) -> str:
+def clip_id(video: str, start_pts: int, end_pts: int) -> str:
     """Return the name of the piece of `video` (sha256) from `start_pts` up to `end_pts`."""
     return f"{video[:20]}-{start_pts}-{end_pts}"
 
@@ -197,6 +200,30 @@ def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> Non
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
 
 
+def check_columns(path: Path, schema: pa.Schema, remedy: str = "make it again") -> None:
+    """Look whether a table has the columns of `schema`, and no others, in that order.
+
+    Raises:
+        ValueError: it has others, or names of an earlier version: `remedy` says what to do.
+    """
+    found = pq.read_schema(path).names
+    refuse_renamed(path, found, schema.names, remedy)
+    if found != schema.names:
+        raise ValueError(f"{path} has columns {found}, expected {schema.names}: {remedy}")
+
+
+def refuse_renamed(path: Path, found: Sequence[str], wanted: Iterable[str], remedy: str) -> None:
+    """Refuse a table of an earlier version, in which a column that is wanted has its old name.
+
+    Raises:
+        ValueError: it is one, and says both names.
+    """
+    absent = set(wanted) - set(found)
+    for old, new in RENAMED.items():
+        if old in found and new in absent:
+            raise ValueError(f"{path} is of an earlier version: its column {old} is called {new} now: {remedy}")
+
+
 def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
     """Read all rows, checking that the file has the columns expected.
 
@@ -206,10 +233,8 @@ def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (dvc repro, or stiv pipeline)")
-    table = pq.read_table(path)
-    if table.schema.names != schema.names:
-        raise ValueError(f"{path} has columns {table.schema.names}, expected {schema.names}: make it again")
-    return table.to_pylist()
+    check_columns(path, schema)
+    return pq.read_table(path).to_pylist()
 
 
 def ok(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

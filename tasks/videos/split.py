@@ -57,7 +57,7 @@ def split_videos(
         rows = [_shot_row(video, part) for part in parts]
         shots += rows
         stills += [
-            {"shot": row["shot"], "stills": part["stills"]}
+            {"clip": row["clip"], "stills": part["stills"]}
             for row, part in zip(rows, parts, strict=True)
             if row["status"] == "ok"
         ]
@@ -131,7 +131,7 @@ def _split_row(video: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
 
 def _shot_row(video: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     return {
-        "shot": tables.shot_id(video["video"], part["start_pts"], part["end_pts"]),
+        "clip": tables.clip_id(video["video"], part["start_pts"], part["end_pts"]),
         **{name: video[name] for name in _OF_VIDEO},
         **{name: value for name, value in part.items() if name != "stills"},
     }
@@ -168,7 +168,7 @@ def load_reusable(kept: Path, work: Path, videos: list[dict[str, Any]]) -> shard
         if row["video"] in given
     )
     short = {_short(video) for video in given}
-    stills = (row for row in _kept(kept, tables.STILL_TABLE, tables.STILLS) if _short(row["shot"]) in short)
+    stills = (row for row in _kept(kept, tables.STILL_TABLE, tables.STILLS) if _short(row["clip"]) in short)
     with atomic.atomic_write(_beside(taken.path, tables.SHOT_TABLE)) as tmp_path:
         shards.write(tmp_path, shots, tables.SHOTS)
     with atomic.atomic_write(_beside(taken.path, tables.STILL_TABLE)) as tmp_path:
@@ -179,7 +179,7 @@ def load_reusable(kept: Path, work: Path, videos: list[dict[str, Any]]) -> shard
 
 def _short(name: str) -> str:
     """Return of a shot's name, or a video's, what says which video it is."""
-    return tables.shot_id(name, 0, 0).partition("-")[0]
+    return tables.clip_id(name, 0, 0).partition("-")[0]
 
 
 def _kept(kept: Path, name: str, schema: pa.Schema) -> Iterable[dict[str, Any]]:
@@ -208,14 +208,14 @@ def join_shots(
     shards.join(paths, product / tables.SPLIT_TABLE, tables.SPLITS, lambda row: row["video"])
     shards.join(of_shots, product / tables.SHOT_TABLE, tables.SHOTS, lambda row: row["video"])
     stills = product / tables.STILL_TABLE
-    shards.join(of_stills, stills, tables.STILLS, lambda row: _short(row["shot"]), _STILL_ROWS)
+    shards.join(of_stills, stills, tables.STILLS, lambda row: _short(row["clip"]), _STILL_ROWS)
     given = [video["video"] for part in parts for video in part.given]
     splits = tables.read_rows(product / tables.SPLIT_TABLE, tables.SPLITS)
     shots = tables.read_rows(product / tables.SHOT_TABLE, tables.SHOTS)
     cut = [row["video"] for row in splits for _ in range(row["shots"])]
     videos = tables.reconcile("videos", given, splits, "video")
     assert sorted(cut) == sorted(row["video"] for row in shots), "a video's shots are not those that it was cut into"
-    accounts = videos, tables.reconcile("shots", {row["shot"] for row in shots}, shots, "shot")
+    accounts = videos, tables.reconcile("shots", {row["clip"] for row in shots}, shots, "clip")
     tables.check_failures(videos, settings.max_failed_fraction, "shots.max_failed_fraction")
     tables.check_failures(accounts[1], 0.0, "shots.max_failed_fraction")
     tables.write_report(report, *accounts, made_by=shot_rules.made_by(settings))

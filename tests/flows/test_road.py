@@ -27,8 +27,8 @@ BIN = Path(sys.executable).parent
 # what must not depend on how often a run was killed
 MANIFESTS = {
     "data/videos/videos.parquet": ["uri", "video", "status"],
-    "data/shots/shots.parquet": ["shot", "status", "start", "end"],
-    "data/clips/clips.parquet": ["shot", "status", "reason"],
+    "data/shots/shots.parquet": ["clip", "status", "start", "end"],
+    "data/clips/clips.parquet": ["clip", "status", "reason"],
     "data/captions/captions.parquet": ["clip", "captioner", "text"],
     "data/latents/latents.parquet": ["clip", "status", "text", "shard", "row", "sha256"],
 }

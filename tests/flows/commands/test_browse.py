@@ -26,7 +26,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "tests/params.yaml", "params.yaml")
     shots = [
-        {"shot": f"s{place}", "video": "v", "uri": f"{place}.mp4", "start": 0.0, "end": 2.0, "motion": float(place)}
+        {"clip": f"s{place}", "video": "v", "uri": f"{place}.mp4", "start": 0.0, "end": 2.0, "motion": float(place)}
         for place in range(3)
     ]
     clips = [row | {"status": "ok"} for row in shots]
@@ -44,7 +44,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def shown(page: AppTest) -> list[str]:
-    return page.dataframe[0].value["shot"].tolist()
+    return page.dataframe[0].value["clip"].tolist()
 
 
 def test_the_page_shows_every_shot_and_then_those_that_are_asked_for(workspace):

@@ -33,9 +33,9 @@ def workspace(tmp_path, monkeypatch) -> Path:
     even |= {"clarity": 0.7}
     even |= {"status": "ok", "width": 640, "height": 640, "orientation": "square", "colours": ["red"]}
     even |= {"start_pts": 0, "end_pts": 3600, "time_base": "1/1", "frozen": 0.0, "video_hash": bytes(32)}
-    rows = [even | {"shot": f"s{number}", "motion": motion} for number, motion in enumerate((0.1, 0.5, 0.7, 0.9))]
+    rows = [even | {"clip": f"s{number}", "motion": motion} for number, motion in enumerate((0.1, 0.5, 0.7, 0.9))]
     tables.write_rows(tmp_path / "data/scores/scores.parquet", rows, tables.SCORES)
-    stills = [{"shot": row["shot"], "stills": [b"jpeg"] * 4} for row in rows]
+    stills = [{"clip": row["clip"], "stills": [b"jpeg"] * 4} for row in rows]
     tables.write_rows(tmp_path / "data/shots/stills.parquet", stills, tables.STILLS)
     monkeypatch.chdir(tmp_path)
     return tmp_path

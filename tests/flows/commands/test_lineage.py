@@ -24,7 +24,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shot |= {"clarity": 0.7, "seconds": 3.0, "frozen": 0.0, "width": 640, "height": 640, "orientation": "square"}
     shot |= {"video": "v", "uri": "v.mp4", "start": 0.0, "end": 3.0, "frames": 72, "transition": "start"}
     shot |= {"status": "ok", "video_hash": bytes(32)}
-    kept, lost = shot | {"shot": "kept", "motion": 2.85}, shot | {"shot": "lost", "motion": 0.1}
+    kept, lost = shot | {"clip": "kept", "motion": 2.85}, shot | {"clip": "lost", "motion": 0.1}
     rejected = {"status": "rejected", "reason": "motion_below_min"}
     tables: dict[str, tuple[list[dict[str, Any]], Any]] = {
         "videos": ([{"uri": "v.mp4", "video": None, "status": "rejected"}], manifest.VIDEOS),

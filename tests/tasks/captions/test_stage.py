@@ -8,7 +8,7 @@ BOTH = CaptionSettings(captioners=["sidecar", "describe"], shard_clips=2)
 
 
 def clip(number: int = 0, **changes) -> dict:
-    row = dict.fromkeys(tables.CLIPS.names) | {"shot": f"clip-{number}", "width": 640, "height": 360}
+    row = dict.fromkeys(tables.CLIPS.names) | {"clip": f"clip-{number}", "width": 640, "height": 360}
     row |= {"brightness": 0.5, "orientation": "landscape", "colours": ["grey", "green"]}
     return row | {"motion": 1.0, "motion_x": 1.0, "motion_y": 0.0} | changes
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.clips import releases
-from tasks.clips.duplicates import lead, twins
+from tasks.clips.duplicates import find_duplicates, lead
 from tasks.clips.near_embeddings import NearEmbeddings
 from tasks.clips.near_hashes import NearHashes
 from tasks.scores.embedding import embedding
@@ -84,13 +84,13 @@ ONE, OTHER = embedding(np.eye(1, 8)), embedding(np.eye(1, 8, 1))
 
 
 def test_no_hash_at_all_has_no_twin():
-    assert twins(shots({}), 24, None, NONE_EARLIER) == {}
+    assert find_duplicates(shots({}), 24, None, NONE_EARLIER) == {}
 
 
 def shots(hashes: dict[str, bytes], **columns: list) -> pa.Table:
     even = {"quality": 0.5, "width": 640, "height": 360, "seconds": 2.0, "embedding": ONE, "embedder": "e"}
     table = {name: columns.get(name, [value] * len(hashes)) for name, value in even.items()}
-    return pa.table({"shot": pa.array(list(hashes), pa.string()),
+    return pa.table({"clip": pa.array(list(hashes), pa.string()),
                      "video_hash": pa.array(list(hashes.values()), pa.binary())} | table)  # fmt: skip
 
 
@@ -107,47 +107,49 @@ SAME = dict.fromkeys("abc", bytes(32))
     ],
 )
 def test_quality_then_size_then_length_then_name_decides_which_stays(merits, best):
-    assert twins(shots(SAME, **merits), 0, None, NONE_EARLIER) == {shot: best for shot in SAME if shot != best}
+    assert find_duplicates(shots(SAME, **merits), 0, None, NONE_EARLIER) == {
+        shot: best for shot in SAME if shot != best
+    }
 
 
 def test_the_order_of_the_rows_does_not_matter():
     table = shots({f"{row}": value.tobytes() for row, value in enumerate(families(1, 300))})
     mixed = table.take(np.random.default_rng(0).permutation(300))
-    assert twins(mixed, 24, None, NONE_EARLIER) == twins(table, 24, None, NONE_EARLIER) != {}
+    assert find_duplicates(mixed, 24, None, NONE_EARLIER) == find_duplicates(table, 24, None, NONE_EARLIER) != {}
 
 
 def test_what_was_released_before_is_kept_whatever_its_merits():
-    earlier = pa.table({"shot": ["old"], "video_hash": pa.array([bytes(32)], pa.binary())})
-    assert twins(shots(SAME), 0, None, earlier) == dict.fromkeys("abc", "old")
+    earlier = pa.table({"clip": ["old"], "video_hash": pa.array([bytes(32)], pa.binary())})
+    assert find_duplicates(shots(SAME), 0, None, earlier) == dict.fromkeys("abc", "old")
 
 
 def test_one_bit_more_than_allowed_is_another_shot():
     near, far = bytes([255] * 3 + [0] * 29), bytes([255] * 3 + [1] + [0] * 28)
     table = shots({"a": bytes(32), "b": near, "c": far}, quality=[0.9, 0.5, 0.4])
-    assert twins(table, 24, None, NONE_EARLIER) == {"b": "a"}  # c is within 1 of b, which is not kept
+    assert find_duplicates(table, 24, None, NONE_EARLIER) == {"b": "a"}  # c is within 1 of b, which is not kept
 
 
 def test_a_clip_that_one_measure_took_costs_no_other_its_place():
-    """b is a's twin by its hash; c is as alike to b as can be, and b is not kept."""
+    """b is a's near-duplicate by its hash; c is as alike to b as can be, and b is not kept."""
     table = shots({"a": bytes(32), "b": bytes(32), "c": bytes([255] * 32)}, quality=[0.9, 0.8, 0.7],
                   embedding=[ONE, OTHER, OTHER])  # fmt: skip
-    assert twins(table, 24, 0.95, NONE_EARLIER) == {"b": "a"}
-    assert twins(table, None, 0.95, NONE_EARLIER) == {"c": "b"}
-    assert twins(table, 24, None, NONE_EARLIER) == {"b": "a"}
+    assert find_duplicates(table, 24, 0.95, NONE_EARLIER) == {"b": "a"}
+    assert find_duplicates(table, None, 0.95, NONE_EARLIER) == {"c": "b"}
+    assert find_duplicates(table, 24, None, NONE_EARLIER) == {"b": "a"}
 
 
 def test_an_earlier_release_by_another_encoder_is_refused_and_by_hash_alone_is_not():
     table = shots(SAME)
     earlier = shots({"old": bytes([255] * 32)}, embedder=["another"])
     with pytest.raises(ValueError, match=r"2 encoders \(another, e\) do not compare"):
-        twins(table, 24, 0.95, earlier)
-    assert twins(table, 24, None, earlier) == {"b": "a", "c": "a"}
+        find_duplicates(table, 24, 0.95, earlier)
+    assert find_duplicates(table, 24, None, earlier) == {"b": "a", "c": "a"}
 
 
 def test_what_was_released_before_is_kept_by_its_embedding_too():
     table = shots({"a": bytes(32), "b": bytes([255] * 32)}, embedding=[ONE, OTHER])
     earlier = shots({"old": bytes([15] * 32)}, embedding=[OTHER], quality=[0.1])
-    assert twins(table, 24, 0.95, earlier) == {"b": "old"}
+    assert find_duplicates(table, 24, 0.95, earlier) == {"b": "old"}
 
 
 def test_a_shot_kept_smaller_and_compressed_harder_is_a_twin_and_another_is_not(packaged_shots):
@@ -155,7 +157,7 @@ def test_a_shot_kept_smaller_and_compressed_harder_is_a_twin_and_another_is_not(
     again = [[cheaper(picture) for picture in pictures] for pictures in packaged_shots]
     hashes = {f"{number}": video_hash(pictures) for number, pictures in enumerate(packaged_shots)}
     hashes |= {f"{number} again": video_hash(pictures) for number, pictures in enumerate(again)}
-    assert twins(shots(hashes), 24, None, NONE_EARLIER) == {
+    assert find_duplicates(shots(hashes), 24, None, NONE_EARLIER) == {
         f"{number} again": f"{number}" for number in range(len(again))
     }
 

@@ -54,7 +54,7 @@ def unlike(number: int) -> dict:
 def table(*changes: dict) -> pa.Table:
     """Five good clips, and one with each of the changes given."""
     rows = [
-        {**CLIP, "shot": f"ab-{n}", "start_pts": 24 * n, "end_pts": 24 * n + 24, **unlike(n), **change}
+        {**CLIP, "clip": f"ab-{n}", "start_pts": 24 * n, "end_pts": 24 * n + 24, **unlike(n), **change}
         for n, change in enumerate([{}] * 5 + list(changes))
     ]
     return pa.Table.from_pylist(rows, schema=CLIPS)
@@ -68,14 +68,14 @@ BAD_ROWS = {
     "clarity is measured": {"clarity": None},
     "aesthetic is at least 0 and at most 10": {"aesthetic": 11.0},
     "temporal_consistency is at least 0 and at most 1": {"temporal_consistency": 1.1},
-    "no shot is there twice": {"shot": "ab-0"},
-    "every row names its shot": {"shot": None},
+    "no shot is there twice": {"clip": "ab-0"},
+    "every row names its shot": {"clip": None},
     "every shot ends after it starts": {"end_pts": 0},
     "status is one of": {"status": "good"},
     "a reason is a short fixed code": {"status": "rejected", "reason": "It moves too little."},
     "no two clips have one video hash": {"video_hash": b"%32d" % 1},
     "no two clips have one embedding": {"embedding": b"%32d" % 1},
-    "a near-duplicate names its twin": {"status": "rejected", "reason": "near_duplicate"},
+    "a near-duplicate names the clip kept instead": {"status": "rejected", "reason": "near_duplicate"},
     "quality is at least 0 and at most 1": {"status": "rejected", "reason": "x", "quality": 1.5},
     "text_area is at least 0 and at most 1": {"status": "rejected", "reason": "x", "text_area": 7.0},
 }
@@ -158,7 +158,7 @@ def test_an_empty_table_fails(tmp_path):
     assert any("clips.gate_min_clips" in sentence for sentence in result.failed)
 
 
-@pytest.mark.parametrize("column", ["motion", "status", "shot"])
+@pytest.mark.parametrize("column", ["motion", "status", "clip"])
 def test_a_missing_column_fails(tmp_path, column):
     result = check(table().drop_columns([column]), SETTINGS, {}, tmp_path / "docs")
     assert not result.success

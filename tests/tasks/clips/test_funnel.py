@@ -51,7 +51,7 @@ def random_rows(seed: int, count: int) -> list[dict]:
         start, time_base = int(random.integers(10**9)), pick("1/24", "1001/30000", "1/90000", "1/90000", "1")
         row = dict.fromkeys(tables.SCORES.names) | {name: score(0.02) for name in COLUMNS}
         row |= {"motion": score(0.2), "quality": score(0.2), "height": pick(299, 300, 301, 720)}
-        row |= {"shot": f"s{number}", "status": "ok", "width": 640, "start_pts": pick(None, *[start] * 9)}
+        row |= {"clip": f"s{number}", "status": "ok", "width": 640, "start_pts": pick(None, *[start] * 9)}
         row |= {
             "end_pts": start + int(random.integers(200_000) if time_base == "1/90000" else random.integers(1500)),
             "time_base": time_base,
@@ -100,16 +100,16 @@ def test_the_replay_is_the_funnel_of_the_stage_to_the_last_bit(tmp_path, changes
 def test_earlier_releases_cost_the_same_twins_as_in_the_stage(tmp_path):
     rows = random_rows(5, 200)
     release = tmp_path / "release.parquet"
-    before = [row | {"shot": f"old-{row['shot']}"} for row in random_rows(6, 100) if row["embedding"]]
+    before = [row | {"clip": f"old-{row['clip']}"} for row in random_rows(6, 100) if row["embedding"]]
     none = releases.compared([], [], [])
     tables.write_rows(release, judge_shots(before, SETTINGS, none), tables.CLIPS)
     changes = {"duplicate_bits": 24, "duplicate_similarity": 0.9, "earlier_releases": [str(release)]}
     settings = SETTINGS.model_copy(update=changes)
     given = tables.ok(rows)
-    earlier = releases.compared([str(release)], [row["shot"] for row in given], thresholds.compared(settings))
+    earlier = releases.compared([str(release)], [row["clip"] for row in given], thresholds.compared(settings))
     judged = judge_shots(given, settings, earlier)
     assert replay(write(tmp_path, rows), settings).lost == thresholds.tally(judged)
-    assert any((row["twin"] or "").startswith("old-") for row in judged)
+    assert any((row["duplicate_of"] or "").startswith("old-") for row in judged)
 
 
 def test_the_shift_is_of_shares_before_and_after(tmp_path):
@@ -129,7 +129,7 @@ def test_the_shift_is_of_shares_before_and_after(tmp_path):
 def good_rows(count: int) -> list[dict]:
     even = dict.fromkeys(COLUMNS, 0.5) | {"height": 720, "width": 640, "status": "ok", "orientation": "square"}
     even |= {"colours": ["red", "grey"], "start_pts": 0, "end_pts": 48, "time_base": "1/24"}
-    return [dict.fromkeys(tables.SCORES.names) | even | {"shot": f"s{number}"} for number in range(count)]
+    return [dict.fromkeys(tables.SCORES.names) | even | {"clip": f"s{number}"} for number in range(count)]
 
 
 def test_borders_name_the_nearest_on_both_sides_and_only_what_that_threshold_decides(tmp_path):
@@ -146,7 +146,7 @@ def test_borders_name_the_nearest_on_both_sides_and_only_what_that_threshold_dec
 
 def test_the_still_is_from_the_middle_and_a_shot_without_one_is_an_error(tmp_path):
     table = tmp_path / "stills.parquet"
-    tables.write_rows(table, [{"shot": "s0", "stills": [b"a", b"b", b"c"]}], tables.STILLS)
+    tables.write_rows(table, [{"clip": "s0", "stills": [b"a", b"b", b"c"]}], tables.STILLS)
     assert stills(table, ["s0"]) == {"s0": b"b"}
     with pytest.raises(ValueError, match="no stills of"):
         stills(table, ["s0", "s1"])
@@ -169,7 +169,7 @@ def test_a_folder_with_a_quote_in_its_name_is_only_a_folder(tmp_path):
 
 def test_the_page_shows_each_shot_beside_its_threshold_and_escapes_names(tmp_path):
     rows = good_rows(2)
-    rows[1] |= {"shot": "<b>", "motion": 0.1}
+    rows[1] |= {"clip": "<b>", "motion": 0.1}
     table = write(tmp_path, rows)
     text = page(replay(table, SETTINGS).funnel, borders(table, SETTINGS, 3), {"s0": b"jpeg", "<b>": b"jpeg"})
     assert "<b>0.1</b> &lt;b&gt;" in text

@@ -3,6 +3,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -53,7 +54,7 @@ def scored(number: int = 0, **changes) -> dict:
     """One scored shot of 24 frames that is within every threshold."""
     start, video = 24 * number, "ab" * 32
     row = {
-        "shot": tables.shot_id(video, start, start + 24),
+        "clip": tables.clip_id(video, start, start + 24),
         "video": video,
         "uri": "a.mp4",
         "start_pts": start,
@@ -205,10 +206,10 @@ def test_a_share_of_a_reason_that_does_not_exist_is_refused():
 def test_of_near_duplicates_the_best_stays_and_the_others_name_it():
     shots = [scored(0, video_hash=HASH), scored(1, video_hash=HASH, quality=0.6), scored(2, video_hash=HASH)]
     rows = judge_shots(shots, with_twins(), NONE_EARLIER)
-    assert [(row["status"], row["reason"], row["twin"]) for row in rows] == [
-        ("rejected", "near_duplicate", shots[1]["shot"]),
+    assert [(row["status"], row["reason"], row["duplicate_of"]) for row in rows] == [
+        ("rejected", "near_duplicate", shots[1]["clip"]),
         ("ok", None, None),
-        ("rejected", "near_duplicate", shots[1]["shot"]),
+        ("rejected", "near_duplicate", shots[1]["clip"]),
     ]
 
 
@@ -224,7 +225,7 @@ def test_a_clip_released_before_comes_not_again_under_another_name(tmp_path):
     shots = [scored(0, video_hash=HASH, quality=0.6), *(scored(number) for number in range(1, 4))]
     run(tmp_path, shots, settings)
     first, *others = tables.read_rows(tmp_path / "clips/clips.parquet", tables.CLIPS)
-    assert (first["reason"], first["twin"]) == ("near_duplicate", scored(90)["shot"])
+    assert (first["reason"], first["duplicate_of"]) == ("near_duplicate", scored(90)["clip"])
     assert [row["status"] for row in others] == ["ok"] * 3
 
 
@@ -232,8 +233,8 @@ def test_a_clip_that_shows_the_same_is_a_near_duplicate_whatever_its_hash():
     shots = [scored(0), scored(1, embedding=scored(0)["embedding"], quality=0.6), scored(2)]
     settings = SETTINGS.model_copy(update={"duplicate_similarity": 0.95})
     rows = judge_shots(shots, settings, NONE_EARLIER)
-    assert [(row["reason"], row["twin"]) for row in rows] == [
-        ("near_duplicate", shots[1]["shot"]),
+    assert [(row["reason"], row["duplicate_of"]) for row in rows] == [
+        ("near_duplicate", shots[1]["clip"]),
         (None, None),
         (None, None),
     ]
@@ -243,16 +244,25 @@ def test_a_clip_that_shows_the_same_is_a_near_duplicate_whatever_its_hash():
 def test_an_earlier_release_without_embeddings_is_refused_only_where_they_are_compared(tmp_path):
     release = str(write_release(tmp_path, [scored(90, embedding=None)]))
     assert len(releases.compared([release], [], ["video_hash"])) == 1
-    assert len(releases.compared([release], [scored(90)["shot"]], ["embedding"])) == 0
+    assert len(releases.compared([release], [scored(90)["clip"]], ["embedding"])) == 0
     with pytest.raises(ValueError, match=r"release\.parquet has 1 clips whose embedding is null: .*earlier_releases"):
         releases.compared([release], [], ["video_hash", "embedding", "embedder"])
 
 
 def test_a_clip_released_before_is_no_twin_of_itself(tmp_path):
     release = write_release(tmp_path, [scored(0, video_hash=HASH)])
-    earlier = releases.compared([str(release)], [scored(0)["shot"]], ["video_hash"])
+    earlier = releases.compared([str(release)], [scored(0)["clip"]], ["video_hash"])
     (row,) = judge_shots([scored(0, video_hash=HASH)], with_twins(), earlier)
     assert row["status"] == "ok"
+
+
+def test_a_release_of_an_earlier_version_is_refused_with_both_names_of_its_column(tmp_path):
+    release = write_release(tmp_path, [scored(0)])
+    table = pq.read_table(release)
+    names = ["shot" if name == "clip" else name for name in table.schema.names]
+    pq.write_table(table.rename_columns(names), release)
+    with pytest.raises(ValueError, match=r"its column shot is called clip now: .*clips\.earlier_releases"):
+        releases.compared([str(release)], [], ["video_hash"])
 
 
 def test_only_the_best_are_kept_and_equals_by_name():
@@ -312,7 +322,7 @@ def done(tmp_path_factory) -> tuple[Path, Selection]:
 def test_every_scored_shot_has_one_row_and_the_account_balances(done):
     folder, selection = done
     rows = tables.read_rows(folder / "clips/clips.parquet", tables.CLIPS)
-    assert [row["shot"] for row in rows] == [row["shot"] for row in mixed_rows()]
+    assert [row["clip"] for row in rows] == [row["clip"] for row in mixed_rows()]
     account = selection.account
     assert account.given == 10 == account.ok + account.rejected + account.failed
     assert (account.ok, account.rejected, account.failed) == (5, 4, 1)

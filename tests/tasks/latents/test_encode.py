@@ -20,7 +20,7 @@ def workspace(tmp_path, write_video, moving_frames, monkeypatch) -> Path:
         path = write_video(tmp_path / "raw" / f"{number}.mp4", moving_frames(24, x_step=1, background=60 + 30 * number))
         video = atomic.sha256_file(path)
         clips.append(
-            {"shot": tables.shot_id(video, 0, 24 * 512), "video": video, "uri": path.name, "status": "ok"}
+            {"clip": tables.clip_id(video, 0, 24 * 512), "video": video, "uri": path.name, "status": "ok"}
             | {"start_pts": 0, "end_pts": 24 * 512, "time_base": "1/12288", "width": 96, "height": 96, "licence": "CC0"}
             | {"aesthetic": 5.0 + number, "motion": 1.0}
         )
@@ -33,7 +33,7 @@ def encode(workspace: Path, out: str, captions: list[str]) -> tables.Account:
     """Encode the clips that have a caption, in the order of the table."""
     clips = tables.read_rows(workspace / "clips" / tables.CLIP_TABLE, tables.CLIPS)
     rows = [
-        {"clip": clip["shot"], "status": "ok", "captioner": "sidecar", "text": text}
+        {"clip": clip["clip"], "status": "ok", "captioner": "sidecar", "text": text}
         for clip, text in zip(clips, captions, strict=False)
     ]
     (workspace / "captions").mkdir(exist_ok=True)

@@ -26,7 +26,7 @@ VIDEOS = [f"{index}" * 64 for index in range(3)]
 
 
 def shot(video: int, part: int) -> str:
-    return tables.shot_id(VIDEOS[video], 100 * part, 100 * part + 100)
+    return tables.clip_id(VIDEOS[video], 100 * part, 100 * part + 100)
 
 
 @pytest.fixture
@@ -42,16 +42,16 @@ def space(tmp_path: Path) -> Workspace:
         (raw / str(row["uri"])).write_bytes(str(row["video"]).encode())
     (raw / "0.txt").write_text("a caption")
     shots: list[dict[str, Any]] = [
-        {"shot": shot(video, part), "video": VIDEOS[video], "uri": f"{video}.mp4", "status": "ok", "motion": 1.0}
+        {"clip": shot(video, part), "video": VIDEOS[video], "uri": f"{video}.mp4", "status": "ok", "motion": 1.0}
         for video in range(3)
         for part in range(4)
     ]
     rejected = {"status": "rejected", "reason": "motion_below_min"}
     clips = [row | (rejected if place % 4 == 3 else {}) for place, row in enumerate(shots)]
     kept = [row for row in clips if row["status"] == "ok"]
-    captions = [{"clip": row["shot"], "status": "ok", "captioner": "sidecar", "text": "a caption"} for row in kept]
+    captions = [{"clip": row["clip"], "status": "ok", "captioner": "sidecar", "text": "a caption"} for row in kept]
     latents = [
-        {"clip": row["shot"], "video": row["video"], "uri": row["uri"], "status": "ok", "aesthetic": 5.0}
+        {"clip": row["clip"], "video": row["video"], "uri": row["uri"], "status": "ok", "aesthetic": 5.0}
         | {"shard": "shard-00000.safetensors", "row": place, "licence": "CC0" if row["video"] == VIDEOS[0] else None}
         for place, row in enumerate(kept)
     ]

@@ -12,12 +12,12 @@ ALL = Wanted({}, [], [], "")
 def data(tmp_path: Path) -> Path:
     """Four clips, of which one is rejected, and a shot that was too short to be scored."""
     shots = [
-        {"shot": f"s{place}", "uri": f"{place}.mp4", "start": float(place), "end": place + 2.0, "motion": float(place)}
+        {"clip": f"s{place}", "uri": f"{place}.mp4", "start": float(place), "end": place + 2.0, "motion": float(place)}
         for place in range(4)
     ]
     clips = [row | {"status": "ok", "aesthetic": 5.0 - place} for place, row in enumerate(shots)]
     clips[3] |= {"status": "rejected", "reason": "motion_above_max", "aesthetic": None}
-    short = {"shot": "s4", "uri": "holiday.mp4", "status": "rejected", "reason": "too_short", "start": 0.0, "end": 0.1}
+    short = {"clip": "s4", "uri": "holiday.mp4", "status": "rejected", "reason": "too_short", "start": 0.0, "end": 0.1}
     captions = [{"clip": f"s{place}", "text": f"A Red car {place}", "captioner": "sidecar"} for place in range(3)]
     for stage, rows, schema in (
         ("shots", [*shots, short], tables.SHOTS),
@@ -27,19 +27,19 @@ def data(tmp_path: Path) -> Path:
         (tmp_path / stage).mkdir()
         tables.write_rows(tmp_path / stage / f"{stage}.parquet", rows, schema)
     tables.write_rows(
-        tmp_path / "shots" / tables.STILL_TABLE, [{"shot": "s1", "stills": [b"one", b"two"]}], tables.STILLS
+        tmp_path / "shots" / tables.STILL_TABLE, [{"clip": "s1", "stills": [b"one", b"two"]}], tables.STILLS
     )
     return tmp_path
 
 
 def shots(found: tuple) -> list[str]:
-    return [row["shot"] for row in found[2]]
+    return [row["clip"] for row in found[2]]
 
 
 def test_every_shot_is_there_with_what_the_last_stage_says_of_it(data: Path):
-    count, hours, rows = Gallery(data).find(ALL, "shot", False)
+    count, hours, rows = Gallery(data).find(ALL, "clip", False)
     assert (count, hours) == (5, pytest.approx(8.1 / 3600))
-    assert [(row["shot"], row["status"], row["reason"], row["text"]) for row in rows] == [
+    assert [(row["clip"], row["status"], row["reason"], row["text"]) for row in rows] == [
         ("s0", "ok", None, "A Red car 0"),
         ("s1", "ok", None, "A Red car 1"),
         ("s2", "ok", None, "A Red car 2"),
@@ -61,7 +61,7 @@ def test_every_shot_is_there_with_what_the_last_stage_says_of_it(data: Path):
     ],
 )
 def test_only_what_is_wanted_is_found(data: Path, wanted: Wanted, expected: list[str]):
-    found = Gallery(data).find(wanted, "shot", False)
+    found = Gallery(data).find(wanted, "clip", False)
     assert (found[0], shots(found)) == (len(expected), expected)
 
 
@@ -80,7 +80,7 @@ def test_stills_are_those_of_the_shot(data: Path):
 
 
 def test_what_only_machines_read_is_not_shown(data: Path):
-    assert not {"video_hash", "embedding", "embedder"} & Gallery(data).find(ALL, "shot", False)[2][0].keys()
+    assert not {"video_hash", "embedding", "embedder"} & Gallery(data).find(ALL, "clip", False)[2][0].keys()
 
 
 def test_a_column_that_is_none_is_refused(data: Path):

@@ -80,9 +80,9 @@ def write_tables(made: report.Inputs) -> None:
     scores = {"motion": 0.5, "aesthetic": 4.0, "text_area": 0.1, "clarity": 9.0, "temporal_consistency": 0.9}
     facts = scores | {"height": 64, "width": 64, "seconds": 1.0, "uri": "a/b.mp4"}
     states = [("ok", None)] * 3 + [("rejected", "motion_below_min")]
-    rows = [{"shot": f"shot-{i}", "status": s, "reason": r} | facts for i, (s, r) in enumerate(states)]
+    rows = [{"clip": f"shot-{i}", "status": s, "reason": r} | facts for i, (s, r) in enumerate(states)]
     tables.write_rows(made.selected / "clips.parquet", rows, tables.CLIPS)
-    stills = [{"shot": row["shot"], "stills": [still, still]} for row in rows]
+    stills = [{"clip": row["clip"], "stills": [still, still]} for row in rows]
     tables.write_rows(made.shots / "stills.parquet", stills, tables.STILLS)
     texts = [("sidecar", HOSTILE), ("sidecar", "a red circle"), ("describe", "a bright picture")]
     captions = [{"clip": f"shot-{i}", "status": "ok", "captioner": c, "text": t} for i, (c, t) in enumerate(texts)]

@@ -78,7 +78,7 @@ def test_what_is_true_comes_through_as_it_is(answer, honest):
 
 
 def test_a_shot_has_the_columns_of_the_table():
-    of_video = {"shot", "video", "uri", "width", "height", "caption", "licence", "source_url"}
+    of_video = {"clip", "video", "uri", "width", "height", "caption", "licence", "source_url"}
     assert set(get_type_hints(answer_schemas.Shot)) - {"stills"} == set(tables.SHOTS.names) - of_video
 
 

@@ -54,7 +54,7 @@ def test_each_score_is_what_it_is_alone(clip_folder, head, real_frames):
 def test_a_row_names_what_made_its_embedding(clip_folder, real_frames):
     asked = settings(clip_folder)
     scorer = Scorer(asked)
-    shot = dict.fromkeys(tables.SHOTS.names) | {"shot": "s", "width": 640, "height": 272}
+    shot = dict.fromkeys(tables.SHOTS.names) | {"clip": "s", "width": 640, "height": 272}
     row = scorer.score(shot, [jpeg(frame) for frame in real_frames])
     assert set(row) == set(tables.SCORES.names)
     assert len(row["embedding"]) == 2 * 12

@@ -24,13 +24,13 @@ def table_of_shots(folder: Path, count: int) -> list[dict]:
     """Write shots.parquet and stills.parquet; every third shot is rejected and has no stills."""
     shots = [
         dict.fromkeys(tables.SHOTS.names)
-        | {"shot": f"shot-{number}", "video": "v", "width": 128, "height": 72}
+        | {"clip": f"shot-{number}", "video": "v", "width": 128, "height": 72}
         | ({"status": "rejected", "reason": "too_short"} if number % 3 == 2 else {"status": "ok"})
         for number in range(count)
     ]
     kept = [shot for shot in shots if shot["status"] == "ok"]
     stills = [
-        {"shot": shot["shot"], "stills": [jpeg(np.full((72, 128, 3), 20 * at, np.uint8))]}
+        {"clip": shot["clip"], "stills": [jpeg(np.full((72, 128, 3), 20 * at, np.uint8))]}
         for at, shot in enumerate(kept)
     ]
     tables.write_rows(folder / "shots.parquet", shots, tables.SHOTS)
@@ -56,7 +56,7 @@ def test_every_usable_shot_is_scored_once_whatever_the_shards(tmp_path, settings
     run(tmp_path, tmp_path / "b.partial", tmp_path / "b", 2, settings)
     one, other = (tables.read_rows(tmp_path / name / "scores.parquet", tables.SCORES) for name in "ab")
     assert one == other
-    assert [row["shot"] for row in one] == [shot["shot"] for shot in kept]
+    assert [row["clip"] for row in one] == [shot["clip"] for shot in kept]
 
 
 def test_a_lost_row_stops_the_stage(tmp_path, settings):
@@ -81,7 +81,7 @@ def test_the_report_says_who_made_each_score(tmp_path, settings):
 
 def test_a_row_holds_every_score_of_the_stills(real_frames, settings):
     stills = [jpeg(frame) for frame in real_frames]
-    shot = dict.fromkeys(tables.SHOTS.names) | {"shot": "s", "width": 640, "height": 272}
+    shot = dict.fromkeys(tables.SHOTS.names) | {"clip": "s", "width": 640, "height": 272}
     row = stage.scorer(settings).score(shot, stills)
     assert set(row) == set(tables.SCORES.names)
     assert row["orientation"] == "landscape"
@@ -94,13 +94,13 @@ def test_a_row_holds_every_score_of_the_stills(real_frames, settings):
 
 def test_a_still_that_does_not_decode_stops_the_stage(settings):
     with pytest.raises(AssertionError, match="s: 0 of 1 decode"):
-        stage.scorer(settings).score({"shot": "s", "width": 64, "height": 64}, [b"no jpeg"])
+        stage.scorer(settings).score({"clip": "s", "width": 64, "height": 64}, [b"no jpeg"])
 
 
 def test_threads_that_share_the_detector_find_what_one_finds(real_frames, settings):
     shared = stage.scorer(settings.model_copy(update={"text_detector": "rapidocr"}))
     stills = [[jpeg(frame)] for frame in real_frames]
-    shot = {"shot": "s", "width": 640, "height": 272}
+    shot = {"clip": "s", "width": 640, "height": 272}
     alone = [shared.score(shot, still) for still in stills]
     found: list[list[dict]] = [[] for _ in range(3)]
     threads = [

@@ -1,3 +1,4 @@
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,3 +63,14 @@ def test_rows_read_as_they_were_written(tmp_path):
         tables.read_rows(tmp_path / "captions.parquet", tables.VIDEOS)
     with pytest.raises(FileNotFoundError, match="run the stage that makes it"):
         tables.read_rows(tmp_path / "clips.parquet", tables.CLIPS)
+
+
+def test_a_table_of_an_earlier_version_is_refused_with_both_names_of_a_column(tmp_path):
+    table = tmp_path / "clips.parquet"
+    tables.write_rows(table, [{"clip": "a"}], tables.CLIPS)
+    for old, new in tables.RENAMED.items():
+        names = [old if name == new else name for name in tables.CLIPS.names]
+        earlier = tmp_path / f"{old}.parquet"
+        pq.write_table(pq.read_table(table).rename_columns(names), earlier)
+        with pytest.raises(ValueError, match=f"its column {old} is called {new} now: make it again"):
+            tables.read_rows(earlier, tables.CLIPS)

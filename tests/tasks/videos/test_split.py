@@ -77,7 +77,7 @@ def test_the_frames_of_a_fade_are_a_row_of_their_own(tmp_path, write_video, movi
     assert sum(shot["frames"] for shot in shots) == 96
     # the first and last steps of the ramp cannot be told from the shots
     assert [shot["frames"] for shot in shots] == pytest.approx([25, 46, 25], abs=3)
-    assert [still["shot"] for still in stills] == [shots[0]["shot"], shots[2]["shot"]]
+    assert [still["clip"] for still in stills] == [shots[0]["clip"], shots[2]["clip"]]
 
 
 def test_a_dissolve_leaves_no_mixed_frame_in_a_shot(tmp_path, sandbox):
@@ -101,7 +101,7 @@ def test_cuts_close_together_become_one_rejected_row(tmp_path, write_video, movi
     assert lengths(shots)[0] == (24, "start", None)
     assert [reason for _, _, reason in lengths(shots)] == [None, "too_short", None]
     assert sum(shot["frames"] for shot in shots) == len(frames)
-    assert [still["shot"] for still in stills] == [shots[0]["shot"], shots[2]["shot"]]
+    assert [still["clip"] for still in stills] == [shots[0]["clip"], shots[2]["clip"]]
 
 
 def test_a_short_shot_after_a_long_one_has_its_stills(tmp_path, write_video, moving_frames, sandbox):
@@ -156,7 +156,7 @@ def test_motion_is_measured_with_its_direction(tmp_path, write_video, moving_fra
 
 def test_stills_are_small_pictures_of_the_shot(video_with_cut, sandbox):
     _, shots, stills = split_one(video_with_cut, sandbox)
-    assert [row["shot"] for row in stills] == [shot["shot"] for shot in shots]
+    assert [row["clip"] for row in stills] == [shot["clip"] for shot in shots]
     for row, shot in zip(stills, shots, strict=True):
         pictures = [cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_COLOR) for still in row["stills"]]
         assert [picture.shape for picture in pictures] == [(96, 96, 3)] * 4
