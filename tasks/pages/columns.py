@@ -62,7 +62,6 @@ COLUMNS: dict[str, dict[str, str]] = {
     "SHOTS": {
         **_OF_VIDEO,
         "clip": _CLIP,
-        "clip": _CLIP,
         "start_pts": "Presentation timestamp of the first frame, in ticks of `time_base`.",
         "end_pts": "Presentation timestamp of the frame after the last.",
         "time_base": 'Seconds per tick, as a fraction: "1/12800".',
@@ -76,12 +75,10 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "STILLS": {
         "clip": _CLIP,
-        "clip": _CLIP,
         "stills": "JPEG pictures, evenly spread over the shot, `shots.analysis_pixels` on the longer side.",
     },
     "CLIPS": {
         "seconds": "Its length: `end` less `start`.",
-        "duplicate_of": "The clip that was kept instead, where the reason is near_duplicate; else null.",
         "duplicate_of": "The clip that was kept instead, where the reason is near_duplicate; else null.",
     },
     "CAPTIONS": {
