@@ -51,7 +51,7 @@ test-long: $(STAMP)  ## variants of tests that take long, Ray and TransNetV2 amo
 
 docs: $(STAMP)  ## the site of documentation, site/index.html: offline, and every link checked
 	NO_MKDOCS_2_WARNING=1 PYTHONWARNINGS=ignore $(BIN)/mkdocs build --strict
-	@echo "site/index.html"
+	@echo "site/index.html; with search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
 
 setup: $(STAMP)  ## only the environment, .venv
 
