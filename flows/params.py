@@ -11,6 +11,7 @@ from flows.running.settings import EngineSettings
 from stiv_model import settings_errors
 from stiv_model.settings import (
     ModelSettings,
+    MonitoringSettings,
     RecipeSettings,
     SamplerSettings,
     Settings,
@@ -50,6 +51,7 @@ class Params(Settings):
     latents: LatentSettings
     model: ModelSettings
     training: TrainingSettings
+    monitoring: MonitoringSettings
     train: dict[str, RecipeSettings]
     sampler: SamplerSettings
     samples: SampleSettings

@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.running.training_page import page
-from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
+from stiv_model.settings import ModelSettings, MonitoringSettings, RecipeSettings, TrainingSettings
 from stiv_model.weights.metadata import Role
 from tasks.training import launch
 
@@ -19,6 +19,7 @@ def train(
     model: ModelSettings,
     recipe: RecipeSettings,
     training: TrainingSettings,
+    monitoring: MonitoringSettings,
     init: Path | None = None,
     temporal_init: Path | None = None,
     levels: Path = Path("reports/noise_levels"),
@@ -49,7 +50,7 @@ def train(
     """
     named: dict[Role, Path | None] = {"weights": init, "temporal": temporal_init}
     parents = {role: folder for role, folder in named.items() if folder}
-    run = launch.describe_run(latents, parents, out.name, model, recipe, training)
+    run = launch.describe_run(latents, parents, out.name, model, recipe, training, monitoring)
     launch.train(run, out, curve, levels / f"{out.name}.tsv", shown / out.name)
     create_markdown_artifact(
         page(out, curve, levels / f"{out.name}.tsv", shown / out.name), key=f"train-{out.name.replace('_', '-')}"

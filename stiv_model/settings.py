@@ -309,6 +309,13 @@ class TrainingSettings(Settings):
         return self
 
 
+class MonitoringSettings(Settings):
+    """What watches a training. It decides no weight: a change makes no other run, and nothing is trained again."""
+
+    trackers: tuple[Annotated[str, Field(pattern=r"^(tensorboard|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")], ...]
+    """What shows figures and videos while it trains: tensorboard, or module:Class of yours (docs/trackers.md)."""
+
+
 class VaeSettings(Settings):
     """The frozen VAE: an image autoencoder of diffusers, applied per frame (paper, appendix B)."""
 
@@ -401,6 +408,8 @@ class Run(Settings):
     model: ModelSettings
     recipe: RecipeSettings
     training: TrainingSettings
+    monitoring: MonitoringSettings = MonitoringSettings(trackers=("tensorboard",))
+    """Not in the run.json of runs that were begun before there was a choice."""
 
     @property
     def validates(self) -> bool:

@@ -23,7 +23,7 @@ STARTED_AS_A_PROGRAM = {
     "tasks.training.launch": "stiv_model.training.train",
 }
 PACKAGES = {"flows", "tasks", "stiv_model"}
-DECIDE_ABOUT_NO_BYTE = {"engine"}  # sections of params.yaml
+DECIDE_ABOUT_NO_BYTE = {"engine", "monitoring"}  # sections of params.yaml
 RECORDED_BY_THE_PIPELINE = {".cache/times.json"}
 
 

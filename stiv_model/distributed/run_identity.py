@@ -30,13 +30,13 @@ _HOW = {
     "validation_guidance_scale",
 }
 """Training settings that say how a run is computed, not what: they may change when it goes on."""
-_WHERE = {"latents", "parent", "temporal_parent"}
-"""Paths; what they lead to is said by its hash."""
+_OUTSIDE = {"latents", "parent", "temporal_parent", "monitoring"}
+"""Paths, since what they lead to is said by its hash; and what watches a run."""
 
 
 def identity(run: Run) -> dict[str, JsonValue]:
-    """Return what a run is, by dotted settings key."""
-    return _flat(run.model_dump(mode="json", exclude={"training": _HOW, **dict.fromkeys(_WHERE, True)}))
+    """Return what a run is, by dotted settings key; what watches it is no part of that."""
+    return _flat(run.model_dump(mode="json", exclude={"training": _HOW, **dict.fromkeys(_OUTSIDE, True)}))
 
 
 def _flat(section: dict[str, Any], at: str = "") -> dict[str, JsonValue]:

@@ -1,4 +1,4 @@
-"""All that the first rank writes down of a run: tables (`metrics.py`), TensorBoard, validation videos, its log."""
+"""What the first rank writes down of a run: tables (`metrics.py`), figures for trackers, validation videos, its log."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from stiv_model.distributed.zero_sizes import elements
 from stiv_model.latents.dataset import LatentData
+from stiv_model.monitoring import trackers
 from stiv_model.monitoring.metrics import Records, Speed
-from stiv_model.monitoring.tensorboard_log import TensorBoardLog
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import Run
 from stiv_model.training.observer import StepResult
@@ -24,13 +24,14 @@ class RunLog:
     """Of one run: `open` it before anything is written down.
 
     Args:
-        work: folder of the run; its folder `shown` gets TensorBoard's files and validation/.
+        work: folder of the run; its folder `shown` gets trackers' files and validation/.
         speed: what a sample is worth.
         device: that decodes videos.
     """
 
     def __init__(self, run: Run, work: Path, speed: Speed, device: torch.device):
         self.run, self.work, self.speed = run, work, speed
+        self.trackers = trackers.load(run.monitoring.trackers)
         self.video_log = _video_log(run, work, device) if run.validates else None
 
     def introduce(self, data: LatentData, model: StivTransformer, done: int) -> None:
@@ -46,7 +47,8 @@ class RunLog:
         """Go on after step `done`: what was written of later ones is taken back."""
         recipe = self.run.recipe
         self.records = Records(self.work, done, recipe.steps, recipe.batch, self.speed)
-        self.tensorboard_log = TensorBoardLog(self.work / SHOWN, done)
+        for tracker in self.trackers:
+            tracker.start(self.run, self.work / SHOWN, done)
 
     def step(self, step: int, result: StepResult) -> None:
         """Write down a step that was tried."""
@@ -54,7 +56,8 @@ class RunLog:
         figures = self.records.step(
             step, result.loss, result.gradient_norm, result.learning_rate, result.level_losses, result.peak_memory_bytes
         )
-        self.tensorboard_log.scalars(step, figures)
+        for tracker in self.trackers:
+            tracker.log(step, figures)
         if result.skip_reason:
             self.records.incident(step, why=result.skip_reason, bad=result.bad_clips, clips=result.clips)
 
@@ -71,16 +74,20 @@ class RunLog:
         """Decode videos and show them."""
         assert self.video_log is not None, "this run does not validate"
         for name, frames in self.video_log.show(step, latents).items():
-            self.tensorboard_log.video(step, f"validation/{name}", frames, self.video_log.fps)
+            for tracker in self.trackers:
+                tracker.video(step, f"validation/{name}", frames, self.video_log.fps)
         log.info("step %d: %d validation videos in %s", step, len(latents), self.video_log.folder)
 
     def flush(self) -> None:
         """Put all of it on the disk."""
-        self.tensorboard_log.flush()
+        for tracker in self.trackers:
+            tracker.flush()
 
     def close(self) -> None:
+        """End tables and trackers."""
         self.records.close()
-        self.tensorboard_log.close()
+        for tracker in self.trackers:
+            tracker.end()
 
 
 def _video_log(run: Run, work: Path, device: torch.device) -> Any:

@@ -9,21 +9,22 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
+from stiv_model.settings import Run
+
 
 class TensorBoardLog:
-    """The event files of one run.
+    """The event files of one run: a `stiv_model.monitoring.trackers.Tracker`.
 
-    Args:
-        folder: gets them.
-        done: steps that are in the checkpoint that the run goes on from; what was shown of later ones is taken back.
+    Shapes: T frames, H height, W width in pixels, C = 3 channels.
     """
 
-    def __init__(self, folder: Path, done: int):
+    def start(self, run: Run, folder: Path, done: int) -> None:
+        """Write to `folder`; what was shown of steps after `done` is taken back."""
         self.writer = SummaryWriter(str(folder), purge_step=done + 1)
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Show numbers by name; NaN is left out."""
-        for name, value in values.items():
+        for name, value in figures.items():
             if value == value:
                 self.writer.add_scalar(name, value, step)
 
@@ -40,7 +41,8 @@ class TensorBoardLog:
         """Put what was shown on the disk: a killed run that goes on shows no gap."""
         self.writer.flush()
 
-    def close(self) -> None:
+    def end(self) -> None:
+        """Close the files."""
         self.writer.close()
 
 

@@ -15,7 +15,7 @@ from stiv_model.distributed.run_identity import identity
 from stiv_model.encoders import provenance
 from stiv_model.latents import data_plan, training_set
 from stiv_model.process_exit import mark_stopped, stopped_at
-from stiv_model.settings import ModelSettings, RecipeSettings, Run, TrainingSettings
+from stiv_model.settings import ModelSettings, MonitoringSettings, RecipeSettings, Run, TrainingSettings
 from stiv_model.training.run_files import INCIDENTS, LEDGER, LOSSES, NOISE_LEVEL_LOSSES, SHOWN
 from stiv_model.weights import metadata
 from stiv_model.weights.certificate import CERTIFICATE, START
@@ -74,6 +74,7 @@ def describe_run(
     model: ModelSettings,
     recipe: RecipeSettings,
     training: TrainingSettings,
+    monitoring: MonitoringSettings,
 ) -> Run:
     """Say what a run is, after checking at the door that it can be done.
 
@@ -103,6 +104,7 @@ def describe_run(
         model=model,
         recipe=recipe,
         training=training,
+        monitoring=monitoring,
     )
     if run.validates:
         provenance.read(latents, batch=1)  # refuses latents that do not say where theirs are

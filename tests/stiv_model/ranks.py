@@ -108,15 +108,20 @@ class Forkserver:
             preexec_fn=die_with_parent,
         )
 
-    def start(self, work: Path, run: Run) -> Attempt:
-        """Fork the ranks of a run whose folder is prepared; their output goes to `work`/log."""
+    def start(self, work: Path, run: Run, python_path: Path | None = None) -> Attempt:
+        """Fork the ranks of a run whose folder is prepared; their output goes to `work`/log.
+
+        Args:
+            python_path: a further folder in which they find modules.
+        """
         assert self.process.stdin and self.process.stdout
-        print(json.dumps({"work": str(work), "ranks": run.training.ranks}), file=self.process.stdin, flush=True)
+        asked = {"work": str(work), "ranks": run.training.ranks, "path": [str(python_path)] if python_path else []}
+        print(json.dumps(asked), file=self.process.stdin, flush=True)
         return Attempt(json.loads(self.process.stdout.readline()), self.process.stdout, work / "log")
 
-    def finish(self, work: Path, run: Run) -> str:
+    def finish(self, work: Path, run: Run, python_path: Path | None = None) -> str:
         """Run all ranks to the end, and return what they said."""
-        attempt = self.start(work, run)
+        attempt = self.start(work, run, python_path)
         assert attempt.wait() == [0] * run.training.ranks, attempt.log.read_text()
         return attempt.log.read_text()
 
@@ -143,12 +148,12 @@ def serve() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         meeting = address(asked["ranks"])
-        pids = [_fork_rank(rank, Path(asked["work"]), meeting) for rank in range(asked["ranks"])]
+        pids = [_fork_rank(rank, Path(asked["work"]), meeting, asked["path"]) for rank in range(asked["ranks"])]
         print(json.dumps(pids), flush=True)
         print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
 
 
-def _fork_rank(rank: int, work: Path, meeting: dict[str, str]) -> int:
+def _fork_rank(rank: int, work: Path, meeting: dict[str, str], python_path: list[str]) -> int:
     if pid := os.fork():
         return pid
     code = 1
@@ -157,6 +162,7 @@ def _fork_rank(rank: int, work: Path, meeting: dict[str, str]) -> int:
         log = os.open(work / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for descriptor in (1, 2):
             os.dup2(log, descriptor)
+        sys.path[:0] = python_path
         code = _train(work)
     finally:
         sys.stdout.flush()

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from stiv_model.monitoring.metrics import Records, Speed
 from stiv_model.monitoring.tensorboard_log import TensorBoardLog, gif
 from stiv_model.training.run_files import INCIDENTS, LEDGER, LOSSES, NOISE_LEVEL_LOSSES, NOISE_LEVELS
+from tests.stiv_model.runs import describe
 
 SPEED = Speed(tokens=10, flops=1000, peak_flops_per_second=1e6)
 
@@ -84,11 +85,12 @@ def test_what_is_worth_a_curve_says_samples_tokens_and_flops_alike(tmp_path):
 def test_tensorboard_shows_no_step_twice_after_a_return_to_a_checkpoint(tmp_path):
     frames = np.zeros((2, 4, 4, 3), np.uint8)
     for done, steps in ((0, range(1, 6)), (3, range(4, 8))):
-        board = TensorBoardLog(tmp_path, done)
+        tracker = TensorBoardLog()
+        tracker.start(describe(), tmp_path, done)
         for step in steps:
-            board.scalars(step, {"loss": 10 * done + step, "nothing": float("nan")})
-            board.video(step, "video", frames, 8)
-        board.close()
+            tracker.log(step, {"loss": 10 * done + step, "nothing": float("nan")})
+            tracker.video(step, "video", frames, 8)
+        tracker.end()
     found = EventAccumulator(str(tmp_path)).Reload()
     assert [(event.step, event.value) for event in found.Scalars("loss")] == [
         *((step, step) for step in range(1, 4)),

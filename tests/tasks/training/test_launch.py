@@ -46,7 +46,7 @@ def checkpoint(folder: Path, model: ModelSettings, frames: int, vae: str = "v", 
 
 
 def describe(latents: Path, parents: dict, model: ModelSettings = SMALL):
-    return launch.describe_run(latents, parents, "t2v", model, PARAMS.train["t2v"], PARAMS.training)
+    return launch.describe_run(latents, parents, "t2v", model, PARAMS.train["t2v"], PARAMS.training, PARAMS.monitoring)
 
 
 def test_a_run_names_its_parents_with_their_hashes(latents: Path, tmp_path: Path):
@@ -112,7 +112,7 @@ def test_a_run_says_which_encoders_made_its_latents(latents: Path):
 def test_a_run_that_validates_is_refused_where_its_latents_do_not_say_where_the_encoders_are(latents: Path):
     watched = PARAMS.training.model_copy(update={"validation_steps": 2})
     with pytest.raises(FileNotFoundError, match=r"encoders\.json does not exist.*training\.validation_steps"):
-        launch.describe_run(latents, {}, "t2v", SMALL, PARAMS.train["t2v"], watched)
+        launch.describe_run(latents, {}, "t2v", SMALL, PARAMS.train["t2v"], watched, PARAMS.monitoring)
 
 
 def test_what_is_shown_leads_into_the_work_and_stays_when_that_is_gone(tmp_path: Path):
