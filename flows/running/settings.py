@@ -13,10 +13,10 @@ class EngineSettings(Settings):
     kind: Literal["local", "ray"]
     """Threads of the command over the sandbox's own processes; or the tasks of a Ray cluster."""
     shards_at_once: PositiveInt
-    """Of the local engine; Ray runs as many as it has room for."""
+    """Shards that the local engine runs at the same time; Ray runs as many as it has room for."""
     address: str | None
-    """Of a Ray cluster that is there, such as ray://head:10001; null starts one on this machine."""
+    """Address of a running Ray cluster, such as ray://head:10001; null starts one on this machine."""
     cpus_per_shard: PositiveInt
-    """That Ray gives to one shard; as many as sandbox.workers keeps them busy."""
+    """CPUs Ray reserves per shard; as many as sandbox.workers keeps them busy."""
     gpus_per_shard: NonNegativeFloat
-    """That Ray gives to one shard, for scores that run on a GPU; a fraction lets several share one."""
+    """GPUs Ray reserves per shard, for scores that run on one; a fraction lets several shards share a GPU."""

@@ -6,13 +6,15 @@ from stiv_model.settings import Fraction, Settings
 
 
 class LatentSettings(Settings):
+    """The size of the videos that are encoded, and so of those that the models are trained on and make."""
+
     height: PositiveInt
     width: PositiveInt
     """Pixels, before the VAE."""
     frames: PositiveInt
     """Frames of a clip that are encoded; a clip with fewer fails."""
     stride_frames: PositiveInt
-    """Every how-manieth source frame is taken (paper, appendix B: 3)."""
+    """Take every n-th source frame (paper, appendix B: n = 3)."""
     shard_clips: PositiveInt
     """Clips in one shard, which is one file."""
     max_failed_fraction: Fraction

@@ -13,25 +13,25 @@ class SandboxSettings(Settings):
     strict: bool
     """Refuse to open any video on a machine that cannot confine the child in every way; else warn and go on."""
     seconds: PositiveFloat
-    """Wall and CPU time for one file; `seconds_per_frame` more for each frame that an earlier stage counted."""
+    """Wall and CPU time for one file, before `seconds_per_frame` is added."""
     seconds_per_frame: NonNegativeFloat
     """Added to `seconds` for each frame that an earlier stage counted."""
     max_seconds: PositiveFloat
-    """What both together never exceed."""
+    """Upper bound of seconds + seconds_per_frame x frames."""
     memory_bytes: PositiveInt
-    """What the child may have in memory."""
+    """Upper bound of the child's address space."""
     max_result_bytes: PositiveInt
-    """What the child may hand back, and the only thing that it can write."""
+    """Upper bound of the child's result file, the only file that it can write."""
     formats: list[Literal["mov", "matroska", "avi", "mpegts", "flv"]]
     """Containers that are opened, by FFmpeg's names; mov is mp4 too, matroska webm too."""
     codecs: list[Literal["h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores"]]
     """Codecs that are decoded, by FFmpeg's names."""
     max_size_bytes: PositiveInt
-    """Of the file; a larger one is not opened."""
+    """Largest file that is opened."""
     max_pixels: PositiveInt
-    """Of one picture; the container's parser and the decoder are both told."""
+    """Most pixels of one picture; a limit on the container's parser and on the decoder."""
     max_side: PositiveInt
-    """Of a picture's width and height, pixels."""
+    """Largest width or height of a picture, pixels."""
     min_fps: NonNegativeFloat
     """Frames per second of a video, at least."""
     max_fps: PositiveFloat
@@ -49,6 +49,6 @@ class SandboxSettings(Settings):
     max_broken_run: PositiveInt
     """How many packets in a row may fail to decode."""
     probe_bytes: PositiveInt
-    """How far FFmpeg reads to find out what the streams are."""
+    """How much of a file FFmpeg may read to detect its streams."""
     workers: PositiveInt
-    """Files open at once."""
+    """Video files opened at the same time, each in a child process of its own."""
