@@ -19,7 +19,7 @@ class SandboxSettings(Settings):
     max_seconds: PositiveFloat
     """Upper bound of seconds + seconds_per_frame x frames."""
     memory_bytes: PositiveInt
-    """Upper bound of the child's address space."""
+    """Upper bound of the child's resident memory."""
     max_result_bytes: PositiveInt
     """Upper bound of the child's result file, the only file that it can write."""
     formats: list[Literal["mov", "matroska", "avi", "mpegts", "flv"]]
