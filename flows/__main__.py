@@ -4,10 +4,8 @@ Paths and names come from the command line, settings from params.yaml. A setting
 its own name unless told another one: `stiv train ... --recipe train.t2i`.
 """
 
-import argparse
 import errno
 import importlib
-import inspect
 import logging
 import os
 import signal
@@ -15,9 +13,11 @@ import sys
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from flows.params import is_settings, load_params, section_of
+from flows.command_line import describe, nearest, parser_of, takes_settings
+from flows.edit_params import override
+from flows.params import Params, check_params, is_settings, load_params, read_params, section_of
 from flows.running.logs import show_ours
 from stiv_model.process_exit import STOPPED, die_with_parent
 
@@ -85,65 +85,15 @@ one stage's work, without DVC   (options as in dvc.yaml)
 """
 
 
-def load(verb: str, argv: Sequence[str] = ("--source",)) -> Any:
-    """Return the flow, or the plain function, behind a verb; `probe` with no --source is about single files."""
+def module_of(verb: str, argv: Sequence[str] = ("--source",)) -> str:
+    """Return the module of the function behind a verb; `probe` with no --source is about single files."""
     is_of_files = verb == "probe" and not any(word.startswith("--source") for word in argv)
-    module = importlib.import_module("flows.commands.files" if is_of_files else (FLOWS | COMMANDS)[verb])
-    return getattr(module, verb)
+    return "flows.commands.files" if is_of_files else (FLOWS | COMMANDS)[verb]
 
 
-def arguments(function: Any) -> list[inspect.Parameter]:
-    return list(inspect.signature(getattr(function, "fn", function)).parameters.values())
-
-
-def parser_of(verb: str, function: Any) -> argparse.ArgumentParser:
-    """Return the parser of one verb, derived from the signature behind it."""
-    doc = inspect.getdoc(getattr(function, "fn", function)) or ""
-    parser = argparse.ArgumentParser(
-        prog=f"stiv {verb}", description=_for_users(doc), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for arg in arguments(function):
-        option = f"--{arg.name.replace('_', '-')}"
-        if is_settings(arg.annotation):
-            what = f"section of params.yaml (default: {arg.name})"
-            parser.add_argument(option, metavar="SECTION", default=arg.name, help=what)
-            continue
-        kind = _plain(arg.annotation)
-        if arg.kind is arg.POSITIONAL_ONLY:
-            parser.add_argument(arg.name, metavar=arg.name.upper(), type=kind)
-            continue
-        if arg.kind is arg.VAR_POSITIONAL:
-            parser.add_argument(arg.name, metavar=arg.name.rstrip("s").upper(), type=kind, nargs="*")
-            continue
-        needed = arg.default is arg.empty
-        how: dict[str, Any] = (
-            {"required": True} if needed else {"default": arg.default, "help": f"default: {arg.default}"}
-        )
-        if kind is bool:
-            parser.add_argument(option, action="store_true", help=how.get("help"))
-        elif getattr(kind, "__origin__", None) in (list, Sequence):
-            parser.add_argument(option, type=get_args(kind)[0], nargs="+", **how)
-        else:
-            parser.add_argument(option, type=kind, **how)
-    return parser
-
-
-def _for_users(doc: str) -> str:
-    """Return a docstring without its section of exceptions, which is for whoever calls the function."""
-    kept, is_left_out = [], False
-    for line in doc.splitlines():
-        if line and not line.startswith(" "):
-            is_left_out = line == "Raises:"
-        if not is_left_out:
-            kept.append(line)
-    return "\n".join(kept).strip()
-
-
-def _plain(annotation: Any) -> Any:
-    """Return what remains of `X | None`."""
-    if isinstance(annotation, types.UnionType):
-        return next(kind for kind in get_args(annotation) if kind is not types.NoneType)
-    return annotation
+def load(verb: str, argv: Sequence[str] = ("--source",)) -> Any:
+    """Return the flow, or the plain function, behind a verb."""
+    return getattr(importlib.import_module(module_of(verb, argv)), verb)
 
 
 def call(verb: str, argv: list[str]) -> None:
@@ -153,14 +103,15 @@ def call(verb: str, argv: list[str]) -> None:
         FileNotFoundError, ValueError, OSError: the request is wrong, or the machine is in the way.
         SystemExit: the flow did not complete.
     """
-    function = load(verb, argv)
-    values = vars(parser_of(verb, function).parse_args(argv))
-    params = load_params()
-    for arg in arguments(function):
+    described = describe(module_of(verb, argv), verb)
+    values = vars(parser_of(verb, described).parse_args(argv))
+    params = _params(values.pop("set", None)) if takes_settings(described) else load_params()
+    for arg in described.arguments:
         if is_settings(arg.annotation):
             values[arg.name] = section_of(params, values[arg.name], arg.annotation, f"--{arg.name}")
-    words = [values.pop(arg.name) for arg in arguments(function) if arg.kind is arg.POSITIONAL_ONLY]
-    words += [word for arg in arguments(function) if arg.kind is arg.VAR_POSITIONAL for word in values.pop(arg.name)]
+    words = [values.pop(arg.name) for arg in described.arguments if arg.kind is arg.POSITIONAL_ONLY]
+    words += [word for arg in described.arguments if arg.kind is arg.VAR_POSITIONAL for word in values.pop(arg.name)]
+    function = load(verb, argv)
     if not hasattr(function, "fn"):  # no flow
         function(*words, **values)
         return
@@ -178,6 +129,13 @@ def call(verb: str, argv: list[str]) -> None:
         state = function(*words, **values, return_state=True)
     if not state.is_completed():
         sys.exit(f"stiv {verb}: {_reason(state)}")
+
+
+def _params(assignments: list[str] | None) -> Params:
+    """Return what params.yaml says, with what --set says otherwise."""
+    if not assignments:
+        return load_params()
+    return check_params(override(read_params(), assignments), f"--set {' '.join(assignments)}")
 
 
 def _reason(state: Any) -> str:
@@ -215,7 +173,8 @@ def main(argv: list[str] | None = None) -> None:
         print(HELP)
         return
     if argv[0] not in FLOWS | COMMANDS:
-        sys.exit(f"stiv: no verb {argv[0]}: it is one of {', '.join(FLOWS | COMMANDS)}")
+        known = list(FLOWS | COMMANDS)
+        sys.exit(f"stiv: no verb {argv[0]}{nearest(argv[0], known) or ': it is one of ' + ', '.join(known)}")
     if "DVC_STAGE" in os.environ:
         die_with_parent(signal.SIGTERM)  # DVC leaves a stage running when it is killed
     signal.signal(signal.SIGTERM, _interrupt)

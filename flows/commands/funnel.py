@@ -4,7 +4,7 @@ import json as jsonlib
 from pathlib import Path
 from typing import Any
 
-from flows.commands import edit_params
+from flows import edit_params
 from flows.commands.clip_size import clip_bytes
 from flows.params import PARAMS, check_params, read_params
 from tasks.clips.funnel import Replay, borders, replay, stills
@@ -60,9 +60,10 @@ def funnel(
         raise ValueError(f"--clips-per-hour is {clips_per_hour:g}: give what stage latents encodes, above 0")
     values = read_params()
     changed = edit_params.read_preset(preset) if preset else {}
-    clips = edit_params.assign(edit_params.merged(values["clips"], changed), "clips", ClipSettings, set or [])
+    values = edit_params.override(edit_params.merged(values, {"clips": changed}), set or [])
+    clips = values["clips"]
     asked_with = [f"--preset {preset}"] * bool(preset) + [f"--set {' '.join(set or [])}"] * bool(set)
-    params = check_params(values | {"clips": clips}, " ".join(asked_with) or PARAMS)
+    params = check_params(values, " ".join(asked_with) or PARAMS)
     size = clip_bytes(params, downsampling)
     table = scores / tables.SCORE_TABLE
     none = {"duplicate_bits": None, "duplicate_similarity": None}

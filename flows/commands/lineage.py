@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from flows import stages
-from flows.commands.edit_params import rewrite
+from flows.edit_params import rewrite
 from flows.params import PARAMS, load_params
 from tasks.clips import thresholds
 from tasks.clips.settings import ClipSettings

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from flows.__main__ import main
-from flows.commands.edit_params import assign, merged, read_preset, rewrite
+from flows.edit_params import assign, merged, read_preset, rewrite
 from flows.params import check_params, load_params
 from tasks.clips.settings import BestSettings, ClipSettings
 from tasks.storage import tables

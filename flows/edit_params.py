@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 
-from flows.params import is_settings
+from flows.command_line import nearest
+from flows.params import Params, is_settings
 from stiv_model.settings import Settings
 from tasks.clips.settings import Range
 
@@ -27,42 +28,71 @@ def read_preset(name: str) -> dict[str, Any]:
     return yaml.safe_load(path.read_text())
 
 
-def assign(section: dict[str, Any], name: str, kind: type[Settings], assignments: Sequence[str]) -> dict[str, Any]:
-    """Return a section with values set by `NAME.key=value` or `NAME.key.key=value`, the values as YAML has them.
+def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Return the values of params.yaml with others set by `SECTION.key=value`, the values as YAML has them.
 
-    Args:
-        kind: what the section is.
     Raises:
-        ValueError: no such form; another section; a key that it has not; or only some keys of one that is null.
+        ValueError: no such form; a key that is not there; or only some keys of a section that is null.
     """
-    before = section
+    before = values
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        first, *keys = key.split(".")
-        if not equals or first != name or not keys:
-            raise ValueError(f"--set is {assignment}: write it as {name}.KEY=VALUE, such as {name}.motion.min=0.6")
+        keys = key.split(".")
+        if not equals or not all(keys):
+            raise ValueError(f"--set is {assignment}: write it as SECTION.KEY=VALUE, such as clips.motion.min=0.6")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise ValueError(f"--set is {assignment}: {text} is not a value as params.yaml has them") from None
-        _check_keys(kind, name, keys, assignment)
+        _check_keys(values, keys, assignment)
         for part in reversed(keys):
             value = {part: value}
-        section = merged(section, value)
-    for key, value in section.items():
-        if before.get(key) is None and isinstance(value, dict):
-            _check_whole(f"{name}.{key}", value, _settings_in(kind.model_fields[key].annotation))
-    return section
+        values = merged(values, value)
+    _check_parts(before, values, Params, "")
+    return values
 
 
-def _check_keys(kind: type[Settings] | None, place: str, keys: Sequence[str], assignment: str) -> None:
-    for key in keys:
-        if kind is None:  # a mapping with keys of its own, or a value: whoever checks the section knows
+def _check_keys(values: dict[str, Any], keys: Sequence[str], assignment: str) -> None:
+    annotation: Any = Params
+    for place, key in enumerate(keys):
+        known = _keys_of(annotation, values, keys[:place])
+        if known is None:  # a value: whoever checks the section knows
             return
-        if key not in kind.model_fields:
-            known = ", ".join(kind.model_fields)
-            raise ValueError(f"--set is {assignment}: {place} has no key {key}: its keys are {known}")
-        kind, place = _settings_in(kind.model_fields[key].annotation), f"{place}.{key}"
+        if key not in known:
+            where = ".".join(keys[:place]) or "params.yaml"
+            asked = nearest(key, known) or f": its keys are {', '.join(known)}"
+            raise ValueError(f"--set is {assignment}: {where} has no key {key}{asked}")
+        annotation = _below(annotation, key)
+
+
+def _keys_of(annotation: Any, values: dict[str, Any], place: Sequence[str]) -> list[str] | None:
+    """Return the keys that may stand there: those of a section, or of a mapping of sections as the file has it."""
+    if kind := _settings_in(annotation):
+        return list(kind.model_fields)
+    if get_origin(annotation) is dict and _settings_in(get_args(annotation)[1]):
+        for key in place:
+            values = values.get(key) or {}
+        return list(values)
+    return None
+
+
+def _below(annotation: Any, key: str) -> Any:
+    kind = _settings_in(annotation)
+    return kind.model_fields[key].annotation if kind else get_args(annotation)[1]
+
+
+def _check_parts(before: Any, values: dict[str, Any], annotation: Any, place: str) -> None:
+    """Refuse a section that was null and of which only some keys are given now."""
+    kind = _settings_in(annotation)
+    for key, value in values.items():
+        if not isinstance(value, dict) or (kind and key not in kind.model_fields):
+            continue
+        below = _below(annotation, key) if kind or get_origin(annotation) is dict else None
+        old = before.get(key) if isinstance(before, dict) else None
+        if old is None:
+            _check_whole(f"{place}{key}", value, _settings_in(below))
+        else:
+            _check_parts(old, value, below, f"{place}{key}.")
 
 
 def _check_whole(place: str, given: dict[str, Any], kind: type[Settings] | None) -> None:
@@ -79,6 +109,8 @@ def _check_whole(place: str, given: dict[str, Any], kind: type[Settings] | None)
 
 def _settings_in(annotation: Any) -> type[Settings] | None:
     """Return the section that a key holds, null or not; None for any other value."""
+    if get_origin(annotation) is dict:
+        return None
     return next((one for one in (annotation, *get_args(annotation)) if is_settings(one)), None)
 
 

@@ -1,0 +1,280 @@
+"""What a verb takes on the command line, read from the source of the function behind it.
+
+Importing a flow imports Prefect, and often torch: seconds that `--help` and a misspelt option need not wait. So
+signature and docstring are read from the syntax tree, and of the module's imports only those are done that its
+annotations name.
+"""
+
+import argparse
+import ast
+import importlib
+import inspect
+import re
+import textwrap
+import types
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+import yaml
+from pydantic.fields import FieldInfo
+
+from flows.params import PARAMS, Params, is_settings
+from stiv_model.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+_TYPES = {int: "integer", float: "number", str: "text", bool: "true or false", types.NoneType: "null"}
+
+
+class Verb(NamedTuple):
+    """A function as its source says it is."""
+
+    signature: inspect.Signature
+    doc: str
+
+    @property
+    def arguments(self) -> list[inspect.Parameter]:
+        return list(self.signature.parameters.values())
+
+
+def describe(module: str, name: str) -> Verb:
+    """Read the signature and the docstring of a function at the top of a module, without importing that.
+
+    Raises:
+        LookupError: the module has no such function.
+    """
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return Verb(_signature(node, _names(tree)), inspect.cleandoc(ast.get_docstring(node) or ""))
+    raise LookupError(f"{path} has no function {name}")
+
+
+def _names(tree: ast.Module) -> dict[str, tuple[str, str | None] | ast.expr]:
+    """Return where each name at the top of a module comes from: (module, name there), or the expression assigned."""
+    found: dict[str, tuple[str, str | None] | ast.expr] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.asname or alias.name: (alias.name, None) for alias in node.names}
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = node.value
+    return found
+
+
+def _signature(node: ast.FunctionDef, names: dict[str, tuple[str, str | None] | ast.expr]) -> inspect.Signature:
+    def value(expression: ast.expr) -> Any:
+        used = {one.id for one in ast.walk(expression) if isinstance(one, ast.Name)} & names.keys()
+        scope = {name: resolve(names[name]) for name in used}
+        return eval(compile(ast.Expression(expression), "<signature>", "eval"), scope)  # our own source
+
+    def resolve(origin: tuple[str, str | None] | ast.expr) -> Any:
+        if isinstance(origin, ast.expr):
+            return value(origin)
+        module = importlib.import_module(origin[0])
+        return getattr(module, origin[1]) if origin[1] else module
+
+    def parameter(arg: ast.arg, kind: Any, default: ast.expr | None = None) -> inspect.Parameter:
+        annotation = value(arg.annotation) if arg.annotation else inspect.Parameter.empty
+        given = inspect.Parameter.empty if default is None else value(default)
+        return inspect.Parameter(arg.arg, kind, default=given, annotation=annotation)
+
+    args, kinds = node.args, inspect.Parameter
+    positional = [*args.posonlyargs, *args.args]
+    defaults = [None] * (len(positional) - len(args.defaults)) + list(args.defaults)
+    parameters = [
+        parameter(arg, kinds.POSITIONAL_ONLY if arg in args.posonlyargs else kinds.POSITIONAL_OR_KEYWORD, default)
+        for arg, default in zip(positional, defaults, strict=True)
+    ]
+    parameters += [parameter(args.vararg, kinds.VAR_POSITIONAL)] if args.vararg else []
+    keywords = zip(args.kwonlyargs, args.kw_defaults, strict=True)
+    parameters += [parameter(arg, kinds.KEYWORD_ONLY, default) for arg, default in keywords]
+    return inspect.Signature(parameters)
+
+
+def parser_of(name: str, verb: Verb) -> argparse.ArgumentParser:
+    """Return the parser of one verb: an option for each argument, its help from the section Args of the docstring.
+
+    A settings argument is an option that names a section of params.yaml; one that is no section's name is required.
+    Every verb that reads settings takes `--set` too, unless it has an option of that name.
+    """
+    text, helps = _parts(verb.doc)
+    description, examples = _examples(text)
+    parser = argparse.ArgumentParser(
+        prog=f"stiv {name}",
+        description=description,
+        epilog="\n\n".join(filter(None, [examples, *_sections(verb)])),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for arg in verb.arguments:
+        _add(parser, arg, helps.get(arg.name, ""))
+    if takes_settings(verb) and "set" not in verb.signature.parameters:
+        parser.add_argument(
+            "--set",
+            metavar="KEY=VALUE",
+            nargs="+",
+            help="settings other than those of params.yaml, for this once, such as training.ranks=8; the pipeline does "
+            "not know of them: DVC sees what was made as changed. To keep one, edit params.yaml, or dvc exp run -S",
+        )
+    return parser
+
+
+def takes_settings(verb: Verb) -> bool:
+    return any(is_settings(arg.annotation) for arg in verb.arguments)
+
+
+def _add(parser: argparse.ArgumentParser, arg: inspect.Parameter, told: str) -> None:
+    option = f"--{arg.name.replace('_', '-')}"
+    if is_settings(arg.annotation):
+        known = arg.name in Params.model_fields
+        default = f"section of params.yaml (default: {arg.name})" if known else "section of params.yaml"
+        how: dict[str, Any] = {"default": arg.name} if known else {"required": True}
+        parser.add_argument(option, metavar="SECTION", help=_joined(told, default), **how)
+        return
+    kind = plain(arg.annotation)
+    if arg.kind is arg.POSITIONAL_ONLY:
+        parser.add_argument(arg.name, metavar=arg.name.upper(), type=kind, help=told)
+        return
+    if arg.kind is arg.VAR_POSITIONAL:
+        parser.add_argument(arg.name, metavar=arg.name.rstrip("s").upper(), type=kind, nargs="*", help=told)
+        return
+    needed = arg.default is arg.empty
+    shown = "" if needed or arg.default in (None, False) else f"default: {arg.default}"
+    how = {"help": _joined(told, shown)} | ({"required": True} if needed else {"default": arg.default})
+    if kind is bool:
+        parser.add_argument(option, action="store_true", help=how["help"])
+    elif getattr(kind, "__origin__", None) in (list, Sequence):
+        parser.add_argument(option, type=get_args(kind)[0], nargs="+", **how)
+    else:
+        parser.add_argument(option, type=kind, **how)
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part.rstrip(".") for part in parts if part).replace("%", "%%")
+
+
+def plain(annotation: Any) -> Any:
+    """Return what remains of `X | None`."""
+    if isinstance(annotation, types.UnionType):
+        return next(kind for kind in get_args(annotation) if kind is not types.NoneType)
+    return annotation
+
+
+def _parts(doc: str) -> tuple[str, dict[str, str]]:
+    """Return a docstring without its sections for callers, and what its section Args says of each argument."""
+    kept: list[str] = []
+    helps: dict[str, str] = {}
+    section = name = ""
+    for line in doc.splitlines():
+        if found := re.fullmatch(r"(Args|Raises|Returns):", line):
+            section = found[1]
+        elif section and (line.startswith(" ") or not line):
+            if section == "Args" and (entry := re.fullmatch(r" {4}(\w+): (.*)", line)):
+                name = entry[1]
+                helps[name] = entry[2]
+            elif section == "Args" and line.strip():
+                helps[name] += f" {line.strip()}"
+        else:
+            section = ""
+            kept.append(line)
+    return "\n".join(kept).strip(), helps
+
+
+def _examples(text: str) -> tuple[str, str]:
+    """Part the description from the examples, which stand at its end."""
+    body, mark, examples = text.partition("\nexample")
+    return body.strip(), f"example{examples}" if mark else ""
+
+
+# ---- what the settings are
+
+
+def _sections(verb: Verb) -> Iterator[str]:
+    """Give a text for each section that a verb reads: its keys, with type, value and meaning."""
+    values = yaml.safe_load(PARAMS.read_text(encoding="utf-8")) if PARAMS.is_file() else {}
+    for arg in verb.arguments:
+        if is_settings(arg.annotation):
+            known = values.get(arg.name) if isinstance(values, dict) else None
+            title = arg.name if arg.name in Params.model_fields else f"--{arg.name} SECTION"
+            lines = [line for key in _keys(arg.annotation, known, "") for line in key]
+            yield "\n".join([f"settings: {title}", *lines])
+
+
+def _keys(kind: type[Settings], values: Any, prefix: str) -> Iterator[list[str]]:
+    docs = documented(kind)
+    for name, field in kind.model_fields.items():
+        value = values.get(name) if isinstance(values, dict) else None
+        now = f"; now {_short(value)}" if isinstance(values, dict) and name in values else ""
+        head = f"  {prefix}{name}  ({type_of(field)}{now})"
+        body = textwrap.wrap(docs.get(name, ""), 108, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        yield [*textwrap.wrap(head, 114, subsequent_indent=" " * 6), *body]
+
+
+def _short(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).removesuffix("\n")
+    text = text.removesuffix("\n...")
+    return text if len(text) <= 60 else f"{text[:56]} ..."
+
+
+def type_of(field: FieldInfo) -> str:
+    """Return what a key takes, in words: `one of a, b`, `integer above 0`, `number or null`."""
+    limits = [limit for mark in field.metadata for limit in _limits(mark)]
+    return " ".join([_named(field.annotation), *limits])
+
+
+def _limits(mark: Any) -> Iterator[str]:
+    words = {"gt": "above", "ge": "from", "lt": "below", "le": "to", "multiple_of": "multiple of", "pattern": "like"}
+    for name, word in words.items():
+        if (limit := getattr(mark, name, None)) is not None:
+            yield f"{word} {limit}"
+
+
+def _named(annotation: Any) -> str:
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if hasattr(annotation, "__metadata__"):  # Annotated
+        limits = [limit for mark in annotation.__metadata__ for limit in _limits(mark)]
+        return " ".join([_named(parts[0]), *limits])
+    if origin in (list, tuple, set):
+        return f"list of {_named(parts[0])}" if parts else "list"
+    if origin is dict:
+        return f"mapping to {_named(parts[1])}"
+    if parts:
+        return " or ".join(dict.fromkeys(map(_named, parts)))
+    if inspect.isclass(annotation) and issubclass(annotation, Settings):
+        return f"section of {', '.join(annotation.model_fields)}"
+    return _TYPES.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+@cache
+def documented(kind: type[Settings]) -> dict[str, str]:
+    """Return the docstring of each key of a settings class, those of the classes that it extends among them."""
+    found: dict[str, str] = {}
+    for one in reversed(kind.__mro__):
+        if not is_settings(one) or one is Settings:
+            continue
+        try:
+            source = inspect.getsource(one)
+        except OSError:  # made, not written: its fields say themselves what they are
+            found |= {name: field.description for name, field in one.model_fields.items() if field.description}
+            continue
+        (node,) = ast.parse(textwrap.dedent(source)).body
+        assert isinstance(node, ast.ClassDef)
+        for field, text in zip(node.body, node.body[1:], strict=False):
+            if not isinstance(text, ast.Expr) or not isinstance(text.value, ast.Constant):
+                continue
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                found[field.target.id] = " ".join(str(text.value.value).split())
+    return found | {name: field.description for name, field in kind.model_fields.items() if field.description}
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Ask whether a word that is unknown is a misspelling of one that is known; nothing where none is near."""
+    found = get_close_matches(word, known, n=1)
+    return f": did you mean {found[0]}?" if found else ""
