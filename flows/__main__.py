@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.command_line import describe, nearest, parser_of, takes_settings
+from flows.command_line import describe, parser_of, takes_settings
 from flows.edit_params import override
 from flows.params import Params, check_params, is_settings, load_params, read_params, section_of
 from flows.running.logs import show_ours
 from stiv_model.process_exit import STOPPED, die_with_parent
+from stiv_model.settings_errors import nearest
 
 # Where each flow lives. Imported when asked for: a stage that needs no torch must not wait for it.
 FLOWS = {

@@ -13,7 +13,6 @@ import re
 import textwrap
 import types
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -272,9 +271,3 @@ def documented(kind: type[Settings]) -> dict[str, str]:
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
                 found[field.target.id] = " ".join(str(text.value.value).split())
     return found | {name: field.description for name, field in kind.model_fields.items() if field.description}
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """Ask whether a word that is unknown is a misspelling of one that is known; nothing where none is near."""
-    found = get_close_matches(word, known, n=1)
-    return f": did you mean {found[0]}?" if found else ""

@@ -6,9 +6,9 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from flows.command_line import nearest
-from flows.params import Params, is_settings
+from flows.params import RENAMED, Params, is_settings
 from stiv_model.settings import Settings
+from stiv_model.settings_errors import nearest
 from tasks.clips.settings import Range
 
 PRESETS = Path("infra/selections")
@@ -60,7 +60,9 @@ def _check_keys(values: dict[str, Any], keys: Sequence[str], assignment: str) ->
             return
         if key not in known:
             where = ".".join(keys[:place]) or "params.yaml"
-            asked = nearest(key, known) or f": its keys are {', '.join(known)}"
+            today = RENAMED.get(".".join(keys[: place + 1]))
+            asked = f": it is called {today} now" if today else nearest(key, known)
+            asked = asked or f": its keys are {', '.join(known)}"
             raise ValueError(f"--set is {assignment}: {where} has no key {key}{asked}")
         annotation = _below(annotation, key)
 

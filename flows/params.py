@@ -6,6 +6,7 @@ from typing import Any, Self, TypeVar
 
 import yaml
 from pydantic import model_validator
+from typing_extensions import TypeIs
 
 from flows.running.settings import EngineSettings
 from stiv_model import settings_errors
@@ -166,5 +167,5 @@ def section_of(params: Params, name: str, kind: type[Section], option: str) -> S
     return value
 
 
-def is_settings(annotation: object) -> bool:
+def is_settings(annotation: object) -> TypeIs[type[Settings]]:
     return inspect.isclass(annotation) and issubclass(annotation, Settings)

@@ -10,7 +10,8 @@ import grimp
 import pytest
 import yaml
 
-from flows.__main__ import COMMANDS, FLOWS, arguments, load, parser_of
+from flows.__main__ import COMMANDS, FLOWS, load, module_of
+from flows.command_line import Verb, describe, parser_of
 from flows.params import is_settings, load_params, section
 
 ROOT = Path(__file__).parents[1]
@@ -39,9 +40,13 @@ def paths(stage: str, *keys: str) -> set[str]:
     return {name.replace("${source}", SOURCE) for name in names}
 
 
+def described(verb: str) -> Verb:
+    return describe(module_of(verb), verb)
+
+
 def sections(stage: str) -> set[str]:
     flow, options = command(stage)
-    return {options.get(a.name, a.name) for a in arguments(load(flow)) if is_settings(a.annotation)}
+    return {options.get(a.name, a.name) for a in described(flow).arguments if is_settings(a.annotation)}
 
 
 def module(path: str) -> str:
@@ -64,7 +69,7 @@ def test_every_section_is_in_the_params_file(stage):
 def test_the_command_line_of_a_stage_is_what_its_flow_takes(stage):
     flow, _ = command(stage)
     words = shlex.split(STAGES[stage]["cmd"].replace("${source}", SOURCE))[4:]
-    parser_of(flow, load(flow)).parse_args(words)
+    parser_of(flow, described(flow)).parse_args(words)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -108,9 +113,25 @@ def test_deps_name_the_modules_that_the_flow_itself_uses(stage):
 
 @pytest.mark.parametrize("verb", sorted(FLOWS | COMMANDS))
 def test_every_verb_says_what_it_does(verb):
+    assert described(verb).doc
+    assert parser_of(verb, described(verb)).format_help()
+
+
+@pytest.mark.parametrize("verb", sorted(FLOWS | COMMANDS))
+def test_what_is_read_from_the_source_of_a_verb_is_what_python_makes_of_it(verb):
     function = load(verb)
-    assert inspect.getdoc(getattr(function, "fn", function))
-    assert parser_of(verb, function).format_help()
+    plain = getattr(function, "fn", function)
+    read, made = described(verb), inspect.signature(plain, eval_str=True)
+    assert [(a.name, a.kind, a.default, a.annotation) for a in read.arguments] == [
+        (a.name, a.kind, a.default, a.annotation) for a in made.parameters.values()
+    ]
+    assert read.doc == inspect.getdoc(plain)
+
+
+@pytest.mark.parametrize("verb", sorted(FLOWS | COMMANDS))
+def test_every_option_of_every_verb_says_what_it_is(verb):
+    actions = parser_of(verb, described(verb))._actions
+    assert [action.dest for action in actions if len(re.sub(r"default: .*", "", action.help or "")) < 8] == []
 
 
 def test_prefect_yaml_has_the_pipeline_and_every_stage_and_its_schedule_is_off():

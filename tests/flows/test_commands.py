@@ -1,5 +1,7 @@
 """What a person sees who gets something wrong: one line with value, place and remedy, and nothing half-written."""
 
+import contextlib
+import re
 import shutil
 import socket
 import subprocess
@@ -134,3 +136,66 @@ def test_every_verb_has_an_example_in_its_help_and_says_nothing_to_programmers(v
     _, _, told = capsys.readouterr().out.partition("\n\n")  # after the usage
     assert f"  stiv {verb}" in told or f" stiv {verb} " in told
     assert "Raises:" not in told
+
+
+HEAVY = ("torch", "prefect", "deepspeed", "great_expectations", "transformers", "diffusers", "cv2", "dvc", "streamlit")
+
+
+def test_help_of_no_verb_imports_what_takes_seconds():
+    code = """import contextlib, io, sys
+from flows.__main__ import COMMANDS, FLOWS, main
+for verb in FLOWS | COMMANDS:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        main([verb, "--help"])
+print(*sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = set(done.stdout.split())
+    assert "flows.command_line" in loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_help_tells_each_setting_with_its_type_value_and_meaning(capsys, monkeypatch, here):
+    monkeypatch.chdir(here)
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    told = capsys.readouterr().out
+    assert re.search(r"\n  zero_stage  \(one of 0, 1, 2, 3; now \d\)\n      \w+", told)
+    assert re.search(r"\n  hang_seconds  \(number above 0; now \d+", told)
+
+
+def test_a_recipe_must_be_named(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--latents", "l", "--out", "o", "--curve", "c"])
+    assert stop.value.code == 2
+    assert "required: --recipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("trainin.ranks=8", r"params\.yaml has no key trainin: did you mean training\?"),
+        ("training.rank=8", r"training has no key rank: did you mean ranks\?"),
+        ("train.t2w.steps=8", r"train has no key t2w: did you mean t2v\?"),
+        ("fence.workers=8", r"params\.yaml has no key fence: it is called sandbox now"),
+        ("training.ranks=0", r"--set training\.ranks=0: training\.ranks: .*greater than 0"),
+        ("training.ranks", r"write it as SECTION\.KEY=VALUE"),
+        ("training.ranks=[", r"\[ is not a value as params\.yaml has them"),
+    ],
+)
+def test_a_wrong_override_is_one_line_with_the_nearest_right_name(here, monkeypatch, assignment, said):
+    monkeypatch.chdir(here)
+    command = ["train", "--latents", "l", "--out", "o", "--curve", "c", "--recipe", "train.t2v", "--set", assignment]
+    with pytest.raises(SystemExit, match=rf"^stiv train: .*{said}"):
+        main(command)
+
+
+def test_an_override_is_what_the_work_is_done_with(here, monkeypatch, capsys, video_with_cut):
+    monkeypatch.chdir(here)
+    assert '"ok"' in _probed(video_with_cut, capsys)
+    assert '"too_short"' in _probed(video_with_cut, capsys, "--set", "videos.min_seconds=3", "videos.max_seconds=9")
+
+
+def _probed(video: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with contextlib.suppress(SystemExit):  # none is usable
+        main(["probe", str(video), *words])
+    return capsys.readouterr().out

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from flows.__main__ import main
-from flows.edit_params import assign, merged, read_preset, rewrite
+from flows.edit_params import merged, override, read_preset, rewrite
 from flows.params import check_params, load_params
-from tasks.clips.settings import BestSettings, ClipSettings
+from tasks.clips.settings import BestSettings
 from tasks.storage import tables
 
 ROOT = Path(__file__).parents[3]
@@ -94,11 +94,14 @@ def test_write_changes_the_values_and_not_one_other_byte(workspace, capsys):
 @pytest.mark.parametrize(
     "words, needed",
     [
-        (["--set", "clips.motion.mim=1"], "--set is clips.motion.mim=1: clips.motion has no key mim: its keys are min"),
+        (
+            ["--set", "clips.motion.mim=1"],
+            "--set is clips.motion.mim=1: clips.motion has no key mim: did you mean min?",
+        ),
         (["--set", "clips.nosuch.min=1"], "--set is clips.nosuch.min=1: clips has no key nosuch: its keys are motion"),
         (["--set", "clips.nsfw.max=0.2"], "such as --set clips.nsfw.min=null clips.nsfw.max=0.2"),
         (["--set", "clips.motion.min=x"], "funnel: --set clips.motion.min=x: clips.motion.min: Input should be"),
-        (["--set", "scores.x=1"], "write it as clips.KEY=VALUE"),
+        (["--set", "scores.x=1"], "--set is scores.x=1: scores has no key x: its keys are shard_shots"),
         (["--set", "clips.motion.min=9", "clips.motion.max=1"], "nothing would be kept"),
         (["--set", "clips.best.clips=5"], "such as --set clips.best.clips=5 clips.best.by=..."),
         (["--preset", "nothing"], "it is one of pretraining, sft"),
@@ -149,6 +152,8 @@ def test_a_mapping_on_one_line_may_get_new_keys():
 
 def test_assignments_are_yaml_and_keep_their_neighbours():
     old: dict[str, Any] = {"motion": {"min": 0.4, "max": None}, "orientations": ["square"]}
-    new = assign(old, "clips", ClipSettings, ["clips.motion.max=2", "clips.orientations=[portrait]", "clips.best=null"])
-    assert new == {"motion": {"min": 0.4, "max": 2}, "orientations": ["portrait"], "best": None}
+    said = ["clips.motion.max=2", "clips.orientations=[portrait]", "clips.best=null", "source=videos"]
+    new = override({"clips": old, "source": "data/raw"}, said)
+    clips = {"motion": {"min": 0.4, "max": 2}, "orientations": ["portrait"], "best": None}
+    assert new == {"clips": clips, "source": "videos"}
     assert old["motion"]["max"] is None
