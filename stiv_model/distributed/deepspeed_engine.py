@@ -105,7 +105,7 @@ def build(
     return model
 
 
-def start_from(shared: deepspeed.DeepSpeedEngine, source: Callable[[Take], None]) -> None:
+def start_from(engine: deepspeed.DeepSpeedEngine, source: Callable[[Take], None]) -> None:
     """Set the weights of an engine, the float32 ones exactly, whatever `training.precision` is.
 
     Args:
@@ -118,9 +118,9 @@ def start_from(shared: deepspeed.DeepSpeedEngine, source: Callable[[Take], None]
     # DeepSpeed leaves the padding behind a slice as it finds it; those on NVMe are put together in host memory
     homes = [
         master.data.zero_() if master.numel() else torch.zeros(size)
-        for master, size in zip(partitions.masters(shared), partitions.sizes(shared), strict=True)
+        for master, size in zip(partitions.masters(engine), partitions.sizes(engine), strict=True)
     ]
-    rows = partitions.pieces(shared, dist.get_rank())
+    rows = partitions.pieces(engine, dist.get_rank())
     place = {piece.name: (piece, home) for row, home in zip(rows, homes, strict=True) for piece in row}
 
     def take(name: str, value: Tensor) -> None:
@@ -134,7 +134,7 @@ def start_from(shared: deepspeed.DeepSpeedEngine, source: Callable[[Take], None]
     source(take)
     if place:
         raise ValueError(f"{len(place)} parameters are not given: {', '.join(sorted(place)[:3])}")
-    for home, (_, master) in zip(homes, partitions.visit(shared, writes=True), strict=True):
+    for home, (_, master) in zip(homes, partitions.visit(engine, writes=True), strict=True):
         master.data.copy_(home)
 
 
@@ -149,10 +149,10 @@ def engine(model: StivTransformer, recipe: RecipeSettings, training: TrainingSet
     else:
         optimizer = Replicated(model, make, training.optimizer.clip_norm)
         inner = optimizer.optimizer
-    shared, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=configuration(model, recipe, training))
+    made, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=configuration(model, recipe, training))
     if isinstance(inner, Adafactor):
-        inner.bind(shared)
-    return shared
+        inner.bind(made)
+    return made
 
 
 def _optimizer(recipe: RecipeSettings, settings: OptimizerSettings, weights: list[Tensor]) -> torch.optim.Optimizer:
@@ -162,26 +162,26 @@ def _optimizer(recipe: RecipeSettings, settings: OptimizerSettings, weights: lis
     return torch.optim.AdamW(weights, lr=recipe.learning_rate, betas=betas, weight_decay=settings.weight_decay)
 
 
-def stop(shared: deepspeed.DeepSpeedEngine) -> None:
+def stop(engine: deepspeed.DeepSpeedEngine) -> None:
     """Leave the other ranks. In this order: otherwise a rank may abort at exit although all went well."""
-    shared.destroy()
+    engine.destroy()
     gc.collect()
     dist.barrier()
     dist.destroy_process_group()
 
 
-def judge_before_update(shared: deepspeed.DeepSpeedEngine, judge: Callable[[float], bool]) -> None:
+def judge_before_update(engine: deepspeed.DeepSpeedEngine, judge: Callable[[float], bool]) -> None:
     """Ask `judge` about the gradient norm, the same number on all ranks, before each update; False skips it.
 
     DeepSpeed itself skips an update whose gradient norm is not finite, in silence, and under ZeRO-1 and -2 with bf16 it
     does not even do that: here it is told one, and told to heed it. Replaces the methods of its optimizer that measure
     the norm, internals of the pinned release.
     """
-    zero: Any = shared.optimizer
-    if shared.zero_optimization_stage() == 0:
+    zero: Any = engine.optimizer
+    if engine.zero_optimization_stage() == 0:
         zero.judge = judge
         return
-    if shared.zero_optimization_stage() == 3:
+    if engine.zero_optimization_stage() == 3:
         measure = zero._get_norm_groups
         zero._get_norm_groups = lambda: norms if judge(_norm(norms := measure())) else [math.inf]
         return
