@@ -6,6 +6,9 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from stiv_model.settings import Fraction, Settings
 
+DECIDE_NOTHING = {"workers", "strict"}
+"""Settings that decide about no row of a stage that opens raw videos."""
+
 
 class SandboxSettings(Settings):
     """Limits of the child process in which a raw video is opened (one per file)."""

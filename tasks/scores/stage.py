@@ -5,15 +5,15 @@ dropped here: the stage clips compares scores with thresholds.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
-from prefect import task
 
 from tasks.scores.aesthetic import Estimate
 from tasks.scores.colours import main_colours, orientation
@@ -22,7 +22,8 @@ from tasks.scores.quality import quality
 from tasks.scores.settings import EstimatorSettings, ScoreSettings
 from tasks.scores.text_area import RapidText, Strokes
 from tasks.scores.video_hash import video_hash
-from tasks.storage import atomic, shards, tables
+from tasks.storage import atomic, reuse, shards, tables
+from tasks.storage.stage import Joined, Stage, alone
 
 if TYPE_CHECKING:
     from tasks.scores.clip_scores import ClipScores
@@ -119,7 +120,6 @@ def read_stills(path: Path, wanted: Sequence[int]) -> list[dict[str, Any]]:
     return [rows[row - starts[group] + before[group]] for row, group in zip(wanted, of_groups, strict=True)]
 
 
-@task(task_run_name="score {shard.path.stem}", retries=1)
 def score_shard(shard: shards.Shard, stills: Path, settings: ScoreSettings) -> None:
     """Score one shard of shots, given with the numbers of their rows in the table of stills."""
     kept = read_stills(stills, [number for number, _ in shard.given])
@@ -169,18 +169,44 @@ def usable_shots(table: Path) -> list[tuple[int, dict[str, Any]]]:
     return list(enumerate(tables.ok(tables.read_rows(table, tables.SHOTS))))
 
 
-def join_scores(
-    work: Path, parts: list[shards.Shard], settings: ScoreSettings, out: Path, report: Path
-) -> tables.Account:
-    """Put the shards' rows together in `out`, in the order of the shots; the report says who made each score."""
-    product = work / "product"
-    product.mkdir(exist_ok=True)
-    place = {shot["clip"]: number for part in parts for number, shot in part.given}
-    paths = [part.path for part in parts]
-    shards.join(paths, product / tables.SCORE_TABLE, tables.SCORES, lambda row: place[row["clip"]])
-    rows = tables.read_rows(product / tables.SCORE_TABLE, tables.SCORES)
-    account = tables.reconcile("shots", place, rows, "clip")
-    tables.write_report(report, account, made_by=scorer(settings).names())
-    atomic.finish(product, out)
-    atomic.discard_workdir(out)
-    return account
+class Scores(Stage[tuple[int, dict[str, Any]]]):
+    """One row of tables.SCORES per usable shot, in the order of the shots.
+
+    Args:
+        shots: folder of stage shots.
+    """
+
+    name, verb, unit = "scores", "score", "shots"
+
+    def __init__(self, shots: Path, settings: ScoreSettings) -> None:
+        self.table, self.stills, self.settings = shots / tables.SHOT_TABLE, shots / tables.STILL_TABLE, settings
+
+    def given(self) -> list[tuple[int, dict[str, Any]]]:
+        return usable_shots(self.table)
+
+    def decides(self) -> dict[str, Any]:
+        made_by = scorer(self.settings).names()
+        return {"scores": self.settings.model_dump(exclude={"shard_shots"}), "made_by": made_by}
+
+    def inputs(self, given: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+        made_from = {"shots": atomic.sha256_file(self.table), "stills": atomic.sha256_file(self.stills)}
+        return made_from | {"shard_shots": self.settings.shard_shots}
+
+    def shard_size(self) -> float:
+        return self.settings.shard_shots
+
+    def load_reusable(self, kept: Path, work: Path, given: list[tuple[int, dict[str, Any]]]) -> shards.Shard:
+        return load_reusable(kept, work, given, self.stills)
+
+    def save_reusable(self, given: list[tuple[int, dict[str, Any]]], out: Path, kept: Path) -> None:
+        reuse.save_reusable([out / tables.SCORE_TABLE, self.stills], kept)
+
+    def worker(self, product: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
+        return alone(partial(score_shard, stills=self.stills, settings=self.settings))
+
+    def join(self, parts: list[shards.Shard], product: Path) -> Joined:
+        place = {shot["clip"]: number for part in parts for number, shot in part.given}
+        table = product / tables.SCORE_TABLE
+        shards.join((part.path for part in parts), table, tables.SCORES, lambda row: place[row["clip"]])
+        account = tables.reconcile("shots", place, tables.read_rows(table, tables.SCORES), "clip")
+        return Joined((account,), {"made_by": scorer(self.settings).names()})

@@ -3,13 +3,16 @@
 import json
 import logging
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
 from tasks.sandbox.pool import Sandbox
+from tasks.sandbox.settings import DECIDE_NOTHING, SandboxSettings
 from tasks.storage import atomic, reuse, shards, tables
+from tasks.storage.stage import Joined, Stage
 from tasks.videos import sources, video_rules
 from tasks.videos.settings import VideoSettings
 from tasks.videos.sources import Item
@@ -26,7 +29,7 @@ _UNUSUAL = 0.1  # of sandbox.max_expansion
 def probe_videos(
     source: str, items: list[Item], settings: VideoSettings, sandbox: Sandbox, cache: Path
 ) -> list[dict[str, Any]]:
-    """Return one row of tables.VIDEOS per item; duplicates are found in `join_videos`."""
+    """Return one row of tables.VIDEOS per item; duplicates are found in `Videos.join`."""
     rows = [_look(source, item, settings, sandbox, cache) for item in items]
     todo = [row for row in rows if row["status"] == "ok"]
     asked = [{"path": str(sources.local_file(source, row["uri"], row["video"], cache))} for row in todo]
@@ -94,7 +97,6 @@ def _refuse(row: dict[str, Any], status: str, reason: str) -> dict[str, Any]:
     return row
 
 
-@task(task_run_name="probe {shard.path.stem}", retries=2, retry_delay_seconds=2)
 def probe_shard(shard: shards.Shard, source: str, settings: VideoSettings, sandbox: Sandbox, cache: Path) -> None:
     """Probe one shard of files."""
     shard.write(probe_videos(source, shard.given, settings, sandbox, cache), tables.VIDEOS)
@@ -104,7 +106,7 @@ def load_reusable(kept: Path, work: Path, items: list[Item], settings: VideoSett
     """Make a shard of the files that an earlier run has probed and that are the same still, unless they failed.
 
     Args:
-        kept: folder of the earlier run's table, with the items that it was given (`remember`).
+        kept: folder of the earlier run's table, with the items that it was given (`Videos.save_reusable`).
     """
     table, given = kept / tables.VIDEO_TABLE, kept / _ITEMS
     if not table.exists() or not given.exists():
@@ -113,7 +115,7 @@ def load_reusable(kept: Path, work: Path, items: list[Item], settings: VideoSett
     same = {item.uri: item for item in items if before.get(item.uri) == json.loads(json.dumps(item))}
     rows = {}
     for row in shards.rows(table, tables.VIDEOS):
-        if row["reason"] == "duplicate":  # of a file that may be gone now: `join_videos` looks again
+        if row["reason"] == "duplicate":  # of a file that may be gone now: `Videos.join` looks again
             row |= {"status": "ok", "reason": None}
         if row["video"] in settings.forgotten:
             _refuse(row, "rejected", "forgotten")
@@ -126,39 +128,69 @@ def load_reusable(kept: Path, work: Path, items: list[Item], settings: VideoSett
     return taken
 
 
-def remember(items: list[Item], out: Path, kept: Path) -> None:
-    """Keep the table of a finished run, with what it was given."""
-    with tempfile.TemporaryDirectory() as folder:
-        given = Path(folder) / _ITEMS
-        given.write_text(json.dumps(items))
-        reuse.save_reusable([out / tables.VIDEO_TABLE, given], kept)
-
-
-def join_videos(
-    work: Path, parts: list[shards.Shard], settings: VideoSettings, out: Path, report: Path
-) -> tables.Account:
-    """Put the shards' rows together in `out`; of files with the same bytes the one that says most is kept.
+class Videos(Stage[Item]):
+    """One row of tables.VIDEOS per raw file; of files with the same bytes the one that says most is kept.
 
     That is the one with most of caption, licence and source_url; of several, the first by uri.
 
-    Raises:
-        ValueError: too many files failed, or none is usable.
+    Args:
+        source: folder, bucket or list.
+        open_sandbox: gives the sandbox that files are opened in.
     """
-    rows: list[dict[str, Any]] = []
-    for part in parts:
-        rows += tables.read_rows(part.path, tables.VIDEOS)
-    rows.sort(key=lambda row: row["uri"])
-    _keep_one_of_equals(tables.ok(rows))
-    given = (item.uri for part in parts for item in part.given)
-    account = tables.reconcile("videos", given, rows, "uri")
-    tables.check_failures(account, settings.max_failed_fraction, "videos.max_failed_fraction")
-    product = work / "product"
-    product.mkdir(exist_ok=True)
-    tables.write_rows(product / tables.VIDEO_TABLE, rows, tables.VIDEOS)
-    tables.write_report(report, account)
-    atomic.finish(product, out)
-    atomic.discard_workdir(out)
-    return account
+
+    name, verb, unit = "videos", "probe", "files"
+    retries, retry_delay_seconds = 2, 2
+
+    def __init__(
+        self,
+        source: str,
+        settings: VideoSettings,
+        sandbox: SandboxSettings,
+        open_sandbox: Callable[[SandboxSettings], AbstractContextManager[Sandbox]] = Sandbox,
+    ) -> None:
+        self.source, self.settings, self.sandbox, self.open_sandbox = source, settings, sandbox, open_sandbox
+
+    def given(self) -> list[Item]:
+        return sources.listing(self.source)
+
+    def decides(self) -> dict[str, Any]:
+        return {
+            "videos": self.settings.model_dump(exclude={"forgotten", "max_failed_fraction"}),
+            "sandbox": self.sandbox.model_dump(exclude=DECIDE_NOTHING),
+            "source": self.source,
+        }
+
+    def inputs(self, given: list[Item]) -> dict[str, Any]:
+        return {"items": sources.listing_hash(given), "forgotten": self.settings.forgotten}
+
+    def shard_size(self) -> float:
+        return SHARD_FILES
+
+    def load_reusable(self, kept: Path, work: Path, given: list[Item]) -> shards.Shard:
+        return load_reusable(kept, work, given, self.settings)
+
+    def save_reusable(self, given: list[Item], out: Path, kept: Path) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            items = Path(folder) / _ITEMS
+            items.write_text(json.dumps(given))
+            reuse.save_reusable([out / tables.VIDEO_TABLE, items], kept)
+
+    @contextmanager
+    def worker(self, product: Path) -> Iterator[Callable[[shards.Shard], None]]:
+        with self.open_sandbox(self.sandbox) as opened:
+            yield partial(probe_shard, source=self.source, settings=self.settings, sandbox=opened, cache=sources.CACHE)
+
+    def join(self, parts: list[shards.Shard], product: Path) -> Joined:
+        rows: list[dict[str, Any]] = []
+        for part in parts:
+            rows += tables.read_rows(part.path, tables.VIDEOS)
+        rows.sort(key=lambda row: row["uri"])
+        _keep_one_of_equals(tables.ok(rows))
+        given = (item.uri for part in parts for item in part.given)
+        account = tables.reconcile("videos", given, rows, "uri")
+        tables.check_failures(account, self.settings.max_failed_fraction, "videos.max_failed_fraction")
+        tables.write_rows(product / tables.VIDEO_TABLE, rows, tables.VIDEOS)
+        return Joined((account,))
 
 
 def _keep_one_of_equals(rows: list[dict[str, Any]]) -> None:

@@ -4,18 +4,21 @@ No video is cut or encoded again: a shot is a row with two timestamps, and some 
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from prefect import task
 
 from tasks.decoding.limits import MIN_DECODED
 from tasks.sandbox.pool import Sandbox
-from tasks.storage import atomic, shards, tables
+from tasks.sandbox.settings import DECIDE_NOTHING, SandboxSettings
+from tasks.storage import atomic, reuse, shards, tables
+from tasks.storage.stage import Joined, Stage
 from tasks.videos import shot_rules, sources
 from tasks.videos.settings import ShotSettings
 
@@ -137,7 +140,6 @@ def _shot_row(video: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@task(task_run_name="split {shard.path.stem}", retries=2, retry_delay_seconds=2)
 def split_shard(shard: shards.Shard, source: str, settings: ShotSettings, sandbox: Sandbox, cache: Path) -> None:
     """Cut one shard of videos into shots."""
     splits, shots, stills = split_videos(source, shard.given, settings, sandbox, cache)
@@ -190,35 +192,81 @@ def _beside(shard: Path, name: str) -> Path:
     return shard.with_name(f"{shard.stem}.{name}")
 
 
-def join_shots(
-    work: Path, parts: list[shards.Shard], settings: ShotSettings, out: Path, report: Path
-) -> tuple[tables.Account, tables.Account]:
-    """Put the shards' tables together in `out`, in the order of the videos' sha256, in which the shards were cut.
+class Shots(Stage[dict[str, Any]]):
+    """A row of tables.SPLITS per video, of SHOTS and of STILLS per shot, in the order of the videos' sha256.
 
-    Returns:
-        The accounts of the videos and of their shots.
-
-    Raises:
-        ValueError: too many videos failed, or no shot is usable.
+    Args:
+        source: folder, bucket or list.
+        videos: folder of stage videos.
+        open_sandbox: gives the sandbox that files are opened in.
     """
-    product = work / "product"
-    product.mkdir(exist_ok=True)
-    paths = [part.path for part in parts]
-    of_shots, of_stills = ([_beside(path, name) for path in paths] for name in (tables.SHOT_TABLE, tables.STILL_TABLE))
-    shards.join(paths, product / tables.SPLIT_TABLE, tables.SPLITS, lambda row: row["video"])
-    shards.join(of_shots, product / tables.SHOT_TABLE, tables.SHOTS, lambda row: row["video"])
-    stills = product / tables.STILL_TABLE
-    shards.join(of_stills, stills, tables.STILLS, lambda row: _short(row["clip"]), _STILL_ROWS)
-    given = [video["video"] for part in parts for video in part.given]
-    splits = tables.read_rows(product / tables.SPLIT_TABLE, tables.SPLITS)
-    shots = tables.read_rows(product / tables.SHOT_TABLE, tables.SHOTS)
-    cut = [row["video"] for row in splits for _ in range(row["shots"])]
-    videos = tables.reconcile("videos", given, splits, "video")
-    assert sorted(cut) == sorted(row["video"] for row in shots), "a video's shots are not those that it was cut into"
-    accounts = videos, tables.reconcile("shots", {row["clip"] for row in shots}, shots, "clip")
-    tables.check_failures(videos, settings.max_failed_fraction, "shots.max_failed_fraction")
-    tables.check_failures(accounts[1], 0.0, "shots.max_failed_fraction")
-    tables.write_report(report, *accounts, made_by=shot_rules.made_by(settings))
-    atomic.finish(product, out)
-    atomic.discard_workdir(out)
-    return accounts
+
+    name, verb, unit = "shots", "split", "hours"
+    retries, retry_delay_seconds = 2, 2
+
+    def __init__(
+        self,
+        source: str,
+        videos: Path,
+        settings: ShotSettings,
+        sandbox: SandboxSettings,
+        open_sandbox: Callable[[SandboxSettings], AbstractContextManager[Sandbox]] = Sandbox,
+    ) -> None:
+        self.table = videos / tables.VIDEO_TABLE
+        self.source, self.settings, self.sandbox, self.open_sandbox = source, settings, sandbox, open_sandbox
+
+    def given(self) -> list[dict[str, Any]]:
+        return sorted(tables.ok(tables.read_rows(self.table, tables.VIDEOS)), key=lambda row: row["video"])
+
+    def decides(self) -> dict[str, Any]:
+        return {
+            "shots": self.settings.model_dump(exclude={"shard_seconds", "max_failed_fraction"}),
+            "made_by": shot_rules.made_by(self.settings),
+            "sandbox": self.sandbox.model_dump(exclude=DECIDE_NOTHING),
+        }
+
+    def inputs(self, given: list[dict[str, Any]]) -> dict[str, Any]:
+        made_from = {"source": self.source, "videos": atomic.sha256_file(self.table)}
+        return made_from | {"shard_seconds": self.settings.shard_seconds}
+
+    def shard_size(self) -> float:
+        return self.settings.shard_seconds
+
+    def weight(self, item: dict[str, Any]) -> float:
+        return float(item["seconds"])
+
+    def amount(self, item: dict[str, Any]) -> float:
+        return float(item["seconds"]) / 3600
+
+    def load_reusable(self, kept: Path, work: Path, given: list[dict[str, Any]]) -> shards.Shard:
+        return load_reusable(kept, work, given)
+
+    def save_reusable(self, given: list[dict[str, Any]], out: Path, kept: Path) -> None:
+        reuse.save_reusable([out / name for name in (tables.SPLIT_TABLE, tables.SHOT_TABLE, tables.STILL_TABLE)], kept)
+
+    @contextmanager
+    def worker(self, product: Path) -> Iterator[Callable[[shards.Shard], None]]:
+        with self.open_sandbox(self.sandbox) as opened:
+            yield partial(split_shard, source=self.source, settings=self.settings, sandbox=opened, cache=sources.CACHE)
+
+    def join(self, parts: list[shards.Shard], product: Path) -> Joined:
+        paths = [part.path for part in parts]
+        of_shots, of_stills = (
+            [_beside(path, name) for path in paths] for name in (tables.SHOT_TABLE, tables.STILL_TABLE)
+        )
+        shards.join(paths, product / tables.SPLIT_TABLE, tables.SPLITS, lambda row: row["video"])
+        shards.join(of_shots, product / tables.SHOT_TABLE, tables.SHOTS, lambda row: row["video"])
+        stills = product / tables.STILL_TABLE
+        shards.join(of_stills, stills, tables.STILLS, lambda row: _short(row["clip"]), _STILL_ROWS)
+        given = [video["video"] for part in parts for video in part.given]
+        splits = tables.read_rows(product / tables.SPLIT_TABLE, tables.SPLITS)
+        shots = tables.read_rows(product / tables.SHOT_TABLE, tables.SHOTS)
+        cut = [row["video"] for row in splits for _ in range(row["shots"])]
+        videos = tables.reconcile("videos", given, splits, "video")
+        assert sorted(cut) == sorted(row["video"] for row in shots), (
+            "a video's shots are not those that it was cut into"
+        )
+        accounts = videos, tables.reconcile("shots", {row["clip"] for row in shots}, shots, "clip")
+        tables.check_failures(videos, self.settings.max_failed_fraction, "shots.max_failed_fraction")
+        tables.check_failures(accounts[1], 0.0, "shots.max_failed_fraction")
+        return Joined(accounts, {"made_by": shot_rules.made_by(self.settings)})

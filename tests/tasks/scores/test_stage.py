@@ -11,6 +11,8 @@ from tasks.scores import stage
 from tasks.scores.settings import ScoreSettings
 from tasks.scores.video_hash import distance, video_hash
 from tasks.storage import shards, tables
+from tasks.storage.stage import in_turn
+from tasks.storage.stage import run as run_stage
 
 ROOT = Path(__file__).parents[3]
 
@@ -42,18 +44,16 @@ def table_of_shots(folder: Path, count: int) -> list[dict]:
     return kept
 
 
-def run(shots: Path, work: Path, out: Path, size: int, settings: ScoreSettings) -> tables.Account:
-    work.mkdir()
-    parts = shards.cut(work, stage.usable_shots(shots / "shots.parquet"), size)
-    for part in parts:
-        stage.score_shard.fn(part, shots / "stills.parquet", settings)
-    return stage.join_scores(work, parts, settings, out, out.with_suffix(".json"))
+def run(shots: Path, out: Path, size: int, settings: ScoreSettings, run_shards=in_turn) -> tables.Account:
+    declared = stage.Scores(shots, settings.model_copy(update={"shard_shots": size}))
+    (account,) = run_stage(declared, out, out.with_suffix(".json"), "code", run_shards, out.with_suffix(".earlier"))
+    return account
 
 
 def test_every_usable_shot_is_scored_once_whatever_the_shards(tmp_path, settings):
     kept = table_of_shots(tmp_path, 13)
-    assert run(tmp_path, tmp_path / "a.partial", tmp_path / "a", 4, settings) == ("shots", 9, 9, 0, 0, {})
-    run(tmp_path, tmp_path / "b.partial", tmp_path / "b", 2, settings)
+    assert run(tmp_path, tmp_path / "a", 4, settings) == ("shots", 9, 9, 0, 0, {})
+    run(tmp_path, tmp_path / "b", 2, settings)
     one, other = (tables.read_rows(tmp_path / name / "scores.parquet", tables.SCORES) for name in "ab")
     assert one == other
     assert [row["clip"] for row in one] == [shot["clip"] for shot in kept]
@@ -61,20 +61,19 @@ def test_every_usable_shot_is_scored_once_whatever_the_shards(tmp_path, settings
 
 def test_a_lost_row_stops_the_stage(tmp_path, settings):
     table_of_shots(tmp_path, 6)
-    work = tmp_path / "out.partial"
-    work.mkdir()
-    parts = shards.cut(work, stage.usable_shots(tmp_path / "shots.parquet"), 2)
-    for part in parts:
-        stage.score_shard.fn(part, tmp_path / "stills.parquet", settings)
-    parts[0].write(tables.read_rows(parts[0].path, tables.SCORES)[1:], tables.SCORES)
+
+    def lose_a_row(declared, work_on, parts):
+        in_turn(declared, work_on, parts)
+        parts[0].write(tables.read_rows(parts[0].path, tables.SCORES)[1:], tables.SCORES)
+
     with pytest.raises(AssertionError, match="does not balance"):
-        stage.join_scores(work, parts, settings, tmp_path / "out", tmp_path / "report.json")
+        run(tmp_path, tmp_path / "out", 2, settings, lose_a_row)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_report_says_who_made_each_score(tmp_path, settings):
     table_of_shots(tmp_path, 3)
-    run(tmp_path, tmp_path / "a.partial", tmp_path / "a", 4, settings)
+    run(tmp_path, tmp_path / "a", 4, settings)
     made_by = json.loads((tmp_path / "a.json").read_text())["made_by"]
     assert made_by == {"aesthetic": "estimator", "text_area": "strokes", "nsfw": None, "embedding": None}
 

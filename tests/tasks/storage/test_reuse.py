@@ -1,6 +1,8 @@
 """Added videos are processed alone, and the outcome is what a run on all of them makes."""
 
 import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +10,17 @@ import pytest
 import yaml
 
 from tasks.sandbox.pool import Sandbox
-from tasks.scores import stage as scores
 from tasks.scores.settings import ScoreSettings
+from tasks.scores.stage import Scores
 from tasks.storage import reuse, shards
-from tasks.storage import tables as manifest
-from tasks.videos import probe, sources, split
+from tasks.storage.stage import Stage, in_turn, run
+from tasks.videos.probe import Videos
 from tasks.videos.settings import ShotSettings, VideoSettings
+from tasks.videos.split import Shots
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 VIDEOS = VideoSettings.model_validate(PARAMS["videos"] | {"max_failed_fraction": 1.0})
-SHOTS = ShotSettings.model_validate(PARAMS["shots"] | {"max_failed_fraction": 1.0})
+SHOTS = ShotSettings.model_validate(PARAMS["shots"] | {"max_failed_fraction": 1.0, "shard_seconds": 1.5})
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,7 @@ def sandbox(sandbox_settings):
 def score_settings() -> ScoreSettings:
     from flows.params import load_params
 
-    return load_params(Path(__file__).parents[2] / "params.yaml").scores
+    return load_params(Path(__file__).parents[2] / "params.yaml").scores.model_copy(update={"shard_shots": 2})
 
 
 class Releases:
@@ -41,60 +44,22 @@ class Releases:
 
     def run(self, name: str, kept: Path) -> dict[str, list[str]]:
         """Return which files, videos and shots had to be worked on."""
-        out = self.root / name
+        out, raw, opened = self.root / name, str(self.raw), lambda _: nullcontext(self.sandbox)
         out.mkdir()
         self.worked_on: dict[str, list[str]] = {}
-        self._videos(out, kept / "videos" / "key")
-        self._shots(out, kept / "shots" / "key")
-        self._scores(out, kept / "scores" / "key")
+        self._run(Videos(raw, VIDEOS, self.sandbox.settings, opened), out, kept, lambda item: item.uri)
+        self._run(Shots(raw, out / "videos", SHOTS, self.sandbox.settings, opened), out, kept, lambda row: row["uri"])
+        self._run(Scores(out / "shots", self.scores), out, kept, lambda one: one[1]["uri"])
         return self.worked_on
 
-    def _videos(self, out: Path, kept: Path) -> None:
-        items = sources.listing(str(self.raw))
-        work = self._work(out, "videos")
-        taken = probe.load_reusable(kept, work, items, VIDEOS)
-        parts = shards.cut(work, self._rest("videos", items, taken, lambda item: item.uri), 2)
-        for part in parts:
-            probe.probe_shard.fn(part, str(self.raw), VIDEOS, self.sandbox, self.root)
-        probe.join_videos(work, self._all(taken, parts), VIDEOS, out / "videos", out / "report.json")
-        probe.remember(items, out / "videos", kept)
+    def _run(self, declared: Stage[Any], out: Path, kept: Path, name: Callable[[Any], str]) -> None:
+        def run_shards(
+            declared: Stage[Any], work_on: Callable[[shards.Shard], None], parts: list[shards.Shard]
+        ) -> None:
+            self.worked_on[declared.name] = sorted({name(item) for part in parts for item in part.given})
+            in_turn(declared, work_on, parts)
 
-    def _shots(self, out: Path, kept: Path) -> None:
-        rows = manifest.ok(manifest.read_rows(out / "videos" / "videos.parquet", manifest.VIDEOS))
-        given = sorted(rows, key=lambda row: row["video"])
-        work = self._work(out, "shots")
-        taken = split.load_reusable(kept, work, given)
-        rest = self._rest("shots", given, taken, lambda row: row["uri"])
-        parts = shards.cut(work, rest, 1.5, weight=lambda row: row["seconds"])
-        for part in parts:
-            split.split_shard.fn(part, str(self.raw), SHOTS, self.sandbox, self.root)
-        split.join_shots(work, self._all(taken, parts), SHOTS, out / "shots", out / "report.json")
-        names = (manifest.SPLIT_TABLE, manifest.SHOT_TABLE, manifest.STILL_TABLE)
-        reuse.save_reusable([out / "shots" / name for name in names], kept)
-
-    def _scores(self, out: Path, kept: Path) -> None:
-        stills = out / "shots" / manifest.STILL_TABLE
-        given = scores.usable_shots(out / "shots" / manifest.SHOT_TABLE)
-        work = self._work(out, "scores")
-        taken = scores.load_reusable(kept, work, given, stills)
-        parts = shards.cut(work, self._rest("scores", given, taken, lambda one: one[1]["uri"]), 2)
-        for part in parts:
-            scores.score_shard.fn(part, stills, self.scores)
-        scores.join_scores(work, self._all(taken, parts), self.scores, out / "scores", out / "report.json")
-        reuse.save_reusable([out / "scores" / manifest.SCORE_TABLE, stills], kept)
-
-    def _work(self, out: Path, stage: str) -> Path:
-        work = out / f"{stage}.partial"
-        work.mkdir()
-        return work
-
-    def _rest(self, stage: str, given: list[Any], taken: shards.Shard, name: Any) -> list[Any]:
-        left = shards.rest(given, taken)
-        self.worked_on[stage] = sorted({name(thing) for thing in left})
-        return left
-
-    def _all(self, taken: shards.Shard, parts: list[shards.Shard]) -> list[shards.Shard]:
-        return [*([taken] if taken.given else []), *parts]
+        run(declared, out / declared.name, out / "report.json", "code", run_shards, kept)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import hashlib
 import json
 import shutil
 import wave
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import av
@@ -11,9 +12,9 @@ import pytest
 from benchmarks import traps
 from tasks.demo import corpus
 from tasks.sandbox.pool import Sandbox
-from tasks.storage import atomic, shards, tables
+from tasks.storage import atomic, stage, tables
 from tasks.videos import sources
-from tasks.videos.probe import join_videos, probe_shard, probe_videos
+from tasks.videos.probe import Videos, probe_videos
 from tasks.videos.settings import VideoSettings
 
 SETTINGS = VideoSettings(
@@ -148,12 +149,17 @@ def test_what_is_beyond_the_fence_is_not_used(tmp_path, video_with_cut, sandbox_
 
 def run(source: Path | str, out: Path, sandbox: Sandbox, shards_only: int | None = None) -> tables.Account | None:
     """Do the stage's work, or only the first shards of it, as if it had been killed then."""
-    items = sources.listing(str(source))
-    work = atomic.open_workdir(out, {"items": sources.listing_hash(items)})
-    parts = shards.cut(work, items, 2)
-    for part in [part for part in parts if not part.is_done][:shards_only]:
-        probe_shard.fn(part, str(source), SETTINGS, sandbox, out.parent / ".cache")
-    return None if shards_only else join_videos(work, parts, SETTINGS, out, out.with_suffix(".json"))
+    videos = Videos(str(source), SETTINGS, sandbox.settings, lambda _: nullcontext(sandbox))
+
+    def run_shards(declared, work_on, parts):
+        stage.in_turn(declared, work_on, [part for part in parts if not part.is_done][:shards_only])
+        if shards_only:
+            raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        (account,) = stage.run(videos, out, out.with_suffix(".json"), "code", run_shards, out.parent / "earlier")
+        return account
+    return None
 
 
 @pytest.fixture

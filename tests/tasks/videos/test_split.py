@@ -1,3 +1,4 @@
+from contextlib import nullcontext, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import yaml
 from benchmarks import made_shots
 from tasks.demo import corpus
 from tasks.sandbox.pool import Sandbox
-from tasks.storage import atomic, shards, tables
+from tasks.storage import atomic, stage, tables
 from tasks.videos.settings import ShotSettings
-from tasks.videos.split import _merged, join_shots, split_shard, split_videos
+from tasks.videos.split import Shots, _merged, split_videos
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 SETTINGS = ShotSettings.model_validate(PARAMS["shots"] | {"max_failed_fraction": 0.5})
@@ -212,12 +213,19 @@ def test_a_video_that_takes_too_long_has_failed(tmp_path, sandbox, sandbox_setti
 
 def run(raw: Path, out: Path, sandbox: Sandbox, shards_only: int | None = None):
     """Do the stage's work, or only the first shards of it, as if it had been killed then."""
-    videos = [video_row(path, sandbox) for path in sorted(raw.iterdir())]
-    work = atomic.open_workdir(out, {"videos": [video["video"] for video in videos]})
-    parts = shards.cut(work, videos, 1)
-    for part in [part for part in parts if not part.is_done][:shards_only]:
-        split_shard.fn(part, str(raw), SETTINGS, sandbox, raw)
-    return None if shards_only else join_shots(work, parts, SETTINGS, out, out.with_suffix(".json"))
+    rows = [video_row(path, sandbox) | {"status": "ok"} for path in sorted(raw.iterdir())]
+    out.with_suffix(".videos").mkdir(exist_ok=True)
+    tables.write_rows(out.with_suffix(".videos") / tables.VIDEO_TABLE, rows, tables.VIDEOS)
+    settings = SETTINGS.model_copy(update={"shard_seconds": 1})
+    shots = Shots(str(raw), out.with_suffix(".videos"), settings, sandbox.settings, lambda _: nullcontext(sandbox))
+
+    def run_shards(declared, work_on, parts):
+        stage.in_turn(declared, work_on, [part for part in parts if not part.is_done][:shards_only])
+        if shards_only:
+            raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        return stage.run(shots, out, out.with_suffix(".json"), "code", run_shards, out.with_suffix(".earlier"))
 
 
 @pytest.fixture
@@ -239,7 +247,8 @@ def test_every_video_is_accounted_for_and_its_shots_cover_it(tmp_path, raw, sand
     assert videos[:5] == ("videos", 3, 2, 0, 1)
     assert shots[:5] == ("shots", 3, 3, 0, 0)
     rows = tables.read_rows(tmp_path / "shots" / "shots.parquet", tables.SHOTS)
-    assert [row["uri"] for row in rows] == ["a.mp4", "a.mp4", "b.mp4"]
+    assert sorted(row["uri"] for row in rows) == ["a.mp4", "a.mp4", "b.mp4"]
+    assert [row["video"] for row in rows] == sorted(row["video"] for row in rows)
     assert {row["caption"] for row in rows} == {"words"}
 
 
