@@ -19,7 +19,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from flows import __main__ as command_line
+from flows import __main__ as verbs
+from flows.command_line import describe, parser_of
 from flows.params import Params
 from tasks.pages.columns import described
 from tasks.pages.reasons import REASONS
@@ -250,11 +251,11 @@ def verbs_page() -> str:
         "What `stiv` and `stiv VERB --help` print.",
         "",
         "```text",
-        command_line.HELP.strip(),
+        verbs.HELP.strip(),
         "```",
     ]
-    for verb in command_line.FLOWS | command_line.COMMANDS:
-        parser = command_line.parser_of(verb, command_line.load(verb))
+    for verb in verbs.FLOWS | verbs.COMMANDS:
+        parser = parser_of(verb, describe(verbs.module_of(verb), verb))
         lines += ["", f"## stiv {verb}", "", "```text", parser.format_help().strip(), "```"]
     return "\n".join(lines) + "\n"
 
