@@ -1,23 +1,45 @@
 """Which code makes a stage's output: what dvc.yaml lists, hashed."""
 
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import yaml
 
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("flows", "tasks", "stiv_model")
+
 
 @cache
 def code_of(stage: str) -> str:
-    """Return one hash of the modules that decide about the bytes of a stage's output.
+    """Return one hash of the files that decide about the bytes of a stage's output.
 
     Rows that other code made are not mixed with new ones: neither those of an attempt that was killed, nor those that
-    are taken over from an earlier run.
+    are taken over from an earlier run. Settings are followed by their values, so the classes that hold them count not.
     """
-    root = Path(__file__).parents[2]
-    deps = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]["deps"]
-    modules = sorted(dep for dep in deps if isinstance(dep, str) and dep.endswith(".py"))
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
     digest = hashlib.sha256()
-    for module in modules:
-        digest.update(f"{module}\0".encode() + (root / module).read_bytes() + b"\0")
+    for file in sorted(file for dep in deps if is_code(dep) for file in _files(ROOT / dep)):
+        digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def is_code(dep: object) -> bool:
+    """Say whether a dependency of dvc.yaml is code of ours: a module, or a room's folder."""
+    return isinstance(dep, str) and dep.split("/")[0] in PACKAGES
+
+
+def _files(dep: Path) -> Iterator[Path]:
+    """Give the files of a dependency, as DVC sees them (.dvcignore).
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if dep.is_file():
+        yield dep
+        return
+    found = [file for file in dep.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    if not found:
+        raise FileNotFoundError(f"dvc.yaml names {dep.relative_to(ROOT)}, which does not exist")
+    yield from (file for file in found if file.name != "settings.py")
