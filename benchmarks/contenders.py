@@ -10,7 +10,7 @@ from diffusers import LatteTransformer3DModel
 from torch import Tensor, nn
 
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
-from stiv_model.network.masking import TokenMask, choose
+from stiv_model.network.masking import TokenMask, sample_kept
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import ModelSettings
 
@@ -91,8 +91,8 @@ def ours(size: Size, device: str, dtype: torch.dtype, extra: int, mask_ratio: fl
     mask = torch.ones(1, size.text_tokens, dtype=torch.bool, device=device)
     text = Text(tokens, mask, tokens[:, -1])
     moment, micro = torch.rand(1, device=device), 100 * torch.rand(1, len(MICRO_CONDITIONS), device=device)
-    kept = TokenMask(choose(torch.randperm((SIDE // PATCH) ** 2, device=device)[None], mask_ratio), None)
-    return Runner(model, lambda: model(x, moment, text, micro, kept=kept))
+    kept = TokenMask(sample_kept(torch.randperm((SIDE // PATCH) ** 2, device=device)[None], mask_ratio), None)
+    return Runner(model, lambda: model(x, moment, text, micro, token_mask=kept))
 
 
 def ours_checkpointed(size: Size, device: str, dtype: torch.dtype) -> Runner:

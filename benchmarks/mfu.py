@@ -70,10 +70,10 @@ def run(params: Params, options: argparse.Namespace) -> dict[str, Any]:
     deepspeed_engine.start_from(shared, partial(initialisation.fill, params.model, model.is_video, training.seed))
 
     batch, null_text = made_up(params, options.micro_batch, recipe.frames, device)
-    shape = costs.Shape(recipe.frames, *batch.latents_BFCHW.shape[3:], params.text.tokens)
+    shape = costs.SampleShape(recipe.frames, *batch.latents_BFCHW.shape[3:], params.text.tokens)
     sizes = (recipe.frames, *batch.latents_BFCHW.shape[2:])
     places = sizes[-1] * sizes[-2] // params.model.spatial_patch**2
-    cost = costs.sample(params.model, training, recipe.frames > 1, shape, recipe.mask_ratio)
+    cost = costs.sample_cost(params.model, training, recipe.frames > 1, shape, recipe.mask_ratio)
     flops = cost.checkpointed_training_flops if training.activation_checkpointing else cost.training_flops
     seconds, losses_seen = [], []
     for step in tqdm(range(options.warmup + options.steps), unit="step"):

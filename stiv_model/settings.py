@@ -39,7 +39,7 @@ class RotarySettings(Settings):
 
 
 class LearnedSettings(Settings):
-    """A learned vector per place and per moment, added to the tokens once: the paper's model before rotary ones."""
+    """A learned vector per spatial and per temporal token, added once (paper, Tab. 2, before rotary positions)."""
 
     kind: Literal["learned"]
     """A table of vectors."""
@@ -47,7 +47,7 @@ class LearnedSettings(Settings):
     """Tokens, as the two below."""
     columns: PositiveInt
     """Tokens in a row of the picture."""
-    moments: PositiveInt
+    num_temporal: PositiveInt
     """Tokens in time."""
 
 

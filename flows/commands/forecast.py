@@ -11,7 +11,7 @@ from stiv_model.latents import data_plan
 from stiv_model.latents.data_plan import Plan
 from stiv_model.monitoring import costs
 from stiv_model.monitoring import memory_estimate as memory
-from stiv_model.monitoring.costs import SampleCost, Shape
+from stiv_model.monitoring.costs import SampleCost, SampleShape
 from stiv_model.monitoring.memory_estimate import GpuBytes
 from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
 
@@ -57,7 +57,7 @@ def forecast(
     data, refused = count(name, recipe, latents, params)
     training = params.training
     share = data_plan.micro_batch(recipe, training)
-    shape = Shape(recipe.frames, *sides(data, params, downsampling), params.text.tokens)
+    shape = SampleShape(recipe.frames, *sides(data, params, downsampling), params.text.tokens)
     sample, fixed = cost(params.model, training, shape, recipe.mask_ratio)
     if training.activation_checkpointing:
         flops, kept_bytes = sample.checkpointed_training_flops, sample.checkpointed_activation_bytes
@@ -74,12 +74,12 @@ def forecast(
 
 @cache
 def cost(
-    model: ModelSettings, training: TrainingSettings, shape: Shape, mask_ratio: float
+    model: ModelSettings, training: TrainingSettings, shape: SampleShape, mask_ratio: float
 ) -> tuple[SampleCost, GpuBytes]:
     """Return what a sample costs, and what a rank keeps besides; the same for many recipes."""
     is_video = shape.frames > 1
-    fixed = memory.per_gpu(costs.on_meta(model, is_video), training, training.ranks)
-    return costs.sample(model, training, is_video, shape, mask_ratio), fixed
+    fixed = memory.per_gpu(costs.build_on_meta(model, is_video), training, training.ranks)
+    return costs.sample_cost(model, training, is_video, shape, mask_ratio), fixed
 
 
 def count(name: str, recipe: RecipeSettings, latents: Path | None, params: Params) -> tuple[Plan | None, str | None]:

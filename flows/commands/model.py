@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from flows.params import Params, load_params
 from stiv_model.monitoring import costs, memory_estimate
-from stiv_model.monitoring.costs import SampleCost, Shape
+from stiv_model.monitoring.costs import SampleCost, SampleShape
 from stiv_model.monitoring.memory_estimate import GpuBytes
 from stiv_model.network.transformer import StivTransformer
 
@@ -55,7 +55,7 @@ def model(
     check(pixels, frames, world, downsampling)
     path = find(size)
     params = load_params(path)
-    models = {"image": costs.on_meta(params.model, False), "video": costs.on_meta(params.model, True)}
+    models = {"image": costs.build_on_meta(params.model, False), "video": costs.build_on_meta(params.model, True)}
     ratios = sorted({0.0, max((recipe.mask_ratio for recipe in params.train.values()), default=0.0)})
     cases = [Case(side, length, ratio) for side in pixels for length in frames for ratio in ratios]
     bar = tqdm(cases, desc="counting", file=sys.stderr, leave=False)
@@ -105,22 +105,22 @@ def find(size: str) -> Path:
 
 def sample(params: Params, case: Case, downsampling: int) -> SampleCost:
     side = case.pixels // downsampling
-    shape = Shape(case.frames, side, side, params.text.tokens)
-    return costs.sample(params.model, params.training, case.frames > 1, shape, case.mask_ratio)
+    shape = SampleShape(case.frames, side, side, params.text.tokens)
+    return costs.sample_cost(params.model, params.training, case.frames > 1, shape, case.mask_ratio)
 
 
 def counts(models: dict[str, StivTransformer]) -> dict[str, Any]:
     """Return the numbers of parameters. `params_*` leave `costs.REST` out, as the paper's labels do."""
     found: dict[str, Any] = {"parameters": {}}
     for kind, whole in models.items():
-        places = costs.parameters(whole)
+        counts = costs.count_parameters(whole)
         extra = sum(parameter.numel() for parameter in whole.unmasked_blocks.parameters())
-        labelled = places.total() - places[costs.REST]
-        found["parameters"][kind] = {place: places[place] for place in (*costs.PLACES.values(), costs.REST)}
+        labelled = counts.total() - counts[costs.REST]
+        found["parameters"][kind] = {part: counts[part] for part in (*costs.PARTS.values(), costs.REST)}
         found |= {
             f"params_{kind}": labelled,
             f"params_{kind}_without_extra_blocks": labelled - extra,
-            f"params_{kind}_with_rest": places.total(),
+            f"params_{kind}_with_rest": counts.total(),
         }
     return found
 
@@ -149,7 +149,7 @@ def parameter_table(found: dict[str, Any]) -> list[str]:
     totals = {"all": "_with_rest", "blocks and AdaLN": "", "  without the extra blocks": "_without_extra_blocks"}
     return [
         f"{'parameters, millions':32}{'image':>12}{'video':>12}",
-        *(line(place, image[place], video[place]) for place in image),
+        *(line(part, image[part], video[part]) for part in image),
         *(line(name, found[f"params_image{end}"], found[f"params_video{end}"]) for name, end in totals.items()),
         "Rest: patches, text projection, timestep, micro-conditions, last layer. The paper's labels leave it out:",
         "600M (XL) and 1.5B (XXL) are the image model's, 8.7B (M) is the video model's without the extra blocks.",

@@ -12,15 +12,20 @@ from torch import Tensor
 from stiv_model.settings import Mode, Pattern
 
 NullImage = Literal["noised", "zeros"]
+"""What stands at given frames where the image is dropped."""
 
 
-def clean_frames(pattern: Pattern, frames: int) -> Tensor:
-    """Return (F,): True at the latent frames that the pattern gives clean.
+def clean_frame_mask(pattern: Pattern, frames: int) -> Tensor:
+    """Return (F,), bool: True at the latent frames that the pattern gives clean.
 
     `none` is text to video; `first` text and image to video; `first_four` video prediction; `first_and_last`
     interpolation; `every_second` temporal upsampling, where the frames between are made. `views` is multi-view:
     the given view stands in both frames of the first temporal token, so that one view and the paper's six fill
-    whole tokens (its seven frames would not, at temporal patch 2).
+    whole tokens (its seven frames would not, at temporal patch 2; appendix J.3).
+
+    Args:
+        pattern: a named set, or the indices.
+        frames: latent frames of the sample.
 
     Raises:
         ValueError: an index is outside the video.
@@ -51,10 +56,13 @@ def null_image(pattern: Pattern | tuple[Mode, ...]) -> NullImage:
     """Return what stands at given frames when the image is dropped.
 
     The ordinary noised latent frame, as in a sample without an image; zeros for multi-view (paper, appendix J.3).
+
+    Args:
+        pattern: `clean_frames` of a recipe.
     """
     return "zeros" if pattern == "views" else "noised"
 
 
-def replace(x_BFCHW: Tensor, clean_BFCHW: Tensor, is_clean_BF: Tensor) -> Tensor:
-    """Put the clean latent frames in their places."""
+def replace_frames(x_BFCHW: Tensor, clean_BFCHW: Tensor, is_clean_BF: Tensor) -> Tensor:
+    """Return x (B, F, C, H, W) with `clean_BFCHW` at the frames where `is_clean_BF` is True (paper, section 2.3)."""
     return torch.where(rearrange(is_clean_BF, "B F -> B F 1 1 1"), clean_BFCHW, x_BFCHW)

@@ -1,4 +1,6 @@
-"""Classifier-free guidance: velocities of one model, under several conditions, become one. Pure functions.
+"""Classifier-free guidance (CFG; arXiv 2207.12598): velocities of one model, under several conditions, become one.
+
+Pure functions.
 
 F(x_t, c_T, c_I, t) is the model's velocity with text c_T and image c_I, ∅ the null of either. All tensors have
 one shape (B, ...).
@@ -8,9 +10,14 @@ from torch import Tensor
 
 
 def text(conditional: Tensor, without_text: Tensor, scale: float) -> Tensor:
-    """Guide by the text alone, the image being seen in both passes.
+    """Guide by the text alone, the image being seen in both passes; the result has the shape of the velocities.
 
     F(x_t, ∅, c_I, t) + s (F(x_t, c_T, c_I, t) - F(x_t, ∅, c_I, t))
+
+    Args:
+        conditional: velocity with text and image.
+        without_text: velocity with the image only.
+        scale: s; 1 is no guidance.
     """
     return without_text + scale * (conditional - without_text)
 
@@ -19,6 +26,11 @@ def joint(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     """Guide by text and image together, JIT-CFG (paper, section 2.3.2); without an image it is `text`.
 
     F(x_t, ∅, ∅, t) + s (F(x_t, c_T, c_I, t) - F(x_t, ∅, ∅, t))
+
+    Args:
+        conditional: velocity with text and image.
+        unconditional: velocity with neither.
+        scale: s; 1 is no guidance.
     """
     return unconditional + scale * (conditional - unconditional)
 
@@ -31,9 +43,9 @@ def separate(
     F(x_t, ∅, ∅, t) + s_1 (F(x_t, ∅, c_I, t) - F(x_t, ∅, ∅, t)) + s_2 (F(x_t, c_T, c_I, t) - F(x_t, ∅, c_I, t))
 
     Args:
-        conditional: with text and image.
-        without_text: with the image only.
-        unconditional: with neither.
+        conditional: velocity with text and image.
+        without_text: velocity with the image only.
+        unconditional: velocity with neither.
         scale: of the text, s_2.
         image_scale: of the image, s_1.
     """
@@ -46,5 +58,5 @@ def renormalise(guided: Tensor, conditional: Tensor) -> Tensor:
     |F(x_t, c_T, c_I, t)| F_guided / |F_guided|
     """
     dims = tuple(range(1, guided.ndim))
-    length = guided.square().sum(dims, keepdim=True).sqrt()
-    return guided * conditional.square().sum(dims, keepdim=True).sqrt() / length.clamp_min(1e-12)
+    guided_norm = guided.square().sum(dims, keepdim=True).sqrt()
+    return guided * conditional.square().sum(dims, keepdim=True).sqrt() / guided_norm.clamp_min(1e-12)

@@ -2,7 +2,7 @@
 
 The model stands on the meta device, which has shapes but no values. One main and one unmasked block are executed
 there, forward and backward; the other blocks cost the same and are counted as often as the model has them.
-Shapes: B batch, F latent frames, C channels, H height, W width, M micro-conditions.
+Shapes: B batch, F latent frames, C channels, H, W latents, M micro-conditions.
 """
 
 import math
@@ -25,7 +25,7 @@ from stiv_model.settings import ModelSettings, TrainingSettings
 
 REST = "rest"
 """Patches, text projection, singleton condition, mask token, last layer."""
-PLACES = {
+PARTS = {
     "spatial_attention": "spatial attention",
     "temporal_attention": "temporal attention",
     "temporal_gain": "temporal attention",
@@ -33,6 +33,7 @@ PLACES = {
     "ffn": "feed-forward",
     "modulation": "AdaLN",
 }
+"""What a parameter belongs to, by a part of its name."""
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 _FLASH_FLOPS = {  # torch counts those of CUDA only
@@ -41,8 +42,8 @@ _FLASH_FLOPS = {  # torch counts those of CUDA only
 }
 
 
-class Shape(NamedTuple):
-    """One sample, as the model takes it."""
+class SampleShape(NamedTuple):
+    """The size of one sample, as the model takes it."""
 
     frames: int
     """Latent frames; 1 is an image."""
@@ -53,10 +54,11 @@ class Shape(NamedTuple):
 
 
 class SampleCost(NamedTuple):
-    """Of one sample. FLOPs count a multiplication and an addition as two, matrix products and attention only."""
+    """What one sample costs. FLOPs are of matrix products and attention; a multiply-add counts as two."""
 
     tokens: int
     forward_flops: int
+    """Of one pass."""
     training_flops: int
     """Forward and backward."""
     checkpointed_training_flops: int
@@ -68,64 +70,75 @@ class SampleCost(NamedTuple):
 
 
 class BlockCost(NamedTuple):
+    """What one block costs for one sample."""
+
     forward_flops: int
     backward_flops: int
     input_bytes: int
+    """Of the tokens that it is given."""
     kept_bytes: int
     """What forward keeps for backward, without what all blocks share."""
     recomputed_bytes: int
     """The same without the input."""
 
 
-def on_meta(settings: ModelSettings, is_video: bool) -> StivTransformer:
+def build_on_meta(settings: ModelSettings, is_video: bool) -> StivTransformer:
+    """Return a model without memory: its parameters have shapes, but no values."""
     with torch.device("meta"):
         return StivTransformer(settings, is_video)
 
 
-def parameters(model: StivTransformer) -> Counter[str]:
-    """Return the number of parameters by their place in the model: the values of `PLACES`, and `REST`.
+def count_parameters(model: StivTransformer) -> Counter[str]:
+    """Return the number of parameters by what they belong to: the values of `PARTS`, and `REST`.
 
     All but `REST` is what the paper's labels count (its Tab. 1): blocks, and the AdaLN that they share.
     """
     count: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
-        place = next((PLACES[part] for part in name.split(".") if part in PLACES), REST)
-        count[place] += parameter.numel()
+        belongs_to = next((PARTS[part] for part in name.split(".") if part in PARTS), REST)
+        count[belongs_to] += parameter.numel()
     return count
 
 
-def sample(
-    settings: ModelSettings, training: TrainingSettings, is_video: bool, shape: Shape, mask_ratio: float
+def sample_cost(
+    settings: ModelSettings, training: TrainingSettings, is_video: bool, shape: SampleShape, mask_ratio: float
 ) -> SampleCost:
     """Return what one sample costs in `training.precision`.
 
-    Given frames for cross-attention are not among its inputs; frame replacement costs nothing.
+    Clean frames for cross-attention are not among its inputs; frame replacement costs nothing.
+
+    Args:
+        settings: of the model.
+        training: its precision.
+        is_video: whether it is the video model.
+        shape: of the sample.
+        mask_ratio: share of the spatial tokens that the main blocks do not see.
 
     Raises:
         ValueError: the frames or the picture cannot be cut into patches, or are more than the learned positions.
     """
-    few = settings.model_copy(update={"depth": 1, "unmasked_depth": min(settings.unmasked_depth, 1)})
+    two_blocks = settings.model_copy(update={"depth": 1, "unmasked_depth": min(settings.unmasked_depth, 1)})
     dtype = getattr(torch, training.precision)
-    model = on_meta(few, is_video).to(dtype)
-    ledger = _Ledger(model)
-    tokens, inputs = _inputs(model, shape, dtype, mask_ratio)
+    model = build_on_meta(two_blocks, is_video).to(dtype)
+    meter = _BlockMeter(model)
+    num_tokens, inputs = _inputs(model, shape, dtype, mask_ratio)
     with FlopCounterMode(display=False, custom_mapping=_FLASH_FLOPS) as counter, _FlashAttention():
-        ledger.counter = counter
-        with saved_tensors_hooks(ledger.keep, lambda tensor: tensor):
+        meter.counter = counter
+        with saved_tensors_hooks(meter.keep, lambda tensor: tensor):
             out = model(**inputs)
         forward = counter.get_total_flops()
         out.sum().backward()
         both = counter.get_total_flops()
 
-    repeated = [(settings.depth, ledger.cost(model.main_blocks[0]))]
+    repeated = [(settings.depth, meter.cost(model.main_blocks[0]))]
     if settings.unmasked_depth:
-        repeated.append((settings.unmasked_depth, ledger.cost(model.unmasked_blocks[0])))
+        repeated.append((settings.unmasked_depth, meter.cost(model.unmasked_blocks[0])))
     further = [(times - 1, block) for times, block in repeated]
-    outside = ledger.kept_bytes() - sum(block.kept_bytes for _, block in repeated)
+    outside = meter.kept_bytes() - sum(block.kept_bytes for _, block in repeated)
     in_blocks = sum(times * block.forward_flops for times, block in repeated)
     training_flops = both + sum(times * (block.forward_flops + block.backward_flops) for times, block in further)
     return SampleCost(
-        tokens=tokens,
+        tokens=num_tokens,
         forward_flops=forward + sum(times * block.forward_flops for times, block in further),
         training_flops=training_flops,
         checkpointed_training_flops=training_flops + in_blocks,
@@ -137,7 +150,12 @@ def sample(
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the FLOP/s of a plain matrix product on this device, with the threads that torch has: the best of five."""
+    """Return the FLOP/s of a plain matrix product on this device, with the threads that torch has: the best of five.
+
+    Args:
+        device: whose peak is wanted.
+        dtype: of the two square matrices.
+    """
     size = 8192 if device.type == "cuda" else 1024
     left, right = torch.randn(2, size, size, device=device, dtype=dtype)
     best = math.inf
@@ -148,10 +166,12 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / best
 
 
-def _inputs(model: StivTransformer, shape: Shape, dtype: torch.dtype, mask_ratio: float) -> tuple[int, dict[str, Any]]:
+def _inputs(
+    model: StivTransformer, shape: SampleShape, dtype: torch.dtype, mask_ratio: float
+) -> tuple[int, dict[str, Any]]:
     """Return how many tokens one sample has, and the arguments of the model on the meta device."""
     settings = model.settings
-    places = shape.rows * shape.columns // settings.spatial_patch**2
+    num_spatial = shape.rows * shape.columns // settings.spatial_patch**2
     with torch.device("meta"):
         text = Text(
             torch.empty(1, shape.text_tokens, settings.text_width, dtype=dtype),
@@ -160,17 +180,17 @@ def _inputs(model: StivTransformer, shape: Shape, dtype: torch.dtype, mask_ratio
         )
         inputs = {
             "x_BFCHW": torch.empty(1, shape.frames, settings.latent_channels, shape.rows, shape.columns, dtype=dtype),
-            "time_B": torch.empty(1),
+            "timestep_B": torch.empty(1),
             "text": text,
             "micro_BM": torch.empty(1, len(MICRO_CONDITIONS)),
         }
         if mask_ratio:
-            kept = places - round(places * mask_ratio)  # as masking.choose, which has to see the order
-            inputs["kept"] = TokenMask(torch.empty(1, kept, dtype=torch.long), None)
-    return places * shape.frames // model.temporal_patch, inputs
+            num_kept = num_spatial - round(num_spatial * mask_ratio)  # as masking.sample_kept, which needs an order
+            inputs["token_mask"] = TokenMask(torch.empty(1, num_kept, dtype=torch.long), None)
+    return num_spatial * shape.frames // model.temporal_patch, inputs
 
 
-class _Ledger:
+class _BlockMeter:
     """Reads, at the borders of blocks, the FLOPs so far and what has been kept for backward so far.
 
     Backward passes the borders in order: autograd executes what was recorded last first.
@@ -241,9 +261,14 @@ class _FlashAttention(TorchFunctionMode):
 
 
 def _flash_attention(
-    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, is_causal: bool = False
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
 ) -> Tensor:
-    """Keeps q, k, v, the output and a float32 per query, as the kernels of CUDA do."""
+    """Keeps query, key, value, the output and a float32 per query, as the kernels of CUDA do."""
     if attn_mask is not None and attn_mask.dtype == torch.bool:
-        attn_mask = torch.zeros_like(attn_mask, dtype=q.dtype).masked_fill(~attn_mask, float("-inf"))
-    return _FLASH(q, k, v, dropout_p, is_causal, attn_mask=attn_mask)[0]
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, float("-inf"))
+    return _FLASH(query, key, value, dropout_p, is_causal, attn_mask=attn_mask)[0]

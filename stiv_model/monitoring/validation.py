@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stiv_model.diffusion.frame_conditioning import clean_frames, null_image
+from stiv_model.diffusion.frame_conditioning import clean_frame_mask, null_image
 from stiv_model.diffusion.sampler import sample
 from stiv_model.latents.dataset import LatentData, draw_seed
 from stiv_model.monitoring import prompt_features
@@ -48,7 +48,7 @@ def wanted(run: Run, work: Path, data: LatentData) -> list[Wanted]:
     latents_VFCHW = take_frames(batch.latents_BFCHW, torch.zeros_like(stride_V), stride_V, recipe.frames)
     micro_VM = micro_conditions(batch.micro_BM, stride_V, recipe.frames)
     micro_VM[:, [MICRO_CONDITIONS.index(name) for name in ("crop_top", "crop_left")]] = 0
-    is_clean_VF = torch.stack([clean_frames(mode.clean_frames, recipe.frames) for mode in modes])
+    is_clean_VF = torch.stack([clean_frame_mask(mode.clean_frames, recipe.frames) for mode in modes])
 
     def names(kind: str) -> list[str]:
         return [f"{kind} {number}" for number in range(count)]

@@ -1,4 +1,4 @@
-"""Rotary positions: two axes in space, one in time (paper, section 2.1).
+"""Rotary position embedding (RoPE): two axes in space, one in time (paper, section 2.1; Su et al., arXiv 2104.09864).
 
 Shapes: S spatial tokens, T temporal tokens, H head size; a leading `...` is any batch.
 """
@@ -8,28 +8,36 @@ from torch import Tensor
 
 
 def angles(positions: Tensor, size: int, base: float) -> Tensor:
-    """Return the rotation angles (..., size / 2) of `positions` (...), in radians."""
+    """Return the rotation angles (..., size / 2) of `positions` (...), in radians, float64.
+
+    Pair i of the head turns by position * base^(-2 i / size).
+
+    Args:
+        positions: along one axis, in tokens.
+        size: channels of a head that this axis rotates; even.
+        base: of the frequencies, often called theta.
+    """
     frequencies = base ** (-torch.arange(0, size, 2, dtype=torch.float64, device=positions.device) / size)
     return positions.double()[..., None] * frequencies
 
 
-def spatial_angles(rows: int, columns: int, size: int, base: float, scale: float, device: torch.device) -> Tensor:
-    """Return the angles (S, H / 2) of a grid, read row by row; half of a head turns with each axis.
+def spatial_angles(rows: int, columns: int, head_size: int, base: float, scale: float, device: torch.device) -> Tensor:
+    """Return the angles (S, H / 2) of a grid of tokens, read row by row; half of a head turns with each axis.
 
     Neighbours are `scale` apart. A model that grew to twice the rows and columns with scale 0.5 meets at every
-    second place the angles it has learnt: interpolation (paper, section 2.4).
+    second position the angles it has learnt: interpolation (paper, section 2.4).
     """
     row, column = torch.meshgrid(torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij")
-    return torch.cat([angles(scale * axis.flatten(), size // 2, base) for axis in (row, column)], dim=-1)
+    return torch.cat([angles(scale * axis.flatten(), head_size // 2, base) for axis in (row, column)], dim=-1)
 
 
-def temporal_angles(moments: int, size: int, base: float, scale: float, device: torch.device) -> Tensor:
-    """Return the angles (T, H / 2) of moments that are `scale` apart."""
-    return angles(scale * torch.arange(moments, device=device), size, base)
+def temporal_angles(num_temporal: int, head_size: int, base: float, scale: float, device: torch.device) -> Tensor:
+    """Return the angles (T, H / 2) of temporal tokens that are `scale` apart (paper, section 2.4)."""
+    return angles(scale * torch.arange(num_temporal, device=device), head_size, base)
 
 
-def turns(angles: Tensor) -> Tensor:
-    """Return unit complex numbers (..., H / 2) that turn by the angles."""
+def rotary_factors(angles: Tensor) -> Tensor:
+    """Return the unit complex numbers (..., H / 2) that rotate by `angles` (..., H / 2), radians."""
     return torch.polar(torch.ones_like(angles), angles)
 
 
@@ -38,14 +46,14 @@ def as_complex(x: Tensor) -> Tensor:
     return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
 
 
-def rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """Rotate each neighbouring pair of `x` (..., H), taken as one complex number, by `turn` (..., H / 2).
+def rotate(x: Tensor, factors: Tensor) -> Tensor:
+    """Rotate each neighbouring pair of `x` (..., H), taken as one complex number, by `factors` (..., H / 2).
 
-    Computed in the precision of `turn`; the dtype of `x` stays.
+    Computed in the precision of `factors`; the dtype of `x` stays.
     """
-    exact = x.to(turn.real.dtype)
+    exact = x.to(factors.real.dtype)
     if torch.compiler.is_compiling():  # the compiler has no complex numbers
         even, odd = exact.unflatten(-1, (-1, 2)).unbind(-1)
-        real, imaginary = even * turn.real - odd * turn.imag, even * turn.imag + odd * turn.real
+        real, imaginary = even * factors.real - odd * factors.imag, even * factors.imag + odd * factors.real
         return torch.stack([real, imaginary], dim=-1).flatten(-2).to(x.dtype)
-    return torch.view_as_real(as_complex(exact) * turn).flatten(-2).to(x.dtype)
+    return torch.view_as_real(as_complex(exact) * factors).flatten(-2).to(x.dtype)

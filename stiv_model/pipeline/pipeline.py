@@ -23,7 +23,7 @@ from torch import Tensor
 
 from stiv_model import settings_errors
 from stiv_model.diffusion.frame_conditioning import null_image
-from stiv_model.diffusion.sampler import OnStep, sample, times
+from stiv_model.diffusion.sampler import OnStep, sample, timestep_schedule
 from stiv_model.encoders.text import TextEncoder
 from stiv_model.encoders.vae import Autoencoder, decode, downsampling
 from stiv_model.encoders.vae import load as load_vae
@@ -281,7 +281,7 @@ class StivPipeline(DiffusionPipeline):
         return StivPipelineOutput(frames=made) if return_dict else (made,)
 
     def _on_step(self, settings: SamplerSettings, callback: OnStepEnd | None, bar: Any) -> OnStep:
-        timesteps = [1000 * (1 - time) for time in times(settings.steps, settings.shift).tolist()]
+        timesteps = [1000 * (1 - time) for time in timestep_schedule(settings.steps, settings.shift).tolist()]
 
         def on_step(done: int, x: Tensor) -> Tensor | None:
             bar.update()

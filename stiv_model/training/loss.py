@@ -1,6 +1,6 @@
 """What training minimises: samples noised, masked and conditioned by draws that are a function of their position.
 
-Shapes: B batch, F latent frames, C channels, T temporal tokens, S places, M micro-conditions.
+Shapes: B batch, F latent frames, C channels, T temporal tokens, S spatial tokens, M micro-conditions.
 """
 
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from stiv_model.diffusion import rectified_flow
-from stiv_model.diffusion.frame_conditioning import clean_frames, null_image, replace
+from stiv_model.diffusion.frame_conditioning import clean_frame_mask, null_image, replace_frames
 from stiv_model.latents.dataset import Batch, draw_seed
 from stiv_model.network import masking
 from stiv_model.network.conditions import MICRO_CONDITIONS, FrameCondition, Text
-from stiv_model.network.masking import TokenMask, choose
+from stiv_model.network.masking import TokenMask, sample_kept
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import Mode, RecipeSettings, TrainingSettings
 
@@ -23,24 +23,24 @@ class Draws(NamedTuple):
     """The random numbers of some samples."""
 
     noise_BFCHW: Tensor
-    time_B: Tensor
+    timestep_B: Tensor
     drop_text_B: Tensor
     drop_image_B: Tensor
     mode_B: Tensor
     """Which of the recipe's modes."""
     start_B: Tensor
     """The latent frame of the clip with which the sample starts."""
-    places_BS: Tensor
-    """A random order of the places, of which the first are kept."""
-    moments_BF: Tensor
-    """A random order of the moments, of which the first are kept; as many as frames, the surplus without effect."""
+    spatial_order_BS: Tensor
+    """A random order of the spatial tokens, of which the first are kept."""
+    temporal_order_BF: Tensor
+    """A random order of the temporal tokens, of which the first are kept; one per frame, the surplus without effect."""
 
 
 def draw(
     positions: list[int],
     shape: tuple[int, ...],
     frames: int,
-    places: int,
+    num_spatial: int,
     recipe: RecipeSettings,
     training: TrainingSettings,
 ) -> Draws:
@@ -50,21 +50,22 @@ def draw(
         generator = torch.Generator().manual_seed(draw_seed(training.seed, "sample", position))
         noise = torch.randn(shape, generator=generator)
         uniform = torch.rand(4, generator=generator).clamp(1e-6, 1 - 1e-6)
-        orders = [torch.randperm(size, generator=generator) for size in (places, recipe.frames)]
+        orders = [torch.randperm(size, generator=generator) for size in (num_spatial, recipe.frames)]
         columns.append((noise, uniform, *orders, torch.rand((), generator=generator)))
-    noise, uniform, places_BS, moments_BF, choice_B = (torch.stack(column) for column in zip(*columns, strict=True))
+    stacked = (torch.stack(column) for column in zip(*columns, strict=True))
+    noise, uniform, spatial_order_BS, temporal_order_BF, choice_B = stacked
     mode_B = choose_modes(recipe.modes, choice_B)
     strides = torch.tensor([mode.stride for mode in recipe.modes])
     starts_B = frames - (recipe.frames - 1) * strides[mode_B]  # as many as leave room for the sample's last frame
     return Draws(
         noise,
-        rectified_flow.timesteps(uniform[:, 0], training.timestep_density, training.timestep_shift),
+        rectified_flow.sample_timesteps(uniform[:, 0], training.timestep_density, training.timestep_shift),
         uniform[:, 1] < recipe.text_dropout,
         uniform[:, 2] < recipe.image_dropout,
         mode_B,
         (uniform[:, 3] * starts_B).long(),
-        places_BS,
-        moments_BF,
+        spatial_order_BS,
+        temporal_order_BF,
     )
 
 
@@ -88,25 +89,24 @@ def losses(
     micro = micro_conditions(batch.micro_BM, strides[draws.mode_B], recipe.frames)
     text = drop(batch.text, null_text, draws.drop_text_B)
 
-    patterns = torch.stack([clean_frames(mode.clean_frames, recipe.frames) for mode in recipe.modes])
+    patterns = torch.stack([clean_frame_mask(mode.clean_frames, recipe.frames) for mode in recipe.modes])
     pattern_BF = patterns.to(data.device)[draws.mode_B]
     is_clean_BF = pattern_BF & ~draws.drop_image_B[:, None]
-    x = rectified_flow.path(data, draws.noise_BFCHW, draws.time_B)
+    x = rectified_flow.interpolate(data, draws.noise_BFCHW, draws.timestep_B)
     if model.settings.image_condition != "cross_attention":
-        x = replace(x, data, is_clean_BF)
+        x = replace_frames(x, data, is_clean_BF)
     bears_loss_BF = ~is_clean_BF
     if null_image(recipe.clean_frames) == "zeros":
-        x = replace(x, torch.zeros_like(x), pattern_BF & draws.drop_image_B[:, None])
+        x = replace_frames(x, torch.zeros_like(x), pattern_BF & draws.drop_image_B[:, None])
         bears_loss_BF = ~pattern_BF
     if training.clean_frame_loss:
         bears_loss_BF = torch.ones_like(is_clean_BF)
 
-    kept = keep_some(draws, model.temporal_patch, recipe.mask_ratio, training.temporal_mask_ratio)
-    weight = rearrange(bears_loss_BF.float(), "B F -> B F 1 1 1") * latent_weight(kept, data, model)
-    predicted = model(
-        x.to(next(model.parameters()).dtype), draws.time_B, text, micro, FrameCondition(data, is_clean_BF), kept
-    )
-    return rectified_flow.losses(predicted, rectified_flow.target(data, draws.noise_BFCHW), weight)
+    token_mask = draw_token_mask(draws, model.temporal_patch, recipe.mask_ratio, training.temporal_mask_ratio)
+    weight = rearrange(bears_loss_BF.float(), "B F -> B F 1 1 1") * latent_weight(token_mask, data, model)
+    x = x.to(next(model.parameters()).dtype)
+    predicted = model(x, draws.timestep_B, text, micro, FrameCondition(data, is_clean_BF), token_mask)
+    return rectified_flow.velocity_losses(predicted, rectified_flow.velocity_target(data, draws.noise_BFCHW), weight)
 
 
 def take_frames(clips_BFCHW: Tensor, start_B: Tensor, stride_B: Tensor, frames: int) -> Tensor:
@@ -133,18 +133,19 @@ def drop(text: Text, null_text: Text, is_dropped_B: Tensor) -> Text:
     )
 
 
-def keep_some(draws: Draws, temporal_patch: int, mask_ratio: float, temporal_mask_ratio: float) -> TokenMask:
+def draw_token_mask(draws: Draws, temporal_patch: int, mask_ratio: float, temporal_mask_ratio: float) -> TokenMask:
     """Return the tokens that the main blocks shall see."""
-    moments = draws.moments_BF.shape[1] // temporal_patch
-    moments_BT = draws.moments_BF[draws.moments_BF < moments].view(-1, moments)  # still a random order
-    return TokenMask(choose(draws.places_BS, mask_ratio), choose(moments_BT, temporal_mask_ratio))
+    num_temporal = draws.temporal_order_BF.shape[1] // temporal_patch
+    order_BF = draws.temporal_order_BF
+    order_BT = order_BF[order_BF < num_temporal].view(-1, num_temporal)  # still a random order
+    return TokenMask(sample_kept(draws.spatial_order_BS, mask_ratio), sample_kept(order_BT, temporal_mask_ratio))
 
 
-def latent_weight(kept: TokenMask, data: Tensor, model: StivTransformer) -> Tensor:
+def latent_weight(token_mask: TokenMask, data: Tensor, model: StivTransformer) -> Tensor:
     """Return the weight of each latent (B or 1, F, 1, H, W): 1 where its token is kept, else 0."""
     patch, (frames, _, height, width) = model.settings.spatial_patch, data.shape[1:]
     sizes = frames // model.temporal_patch, height * width // patch**2
-    weight = masking.weight(kept, *sizes, data.device)
+    weight = masking.kept_weight(token_mask, *sizes, data.device)
     return repeat(
         weight, "B T (h w) -> B (T pt) 1 (h p) (w q)", h=height // patch, pt=model.temporal_patch, p=patch, q=patch
     )

@@ -92,7 +92,7 @@ class Steps:
         batch, draws = batch.to(self.device), Draws(*(drawn.to(self.device) for drawn in draws))
         loss_B = losses(self.engine, batch, draws, self.null_text, self.run.recipe, self.run.training)
         self.engine.backward(loss_B.mean())
-        level_B = (draws.time_B * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1)
+        level_B = (draws.timestep_B * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1)
         totals.index_add_(1, level_B, torch.stack([loss_B.detach(), torch.ones_like(loss_B)]))
         return loss_B.detach()
 

@@ -86,7 +86,7 @@ def starting_model(run: Run, work: Path) -> DeepSpeedEngine:
     model.activation_checkpointing = training.activation_checkpointing
     if training.compile:
         model.compile_blocks()
-    if group := sequence_parallel.join(data_plan.together(recipe, training)):
+    if group := sequence_parallel.new_group(data_plan.together(recipe, training)):
         model.share_sequence(group)
     engine = deepspeed_engine.engine(model, recipe, training)
     if run.parent:

@@ -18,7 +18,7 @@ _CARD = "model.json"
 Role = Literal["weights", "temporal"]
 """What a parent gives: all weights, or those of temporal attention only."""
 
-_GROWS = {f"positions.{name}" for name in ("spatial_scale", "temporal_scale", "rows", "columns", "moments")}
+_GROWS = {f"positions.{name}" for name in ("spatial_scale", "temporal_scale", "rows", "columns", "num_temporal")}
 _AN_IMAGE_MODEL_HAS_NONE = {"temporal_patch", "temporal_modulation", "causal_time"}
 
 

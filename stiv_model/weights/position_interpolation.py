@@ -3,7 +3,7 @@
 Rotary positions are interpolated, where the distance of neighbours shrinks as the video grows, or extrapolated,
 where it stays. Learned ones are resized.
 
-Shapes: R rows, C columns, T moments, D width, H head size.
+Shapes: R rows, C columns, T temporal tokens, D width, H head size.
 """
 
 from collections.abc import Iterator, Mapping

@@ -205,7 +205,7 @@ def _few(settings: ModelSettings) -> tuple[int, int, int]:
     at = settings.positions
     if not isinstance(at, LearnedSettings):
         return 2, 2, 2
-    return min(2, at.rows), min(2, at.columns), min(2, at.moments)
+    return min(2, at.rows), min(2, at.columns), min(2, at.num_temporal)
 
 
 def _relative(out: Tensor, wanted: Tensor) -> float:

@@ -62,7 +62,7 @@ def make_videos(
     """
     frames = {}
     if given is not None:
-        places = frame_conditioning.clean_frames(pattern, len(given[0])).nonzero().flatten().tolist()
+        places = frame_conditioning.clean_frame_mask(pattern, len(given[0])).nonzero().flatten().tolist()
         frames = {place: [video[place] for video in given] for place in places}
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     (videos,) = pipeline(prompts, frames=frames, generator=generators, output_type="np", return_dict=False)
@@ -146,7 +146,9 @@ def _write(
         row["image"] = f"{wanted.id}.png"
         cv2.imwrite(str(folder / row["image"]), given[0][..., ::-1])
     if wanted.mode == "tup":
-        row["given_frames"] = frame_conditioning.clean_frames("every_second", len(video)).nonzero().flatten().tolist()
+        row["given_frames"] = (
+            frame_conditioning.clean_frame_mask("every_second", len(video)).nonzero().flatten().tolist()
+        )
     return row
 
 

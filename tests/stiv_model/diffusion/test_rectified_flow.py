@@ -2,20 +2,20 @@ import pytest
 import torch
 
 from stiv_model.diffusion import rectified_flow
-from stiv_model.diffusion.frame_conditioning import clean_frames, replace
+from stiv_model.diffusion.frame_conditioning import clean_frame_mask, replace_frames
 
 
 def test_the_path_runs_from_noise_to_data_at_the_target_velocity():
     data, noise = torch.randn(2, 2, 3, 4, 2, 2, dtype=torch.float64)
     zero, one = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
-    torch.testing.assert_close(rectified_flow.path(data, noise, zero), noise)
-    torch.testing.assert_close(rectified_flow.path(data, noise, one), data)
-    moved = rectified_flow.path(data, noise, 0.3 * one) + 0.5 * rectified_flow.target(data, noise)
-    torch.testing.assert_close(rectified_flow.path(data, noise, 0.8 * one), moved)
+    torch.testing.assert_close(rectified_flow.interpolate(data, noise, zero), noise)
+    torch.testing.assert_close(rectified_flow.interpolate(data, noise, one), data)
+    moved = rectified_flow.interpolate(data, noise, 0.3 * one) + 0.5 * rectified_flow.velocity_target(data, noise)
+    torch.testing.assert_close(rectified_flow.interpolate(data, noise, 0.8 * one), moved)
 
 
 def test_logit_normal_times_are_the_sigmoid_of_a_normal():
-    times = rectified_flow.timesteps(
+    times = rectified_flow.sample_timesteps(
         torch.rand(100_000, generator=torch.Generator().manual_seed(0)), "logit_normal", 1.0
     )
     logits = torch.logit(times)
@@ -26,35 +26,35 @@ def test_logit_normal_times_are_the_sigmoid_of_a_normal():
 @pytest.mark.parametrize("density", ["uniform", "logit_normal"])
 def test_drawn_times_are_shifted_after_the_density(density):
     uniform = torch.rand(1000, generator=torch.Generator().manual_seed(0))
-    shifted = rectified_flow.timesteps(uniform, density, 3.0)
+    shifted = rectified_flow.sample_timesteps(uniform, density, 3.0)
     torch.testing.assert_close(
-        shifted, rectified_flow.shift_times(rectified_flow.timesteps(uniform, density, 1.0), 3.0)
+        shifted, rectified_flow.shift_timesteps(rectified_flow.sample_timesteps(uniform, density, 1.0), 3.0)
     )
-    assert shifted.mean() < rectified_flow.timesteps(uniform, density, 1.0).mean()
+    assert shifted.mean() < rectified_flow.sample_timesteps(uniform, density, 1.0).mean()
 
 
 def test_shifted_times_are_those_of_stable_diffusion_3():
     noise_level = 1 - torch.linspace(0, 1, 11, dtype=torch.float64)
     wanted = 1 - 3 * noise_level / (1 + 2 * noise_level)
-    torch.testing.assert_close(rectified_flow.shift_times(1 - noise_level, 3.0), wanted, atol=1e-15, rtol=0)
+    torch.testing.assert_close(rectified_flow.shift_timesteps(1 - noise_level, 3.0), wanted, atol=1e-15, rtol=0)
 
 
 @pytest.mark.parametrize("shift", [0.3, 1.0, 3.0, 7.77])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_shifted_times_keep_the_ends_and_the_order(shift, dtype):
-    times = rectified_flow.shift_times(torch.linspace(0, 1, 1001, dtype=dtype), shift)
+    times = rectified_flow.shift_timesteps(torch.linspace(0, 1, 1001, dtype=dtype), shift)
     assert (times[0].item(), times[-1].item()) == (0, 1)
     assert (times.diff() > 0).all()
 
 
 def test_a_shift_of_one_changes_no_bit():
     times = torch.rand(1000, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(rectified_flow.shift_times(times, 1.0), times)
+    assert torch.equal(rectified_flow.shift_timesteps(times, 1.0), times)
 
 
 def test_the_inverse_shift_turns_a_shift_back():
     times = torch.linspace(0, 1, 101, dtype=torch.float64)
-    back = rectified_flow.shift_times(rectified_flow.shift_times(times, 3.0), 1 / 3.0)
+    back = rectified_flow.shift_timesteps(rectified_flow.shift_timesteps(times, 3.0), 1 / 3.0)
     torch.testing.assert_close(back, times, atol=1e-14, rtol=0)
 
 
@@ -62,7 +62,7 @@ def test_frames_without_weight_get_no_gradient():
     predicted = torch.randn(2, 4, 3, 2, 2, requires_grad=True)
     weight = torch.ones(2, 4, 1, 1, 1)
     weight[0, 0] = 0
-    rectified_flow.losses(predicted, torch.zeros_like(predicted), weight).mean().backward()
+    rectified_flow.velocity_losses(predicted, torch.zeros_like(predicted), weight).mean().backward()
     assert torch.equal(predicted.grad[0, 0], torch.zeros(3, 2, 2))
     assert (predicted.grad[1] != 0).all()
 
@@ -71,7 +71,7 @@ def test_a_sample_counts_as_much_with_clean_frames_as_without():
     wanted = torch.zeros(2, 4, 1, 1, 1)
     weight = torch.ones(2, 4, 1, 1, 1)
     weight[0, 1:] = 0
-    assert rectified_flow.losses(torch.ones(2, 4, 1, 1, 1), wanted, weight).mean().item() == pytest.approx(1.0)
+    assert rectified_flow.velocity_losses(torch.ones(2, 4, 1, 1, 1), wanted, weight).mean().item() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_a_sample_counts_as_much_with_clean_frames_as_without():
     [("none", [0, 0, 0, 0]), ("first", [1, 0, 0, 0]), ("every_second", [1, 0, 1, 0])],
 )
 def test_patterns_say_which_frames_are_given(pattern, clean):
-    assert clean_frames(pattern, 4).int().tolist() == clean
+    assert clean_frame_mask(pattern, 4).int().tolist() == clean
 
 
 def test_replacement_touches_the_clean_frames_only():
     x, clean = torch.zeros(2, 3, 1, 1, 1), torch.ones(2, 3, 1, 1, 1)
     is_clean = torch.tensor([[True, False, False], [False, False, True]])
-    assert replace(x, clean, is_clean).flatten(1).tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert replace_frames(x, clean, is_clean).flatten(1).tolist() == [[1, 0, 0], [0, 0, 1]]

@@ -13,9 +13,16 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from stiv_model.diffusion.frame_conditioning import replace
-from stiv_model.diffusion.rectified_flow import path, shift_times
-from stiv_model.diffusion.sampler import FrameCondition, GuidedVelocity, sample, solve, solve_with, times
+from stiv_model.diffusion.frame_conditioning import replace_frames
+from stiv_model.diffusion.rectified_flow import interpolate, shift_timesteps
+from stiv_model.diffusion.sampler import (
+    FrameCondition,
+    GuidedVelocity,
+    sample,
+    solve,
+    solve_with_scheduler,
+    timestep_schedule,
+)
 from stiv_model.network.conditions import Text
 from stiv_model.settings import SamplerSettings
 
@@ -26,8 +33,8 @@ COVARIANCE = torch.tensor([[1.2, 0.9], [0.9, 0.8]], dtype=torch.float64)
 EIGENVALUES, AXES = torch.linalg.eigh(COVARIANCE)
 
 
-def law_velocity(x_BD, time_B):
-    time = time_B[:, None]
+def law_velocity(x_BD, timestep_B):
+    time = timestep_B[:, None]
     slope = (time * EIGENVALUES - (1 - time)) / (time**2 * EIGENVALUES + (1 - time) ** 2)
     return MEAN + (slope * ((x_BD - time * MEAN) @ AXES)) @ AXES.T
 
@@ -63,13 +70,15 @@ def ask(inputs):
 def evaluations(model) -> list:
     """Return a list that fills with what the model is asked: x, time, and the given frames."""
     seen = []
-    model.register_forward_pre_hook(lambda _, args, more: seen.append((*args[:2], more["given"])), with_kwargs=True)
+    model.register_forward_pre_hook(
+        lambda _, args, more: seen.append((*args[:2], more["frame_condition"])), with_kwargs=True
+    )
     return seen
 
 
 def test_times_run_from_noise_to_data_and_are_shifted():
-    assert times(5, 1.0).tolist() == [0, 0.2, 0.4, 0.6, 0.8, 1]
-    assert torch.equal(times(5, 3.0), shift_times(times(5, 1.0), 3.0))
+    assert timestep_schedule(5, 1.0).tolist() == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert torch.equal(timestep_schedule(5, 3.0), shift_timesteps(timestep_schedule(5, 1.0), 3.0))
 
 
 @pytest.mark.parametrize(("solver", "expected"), [("euler", 1), ("heun", 2)])
@@ -78,7 +87,7 @@ def test_the_ode_solvers_converge_with_their_order_to_the_exact_flow(solver, exp
     noise = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     exact = MEAN + (noise @ AXES * EIGENVALUES.sqrt()) @ AXES.T
     steps = [16, 32, 64, 128, 256]
-    errors = [(solve(law_velocity, noise, times(n, shift), solver) - exact).norm().item() for n in steps]
+    errors = [(solve(law_velocity, noise, timestep_schedule(n, shift), solver) - exact).norm().item() for n in steps]
     assert order(steps, errors) == pytest.approx(expected, abs=0.15)
 
 
@@ -90,7 +99,7 @@ def scheme_law(solver: str, steps: int):
     """
     rows = torch.eye(2 * steps + 2, 2 * steps, dtype=torch.float64)  # draws: the start, then steps - 1 noises
     draws = iter(rows.unflatten(1, (steps, 2)).unbind(1))
-    out = solve(law_velocity, next(draws), times(steps, 1.0), solver, lambda: next(draws))
+    out = solve(law_velocity, next(draws), timestep_schedule(steps, 1.0), solver, lambda: next(draws))
     mean = out[-1]
     return mean, (out - mean).T @ (out - mean)
 
@@ -112,7 +121,7 @@ def test_the_sde_solvers_reach_the_mean_and_covariance_of_the_data(solver, steps
     def draw():
         return torch.randn(count, 2, dtype=torch.float64, generator=generator)
 
-    out = solve(law_velocity, draw(), times(steps, 1.0), solver, draw)
+    out = solve(law_velocity, draw(), timestep_schedule(steps, 1.0), solver, draw)
     variance = COVARIANCE.diagonal()
     assert ((out.mean(0) - MEAN).abs() < 4 * (variance / count).sqrt()).all()
     deviation = ((variance[:, None] * variance + COVARIANCE**2) / count).sqrt()  # of a sample covariance
@@ -129,7 +138,7 @@ def test_the_last_step_of_the_sde_adds_no_noise(sde, ode):
 
 def test_an_sde_without_a_source_of_noise_is_refused():
     with pytest.raises(ValueError, match=r"sampler\.solver is heun_sde"):
-        solve(law_velocity, torch.zeros(5, 2), times(4, 1.0), "heun_sde")
+        solve(law_velocity, torch.zeros(5, 2), timestep_schedule(4, 1.0), "heun_sde")
 
 
 def test_what_on_step_returns_takes_the_place_of_x():
@@ -139,7 +148,7 @@ def test_what_on_step_returns_takes_the_place_of_x():
         done.append(step)
         return torch.zeros_like(x) if step == 4 else None
 
-    assert not solve(law_velocity, torch.ones(5, 2), times(4, 1.0), "heun", on_step=on_step).any()
+    assert not solve(law_velocity, torch.ones(5, 2), timestep_schedule(4, 1.0), "heun", on_step=on_step).any()
     assert done == [1, 2, 3, 4]
 
 
@@ -148,12 +157,12 @@ def test_the_scheduler_of_diffusers_agrees_with_euler(shift):
     noise = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     done = []
 
-    def velocity(x_BD, time_B):
-        return law_velocity(x_BD.double(), time_B.double()).float()
+    def velocity(x_BD, timestep_B):
+        return law_velocity(x_BD.double(), timestep_B.double()).float()
 
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
-    by_scheduler = solve_with(scheduler, velocity, noise, 20, lambda step, x: done.append(step))
-    euler = solve(velocity, noise, times(20, shift), "euler")
+    by_scheduler = solve_with_scheduler(scheduler, velocity, noise, 20, lambda step, x: done.append(step))
+    euler = solve(velocity, noise, timestep_schedule(20, shift), "euler")
     torch.testing.assert_close(by_scheduler, euler, atol=1e-5, rtol=1e-5)
     assert done == list(range(1, 21))
 
@@ -215,7 +224,7 @@ def test_scale_one_is_the_conditional_velocity_bit_for_bit_in_one_pass(lively, a
     time, seen = torch.full((3,), 0.5), evaluations(model)
     v = guided(ask.noise, time)
     assert [len(x) for x, _, _ in seen] == [3]
-    alone = model(replace(ask.noise, *ask.first), time, ask.text, ask.micro, given=None)
+    alone = model(replace_frames(ask.noise, *ask.first), time, ask.text, ask.micro, frame_condition=None)
     assert torch.equal(v[:, 1:], alone[:, 1:])
     assert not v[:, 0].any()
 
@@ -256,7 +265,7 @@ def test_a_dropped_image_looks_as_it_did_in_training(lively, ask, null_image):
     clean = ask.first.latents_BFCHW
     for x, time, _ in seen:
         with_image, without_image = x.chunk(2)
-        noised = path(clean, ask.noise, time[:3])
+        noised = interpolate(clean, ask.noise, time[:3])
         assert torch.equal(with_image[:, 0], clean[:, 0])
         assert torch.equal(without_image[:, 0], noised[:, 0] if null_image == "noised" else torch.zeros(3, 4, 8, 8))
         assert torch.equal(with_image[:, 1:], without_image[:, 1:])

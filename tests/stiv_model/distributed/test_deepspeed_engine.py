@@ -195,7 +195,7 @@ of_ranks = pytest.mark.long
 @pytest.fixture(scope="module")
 def small() -> ModelSettings:
     """No dimension is a multiple of 2 and 3 alike, so that slices are padded on 2 or on 3 ranks."""
-    positions = LearnedSettings(kind="learned", rows=4, columns=4, moments=2)
+    positions = LearnedSettings(kind="learned", rows=4, columns=4, num_temporal=2)
     return runs.SETTINGS.model_copy(update={"width": 20, "heads": 1, "ffn_ratio": 1.5, "positions": positions})
 
 

@@ -15,8 +15,8 @@ from stiv_model.network.masking import TokenMask
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import LearnedSettings, TrainingSettings
 
-SHAPE = costs.Shape(frames=4, rows=16, columns=16, text_tokens=7)
-LEARNED = LearnedSettings(kind="learned", rows=8, columns=8, moments=2)
+SHAPE = costs.SampleShape(frames=4, rows=16, columns=16, text_tokens=7)
+LEARNED = LearnedSettings(kind="learned", rows=8, columns=8, num_temporal=2)
 VARIANTS = [
     {},
     {"unmasked_depth": 0, "qk_norm": False},
@@ -44,9 +44,9 @@ def forward(model: StivTransformer, mask_ratio: float) -> torch.Tensor:
         torch.randn(1, model.settings.text_width),
     )
     x = torch.randn(1, SHAPE.frames, model.settings.latent_channels, SHAPE.rows, SHAPE.columns)
-    places = SHAPE.rows * SHAPE.columns // model.settings.spatial_patch**2
-    kept = {"kept": TokenMask(torch.arange(round(places * (1 - mask_ratio)))[None], None)} if mask_ratio else {}
-    return model(x, torch.rand(1), text, torch.rand(1, len(MICRO_CONDITIONS)), **kept)
+    num_spatial = SHAPE.rows * SHAPE.columns // model.settings.spatial_patch**2
+    kept = TokenMask(torch.arange(round(num_spatial * (1 - mask_ratio)))[None] if mask_ratio else None, None)
+    return model(x, torch.rand(1), text, torch.rand(1, len(MICRO_CONDITIONS)), token_mask=kept)
 
 
 def alive_after_forward(settings, mask_ratio: float, is_checkpointed: bool = False) -> int:
@@ -64,7 +64,7 @@ def alive_after_forward(settings, mask_ratio: float, is_checkpointed: bool = Fal
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 def test_activations_are_what_a_run_keeps_allocated(deep, training, changes, mask_ratio):
     settings = deep.model_copy(update=changes)
-    counted = costs.sample(settings, training, True, SHAPE, mask_ratio)
+    counted = costs.sample_cost(settings, training, True, SHAPE, mask_ratio)
     assert counted.activation_bytes == alive_after_forward(settings, mask_ratio)
 
 
@@ -74,7 +74,7 @@ def test_checkpointed_activations_are_what_a_run_keeps_and_one_block_executed_ag
     one_block = alive_after_forward(more, mask_ratio) - alive_after_forward(deep, mask_ratio)
     tokens = SHAPE.frames * SHAPE.rows * SHAPE.columns // (deep.temporal_patch * deep.spatial_patch**2)
     wanted = alive_after_forward(deep, mask_ratio, True) + one_block - 4 * tokens * deep.width
-    counted = costs.sample(deep, training, True, SHAPE, mask_ratio).checkpointed_activation_bytes
+    counted = costs.sample_cost(deep, training, True, SHAPE, mask_ratio).checkpointed_activation_bytes
     assert counted == pytest.approx(wanted, rel=0.002)
 
 
@@ -92,7 +92,7 @@ def test_flops_are_those_that_a_run_executes(deep, training, is_checkpointed, ma
     model.activation_checkpointing = is_checkpointed
     with FlopCounterMode(display=False, custom_mapping=attention) as counter:
         forward(model, mask_ratio).sum().backward()
-    counted = costs.sample(deep, training, True, SHAPE, mask_ratio)
+    counted = costs.sample_cost(deep, training, True, SHAPE, mask_ratio)
     wanted = counted.checkpointed_training_flops if is_checkpointed else counted.training_flops
     assert counter.get_total_flops() == wanted
 
@@ -100,23 +100,23 @@ def test_flops_are_those_that_a_run_executes(deep, training, is_checkpointed, ma
 def formula(settings, is_video: bool, mask_ratio: float) -> tuple[float, float]:
     """Return FLOPs of forward and of forward and backward, by hand: 2 per weight and token, 4 d per pair attended."""
     d, text = settings.width, SHAPE.text_tokens
-    places = SHAPE.rows * SHAPE.columns // settings.spatial_patch**2
-    moments = SHAPE.frames // settings.temporal_patch if is_video else SHAPE.frames
+    num_spatial = SHAPE.rows * SHAPE.columns // settings.spatial_patch**2
+    num_temporal = SHAPE.frames // settings.temporal_patch if is_video else SHAPE.frames
     patch = settings.latent_channels * settings.spatial_patch**2 * (settings.temporal_patch if is_video else 1)
 
-    def block(places: float) -> tuple[float, float]:
-        tokens = places * moments
+    def block(num_spatial: float) -> tuple[float, float]:
+        tokens = num_spatial * num_temporal
         per_token = (4 + 2 + 2 * settings.ffn_ratio + (4 if is_video else 0)) * d**2
-        pairs = moments * places**2 + tokens * text + (places * moments**2 if is_video else 0)
+        pairs = num_temporal * num_spatial**2 + tokens * text + (num_spatial * num_temporal**2 if is_video else 0)
         return 2 * tokens * per_token + 2 * text * 2 * d**2, 4 * d * pairs
 
-    blocks = [block(places * (1 - mask_ratio))] * settings.depth + [block(places)] * settings.unmasked_depth
+    blocks = [block(num_spatial * (1 - mask_ratio))] * settings.depth + [block(num_spatial)] * settings.unmasked_depth
     linear, attention = (sum(part) for part in zip(*blocks, strict=True))
     sinusoids = 256 * (1 + len(MICRO_CONDITIONS))
     first = (
-        2 * d * (places * moments * patch + (text + 1) * settings.text_width + sinusoids)
+        2 * d * (num_spatial * num_temporal * patch + (text + 1) * settings.text_width + sinusoids)
     )  # of what needs no gradient
-    others = 2 * d * (places * moments * patch + (2 + 6 + 2) * d)
+    others = 2 * d * (num_spatial * num_temporal * patch + (2 + 6 + 2) * d)
     whole = linear + attention + first + others
     return whole, whole + first + 2 * (linear + others) + 2.5 * attention
 
@@ -124,7 +124,7 @@ def formula(settings, is_video: bool, mask_ratio: float) -> tuple[float, float]:
 @pytest.mark.parametrize("mask_ratio", [0.0, 0.5])
 @pytest.mark.parametrize("is_video", [False, True], ids=["image", "video"])
 def test_flops_agree_with_a_formula(deep, training, is_video, mask_ratio):
-    counted = costs.sample(deep, training, is_video, SHAPE, mask_ratio)
+    counted = costs.sample_cost(deep, training, is_video, SHAPE, mask_ratio)
     forward_flops, training_flops = formula(deep, is_video, mask_ratio)
     assert counted.forward_flops == forward_flops
     assert counted.training_flops == pytest.approx(training_flops, rel=0.001)  # QK-norm's gradient has products too
@@ -133,7 +133,9 @@ def test_flops_agree_with_a_formula(deep, training, is_video, mask_ratio):
 def test_masking_half_of_the_places_halves_the_main_blocks(deep, training):
     def main_block(mask_ratio: float) -> int:
         few, more = (deep.model_copy(update={"depth": depth, "width": 256, "heads": 4}) for depth in (1, 2))
-        first, second = (costs.sample(some, training, True, SHAPE, mask_ratio).training_flops for some in (few, more))
+        first, second = (
+            costs.sample_cost(some, training, True, SHAPE, mask_ratio).training_flops for some in (few, more)
+        )
         return second - first
 
     assert main_block(0.5) / main_block(0.0) == pytest.approx(0.5, abs=0.02)
@@ -141,26 +143,26 @@ def test_masking_half_of_the_places_halves_the_main_blocks(deep, training):
 
 def test_half_precision_halves_the_activations(deep, training):
     half = training.model_copy(update={"precision": "bfloat16"})
-    whole, halved = (costs.sample(deep, how, True, SHAPE, 0.5).activation_bytes for how in (training, half))
+    whole, halved = (costs.sample_cost(deep, how, True, SHAPE, 0.5).activation_bytes for how in (training, half))
     assert halved / whole == pytest.approx(0.5, abs=0.08)  # norms and attention keep a float32 per row
 
 
 def test_every_parameter_has_one_place(deep):
     for is_video in (False, True):
-        model = costs.on_meta(deep.model_copy(update={"adaln": "per_layer"}), is_video)
-        assert costs.parameters(model).total() == sum(parameter.numel() for parameter in model.parameters())
+        model = costs.build_on_meta(deep.model_copy(update={"adaln": "per_layer"}), is_video)
+        assert costs.count_parameters(model).total() == sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(("precision", "per_parameter"), [("float32", 4 + 4 + 12 + 4), ("bfloat16", 2 + 2 + 12 + 4)])
 def test_one_gpu_holds_weights_gradients_master_weights_moments_and_average(deep, training, precision, per_parameter):
-    model = costs.on_meta(deep, is_video=True)
+    model = costs.build_on_meta(deep, is_video=True)
     held = memory_estimate.per_gpu(model, training.model_copy(update={"precision": precision}), world=1)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert sum(held) - held.gathered - held.buckets - held.update == per_parameter * count
 
 
 def test_more_gpus_hold_a_share_each_but_the_blocks_in_use(deep, training):
-    model = costs.on_meta(deep, is_video=True)
+    model = costs.build_on_meta(deep, is_video=True)
     one, eight = (memory_estimate.per_gpu(model, training, world) for world in (1, 8))
     outside = elements(model) - 5 * elements(model.main_blocks[0])
     assert eight.gathered == one.gathered == 4 * (outside + 2 * elements(model.main_blocks[0]))
@@ -170,7 +172,7 @@ def test_more_gpus_hold_a_share_each_but_the_blocks_in_use(deep, training):
 
 
 def test_lower_zero_stages_leave_parameters_and_gradients_whole(deep, training):
-    model = costs.on_meta(deep, is_video=True)
+    model = costs.build_on_meta(deep, is_video=True)
     stages = {
         stage: memory_estimate.per_gpu(model, training.model_copy(update={"zero_stage": stage}), 8)
         for stage in range(4)
@@ -184,4 +186,4 @@ def test_lower_zero_stages_leave_parameters_and_gradients_whole(deep, training):
 
 def test_frames_that_cannot_be_cut_into_patches_are_refused(deep, training):
     with pytest.raises(ValueError, match=r"5 latent frames cannot be cut .* model\.temporal_patch = 2"):
-        costs.sample(deep, training, True, SHAPE._replace(frames=5), 0.0)
+        costs.sample_cost(deep, training, True, SHAPE._replace(frames=5), 0.0)

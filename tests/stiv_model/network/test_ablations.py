@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flows.params import load_params, section
-from stiv_model.diffusion.frame_conditioning import clean_frames, null_image
+from stiv_model.diffusion.frame_conditioning import clean_frame_mask, null_image
 from stiv_model.diffusion.sampler import sample
 from stiv_model.latents.dataset import Batch
 from stiv_model.network.conditions import FrameCondition, Text
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs/model.md").read_text()
 PARAMS = load_params(ROOT / "tests/params.yaml")
 FRAMES, SIDE, BATCH, STEPS = 8, 8, 4, 10
-LEARNED = {"kind": "learned", "rows": 4, "columns": 4, "moments": 4}
+LEARNED = {"kind": "learned", "rows": 4, "columns": 4, "num_temporal": 4}
 
 Changes = dict[str, dict[str, Any]]
 ROWS: dict[str, Changes] = {
@@ -139,7 +139,7 @@ def test_every_ablation_builds_trains_samples_and_makes_a_difference(name, chang
 
     noise = torch.randn(BATCH, frames, *batch.latents_BFCHW.shape[2:])
     given = FrameCondition(
-        batch.latents_BFCHW[:, :frames], clean_frames(one.recipe.clean_frames, frames).expand(BATCH, -1)
+        batch.latents_BFCHW[:, :frames], clean_frame_mask(one.recipe.clean_frames, frames).expand(BATCH, -1)
     )
     null_text, null = Text(*(part[:1].expand_as(part) for part in batch.text)), null_image(one.recipe.clean_frames)
     made = sample(model, noise, batch.text, null_text, batch.micro_BM, PARAMS.sampler, given, null)

@@ -8,10 +8,10 @@ import torch
 from torch.func import functional_call
 
 from flows.params import load_params
-from stiv_model.diffusion.frame_conditioning import clean_frames
+from stiv_model.diffusion.frame_conditioning import clean_frame_mask
 from stiv_model.latents.dataset import Batch
 from stiv_model.network.conditions import MICRO_CONDITIONS, FrameCondition, Text
-from stiv_model.network.masking import TokenMask, choose, weight
+from stiv_model.network.masking import TokenMask, kept_weight, sample_kept
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import LearnedSettings, RecipeSettings, RotarySettings
 from stiv_model.training.loss import Draws, draw, losses
@@ -33,7 +33,7 @@ ABLATIONS = {
     "temporal_modulation per_layer": {"temporal_modulation": True, "adaln": "per_layer"},
     "causal_time": {"causal_time": True},
     "temporal_patch 1": {"temporal_patch": 1},
-    "learned positions": {"positions": LearnedSettings(kind="learned", rows=3, columns=4, moments=3)},
+    "learned positions": {"positions": LearnedSettings(kind="learned", rows=3, columns=4, num_temporal=3)},
     "interpolated positions": {
         "positions": RotarySettings(kind="rotary", base=100.0, spatial_scale=0.5, temporal_scale=0.25)
     },
@@ -133,7 +133,7 @@ def watch(module) -> list:
 def test_block_and_transformer_equal_the_reference(build, arguments, changes, is_video, kept):
     model = build(is_video, **changes)
     calls = watch(model.main_blocks[0])
-    velocity = model(*arguments, kept=kept)
+    velocity = model(*arguments, token_mask=kept)
     ((x_BTSD, *_), out_BTSD), settings = calls[0], model.settings
     for b, sample in enumerate(samples(arguments, kept)):
         places = list(range(PLACES)) if sample.places is None else sample.places
@@ -153,19 +153,21 @@ def test_block_and_transformer_equal_the_reference(build, arguments, changes, is
 def test_gradients_of_the_block_are_those_of_calculus(build, arguments, changes):
     model = build(True, **changes)
     calls = watch(model.main_blocks[0])
-    model(*arguments, kept=KEPT["places"])
-    block, ((x, on, at), _) = model.main_blocks[0], calls[0]
+    model(*arguments, token_mask=KEPT["places"])
+    block, ((x, conditions, positions), _) = model.main_blocks[0], calls[0]
     names, parameters = zip(*block.named_parameters(), strict=True)
-    shared = [part for modulation in on.modulation or () for part in modulation]
+    shared = [part for modulation in conditions.modulation or () for part in modulation]
 
-    def run(x, seen, singleton, *rest):
+    def run(x, context, singleton, *rest):
         own = dict(zip(names, rest[: len(names)], strict=True))
         parts = iter(rest[len(names) :])
-        modulation = on.modulation and tuple(type(one)(*(next(parts) for _ in one)) for one in on.modulation)
-        told = on._replace(seen_BLD=seen, singleton_BD=singleton, modulation=modulation)
-        return functional_call(block, own, (x, told, at))
+        modulation = conditions.modulation and tuple(
+            type(one)(*(next(parts) for _ in one)) for one in conditions.modulation
+        )
+        own_conditions = conditions._replace(context_BLD=context, singleton_BD=singleton, modulation=modulation)
+        return functional_call(block, own, (x, own_conditions, positions))
 
-    inputs = [x, on.seen_BLD, on.singleton_BD, *parameters, *shared]
+    inputs = [x, conditions.context_BLD, conditions.singleton_BD, *parameters, *shared]
     inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
     assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
 
@@ -177,7 +179,7 @@ def test_gradients_of_the_transformer_are_those_of_calculus(build, arguments, ch
     names, parameters = zip(*model.named_parameters(), strict=True)
 
     def run(x, clean, tokens, pooled, *parameters):
-        told = (
+        given_inputs = (
             x,
             time,
             Text(tokens, text.mask_BL, pooled),
@@ -185,7 +187,7 @@ def test_gradients_of_the_transformer_are_those_of_calculus(build, arguments, ch
             FrameCondition(clean, given.is_clean_BF),
             KEPT["places"],
         )
-        return functional_call(model, dict(zip(names, parameters, strict=True)), told)
+        return functional_call(model, dict(zip(names, parameters, strict=True)), given_inputs)
 
     inputs = [arguments[0], given.latents_BFCHW, text.tokens_BLE, text.pooled_BE, *parameters]
     inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
@@ -245,14 +247,16 @@ def only_sample_1_without_image(draws: Draws) -> Draws:
 def test_given_frames_get_exactly_zero_gradient_and_all_others_some(lively, train_on, pattern):
     model = lively(is_video=True)  # two frames per token: the loss is masked per frame, not per token
     _, gradient, _ = train_on(model, only_sample_1_without_image, clean_frames=pattern, mask_ratio=0.0)
-    is_clean = clean_frames(pattern, 4).expand(3, -1) & torch.tensor([[True], [False], [True]])
+    is_clean = clean_frame_mask(pattern, 4).expand(3, -1) & torch.tensor([[True], [False], [True]])
     assert (gradient[is_clean] == 0).all()
     assert (gradient[~is_clean] != 0).all()
 
 
 def test_dropped_places_get_exactly_zero_gradient_and_kept_ones_some(lively, train_on):
     _, gradient, draws = train_on(lively(is_video=True), clean_frames="none", mask_ratio=0.5)
-    seen = weight(TokenMask(choose(draws.places_BS, 0.5), None), 1, 16, gradient.device).view(3, 1, 1, 4, 4)
+    seen = kept_weight(TokenMask(sample_kept(draws.spatial_order_BS, 0.5), None), 1, 16, gradient.device).view(
+        3, 1, 1, 4, 4
+    )
     is_seen = seen.bool().repeat_interleave(2, 3).repeat_interleave(2, 4).expand_as(gradient)
     assert (gradient[~is_seen] == 0).all()
     assert (gradient[is_seen] != 0).all()

@@ -18,7 +18,7 @@ from torch import Tensor
 from flows.params import load_params
 from stiv_model.network import sequence_parallel
 from stiv_model.network.conditions import MICRO_CONDITIONS, FrameCondition, Text
-from stiv_model.network.masking import TokenMask, choose
+from stiv_model.network.masking import TokenMask, sample_kept
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.process_exit import die_with_parent
 from stiv_model.settings import LearnedSettings, TrainingSettings
@@ -36,7 +36,7 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
     "unmasked": ({}, 0.0),
     "masked to 7 places, which no ranks share evenly": ({}, 0.56),
     "causal time": ({"causal_time": True}, MASKED),
-    "learned positions": ({"positions": LearnedSettings(kind="learned", rows=4, columns=5, moments=6)}, MASKED),
+    "learned positions": ({"positions": LearnedSettings(kind="learned", rows=4, columns=5, num_temporal=6)}, MASKED),
     "a modulation per layer, of time too": ({"adaln": "per_layer", "temporal_modulation": True}, MASKED),
     "given frames seen by cross-attention": ({"image_condition": "both"}, MASKED),
     "recomputed activations": ({}, MASKED),
@@ -70,7 +70,7 @@ def inputs(mask_ratio: float, dtype: torch.dtype, number: int = 0) -> tuple[Any,
     is_clean = (torch.arange(FRAMES) == 0) & torch.tensor([True, False, True])[:, None]
     places = torch.stack([torch.randperm(PLACES, generator=generator) for _ in range(SAMPLES)])
     time, micro = random(SAMPLES).sigmoid(), random(SAMPLES, len(MICRO_CONDITIONS))
-    return x, time, text, micro, FrameCondition(clean, is_clean), TokenMask(choose(places, mask_ratio), None)
+    return x, time, text, micro, FrameCondition(clean, is_clean), TokenMask(sample_kept(places, mask_ratio), None)
 
 
 def loss(velocity: Tensor, number: int) -> Tensor:
@@ -98,7 +98,7 @@ def run_rank(rank: int, folder: Path, port: int) -> None:
     os.environ |= address | {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(RANKS)}
     deepspeed_engine.start(training())
     torch.set_num_threads(1)
-    groups = {ranks: sequence_parallel.join(ranks) for ranks in (1, *SHARED_BY)}
+    groups = {ranks: sequence_parallel.new_group(ranks) for ranks in (1, *SHARED_BY)}
     number = {ranks: rank // ranks for ranks in groups}
     seen: Seen = {
         (case, dtype, ranks): one_step(build(case, DTYPES[dtype]), CASES[case][1], groups[ranks], number[ranks])
@@ -149,10 +149,10 @@ def refused(group: Any) -> Iterator[str]:
     every = TokenMask(None, None)
     image = StivTransformer(SETTINGS, is_video=False)
     attempts: tuple[Callable[[], Any], ...] = (
-        lambda: sequence_parallel.share(6, PLACES, every, group),
-        lambda: sequence_parallel.share(MOMENTS, PLACES, few, group),
-        lambda: sequence_parallel.share(MOMENTS, PLACES, some, group),
-        lambda: sequence_parallel.join(3),
+        lambda: sequence_parallel.own_temporal(6, PLACES, every, group),
+        lambda: sequence_parallel.own_temporal(MOMENTS, PLACES, few, group),
+        lambda: sequence_parallel.own_temporal(MOMENTS, PLACES, some, group),
+        lambda: sequence_parallel.new_group(3),
         lambda: image.share_sequence(group),
     )
     for attempt in attempts:

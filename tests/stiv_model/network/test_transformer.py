@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stiv_model.network.masking import TokenMask, choose, weight
+from stiv_model.network.masking import TokenMask, kept_weight, sample_kept
 
 
 def test_velocity_has_the_shape_of_the_latents(lively, inputs):
@@ -56,29 +56,33 @@ def test_time_is_told_from_space_and_order_matters(lively, inputs):
 def test_keeping_every_place_equals_no_masking(lively, inputs):
     model = lively(is_video=True)
     every = TokenMask(torch.arange(16).expand(3, -1), torch.arange(2).expand(3, -1))
-    torch.testing.assert_close(model(*inputs, kept=every), model(*inputs), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(*inputs, token_mask=every), model(*inputs), atol=1e-5, rtol=1e-5)
 
 
 def test_mask_ratio_zero_equals_no_masking_bit_for_bit(lively, inputs):
     model = lively(is_video=True)
     order = torch.stack([torch.randperm(16) for _ in range(3)])
-    assert torch.equal(model(*inputs, kept=TokenMask(choose(order, 0.0), choose(order[:, :2], 0.0))), model(*inputs))
+    assert torch.equal(
+        model(*inputs, token_mask=TokenMask(sample_kept(order, 0.0), sample_kept(order[:, :2], 0.0))), model(*inputs)
+    )
 
 
 def test_main_blocks_do_not_see_dropped_places(lively, inputs):
     x, time, text, micro = inputs
     model = lively(is_video=True)
-    kept = TokenMask(choose(torch.stack([torch.randperm(16) for _ in range(3)]), 0.5), None)
-    seen = weight(kept, 1, 16, x.device).view(3, 1, 1, 4, 4).repeat_interleave(2, 3).repeat_interleave(2, 4)
+    kept = TokenMask(sample_kept(torch.stack([torch.randperm(16) for _ in range(3)]), 0.5), None)
+    seen = kept_weight(kept, 1, 16, x.device).view(3, 1, 1, 4, 4).repeat_interleave(2, 3).repeat_interleave(2, 4)
     other = torch.where(seen.bool(), x, torch.randn_like(x))
-    torch.testing.assert_close(model(x, time, text, micro, kept=kept), model(other, time, text, micro, kept=kept))
+    torch.testing.assert_close(
+        model(x, time, text, micro, token_mask=kept), model(other, time, text, micro, token_mask=kept)
+    )
 
 
 def test_masking_halves_the_tokens_of_the_main_blocks(lively, inputs):
     model, seen = lively(is_video=True), []
     model.main_blocks[0].register_forward_hook(lambda module, given, out: seen.append(out.shape[2]))
     model(*inputs)
-    model(*inputs, kept=TokenMask(choose(torch.stack([torch.randperm(16) for _ in range(3)]), 0.5), None))
+    model(*inputs, token_mask=TokenMask(sample_kept(torch.stack([torch.randperm(16) for _ in range(3)]), 0.5), None))
     assert seen == [16, 8]
 
 

@@ -53,7 +53,9 @@ def test_a_parent_of_another_size_is_refused_by_name_and_value(settings, tmp_pat
 
 def test_rotary_positions_do_not_become_learned_ones(settings, tmp_path):
     parent = checkpoint(tmp_path / "t2v", settings, is_video=True)
-    learned = settings.model_copy(update={"positions": LearnedSettings(kind="learned", rows=4, columns=4, moments=2)})
+    learned = settings.model_copy(
+        update={"positions": LearnedSettings(kind="learned", rows=4, columns=4, num_temporal=2)}
+    )
     with pytest.raises(ValueError, match=r"positions\.kind rotary there, learned here"):
         metadata.check_parents({"weights": parent}, learned, is_video=True)
 

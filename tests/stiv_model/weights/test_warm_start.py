@@ -34,8 +34,8 @@ TRAINED = Trained(
 IMAGE = {"frames": 1, "stride_frames": 0}
 LARGE = {"latent_height": 16, "latent_width": 16}
 FIRST = {"clean_frames": "first"}
-LEARNED = LearnedSettings(kind="learned", rows=4, columns=4, moments=2)
-LEARNED_LARGE = LearnedSettings(kind="learned", rows=8, columns=6, moments=5)
+LEARNED = LearnedSettings(kind="learned", rows=4, columns=4, num_temporal=2)
+LEARNED_LARGE = LearnedSettings(kind="learned", rows=8, columns=6, num_temporal=5)
 
 
 def rotary(settings, **scales):
@@ -161,12 +161,12 @@ def train(model: StivTransformer, frames: int, steps: int, conditions) -> tuple[
     generator = torch.Generator().manual_seed(7)
     data, noise = torch.randn(2, 3, 4, 4, 8, 8, generator=generator)[:, :, :frames]
     time = torch.tensor([0.2, 0.5, 0.8])
-    x = rectified_flow.path(data, noise, time)
+    x = rectified_flow.interpolate(data, noise, time)
     model.train().requires_grad_(True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses, norms = [], []
     for _ in range(steps):
-        loss = (model(x, time, text, micro) - rectified_flow.target(data, noise)).square().mean()
+        loss = (model(x, time, text, micro) - rectified_flow.velocity_target(data, noise)).square().mean()
         optimizer.zero_grad()
         loss.backward()
         norms.append(torch.nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None))
