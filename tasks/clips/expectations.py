@@ -29,6 +29,7 @@ from great_expectations.expectations.row_conditions import Column
 from tasks.clips.data_docs import localise
 from tasks.clips.settings import ClipSettings
 from tasks.clips.thresholds import NEAR_DUPLICATE, ranges
+from tasks.storage.scores import SCORES
 from tasks.storage.tables import CLIPS, STATUSES
 
 log = logging.getLogger(__name__)
@@ -37,24 +38,11 @@ Expectations = list[gxe.Expectation]
 
 # What a score can be at all (tasks/decoding/measures.py and tasks/scores/stage.py say what each is); null is no limit.
 _POSSIBLE: dict[str, tuple[float, float | None]] = {
-    "motion": (0, None),
-    "camera_motion": (0, None),
-    "object_motion": (0, None),
-    "aesthetic": (0, 10),
-    "text_area": (0, 1),
-    "clarity": (0, None),
-    "temporal_consistency": (0, 1),
-    "flicker": (0, None),
-    "frozen": (0, 1),
-    "black_bars": (0, 1),
-    "brightness": (0, 1),
-    "saturation": (0, 1),
-    "quality": (0, 1),
-    "nsfw": (0, 1),
-    "height": (1, None),
-    "width": (1, None),
-    "seconds": (0, None),
-}
+    name: (score.least, score.most)
+    for name in ClipSettings.model_fields
+    for score in SCORES
+    if score.name == name and score.least is not None
+} | {"height": (1, None), "width": (1, None), "seconds": (0, None)}
 
 
 class GateResult(NamedTuple):

@@ -5,6 +5,8 @@ The schemas are in `tasks/storage/tables.py`; a test asks for every column.
 The sentences are kept apart from the schemas, so that a better word here makes no table again.
 """
 
+from tasks.storage.scores import SCORES
+
 _OF_VIDEO = {
     "uri": "Path below the source, or s3://...: where the bytes of the video are.",
     "video": "sha256 of the video's bytes, which is its name everywhere; null when they could not be read.",
@@ -17,26 +19,12 @@ _OF_VIDEO = {
 
 _CLIP = "Identity of the clip, from the shot that it is at first: 20 digits of `video`, first pts, pts after the last."
 
-_MEASURED = {
-    "motion": "How fast the fastest twentieth of the picture moves, per cent of its diagonal per frame.",
-    "camera_motion": "How far shift, turn and zoom of the camera move the picture, per cent of its diagonal per frame.",
-    "object_motion": "As motion, of what moves beyond the camera's motion.",
-    "motion_x": "Mean motion to the right, per cent of the width per frame; negative is left.",
-    "motion_y": "Mean motion down, per cent of the height per frame; negative is up.",
-    "clarity": "0 blurred, or nothing to see, to 1 sharp.",
-    "temporal_consistency": "0 to 1: how well the frame before, moved, explains the next.",
-    "flicker": "0 steady to 1: mean change of brightness back and forth.",
-    "frozen": "0 to 1: share of the frames that repeat the one before.",
-    "brightness": "0 black to 1 white.",
-    "saturation": "0 grey to 1.",
-    "black_bars": "0 to 1: share of the picture that is letterbox or pillarbox.",
-}
+_MEASURED, _FROM_STILLS = (
+    {score.name: score.meaning for score in SCORES if score.stage == stage} for stage in ("shots", "scores")
+)
 
 _SCORED = {
-    "aesthetic": "0 to 10, by an estimate or by a learnt head on CLIP.",
-    "text_area": "0 to 1: share of the picture in lines of text.",
-    "quality": "0 ruined to 1: freedom from blur, noise, block edges and bad exposure, multiplied.",
-    "nsfw": "0 to 1, the worst still; null without a classifier (`scores.nsfw`).",
+    **_FROM_STILLS,
     "orientation": "landscape, portrait or square.",
     "colours": "Names of up to three main colours, most of the picture first.",
     "video_hash": "32 bytes, perceptual, of four stills in order; near-duplicates differ in few bits.",

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.storage.scores import measured_in
+
 # The table in each stage's folder.
 VIDEO_TABLE, SPLIT_TABLE, SHOT_TABLE, STILL_TABLE = (
     "videos.parquet",
@@ -64,18 +66,7 @@ SHOTS = pa.schema(
         ("licence", pa.string()),
         ("source_url", pa.string()),
         # cheap scores of the same decoding pass: tasks/decoding/measures.py says what each is
-        ("motion", pa.float64()),
-        ("camera_motion", pa.float64()),
-        ("object_motion", pa.float64()),
-        ("motion_x", pa.float64()),
-        ("motion_y", pa.float64()),
-        ("clarity", pa.float64()),
-        ("temporal_consistency", pa.float64()),
-        ("flicker", pa.float64()),
-        ("frozen", pa.float64()),
-        ("brightness", pa.float64()),
-        ("saturation", pa.float64()),
-        ("black_bars", pa.float64()),
+        *((name, pa.float64()) for name in measured_in("shots")),
     ]
 )
 
@@ -85,10 +76,7 @@ STILLS = pa.schema([("clip", pa.string()), ("stills", pa.list_(pa.binary()))])
 SCORES = pa.schema(
     [
         *SHOTS,
-        ("aesthetic", pa.float64()),
-        ("text_area", pa.float64()),
-        ("quality", pa.float64()),
-        ("nsfw", pa.float64()),  # null without a classifier
+        *((name, pa.float64()) for name in measured_in("scores")),  # nsfw: null without a classifier
         ("orientation", pa.string()),
         ("colours", pa.list_(pa.string())),  # names of the main colours, most of the picture first
         ("video_hash", pa.binary()),  # perceptual, of the stills in order; near-duplicates differ in few bits
