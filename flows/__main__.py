@@ -54,7 +54,7 @@ COMMANDS = {
     "shots": "flows.commands.files",
 }
 
-HELP = """\
+HELP = f"""\
 usage: stiv VERB [options]      (or: python -m flows VERB [options]; `stiv VERB --help` tells its options)
 
 the whole road
@@ -82,7 +82,7 @@ raw video and where it went
   stiv forget VIDEO             after a takedown: what must be deleted and rebuilt; --yes does it
 
 one stage's work, without DVC   (options as in dvc.yaml)
-  stiv collect | probe | split | score | select | caption | encode | train | generate | judge | report
+  stiv {" | ".join(verb for verb in FLOWS if verb != "pipeline")}
 """
 
 
