@@ -42,6 +42,7 @@ COMMANDS = {
     "serve": "flows.commands.serve",
     "sample": "flows.commands.sample",
     "export": "flows.commands.export",
+    "check": "flows.commands.check",
     "doctor": "flows.commands.doctor",
     "model": "flows.commands.model",
     "plan": "flows.commands.plan",
@@ -67,6 +68,7 @@ try the model
   stiv sample --prompt "a red circle moves left" --out red.mp4
   stiv sample --prompt "a red circle moves left" --image first.png --out red.mp4
   stiv export --out pipelines/demo   a checkpoint as a folder that diffusers opens anywhere
+  stiv check t2v                whether a stage could start now: settings, inputs, plan, device, disk
   stiv doctor                   what this machine can run, and what is missing
   stiv model XL                 parameters, FLOPs and memory of a size of the paper's, or of a params file
   stiv plan --latents data/latents   what each recipe will do with the data, and what it costs

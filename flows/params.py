@@ -8,7 +8,7 @@ import yaml
 from pydantic import model_validator
 from typing_extensions import TypeIs
 
-from flows.running.settings import EngineSettings
+from flows.running.settings import EngineSettings, PipelineSettings
 from stiv_model import settings_errors
 from stiv_model.settings import (
     ModelSettings,
@@ -41,6 +41,7 @@ class Params(Settings):
     source: str
     corpus: CorpusSettings
     engine: EngineSettings
+    pipeline: PipelineSettings
     sandbox: SandboxSettings
     videos: VideoSettings
     shots: ShotSettings

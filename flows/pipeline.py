@@ -2,12 +2,15 @@
 
 import json
 import logging
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 from prefect import flow, task
 
 from flows import stages as dag
+from flows.params import load_params
 from flows.running.logs import show_ours
 from flows.running.run_context import child_environment
 from tasks.storage import atomic
@@ -29,28 +32,79 @@ def reproduce(stage: str, force: bool) -> None:
 
 
 @flow(name="stiv", flow_run_name="full pipeline")
-def pipeline(stages: list[str] | None = None, force: bool = False) -> None:
+def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list[str] | None = None) -> None:
     """Bring the stages of dvc.yaml up to date, one after the other.
 
     examples:
       stiv pipeline
       stiv pipeline --stages shots scores clips
       stiv pipeline --stages shots --force      although nothing has changed
+      stiv pipeline --retrain t2v               although only the code has, and the last run took long
 
     Args:
         stages: only these, in the order of the pipeline; none is all of them.
         force: run them although nothing has changed.
+        retrain: trainings that are repeated for a change of code alone, however long their last run took.
 
     Raises:
-        ValueError: a name is no stage.
+        ValueError: a name is no stage; or a stage cannot start, or is a training that took long and of which nothing
+            but the code has changed. Nothing of that stage is touched then.
     """
     show_ours()  # a worker runs this without our command
     known = dag.in_order()
-    if unknown := [stage for stage in stages or [] if stage not in known]:
+    if unknown := [stage for stage in [*(stages or []), *(retrain or [])] if stage not in known]:
         raise ValueError(f"no stage {', '.join(unknown)} in dvc.yaml: it is one of {', '.join(known)}")
     for stage in known:
         if stages is None or stage in stages:
+            if not force and (found := dag.changes(stage)):
+                if stage not in (retrain or []):
+                    refuse_retraining(stage, found, load_params().pipeline.retrain_hours)
+                check_start(stage)
             reproduce(stage, force)
+
+
+def refuse_retraining(stage: str, changes: dag.Changes, limit_hours: float) -> None:
+    """Stop before a training that took long is repeated for a change of code alone.
+
+    Raises:
+        ValueError: what has changed, and the three ways on.
+    """
+    verb, *options = dag.command(stage)
+    if verb != "train" or changes.others or not changes.code:
+        return
+    hours = trained_hours(Path(options[options.index("--curve") + 1]))
+    if hours is not None and hours <= limit_hours:
+        return
+    took = (
+        "took nobody knows how long (there is no table of its losses)" if hours is None else f"took {hours:.3g} hours"
+    )
+    raise ValueError(
+        f"stage {stage}: only code has changed ({', '.join(changes.code)}), and its last run {took}, more than "
+        f"pipeline.retrain_hours {limit_hours:g}: nothing was touched. If the change makes no difference to weights, "
+        f"`dvc commit {stage}` keeps them; `stiv pipeline --retrain {stage}` trains again; or raise "
+        "pipeline.retrain_hours in params.yaml"
+    )
+
+
+def trained_hours(curve: Path) -> float | None:
+    """Return how long a training took, by the last row of its table of losses; None without one."""
+    if not curve.is_file():
+        return None
+    head, *rows = curve.read_text().splitlines()
+    return float(rows[-1].split("\t")[head.split("\t").index("seconds")]) / 3600 if rows else None
+
+
+def check_start(stage: str) -> None:
+    """Make a stage's checks at the door, before DVC removes what it made last time; in a process of their own.
+
+    Raises:
+        ValueError: it cannot start; the message says why.
+    """
+    words = [sys.executable, "-m", "flows", "check", stage]
+    done = subprocess.run(words, capture_output=True, text=True, env=child_environment())
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "no word").splitlines()[-1]
+        raise ValueError(f"stage {stage} cannot start, and nothing was touched: {said.removeprefix('stiv check: ')}")
 
 
 def _note_time(stage: str, seconds: float) -> None:

@@ -4,15 +4,20 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import networkx
+from dvc.dependency.param import ParamsDependency
+from dvc.exceptions import DvcException
 from dvc.output import Output
 from dvc.repo import Repo
 
+from flows.running.code_hash import is_code
 from tasks.operations import processes
 
 _SKIPPED = "didn't change, skipping"
@@ -24,6 +29,66 @@ def in_order() -> list[str]:
     with Repo() as repo:
         upstream_first = networkx.topological_sort(repo.index.graph.reverse())
         return [stage.addressing for stage in upstream_first if stage.cmd]
+
+
+class Changes(NamedTuple):
+    """What DVC finds changed about a stage since it last ran, by name."""
+
+    code: list[str]
+    """Modules and rooms of ours, and the command."""
+    others: list[str]
+    """Data and settings."""
+
+
+def changes(stage: str) -> Changes | None:
+    """Return what has changed about a stage; None where it need not run.
+
+    A stage that never ran is one whose data has changed. Outputs that are missing or were changed by hand count not.
+    """
+    with Repo() as repo, repo.lock:
+        found = repo.stage.get_target(stage)
+        status = found.status().get(stage, [])
+        if not status:
+            return None
+    code: list[str] = []
+    others: list[str] = []
+    for entry in status:
+        if entry == "changed command":
+            code.append("its command in dvc.yaml")
+        elif isinstance(entry, dict):
+            for name, what in entry.get("changed deps", {}).items():
+                parts = [f"{name}: {key}" for key in what] if isinstance(what, dict) else [name]
+                (code if is_code(name) else others).extend(parts)
+    if not any(out.hash_info for out in found.outs):
+        others.append("it has never run")
+    return Changes(code, others)
+
+
+def command(stage: str) -> list[str]:
+    """Return the words behind `python -m flows` of a stage's command: verb and options.
+
+    Raises:
+        ValueError: dvc.yaml has no such stage, or its command is another program's.
+    """
+    with Repo() as repo:
+        try:
+            words = shlex.split(repo.stage.get_target(stage).cmd)
+        except DvcException as error:
+            raise ValueError(f"dvc.yaml has no stage {stage}: {error}") from None
+    if words[:3] != ["python", "-m", "flows"]:
+        raise ValueError(
+            f"the command of stage {stage} in dvc.yaml is {' '.join(words)}: it must be python -m flows ..."
+        )
+    return words[3:]
+
+
+def data_of(stage: str) -> list[Path]:
+    """Return the files and folders of data that a stage depends on, those in a bucket left out."""
+    with Repo() as repo:
+        deps = repo.stage.get_target(stage).deps
+        here = Path(repo.root_dir)
+        named = [Path(dep.fs_path) for dep in deps if dep.protocol == "local" and not isinstance(dep, ParamsDependency)]
+    return [path for path in named if not (path.is_relative_to(here) and is_code(str(path.relative_to(here))))]
 
 
 def reproduce(stage: str, force: bool, environment: dict[str, str], on_line: Callable[[str], None]) -> bool:

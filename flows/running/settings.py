@@ -20,3 +20,10 @@ class EngineSettings(Settings):
     """CPUs Ray reserves per shard; as many as sandbox.workers keeps them busy."""
     gpus_per_shard: NonNegativeFloat
     """GPUs Ray reserves per shard, for scores that run on one; a fraction lets several shards share a GPU."""
+
+
+class PipelineSettings(Settings):
+    """How the pipeline treats stages that have changed."""
+
+    retrain_hours: NonNegativeFloat
+    """A training whose last run took longer is not repeated for a change of code alone, unless it is asked for."""

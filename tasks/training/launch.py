@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
 
+import torch
 from prefect import task
 
 from stiv_model.distributed.run_identity import identity
 from stiv_model.encoders import provenance
 from stiv_model.latents import data_plan, training_set
+from stiv_model.network.transformer import StivTransformer
 from stiv_model.process_exit import mark_stopped, stopped_at
 from stiv_model.settings import ModelSettings, MonitoringSettings, RecipeSettings, Run, TrainingSettings
 from stiv_model.training.run_files import INCIDENTS, LEDGER, LOSSES, NOISE_LEVEL_LOSSES, SHOWN
@@ -24,6 +26,9 @@ from tasks.operations import processes
 from tasks.storage import atomic
 
 log = logging.getLogger(__name__)
+
+_STATE_BYTES = 16
+"""Of a checkpoint per parameter, at most: master weights, two moments and EMA in float32."""
 
 
 def environment(training: TrainingSettings) -> dict[str, str]:
@@ -165,6 +170,47 @@ def run_ranks(run: Run, work: Path) -> None:
         raise RuntimeError(f"asked to stop: saved after step {step}; the same command goes on there") from None
 
 
+def check_start(run: Run, out: Path) -> data_plan.Plan:
+    """Plan a run on its data, after looking whether this machine can carry it out.
+
+    Args:
+        out: where its weights will be.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no plan for this run and this data, or no device for its ranks.
+        OSError: its checkpoints will not fit on the disk.
+    """
+    planned = data_plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
+    data_plan.check_buckets(planned)
+    _check_device(run.training)
+    _check_disk(run, out)
+    return planned
+
+
+def _check_device(training: TrainingSettings) -> None:
+    if training.device != "cuda" or training.nodes > 1:  # the ranks of several nodes start elsewhere
+        return
+    found = torch.cuda.device_count()
+    if found < training.ranks:
+        raise ValueError(
+            f"training.device is cuda and training.ranks {training.ranks}, but this machine has {found} GPUs that "
+            "PyTorch can use: set training.ranks to what is there, or training.device: cpu in params.yaml"
+        )
+
+
+def _check_disk(run: Run, out: Path) -> None:
+    with torch.device("meta"):
+        model = StivTransformer(run.model, run.recipe.frames > 1)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    needed = parameters * _STATE_BYTES * (run.training.keep_checkpoints + 1)  # one more while it is written
+    place = next(folder for folder in out.absolute().parents if folder.exists())
+    if (free := shutil.disk_usage(place).free) < needed:
+        raise OSError(
+            f"{place} has {free / 1e9:.1f} GB free, and {run.training.keep_checkpoints + 1} checkpoints of "
+            f"{parameters:,} parameters take {needed / 1e9:.1f} GB: free some space, or lower training.keep_checkpoints"
+        )
+
+
 def train(run: Run, out: Path, curve: Path, levels: Path, shown: Path) -> None:
     """Train one recipe.
 
@@ -175,10 +221,9 @@ def train(run: Run, out: Path, curve: Path, levels: Path, shown: Path) -> None:
         shown: what TensorBoard shows and the validation videos; while the run goes on, a link to them.
 
     Raises:
-        FileNotFoundError, ValueError: there is no plan for this run and this data, so that nothing is started.
+        FileNotFoundError, ValueError, OSError: as `check_start`; nothing is started then.
     """
-    planned = data_plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
-    data_plan.check_buckets(planned)
+    planned = check_start(run, out)
     work = atomic.open_workdir(out, run.model_dump(), lambda found: identity(Run.model_validate(found)))
     with atomic.atomic_write(work / data_plan.FILE) as tmp_path:
         tmp_path.write_text(planned.model_dump_json(indent=2))
