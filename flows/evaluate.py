@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
+from flows import stage_names
 from tasks.clips.settings import ClipSettings
 from tasks.evaluation.judge import judge_samples
 from tasks.pages.report import Inputs, write_page
@@ -51,5 +52,6 @@ def report(
       stiv report --reports reports --shots data/shots --selected data/clips --captions data/captions \\
         --samples data/samples --times .cache/times.json --out reports/report.html
     """
-    write_page(Inputs(reports, shots, selected, captions, samples), out, times, clips)
+    shown = Inputs(reports, shots, selected, captions, samples, stage_names.with_account(), stage_names.recipes())
+    write_page(shown, out, times, clips)
     create_link_artifact(key="report", link=out.resolve().as_uri(), description="The report")

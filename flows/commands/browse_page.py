@@ -5,6 +5,7 @@ from typing import Any
 
 import streamlit as st
 
+from flows import stage_names
 from flows.params import load_params
 from tasks.lineage import lineage
 from tasks.lineage.lineage import Workspace
@@ -96,7 +97,8 @@ def details(shown: Gallery, row: dict[str, Any]) -> None:
             width="stretch",
         )
     with st.expander("History"):
-        st.json(lineage.history(Workspace(Path("data"), Path("checkpoints"), Path("reports")), row["clip"]))
+        here = Workspace(Path("data"), Path("checkpoints"), Path("reports"), stage_names.with_table())
+        st.json(lineage.history(here, row["clip"]))
 
 
 def play(row: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import ValidationError
 
-from flows import stages
+from flows import stage_names, stages
 from flows.edit_params import rewrite
 from flows.params import PARAMS, load_params
 from tasks.clips import thresholds
@@ -25,7 +25,7 @@ from tasks.videos import sources
 
 log = logging.getLogger(__name__)
 
-HERE = Workspace(Path("data"), Path("checkpoints"), Path("reports"))
+HERE = Workspace(Path("data"), Path("checkpoints"), Path("reports"), stage_names.with_table())
 LOCK = Path("dvc.lock")  # where DVC keeps the settings that each stage was last run with
 _CHANGED = "params.yaml has changed since the selection: `dvc repro clips` selects anew"
 

@@ -31,6 +31,8 @@ class Workspace(NamedTuple):
     data: Path
     checkpoints: Path
     reports: Path
+    stages: tuple[str, ...]
+    """Those with a table in `data/STAGE`, in the order of the pipeline."""
 
     def table(self, stage: str) -> Path:
         return self.data / stage / f"{stage}.parquet"
@@ -98,7 +100,7 @@ def history(space: Workspace, shot: str) -> dict[str, Any]:
     """Return what every stage said of one shot: its row of each table, None where it did not get so far, and under
     `checkpoints` what each run saw of it."""
     found: dict[str, Any] = {}
-    for stage in ("shots", "scores", "clips", "captions", "latents"):
+    for stage in (name for name in space.stages if name != "videos"):
         path = space.table(stage)
         rows = pq.read_table(path, filters=[("clip", "==", shot)]).to_pylist() if path.exists() else []
         found[stage] = rows[0] if rows else None

@@ -70,7 +70,7 @@ def plan(space: Workspace, source: str, cache: Path, video: str) -> Takedown:
     raw += _unhashed(source, cache, sha256, sizes, items, _hashed(space))
     shots = _count(space.table("shots"), "video", sha256)
     clips = _count(space.table("latents"), "video", sha256)
-    folders = [space.table(stage).parent for stage in ("videos", "shots", "scores", "clips", "captions", "latents")]
+    folders = [space.table(stage).parent for stage in space.stages]
     tainted, clean = _checkpoints(space, sha256)
     pages = [space.reports / "data_docs", space.reports / "report.html"]
     made = [*folders, *tainted, *_unfinished(space, sha256), *pages, *([space.data / "samples"] if tainted else [])]

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 from base64 import b64encode
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +21,6 @@ from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)
 
-RECIPES = ("t2i", "t2v", "stiv", "sft", "unmask_sft", "tup")
-CURATION = ("corpus", "videos", "shots", "scores", "clips", "captions", "latents")
-"""The stages that keep accounts, each in `reports/STAGE.json`."""
 UNITS = {"motion": "% of diagonal per frame", "text_area": "share of picture", "clarity": "of 1",
          "height": "pixels", "width": "pixels", "seconds": "s"}  # fmt: skip
 EXAMPLES = 12
@@ -30,7 +28,7 @@ MAX_VIDEO_BYTES = 9_000_000  # as base64 12 MB, so that the page stays below 15
 
 
 class Inputs(NamedTuple):
-    """Every folder that the page is made of."""
+    """Every folder that the page is made of, and which stages it shows."""
 
     reports: Path
     """Accounts, loss tables, judge.json and the Data Docs."""
@@ -39,6 +37,10 @@ class Inputs(NamedTuple):
     """Stage clips' folder: every scored shot, and whether it was kept."""
     captions: Path
     samples: Path
+    stages: tuple[str, ...]
+    """Those that keep accounts, each in `reports/STAGE.json`, in the order in which they are shown."""
+    recipes: tuple[str, ...]
+    """Those that train, each with its curve in `reports/losses/RECIPE.tsv`."""
 
 
 def require(path: Path, stage: str) -> Path:
@@ -60,10 +62,10 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{b64encode(content).decode()}"
 
 
-def accounts(reports: Path) -> list[dict[str, Any]]:
+def accounts(reports: Path, stages: Iterable[str]) -> list[dict[str, Any]]:
     """Return one row per stage and unit, with whether given = ok + rejected + failed."""
     rows = []
-    for stage in CURATION:
+    for stage in stages:
         for unit, account in read_json(reports / f"{stage}.json", stage).items():
             if isinstance(account, dict) and "given" in account:
                 total = account["ok"] + account["rejected"] + account["failed"]
@@ -142,7 +144,7 @@ def _rows_of(path: Path, stage: str, schema: pa.Schema, names: list[str]) -> dic
     return found
 
 
-def read_losses(reports: Path) -> dict[str, dict[str, np.ndarray]]:
+def read_losses(reports: Path, recipes: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
     """Return each recipe's columns of `reports/losses/RECIPE.tsv`.
 
     Raises:
@@ -150,7 +152,7 @@ def read_losses(reports: Path) -> dict[str, dict[str, np.ndarray]]:
         ValueError: a table is empty.
     """
     result = {}
-    for recipe in RECIPES:
+    for recipe in recipes:
         with require(reports / "losses" / f"{recipe}.tsv", recipe).open() as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
         if not rows:
@@ -219,8 +221,8 @@ def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
     judgement = read_json(inputs.reports / "judge.json", "judge")
     made = read_json(inputs.samples / "samples.json", "samples")
     samples = shown_samples(inputs.samples, {row["id"]: row for row in judgement["verdicts"]})
-    balance, shown = accounts(inputs.reports), examples(inputs)
-    losses, stages = read_losses(inputs.reports), read_times(times)
+    balance, shown = accounts(inputs.reports, inputs.stages), examples(inputs)
+    losses, stages = read_losses(inputs.reports, inputs.recipes), read_times(times)
     require(inputs.reports / "data_docs" / "index.html", "clips")
     steps = [
         (row["step"].replace("_", " "), row["clips"], row["seconds"], row["lost_seconds"])

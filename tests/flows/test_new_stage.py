@@ -176,6 +176,7 @@ def place_in_layers(top: Path) -> None:
 
 def declare_stage(top: Path) -> None:
     put_before(top / "dvc.yaml", "\nplots:\n", STANZA.rstrip("\n") + "\n")
+    put_before(top / "dvc.yaml", "reports/latents.json,\n      reports/judge.json", "reports/words.json, ")
     put_before(top / "prefect.yaml", "  - {<<: *common, name: latents", DEPLOYMENT)
 
 
@@ -263,5 +264,6 @@ def test_a_stage_is_added_by_the_steps_that_the_page_tells_and_by_no_other_file(
     assert re.search(r"\bcount\b", run(checkout, environment, *python, "flows", "--help").splitlines()[-2])
 
     run(checkout, environment, str(Path(sys.executable).with_name("lint-imports")), "--no-cache")
-    run(checkout, environment, *python, "pytest", "-q", "-p", "no:cacheprovider", "tests/test_repository.py",
-        "tests/tasks/words", "-k", "words or prefect_yaml or count")  # fmt: skip
+    files = ("tests/test_repository.py", "tests/flows/test_stage_names.py", "tests/tasks/words")
+    chosen = ("-k", "words or prefect_yaml or stage_names")
+    run(checkout, environment, *python, "pytest", "-q", "-p", "no:cacheprovider", *files, *chosen)

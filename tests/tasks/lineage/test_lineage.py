@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from flows import stage_names
 from flows.params import load_params
 from stiv_model.latents import data_plan, training_set
 from stiv_model.latents.dataset import Order
@@ -32,7 +33,7 @@ def shot(video: int, part: int) -> str:
 @pytest.fixture
 def space(tmp_path: Path) -> Workspace:
     """Three videos of four shots each; the last shot of each is rejected, all others are clips with latents."""
-    found = Workspace(tmp_path / "data", tmp_path / "checkpoints", tmp_path / "reports")
+    found = Workspace(tmp_path / "data", tmp_path / "checkpoints", tmp_path / "reports", stage_names.with_table())
     raw = tmp_path / "raw"
     raw.mkdir()
     videos = [{"uri": f"{index}.mp4", "video": video, "status": "ok"} for index, video in enumerate(VIDEOS)]

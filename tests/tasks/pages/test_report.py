@@ -18,6 +18,7 @@ from tasks.storage import tables
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 MODES = ("t2v", "t2v", "ti2v", "tup")
+RECIPES = ("t2i", "t2v", "stiv", "sft", "unmask_sft", "tup")
 ACCOUNTS = {
     "corpus": {"corpus": (4, 4, 0, 0)},
     "videos": {"videos": (5, 4, 0, 1)},
@@ -49,8 +50,9 @@ CLIPS = ClipSettings(
 
 def make_inputs(root: Path) -> report.Inputs:
     """Write everything the page is made of, at tiny size."""
-    made = report.Inputs(*(root / name for name in ("reports", "shots", "clips", "captions", "samples")))
-    for folder in (*made, made.reports / "losses", made.reports / "data_docs"):
+    folders = [root / name for name in ("reports", "shots", "clips", "captions", "samples")]
+    made = report.Inputs(*folders, stages=tuple(ACCOUNTS), recipes=RECIPES)
+    for folder in (*folders, made.reports / "losses", made.reports / "data_docs"):
         folder.mkdir()
     write_reports(made.reports)
     write_tables(made)
@@ -70,7 +72,7 @@ def write_reports(reports: Path) -> None:
     (reports / "clips.json").write_text(json.dumps(selection))
     (reports / "data_docs" / "index.html").write_text("<p>docs</p>")
     header = "step\tloss\tgradient_norm\tlearning_rate\tsamples_per_second\tseconds\n"
-    for recipe in report.RECIPES:
+    for recipe in RECIPES:
         lines = [f"{step}\t{2 / step}\t1.0\t0.001\t50\t{step / 2}\n" for step in (1, 2, 3)]
         (reports / "losses" / f"{recipe}.tsv").write_text(header + "".join(lines))
 

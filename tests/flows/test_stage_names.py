@@ -1,0 +1,34 @@
+"""The stages that the report, `why` and `forget` go through are those of dvc.yaml."""
+
+from pathlib import Path
+
+import yaml
+
+from flows import stage_names
+
+ROOT = Path(__file__).parents[2]
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def test_recipes_are_the_stages_that_make_checkpoints():
+    made = tuple(name for name, stage in STAGES.items() if f"checkpoints/{name}" in stage.get("outs", []))
+    assert stage_names.recipes() == made
+
+
+def test_recipes_have_their_settings_in_params():
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert stage_names.recipes() == tuple(params["train"])
+
+
+def test_every_stage_keeps_an_account_but_trainings_and_those_that_look_at_samples():
+    assert set(STAGES) - {*stage_names.with_account()} == {*stage_names.recipes(), "samples", "judge", "report"}
+
+
+def test_the_tables_are_those_of_every_account_but_the_raw_videos():
+    assert stage_names.with_table() == tuple(name for name in stage_names.with_account() if name != "corpus")
+
+
+def test_the_report_depends_on_every_account_and_curve_that_it_shows():
+    shown = {f"reports/{name}.json" for name in stage_names.with_account()}
+    shown |= {f"reports/losses/{name}.tsv" for name in stage_names.recipes()}
+    assert shown <= {*STAGES["report"]["deps"]}, "add these to the deps of stage report"
