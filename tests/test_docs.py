@@ -15,7 +15,7 @@ from typing import Any, get_args
 import pytest
 from mkdocs.structure.files import File, Files
 
-from docs.generate import hooks, licences, reference
+from docs.generate import hooks, licences, reference, score_table
 from flows.__main__ import COMMANDS, FLOWS
 from flows.params import Params
 from tasks.pages.columns import COLUMNS
@@ -146,6 +146,11 @@ def test_the_licence_of_every_installed_package_is_told():
     gpu = re.compile(r"nvidia-|cuda-|triton")  # of the CUDA build of torch, told in one line
     missing = {name for name in licences.installed(licences.PROJECT) if name not in told and not gpu.match(name)}
     assert not missing, "run python docs/generate/licences.py"
+
+
+def test_the_table_of_scores_is_of_today():
+    page = score_table.PAGE.read_text()
+    assert page == score_table.written(page), "run python docs/generate/score_table.py"
 
 
 def test_a_link_to_nothing_is_a_warning(caplog):

@@ -9,6 +9,7 @@ from flows import stage_names
 from flows.params import load_params
 from tasks.lineage import lineage
 from tasks.lineage.lineage import Workspace
+from tasks.pages.columns import COLUMNS
 from tasks.pages.gallery import SHOWN, Gallery, Wanted
 from tasks.pages.preview import preview
 from tasks.sandbox.pool import Sandbox
@@ -56,7 +57,9 @@ def filters(shown: Gallery) -> tuple[Wanted, str, bool]:
         if least == most:
             st.sidebar.caption(f"{name} is {least:g} everywhere")
             continue
-        within[name] = st.sidebar.slider(name, least, most, (least, most), key=f"range-{name}")
+        within[name] = st.sidebar.slider(
+            name, least, most, (least, most), key=f"range-{name}", help=COLUMNS["CLIPS"][name]
+        )
     st.sidebar.header("Order")
     order = st.sidebar.selectbox("By", ["uri", *extent], key="order")
     descending = st.sidebar.toggle("Largest first", key="descending")

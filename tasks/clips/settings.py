@@ -1,10 +1,11 @@
 """Settings of the stage clips. Values live in params.yaml, types here."""
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, create_model, model_validator
 
 from stiv_model.settings import Fraction, Settings
+from tasks.storage import scores
 
 
 class Range(Settings):
@@ -27,33 +28,45 @@ class NonNegativeRange(Range):
     max: NonNegativeFloat | None
 
 
+def _threshold(score: scores.Score) -> Any:
+    kind = Range if score.least is None else NonNegativeRange
+    return kind | None if score.may_lack else kind
+
+
+def _meaning(score: scores.Score) -> str:
+    return score.meaning + (" Null is not judged." if score.may_lack else "")
+
+
+if TYPE_CHECKING:  # which cannot follow names that come from rows
+    ScoreRanges = Settings
+    BestBy = str
+else:
+    ScoreRanges = create_model(
+        "ScoreRanges",
+        __base__=Settings,
+        __module__=__name__,
+        **{one.name: (_threshold(one), Field(description=_meaning(one))) for one in scores.judged()},
+    )
+    # more motion is no better, but a selection may want it
+    BestBy = Literal[(*(one.name for one in scores.judged() if one.better == "higher" or one.name == "motion"),)]
+
+
 class BestSettings(Settings):
     """A selection of fixed size: of the clips within all thresholds, those with the highest score."""
 
     clips: PositiveInt
     """How many are kept."""
-    by: Literal["aesthetic", "quality", "motion", "clarity", "temporal_consistency"]
+    by: BestBy
     """The score of which the highest are kept."""
 
 
-class ClipSettings(Settings):
-    """Thresholds on the scores, near-duplicates, and what the gate demands of the table of clips."""
+class ClipSettings(ScoreRanges):
+    """Thresholds on the scores, near-duplicates, and what the gate demands of the table of clips.
 
-    motion: NonNegativeRange
-    camera_motion: NonNegativeRange
-    object_motion: NonNegativeRange
-    aesthetic: NonNegativeRange
-    text_area: NonNegativeRange
-    clarity: NonNegativeRange
-    temporal_consistency: NonNegativeRange
-    flicker: NonNegativeRange
-    frozen: NonNegativeRange
-    black_bars: NonNegativeRange
-    brightness: NonNegativeRange
-    saturation: NonNegativeRange
-    quality: NonNegativeRange
-    nsfw: NonNegativeRange | None
-    """Null where no classifier scores it (scores.nsfw): not judged."""
+    The ranges of the scores come first, one for each that has a place in the order of judgement
+    (tasks/storage/scores.py).
+    """
+
     height: NonNegativeRange
     width: NonNegativeRange
     seconds: NonNegativeRange

@@ -1,13 +1,14 @@
 """Stage scores: what can be said of a shot from its stills, without decoding the video again.
 
-Each score lives in a file of its own, tasks/score_NAME.py, and docs/scores.md has the table of all. Nothing is
-dropped here: the stage clips compares scores with thresholds.
+Each score lives in a file of its own here and has a row in tasks/storage/scores.py; docs/scores.md has the table.
+Nothing is dropped here: the stage clips compares scores with thresholds.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,11 +19,11 @@ import pyarrow.parquet as pq
 from tasks.scores.aesthetic import Estimate
 from tasks.scores.colours import main_colours, orientation
 from tasks.scores.nsfw import OpenNsfw
-from tasks.scores.quality import quality
 from tasks.scores.settings import EstimatorSettings, ScoreSettings
 from tasks.scores.text_area import RapidText, Strokes
 from tasks.scores.video_hash import video_hash
 from tasks.storage import atomic, reuse, shards, tables
+from tasks.storage.scores import SCORES
 from tasks.storage.stage import Joined, Stage, alone
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class Scorer:
         )
         self._nsfw: PictureScore | None = OpenNsfw() if settings.nsfw else None
         self._text_stills = settings.text_stills
+        self._of_still: dict[str, Callable[[np.ndarray], float]] = {
+            score.name: getattr(import_module(score.made_by), score.name) for score in SCORES if score.of == "still"
+        }
 
     def names(self) -> dict[str, str | None]:
         """Return by what each score with a choice is made, down to the weights: one score of two makers is two."""
@@ -78,7 +82,7 @@ class Scorer:
         scored = {
             "aesthetic": self._estimate.score(pictures) if self._estimate else None,
             "text_area": self._text.score(spread(pictures, self._text_stills)),
-            "quality": float(np.mean([quality(picture) for picture in pictures])),
+            **{name: float(np.mean([of(picture) for picture in pictures])) for name, of in self._of_still.items()},
             "nsfw": self._nsfw.score(pictures) if self._nsfw else None,
             "orientation": orientation(shot["width"], shot["height"]),
             "colours": main_colours(pictures),
