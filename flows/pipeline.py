@@ -59,7 +59,8 @@ def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list
             if not force and (found := dag.changes(stage)):
                 if stage not in (retrain or []):
                     refuse_retraining(stage, found, load_params().pipeline.retrain_hours)
-                check_start(stage)
+                if found.removes:
+                    check_start(stage)
             reproduce(stage, force)
 
 

@@ -38,6 +38,8 @@ class Changes(NamedTuple):
     """Modules and rooms of ours, and the command."""
     others: list[str]
     """Data and settings."""
+    removes: bool
+    """Whether there is an output that DVC would remove before it runs the stage."""
 
 
 def changes(stage: str) -> Changes | None:
@@ -61,7 +63,7 @@ def changes(stage: str) -> Changes | None:
                 (code if is_code(name) else others).extend(parts)
     if not any(out.hash_info for out in found.outs):
         others.append("it has never run")
-    return Changes(code, others)
+    return Changes(code, others, any(Path(out.fs_path).exists() for out in found.outs))
 
 
 def command(stage: str) -> list[str]:

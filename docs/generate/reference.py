@@ -3,10 +3,8 @@
 python -m docs.generate.reference     # prints them as JSON: Markdown by file name
 """
 
-import ast
 import inspect
 import json
-import textwrap
 import types
 from collections.abc import Iterator
 from functools import lru_cache
@@ -20,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from flows import __main__ as verbs
-from flows.command_line import describe, parser_of
+from flows.command_line import describe, documented, parser_of
 from flows.params import Params
 from tasks.pages.columns import described
 from tasks.pages.reasons import REASONS
@@ -97,7 +95,7 @@ def params_page(root: Path) -> str:
 
 def keys_of(model: type[BaseModel], place: str, values: Any, full_size: Any, root: Path) -> Iterator[Key]:
     """Give every key of a section, those of sections within it after their own."""
-    meanings = attribute_docstrings(model)
+    meanings = documented(model)
     for name, field in model.model_fields.items():
         key = f"{place}.{name}"
         value = values.get(name) if isinstance(values, dict) else None
@@ -114,21 +112,6 @@ def keys_of(model: type[BaseModel], place: str, values: Any, full_size: Any, roo
             yield from keys_of(
                 kind, f"{key}{suffix}", value if not suffix else None, other if not suffix else None, root
             )
-
-
-def attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """Return the strings that stand below the fields of a class, those of its bases too."""
-    found: dict[str, str] = {}
-    for base in reversed(model.__mro__):
-        if not (issubclass(base, BaseModel) and base is not BaseModel):
-            continue
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(tree, ast.ClassDef)
-        for statement, following in zip(tree.body, tree.body[1:], strict=False):
-            is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and is_text:
-                found[statement.target.id] = inspect.cleandoc(str(following.value.value))  # type: ignore[attr-defined]
-    return found
 
 
 def settings_in(annotation: Any) -> Iterator[type[BaseModel]]:
