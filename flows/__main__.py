@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.command_line import describe, parser_of, takes_settings
+from flows.command_line import describe, parser_of, takes_settings, with_sections
 from flows.edit_params import override
-from flows.params import Params, check_params, is_settings, load_params, read_params, section_of
+from flows.params import Params, check_params, load_params, read_params
 from flows.running.logs import show_ours
 from stiv_model.process_exit import STOPPED, die_with_parent
 from stiv_model.settings_errors import nearest
@@ -109,9 +109,7 @@ def call(verb: str, argv: list[str]) -> None:
     described = describe(module_of(verb, argv), verb)
     values = vars(parser_of(verb, described).parse_args(argv))
     params = _params(values.pop("set", None)) if takes_settings(described) else load_params()
-    for arg in described.arguments:
-        if is_settings(arg.annotation):
-            values[arg.name] = section_of(params, values[arg.name], arg.annotation, f"--{arg.name}")
+    values = with_sections(described, values, params)
     words = [values.pop(arg.name) for arg in described.arguments if arg.kind is arg.POSITIONAL_ONLY]
     words += [word for arg in described.arguments if arg.kind is arg.VAR_POSITIONAL for word in values.pop(arg.name)]
     function = load(verb, argv)

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
-from flows.params import PARAMS, Params, is_settings
+from flows.params import PARAMS, Params, is_settings, section_of
 from stiv_model.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -121,6 +121,16 @@ def parser_of(name: str, verb: Verb) -> argparse.ArgumentParser:
             "not know of them: DVC sees what was made as changed. To keep one, edit params.yaml, or dvc exp run -S",
         )
     return parser
+
+
+def with_sections(verb: Verb, values: dict[str, Any], params: Params) -> dict[str, Any]:
+    """Return what was parsed of a verb's options with the sections of params.yaml in the places of their names.
+
+    Raises:
+        ValueError: there is no such section, or it is of another kind.
+    """
+    named = {arg.name: arg.annotation for arg in verb.arguments if is_settings(arg.annotation)}
+    return values | {name: section_of(params, values[name], kind, f"--{name}") for name, kind in named.items()}
 
 
 def takes_settings(verb: Verb) -> bool:

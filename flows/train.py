@@ -7,7 +7,6 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.running.training_page import page
 from stiv_model.settings import ModelSettings, MonitoringSettings, RecipeSettings, TrainingSettings
-from stiv_model.weights.metadata import Role
 from tasks.training import launch
 
 
@@ -48,8 +47,7 @@ def train(
       stiv train --latents data/latents-512 --out checkpoints/t2v-512 --curve reports/losses/t2v-512.tsv
                  --init checkpoints/t2i-512 --temporal-init checkpoints/t2v --recipe train.t2v
     """
-    named: dict[Role, Path | None] = {"weights": init, "temporal": temporal_init}
-    parents = {role: folder for role, folder in named.items() if folder}
+    parents = launch.parents_of(init, temporal_init)
     run = launch.describe_run(latents, parents, out.name, model, recipe, training, monitoring)
     launch.train(run, out, curve, levels / f"{out.name}.tsv", shown / out.name)
     create_markdown_artifact(

@@ -1,12 +1,11 @@
 """`stiv check`: whether a stage could start now, before anything is removed or made."""
 
-from pathlib import Path
 from typing import Any
 
 from flows import stages
 from flows.__main__ import module_of
-from flows.command_line import describe, parser_of
-from flows.params import Params, is_settings, load_params, section_of
+from flows.command_line import describe, parser_of, with_sections
+from flows.params import Params, load_params
 
 
 def check(*names: str) -> None:
@@ -38,10 +37,7 @@ def check_one(name: str, params: Params) -> None:
     """
     verb, *options = stages.command(name)
     described = describe(module_of(verb, options), verb)
-    values = vars(parser_of(verb, described).parse_args(options))
-    for arg in described.arguments:
-        if is_settings(arg.annotation):
-            values[arg.name] = section_of(params, values[arg.name], arg.annotation, f"--{arg.name}")
+    values = with_sections(described, vars(parser_of(verb, described).parse_args(options)), params)
     for dep in stages.data_of(name):
         if not dep.exists():
             raise FileNotFoundError(f"{dep} does not exist: run the stage that makes it (stiv pipeline, or dvc repro)")
@@ -54,10 +50,9 @@ def check_one(name: str, params: Params) -> None:
 
 
 def check_training(values: dict[str, Any]) -> None:
-    from tasks.training.launch import check_start, describe_run  # torch, for who asks
+    from tasks.training.launch import check_start, describe_run, parents_of  # torch, for who asks
 
-    named: dict[Any, Path | None] = {"weights": values["init"], "temporal": values["temporal_init"]}
-    parents = {role: folder for role, folder in named.items() if folder}
+    parents = parents_of(values["init"], values["temporal_init"])
     settings = (values[name] for name in ("model", "recipe", "training", "monitoring"))
     run = describe_run(values["latents"], parents, values["out"].name, *settings)
     check_start(run, values["out"])

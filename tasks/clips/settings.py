@@ -92,8 +92,8 @@ class ClipSettings(ScoreRanges):
 
     @model_validator(mode="after")
     def reasons_exist(self) -> Self:
-        scores = [name for name, value in self if isinstance(value, Range)]
-        reasons = {f"{score}_{side}" for score in scores for side in ("below_min", "above_max")}
+        ranges = [name for name, value in self if isinstance(value, Range)]
+        reasons = {f"{name}_{side}" for name in ranges for side in ("below_min", "above_max")}
         reasons |= {"score_missing", "orientation_not_wanted", "near_duplicate", "not_among_best"}
         if unknown := sorted(self.gate_max_rejected.keys() - reasons):
             raise ValueError(f"gate_max_rejected names {unknown}, for which no shot is rejected")

@@ -72,6 +72,12 @@ def launch_command(training: TrainingSettings, work: Path) -> list[str]:
     return [word.format_map(fields) for word in shlex.split(training.launcher)]
 
 
+def parents_of(weights: Path | None, temporal: Path | None) -> dict[Role, Path]:
+    """Return the folders of weights that a run starts from, by what is taken of each; empty where it starts anew."""
+    named: dict[Role, Path | None] = {"weights": weights, "temporal": temporal}
+    return {role: folder for role, folder in named.items() if folder}
+
+
 def describe_run(
     latents: Path,
     parents: Mapping[Role, Path],
