@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
-from flows import stage_names
+from flows.running import stage_names
 from tasks.clips.settings import ClipSettings
 from tasks.evaluation.judge import judge_samples
 from tasks.pages.report import Inputs, write_page

@@ -5,8 +5,8 @@ from typing import Any
 
 import streamlit as st
 
-from flows import stage_names
 from flows.params import load_params
+from flows.running import stage_names
 from tasks.lineage import lineage
 from tasks.lineage.lineage import Workspace
 from tasks.pages.columns import COLUMNS

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import ValidationError
 
-from flows import stage_names, stages
+from flows import stages
 from flows.edit_params import rewrite
 from flows.params import PARAMS, load_params
+from flows.running import stage_names
 from tasks.clips import thresholds
 from tasks.clips.settings import ClipSettings
 from tasks.lineage import lineage, takedown

@@ -267,6 +267,6 @@ def test_a_stage_is_added_by_the_steps_that_the_page_tells_and_by_no_other_file(
     assert re.search(r"\bcount\b", run(checkout, environment, *python, "flows", "--help").splitlines()[-2])
 
     run(checkout, environment, str(Path(sys.executable).with_name("lint-imports")), "--no-cache")
-    files = ("tests/test_repository.py", "tests/flows/test_stage_names.py", "tests/tasks/words")
+    files = ("tests/test_repository.py", "tests/flows/running/test_stage_names.py", "tests/tasks/words")
     chosen = ("-k", "words or prefect_yaml or stage_names")
     run(checkout, environment, *python, "pytest", "-q", "-p", "no:cacheprovider", *files, *chosen)

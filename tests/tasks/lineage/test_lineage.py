@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flows import stage_names
 from flows.params import load_params
+from flows.running import stage_names
 from stiv_model.latents import data_plan, training_set
 from stiv_model.latents.dataset import Order
 from stiv_model.settings import Encoders, Run

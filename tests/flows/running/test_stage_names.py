@@ -4,9 +4,9 @@ from pathlib import Path
 
 import yaml
 
-from flows import stage_names
+from flows.running import stage_names
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
