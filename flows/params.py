@@ -1,6 +1,7 @@
 """The one reader of params.yaml."""
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -30,8 +31,10 @@ from tasks.scores.settings import ScoreSettings
 from tasks.videos.settings import ShotSettings, VideoSettings
 
 PARAMS = Path("params.yaml")
-RENAMED = {"fence": "sandbox"}
+RENAMED = {"fence": "sandbox", "model.positions.moments": "model.positions.num_temporal"}
 """Sections and keys of earlier versions of params.yaml, by dotted name, and what each is called now."""
+_LAUNCHED, _ONCE_LAUNCHED = "stiv_model.training.train", re.compile(r"\bstiv_model\.train\b")
+"""The module that training.launcher starts on every rank, and its earlier name."""
 Section = TypeVar("Section", bound=Settings)
 
 
@@ -122,19 +125,26 @@ def check_params(values: dict[str, Any], place: object = PARAMS) -> Params:
         place: what gave them, for the message.
 
     Raises:
-        ValueError: as `load_params`; or a key goes by an earlier name, and the one of today.
+        ValueError: as `load_params`; or a key, or the module in training.launcher, goes by an earlier name; with the
+            one of today.
     """
-    if old := [f"{name} is called {new} now: rename it" for name, new in RENAMED.items() if _has(values, name)]:
+    old = [f"{name} is called {new} now: rename it" for name, new in RENAMED.items() if _found(values, name)]
+    if any(
+        _ONCE_LAUNCHED.search(command) for command in _found(values, "training.launcher") if isinstance(command, str)
+    ):
+        old.append(f"training.launcher: stiv_model.train is called {_LAUNCHED} now: rename it")
+    if old:
         raise ValueError("; ".join(f"{place}: {line}" for line in old))
     return settings_errors.checked(Params, values, place)
 
 
-def _has(values: Any, name: str) -> bool:
+def _found(values: Any, name: str) -> list[Any]:
+    """Return the value under a dotted name, in a list that is empty where there is none."""
     for key in name.split("."):
         if not isinstance(values, dict) or key not in values:
-            return False
+            return []
         values = values[key]
-    return True
+    return [values]
 
 
 def section(params: Params, name: str) -> Any:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -152,10 +153,10 @@ def test_probe_without_a_file_says_so_as_shots_does(monkeypatch):
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
 def test_a_key_by_its_earlier_name_is_refused_with_the_one_of_today(tmp_path, old, new):
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    part, (*_, before), (*parents, now) = params, old.split("."), new.split(".")
+    part, (*parents, before), (*_, now) = params, old.split("."), new.split(".")
     for key in parents:
         part = part[key]
-    part[before] = part.pop(now)
+    part[before] = part.pop(now, 1)  # not every section has all of its keys: kinds of positions differ
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(params))
     with pytest.raises(ValueError, match=rf"^{path}: {old} is called {new} now: rename it$"):
@@ -164,12 +165,31 @@ def test_a_key_by_its_earlier_name_is_refused_with_the_one_of_today(tmp_path, ol
 
 @pytest.mark.parametrize("old", RENAMED)
 def test_an_earlier_name_is_no_key_of_today(old):
+    def kinds(annotation: object) -> list[type[Settings]]:
+        inner = get_args(annotation) or (annotation,)
+        return [kind for kind in inner if isinstance(kind, type) and issubclass(kind, Settings)]
+
     *parents, last = old.split(".")
-    kind = Params
+    sections = [Params]
     for key in parents:
-        kind = kind.model_fields[key].annotation
-        assert issubclass(kind, Settings)
-    assert last not in kind.model_fields
+        sections = [kind for section in sections for kind in kinds(section.model_fields[key].annotation)]
+    assert sections
+    assert all(last not in kind.model_fields for kind in sections)
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_the_name_of_today_is_a_key(old):
+    *parents, last = RENAMED[old].split(".")
+    part = Params
+    for key in parents:
+        part = part.model_fields[key].annotation
+    assert any(last in kind.model_fields for kind in get_args(part) or (part,))
+
+
+def test_a_launcher_of_an_earlier_module_is_refused_with_the_one_of_today(changed):
+    path = changed("training.launcher", "torchrun -m stiv_model.train {work}")
+    with pytest.raises(ValueError, match=rf"^{path}: training\.launcher: .*stiv_model\.training\.train now: rename"):
+        load_params(path)
 
 
 @pytest.mark.parametrize(("wrong", "meant"), [("sandbx", "sandbox"), ("train.t2vv", "t2v")])
