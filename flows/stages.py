@@ -16,9 +16,14 @@ from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.output import Output
 from dvc.repo import Repo
+from dvc.stage import PipelineStage
 
-from flows.running.code_hash import is_code
+from flows.running.code_hash import file_hashes, is_code
 from tasks.operations import processes
+from tasks.storage import atomic
+
+CODE = Path(".cache/code")
+"""A file per stage: the hashes of every file of its code when it was last up to date."""
 
 _SKIPPED = "didn't change, skipping"
 _HASHED_AT_ONCE = 4
@@ -35,7 +40,7 @@ class Changes(NamedTuple):
     """What DVC finds changed about a stage since it last ran, by name."""
 
     code: list[str]
-    """Modules and rooms of ours, and the command."""
+    """Modules of ours, and the command; a room where it is not known which of its modules it is."""
     others: list[str]
     """Data and settings."""
     removes: bool
@@ -52,6 +57,7 @@ def changes(stage: str) -> Changes | None:
         status = found.status().get(stage, [])
         if not status:
             return None
+        locked = _locked_code(found)
     code: list[str] = []
     others: list[str] = []
     for entry in status:
@@ -59,11 +65,43 @@ def changes(stage: str) -> Changes | None:
             code.append("its command in dvc.yaml")
         elif isinstance(entry, dict):
             for name, what in entry.get("changed deps", {}).items():
-                parts = [f"{name}: {key}" for key in what] if isinstance(what, dict) else [name]
-                (code if is_code(name) else others).extend(parts)
+                if is_code(name):
+                    code.extend(_changed_files(stage, name, locked.get(name)) or [name])
+                else:
+                    others.extend([f"{name}: {key}" for key in what] if isinstance(what, dict) else [name])
     if not any(out.hash_info for out in found.outs):
         others.append("it has never run")
     return Changes(code, others, any(Path(out.fs_path).exists() for out in found.outs))
+
+
+def note_code(stage: str) -> None:
+    """Note the files that the code of a stage consists of, for one that is up to date.
+
+    DVC keeps one hash of a room, by which nobody can tell which of its modules has changed.
+    """
+    with Repo() as repo:
+        locked = _locked_code(repo.stage.get_target(stage))
+    CODE.mkdir(parents=True, exist_ok=True)
+    with atomic.atomic_write(CODE / f"{stage}.json") as tmp_path:
+        noted = {dep: {"md5": md5, "files": file_hashes(dep)} for dep, md5 in locked.items()}
+        tmp_path.write_text(json.dumps(noted, indent=1))
+
+
+def _locked_code(stage: PipelineStage) -> dict[str, str]:
+    """Return the hash in dvc.lock of each module and room that a stage depends on."""
+    return {dep.def_path: dep.hash_info.value for dep in stage.deps if is_code(dep.def_path) and dep.hash_info}
+
+
+def _changed_files(stage: str, dep: str, locked: str | None) -> list[str]:
+    """Name the files of a room that are not what they were; none where what was noted is not what dvc.lock is about."""
+    try:
+        noted = json.loads((CODE / f"{stage}.json").read_text())[dep]
+    except (FileNotFoundError, KeyError, ValueError):
+        return []
+    if noted["md5"] != locked:
+        return []
+    now = file_hashes(dep) if Path(dep).exists() else {}
+    return sorted(file for file in noted["files"].keys() | now.keys() if noted["files"].get(file) != now.get(file))
 
 
 def command(stage: str) -> list[str]:
@@ -114,6 +152,7 @@ def reproduce(stage: str, force: bool, environment: dict[str, str], on_line: Cal
         _dvc(["repro", "--single-item", stage, *(["--force"] if force else [])], environment, listen)
     except RuntimeError as error:
         raise RuntimeError(f"stage {stage} failed: {said or error}") from None
+    note_code(stage)
     return ran
 
 

@@ -30,6 +30,12 @@ def is_code(dep: object) -> bool:
     return isinstance(dep, str) and dep.split("/")[0] in PACKAGES
 
 
+def file_hashes(dep: str) -> dict[str, str]:
+    """Return the SHA-256 of every file of a module or room that dvc.yaml names, by its path in the project."""
+    files = sorted(_files(ROOT / dep))
+    return {str(file.relative_to(ROOT)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
 def _files(dep: Path) -> Iterator[Path]:
     """Give the files of a dependency, as DVC sees them (.dvcignore).
 

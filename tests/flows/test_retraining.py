@@ -41,6 +41,7 @@ def finished(tmp_path_factory) -> Path:
             (folder / table).write_text("step\tloss\tt0.5\tseconds\n1\t1.0\t1.0\t7200\n")
     run(folder, "-m", "dvc", "init", "-q", "--no-scm")
     run(folder, "-m", "dvc", "commit", "-f", "t2i", "t2v")
+    run(folder, "-c", "from flows import stages; stages.note_code('t2v')")
     return folder
 
 
@@ -98,7 +99,7 @@ def test_a_training_that_took_long_is_not_repeated_for_a_change_of_code_alone(wo
     before = outputs(workspace)
     last = run(workspace, "-c", ASK, "t2v").strip().splitlines()[-1]
     for said in (
-        "stiv_model/network",
+        "(stiv_model/network/block.py)",
         "took 2 hours",
         "pipeline.retrain_hours 1",
         "`dvc commit t2v`",
@@ -108,6 +109,13 @@ def test_a_training_that_took_long_is_not_repeated_for_a_change_of_code_alone(wo
     assert outputs(workspace) == before
     run(workspace, "-m", "dvc", "commit", "-f", "t2v")
     assert "None" in run(workspace, "-c", ASK, "t2v").splitlines()
+
+
+def test_where_nobody_noted_the_files_of_this_code_the_room_is_named(workspace):
+    comment(workspace, "stiv_model/network/block.py")
+    run(workspace, "-m", "dvc", "commit", "-f", "t2v")  # so the note is about other code than dvc.lock
+    comment(workspace, "stiv_model/network/layers.py")
+    assert "(stiv_model/network)" in run(workspace, "-c", ASK, "t2v")
 
 
 def change_data(folder: Path) -> None:
