@@ -17,7 +17,7 @@ def caption(clips: Path, out: Path, report: Path, captions: CaptionSettings, eng
     Args:
         clips: Folder with the table of clips.
         out: Folder for the table of captions.
-        report: File for the account of the stage (JSON): how many were given, ok, rejected and failed, and why.
+        report: File for the account of the stage (JSON): how many inputs became ok, rejected or failed, and why.
 
     examples:
       stiv caption --clips data/clips --out data/captions --report reports/captions.json

@@ -1,4 +1,4 @@
-"""What a verb takes on the command line, read from the source of the function behind it.
+"""The options of a verb and their help, read from the source of the function behind it.
 
 Importing a flow imports Prefect, and often torch: seconds that `--help` and a misspelt option need not wait. So
 signature and docstring are read from the syntax tree, and of the module's imports only those are done that its
@@ -28,7 +28,7 @@ _TYPES = {int: "integer", float: "number", str: "text", bool: "true or false", t
 
 
 class Verb(NamedTuple):
-    """A function as its source says it is."""
+    """Signature and docstring of the function behind a verb."""
 
     signature: inspect.Signature
     doc: str
@@ -79,8 +79,8 @@ def _signature(node: ast.FunctionDef, names: dict[str, tuple[str, str | None] | 
 
     def parameter(arg: ast.arg, kind: Any, default: ast.expr | None = None) -> inspect.Parameter:
         annotation = value(arg.annotation) if arg.annotation else inspect.Parameter.empty
-        given = inspect.Parameter.empty if default is None else value(default)
-        return inspect.Parameter(arg.arg, kind, default=given, annotation=annotation)
+        otherwise = inspect.Parameter.empty if default is None else value(default)
+        return inspect.Parameter(arg.arg, kind, default=otherwise, annotation=annotation)
 
     args, kinds = node.args, inspect.Parameter
     positional = [*args.posonlyargs, *args.args]
@@ -117,8 +117,9 @@ def parser_of(name: str, verb: Verb) -> argparse.ArgumentParser:
             "--set",
             metavar="KEY=VALUE",
             nargs="+",
-            help="settings other than those of params.yaml, for this once, such as training.ranks=8; the pipeline does "
-            "not know of them: DVC sees what was made as changed. To keep one, edit params.yaml, or dvc exp run -S",
+            help="use other values than those of params.yaml for this run only, such as training.ranks=8. The pipeline "
+            "does not know of them: it makes the output again from params.yaml. To keep a value, edit params.yaml, or "
+            "use dvc exp run -S",
         )
     return parser
 
@@ -137,24 +138,24 @@ def takes_settings(verb: Verb) -> bool:
     return any(is_settings(arg.annotation) for arg in verb.arguments)
 
 
-def _add(parser: argparse.ArgumentParser, arg: inspect.Parameter, told: str) -> None:
+def _add(parser: argparse.ArgumentParser, arg: inspect.Parameter, text: str) -> None:
     option = f"--{arg.name.replace('_', '-')}"
     if is_settings(arg.annotation):
         known = arg.name in Params.model_fields
-        default = f"section of params.yaml (default: {arg.name})" if known else "section of params.yaml"
+        default = f"section of params.yaml to read these settings from (default: {arg.name})" if known else ""
         how: dict[str, Any] = {"default": arg.name} if known else {"required": True}
-        parser.add_argument(option, metavar="SECTION", help=_joined(told, default), **how)
+        parser.add_argument(option, metavar="SECTION", help=_joined(text, default) or "section of params.yaml", **how)
         return
     kind = plain(arg.annotation)
     if arg.kind is arg.POSITIONAL_ONLY:
-        parser.add_argument(arg.name, metavar=arg.name.upper(), type=kind, help=told)
+        parser.add_argument(arg.name, metavar=arg.name.upper(), type=kind, help=text)
         return
     if arg.kind is arg.VAR_POSITIONAL:
-        parser.add_argument(arg.name, metavar=arg.name.rstrip("s").upper(), type=kind, nargs="*", help=told)
+        parser.add_argument(arg.name, metavar=arg.name.rstrip("s").upper(), type=kind, nargs="*", help=text)
         return
     needed = arg.default is arg.empty
     shown = "" if needed or arg.default in (None, False) else f"default: {arg.default}"
-    how = {"help": _joined(told, shown)} | ({"required": True} if needed else {"default": arg.default})
+    how = {"help": _joined(text, shown)} | ({"required": True} if needed else {"default": arg.default})
     if kind is bool:
         parser.add_argument(option, action="store_true", help=how["help"])
     elif getattr(kind, "__origin__", None) in (list, Sequence):
@@ -176,7 +177,7 @@ def plain(annotation: Any) -> Any:
 
 def _parts(doc: str) -> tuple[str, dict[str, str]]:
     """Return a docstring without its sections for callers, and what its section Args says of each argument."""
-    kept: list[str] = []
+    text: list[str] = []
     helps: dict[str, str] = {}
     section = name = ""
     for line in doc.splitlines():
@@ -190,8 +191,8 @@ def _parts(doc: str) -> tuple[str, dict[str, str]]:
                 helps[name] += f" {line.strip()}"
         else:
             section = ""
-            kept.append(line)
-    return "\n".join(kept).strip(), helps
+            text.append(line)
+    return "\n".join(text).strip(), helps
 
 
 def _examples(text: str) -> tuple[str, str]:

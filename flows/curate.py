@@ -8,7 +8,7 @@ from prefect import flow
 from flows.running.progress import Work, follow, publish
 from flows.running.run_stage import run_stage
 from flows.running.settings import EngineSettings
-from tasks.demo import corpus as corpora
+from tasks.demo.corpus import SHARD_VIDEOS, finish_corpus, make_shapes
 from tasks.demo.settings import CorpusSettings
 from tasks.sandbox.settings import SandboxSettings
 from tasks.scores.settings import ScoreSettings
@@ -21,11 +21,11 @@ from tasks.videos.split import Shots
 
 @flow
 def collect(out: Path, report: Path, corpus: CorpusSettings, videos: VideoSettings) -> None:
-    """Make the embedded raw videos: generated shapes with captions, and the real videos of a package.
+    """Make the embedded raw videos: generated shapes with captions, and real videos that a package carries.
 
     Args:
         out: Folder for the raw videos.
-        report: File for the account of the stage (JSON): how many were given, ok, rejected and failed, and why.
+        report: File for the account of the stage (JSON): how many inputs became ok, rejected or failed, and why.
 
     examples:
       stiv collect --out data/raw --report reports/corpus.json
@@ -33,23 +33,23 @@ def collect(out: Path, report: Path, corpus: CorpusSettings, videos: VideoSettin
     run = {"corpus": corpus.model_dump(), "forgotten": videos.forgotten}
     product = atomic.open_workdir(out, run) / "product"
     product.mkdir(exist_ok=True)
-    starts = range(0, corpus.shapes, corpora.SHARD_VIDEOS)
-    parts = [range(start, min(corpus.shapes, start + corpora.SHARD_VIDEOS)) for start in starts]
-    submit = corpora.make_shapes.submit
+    starts = range(0, corpus.shapes, SHARD_VIDEOS)
+    parts = [range(start, min(corpus.shapes, start + SHARD_VIDEOS)) for start in starts]
+    submit = make_shapes.submit
     follow("videos", [Work(f"{part}", len(part), partial(submit, part, product, corpus)) for part in parts])
-    publish("corpus", *corpora.finish_corpus(product, out, report, corpus, videos.forgotten))
+    publish("corpus", *finish_corpus(product, out, report, corpus, videos.forgotten))
 
 
 @flow
 def probe(
     source: str, out: Path, report: Path, videos: VideoSettings, sandbox: SandboxSettings, engine: EngineSettings
 ) -> None:
-    """Open every raw file and say what it is, or why it is not used.
+    """Open every raw file, and say what it is or why it is not used.
 
     Args:
         source: Raw videos: a folder, s3://bucket/prefix, or a list (.csv, .jsonl, .parquet).
         out: Folder for the table of videos, one row per raw file.
-        report: File for the account of the stage (JSON): how many were given, ok, rejected and failed, and why.
+        report: File for the account of the stage (JSON): how many inputs became ok, rejected or failed, and why.
     """
     run_stage(Videos(source, videos, sandbox), out, report, engine)
 
@@ -64,13 +64,13 @@ def split(
     sandbox: SandboxSettings,
     engine: EngineSettings,
 ) -> None:
-    """Cut every video into shots, and measure them, in one decoding pass.
+    """Cut every video into shots and measure them, in one decoding pass.
 
     Args:
         source: Raw videos: a folder, s3://bucket/prefix, or a list (.csv, .jsonl, .parquet).
         videos: Folder with the table of videos, as stage videos wrote it.
         out: Folder for the table of shots and their stills.
-        report: File for the account of the stage (JSON): how many were given, ok, rejected and failed, and why.
+        report: File for the account of the stage (JSON): how many inputs became ok, rejected or failed, and why.
 
     examples:
       stiv split --source data/raw --videos data/videos --out data/shots --report reports/shots.json
@@ -80,12 +80,12 @@ def split(
 
 @flow
 def score(shots: Path, out: Path, report: Path, scores: ScoreSettings, engine: EngineSettings) -> None:
-    """Score every shot by its stills.
+    """Score every shot by its stills (aesthetic, text, quality); nothing is rejected.
 
     Args:
         shots: Folder with the table of shots and their stills.
         out: Folder for the table of scores.
-        report: File for the account of the stage (JSON): how many were given, ok, rejected and failed, and why.
+        report: File for the account of the stage (JSON): how many inputs became ok, rejected or failed, and why.
 
     examples:
       stiv score --shots data/shots --out data/scores --report reports/scores.json

@@ -24,14 +24,14 @@ def encode(
     text: TextSettings,
     sandbox: SandboxSettings,
 ) -> None:
-    """Encode every captioned clip once through the frozen VAE and text encoder.
+    """Encode every captioned clip, once, by the VAE and the text encoder.
 
     Args:
         source: Raw videos: a folder, s3://bucket/prefix, or a list (.csv, .jsonl, .parquet).
         clips: Folder with the table of clips.
         captions: Folder with the table of captions.
-        out: Folder for the shards of latents and text features.
-        report: File for the account of the stage (JSON): how many were given, ok, rejected and failed, and why.
+        out: Folder for the latents and text features, packed in shards, and their table.
+        report: File for the account of the stage (JSON): how many inputs became ok, rejected or failed, and why.
 
     examples:
       stiv encode --source data/raw --clips data/clips --captions data/captions --out data/latents \\

@@ -13,7 +13,7 @@ from tasks.pages.report import Inputs, write_page
 
 @flow
 def judge(samples: Path, out: Path) -> None:
-    """Hold every generated `shapes` video against its prompt.
+    """Compare every generated video of shapes with its prompt: colour, shape, direction and motion.
 
     Args:
         samples: Folder with the generated videos, as stage samples wrote it.
@@ -37,7 +37,7 @@ def report(
     out: Path,
     clips: ClipSettings,
 ) -> None:
-    """Show everything on one page.
+    """Write one page with the accounts, figures, curves and samples of all stages.
 
     Args:
         reports: Folder with the accounts and curves of all stages.

@@ -25,8 +25,8 @@ def generate(
     """Generate videos for prompts and first frames that training never saw.
 
     Args:
-        checkpoint: Folder of the weights that make videos from text, and from text and a first frame.
-        tup: Folder of the weights for temporal upsampling.
+        checkpoint: Folder of trained weights that make videos from text, and from text and a first frame.
+        tup: Folder of trained weights that make the frames between given ones (temporal upsampling).
         out: Folder for the generated videos and their table.
 
     examples:

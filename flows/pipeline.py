@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prefect import flow, task
 
-from flows import stages as dag
+import flows.stages
 from flows.params import load_params
 from flows.running.logs import show_ours
 from flows.running.run_context import child_environment
@@ -24,7 +24,7 @@ TIMES = Path(".cache/times.json")
 def reproduce(stage: str, force: bool) -> None:
     """Bring one stage up to date and note how long it took."""
     started = time.monotonic()
-    ran = dag.reproduce(stage, force, child_environment(), lambda line: log.info("%s", line) if line else None)
+    ran = flows.stages.reproduce(stage, force, child_environment(), lambda line: log.info("%s", line) if line else None)
     seconds = time.monotonic() - started
     log.info("stage %s %s, %.1f s", stage, "ran" if ran else "is up to date", seconds)
     if ran:
@@ -33,7 +33,7 @@ def reproduce(stage: str, force: bool) -> None:
 
 @flow(name="stiv", flow_run_name="full pipeline")
 def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list[str] | None = None) -> None:
-    """Bring the stages of dvc.yaml up to date, one after the other.
+    """Bring the stages of dvc.yaml up to date, one after the other; what has not changed is skipped.
 
     examples:
       stiv pipeline
@@ -42,21 +42,21 @@ def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list
       stiv pipeline --retrain t2v               although only the code has, and the last run took long
 
     Args:
-        stages: only these, in the order of the pipeline; none is all of them.
-        force: run them although nothing has changed.
-        retrain: trainings that are repeated for a change of code alone, however long their last run took.
+        stages: Stages of dvc.yaml to bring up to date, in the order of the pipeline; without it, all of them.
+        force: Run them although nothing has changed.
+        retrain: Trainings to repeat although only code has changed, however long their last run took.
 
     Raises:
         ValueError: a name is no stage; or a stage cannot start, or is a training that took long and of which nothing
             but the code has changed. Nothing of that stage is touched then.
     """
     show_ours()  # a worker runs this without our command
-    known = dag.in_order()
+    known = flows.stages.in_order()
     if unknown := [stage for stage in [*(stages or []), *(retrain or [])] if stage not in known]:
         raise ValueError(f"no stage {', '.join(unknown)} in dvc.yaml: it is one of {', '.join(known)}")
     for stage in known:
         if stages is None or stage in stages:
-            if not force and (found := dag.changes(stage)):
+            if not force and (found := flows.stages.changes(stage)):
                 if stage not in (retrain or []):
                     refuse_retraining(stage, found, load_params().pipeline.retrain_hours)
                 if found.removes:
@@ -64,7 +64,7 @@ def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list
             reproduce(stage, force)
 
 
-def refuse_retraining(stage: str, changes: dag.Changes, limit_hours: float) -> None:
+def refuse_retraining(stage: str, changes: flows.stages.Changes, limit_hours: float) -> None:
     """Stop before a training that took long is repeated for a change of code alone.
 
     Raises:
@@ -72,7 +72,7 @@ def refuse_retraining(stage: str, changes: dag.Changes, limit_hours: float) -> N
     """
     if changes.others or not changes.code:
         return
-    verb, *options = dag.command(stage)
+    verb, *options = flows.stages.command(stage)
     if verb != "train":
         return
     hours = trained_hours(Path(options[options.index("--curve") + 1]))

@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 
 @flow
 def select(scores: Path, out: Path, report: Path, docs: Path, clips: ClipSettings) -> None:
-    """Keep the shots within the thresholds, behind the Great Expectations gate.
+    """Select the shots within the thresholds as clips, and let the gate (Great Expectations) judge the selection.
 
     Args:
         scores: Folder with the table of scores.
         out: Folder for the table of clips.
-        report: File for the account of the stage (JSON): how many were given, ok, rejected and failed, and why.
-        docs: Folder for the gate's Data Docs (HTML that opens offline).
+        report: File for the account of the stage (JSON): how many inputs became ok, rejected or failed, and why.
+        docs: Folder for the Data Docs, which show what the gate found (HTML that opens offline).
 
     examples:
       stiv select --scores data/scores --out data/clips --report reports/clips.json --docs reports/data_docs

@@ -197,8 +197,8 @@ def check_inputs(stage: str) -> int:
     """
     with Repo() as repo:
         made = {out.fs_path: out for out in repo.index.outs if out.use_cache}
-        taken = [made[dep.fs_path] for dep in repo.stage.get_target(stage).deps if dep.fs_path in made]
-        wanted = {path: md5 for out in taken for path, md5 in _files(out)}
+        inputs = [made[dep.fs_path] for dep in repo.stage.get_target(stage).deps if dep.fs_path in made]
+        wanted = {path: md5 for out in inputs for path, md5 in _files(out)}
     with ThreadPoolExecutor(_HASHED_AT_ONCE) as threads:
         found = dict(zip(wanted, threads.map(_md5, wanted), strict=True))
     if wrong := [path for path in wanted if found[path] != wanted[path]]:

@@ -24,22 +24,21 @@ def train(
     levels: Path = Path("reports/noise_levels"),
     shown: Path = Path("reports/training"),
 ) -> None:
-    """Train one recipe, from the weights in `init` when given.
+    """Train one recipe, from random weights or from those of an earlier training.
 
-    A video model may take its temporal attention from the video model in `temporal_init`, and all else from the
-    image model in `init`. The certificate of what was handed on is written next to the new weights. `levels` gets a
-    table of losses by noise level, and `shown` a folder with the validation videos and what `tensorboard --logdir`
-    shows, both named after `out`; while the training goes on, that folder is a link.
+    The weights in --out are the moving average (EMA) of those trained. Beside them stands a certificate of where every
+    parameter started from.
 
     Args:
-        latents: Folder with the shards of latents to train on.
+        latents: Folder with the latents to train on and their table.
         out: Folder for the EMA weights and their certificate; its name is the name of the run.
         curve: File for the loss of every step (TSV).
         recipe: Section of params.yaml with the recipe, such as train.t2v.
-        init: Folder of the weights to start from; without it, training starts from random ones.
-        temporal_init: Folder of the video model whose temporal attention is taken, beside the image model in --init.
-        levels: Folder for the table of losses by noise level.
-        shown: Folder for the validation videos and the files that TensorBoard shows.
+        init: Folder of the weights to start from, of an earlier training; without it, they are random.
+        temporal_init: Folder of a video model to start temporal attention from, when --init is an image model.
+        levels: Folder for the table of losses by noise level, named after the run.
+        shown: Folder for the validation videos and the files that TensorBoard shows, in a folder named after the run;
+            while the training goes on, that folder is a link.
 
     examples:
       stiv train --latents data/latents --out checkpoints/t2v --curve reports/losses/t2v.tsv

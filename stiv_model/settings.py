@@ -29,70 +29,73 @@ class RotarySettings(Settings):
     """Rotary positions: two axes in spatial attention, one in temporal attention (paper, section 2.1)."""
 
     kind: Literal["rotary"]
-    """Queries and keys are turned by their positions."""
+    """Rotary positions: queries and keys are turned by an angle that grows with their position."""
     base: PositiveFloat
     """Pair i of a head of size h turns by base ** (-2 i / h) radians per token."""
     spatial_scale: PositiveFloat
-    """Distance of neighbouring tokens: 1, or 0.5 where a model of half the height and width is interpolated."""
+    """Distance between the positions of neighbouring tokens: 1, or 0.5 to start from a model of half the height and
+    width (position interpolation)."""
     temporal_scale: PositiveFloat
-    """The same in time: 0.5 where a model of half the frames is interpolated."""
+    """Distance between the positions of neighbouring frames: 1, or 0.5 to start from a model of half the frames."""
 
 
 class LearnedSettings(Settings):
     """A learned vector per spatial and per temporal token, added once (paper, Tab. 2, before rotary positions)."""
 
     kind: Literal["learned"]
-    """A table of vectors."""
+    """Learned positions: a table of vectors."""
     rows: PositiveInt
-    """Tokens, as the two below."""
+    """Rows of tokens in the picture."""
     columns: PositiveInt
-    """Tokens in a row of the picture."""
+    """Tokens in one row of the picture."""
     num_temporal: PositiveInt
-    """Tokens in time."""
+    """Tokens along time."""
 
 
 class ModelSettings(Settings):
     """Shape of `StivTransformer` (paper, Tab. 1 and section 2.1), and the rows of its ablations (Tab. 2, Fig. 6a)."""
 
     width: PositiveInt
-    """Numbers per token (paper, Tab. 1)."""
+    """Numbers per token, the hidden size (paper, Tab. 1)."""
     depth: PositiveInt
-    """Main blocks, which see only the kept tokens while masking is on."""
+    """Main transformer blocks; while training masks, they see only the tokens that are not masked."""
     unmasked_depth: NonNegativeInt
     """Blocks after unmasking, on all tokens (paper, section 2.2: two)."""
     heads: PositiveInt
-    """Of each attention; width / heads must be divisible by 4."""
+    """Heads of each attention; width / heads must be divisible by 4."""
     ffn_ratio: PositiveFloat
-    """Width inside a feed-forward layer, over the width."""
+    """Width inside a feed-forward layer, as a multiple of `width`."""
     spatial_patch: PositiveInt
     """Latent pixels per side of a token."""
     temporal_patch: PositiveInt
     """Latent frames of a token of the video model; the image model's has one."""
     latent_channels: PositiveInt
-    """Of the VAE."""
+    """Channels of a latent, as the VAE makes them."""
     text_width: PositiveInt
-    """Width of one text token, and of the pooled text vector, as the text encoder gives them."""
+    """Width of one text token, and of the pooled text vector, as the text encoder makes them."""
     norm_epsilon: PositiveFloat
-    """Added to the variance in every norm."""
+    """Number added to the variance in every norm, against division by zero."""
     qk_norm: bool
-    """RMSNorm of queries and keys in all three attentions."""
+    """Apply an RMSNorm to queries and keys in spatial, temporal and cross-attention."""
     sandwich_norm: bool
-    """A second norm after spatial attention, temporal attention and feed-forward."""
+    """Apply a second norm after spatial attention, temporal attention and feed-forward."""
     cross_attention_norm: bool
-    """Norms before and after cross-attention as well; the paper's figure has none for it."""
+    """Apply norms before and after cross-attention as well; the paper's figure has none there."""
     condition_norm: bool
-    """Norm of each part of the singleton condition before they are summed."""
+    """Apply a norm to each part of the condition (time, pooled text, micro-conditions) before they are summed."""
     micro_conditions: bool
-    """Tell the model the source's size, the crop, the stride and the frames."""
+    """Tell the model the source's size, the crop, the stride and the number of frames."""
     adaln: Literal["shared", "per_layer"]
-    """One modulation for all blocks, or one of its own per block."""
+    """Adaptive layer norm: shared, one modulation for all blocks; per_layer, one for each block."""
     temporal_modulation: bool
-    """Scale, shift and gate for temporal attention too."""
+    """Modulate temporal attention too, by scale, shift and gate."""
     causal_time: bool
-    """Temporal attention looks back only."""
+    """Let temporal attention see only the frame itself and those before."""
     image_condition: Literal["replacement", "cross_attention", "both"]
-    """Given frames stand in their places, or are tokens that cross-attention sees, or both."""
+    """How the model sees frames that it is conditioned on: replacement, in place of the noisy ones; cross_attention, as
+    tokens; or both."""
     positions: Annotated[RotarySettings | LearnedSettings, Field(discriminator="kind")]
+    """How the model knows where a token is: kind rotary, or kind learned."""
 
     @property
     def head_size(self) -> int:
@@ -112,7 +115,7 @@ class Mode(Settings):
     """One of several ways in which a recipe gives frames, such as the two of a model for long videos."""
 
     clean_frames: Pattern
-    """The pattern of this mode, as that of a recipe."""
+    """Latent frames that this mode conditions on, by the names or indices that a recipe has."""
     stride: PositiveInt
     """Latent frames from one frame of a sample to the next."""
     weight: PositiveFloat
@@ -123,26 +126,27 @@ class RecipeSettings(Settings):
     """One training recipe. The six recipes differ in these values and in nothing else."""
 
     frames: PositiveInt
-    """Latent frames per sample; 1 is text-to-image."""
+    """Latent frames per sample; 1 trains text-to-image."""
     steps: PositiveInt
-    """Optimizer steps."""
+    """Optimizer steps to train for."""
     batch: PositiveInt
     """Samples per optimizer step, over all ranks."""
     learning_rate: PositiveFloat
-    """After the warm-up, constant."""
+    """Learning rate after the warm-up; it stays constant."""
     warmup_steps: PositiveInt
-    """Over which the learning rate rises from zero."""
+    """Steps over which the learning rate rises from zero."""
     mask_ratio: Annotated[float, Field(ge=0, lt=1)]
-    """Share of spatial positions dropped before the main blocks."""
+    """Share of the spatial tokens that training drops before the main blocks; 0 masks none."""
     clean_frames: Pattern | tuple[Mode, ...]
-    """Which latent frames are given clean: none (T2V), first (STIV), first_four (video prediction),
-    first_and_last (interpolation), every_second (TUP), views (multi-view), their indices, or a mixture of modes."""
+    """Latent frames that the model gets without noise, as its condition: none (T2V), first (STIV), first_four (video
+    prediction), first_and_last (interpolation), every_second (TUP), views (multi-view), their indices, or a mixture of
+    modes."""
     text_dropout: Fraction
-    """Share of the samples that get the empty caption, for guidance."""
+    """Share of the samples whose caption is replaced by the empty one, so that text guidance works."""
     image_dropout: Fraction
-    """Share of the samples that get the null image, for guidance."""
+    """Share of the samples whose clean frames are withheld, so that image guidance works."""
     best_fraction: Annotated[float, Field(gt=0, le=1)]
-    """Share of the clips trained on, the best by aesthetic score first (SFT takes a small one)."""
+    """Share of the clips to train on, the best by aesthetic score; SFT takes few."""
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -185,75 +189,84 @@ class OptimizerSettings(Settings):
     """What all recipes share (paper, section 3.1)."""
 
     kind: Literal["adafactor", "adamw"]
+    """AdamW, or Adafactor with momentum (the paper's)."""
     beta1: Fraction
-    """Decay of the momentum."""
+    """Decay of the first moment (momentum) per step."""
     beta2: Fraction
+    """Decay of the second moment (squared gradients) per step."""
     weight_decay: NonNegativeFloat
-    """Decoupled from the gradient, as AdamW."""
+    """Weight decay, decoupled from the gradient as in AdamW."""
     clip_norm: PositiveFloat
-    """The gradient of all parameters together is scaled down to this norm."""
+    """Largest norm of the gradient of all parameters together; a larger gradient is scaled down to it."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    """Decay per step of the exponential moving average of the weights, which is what a run hands on."""
 
 
 class TrainingSettings(Settings):
     """How training runs on the machine, and what all recipes share."""
 
     ranks: PositiveInt
-    """Processes on all nodes together, one per GPU, or gloo ranks on CPU."""
+    """Training processes on all nodes together: one per GPU, or several on the CPU."""
     nodes: PositiveInt
-    """Machines that share the ranks evenly; all see the same folders."""
+    """Machines that share the ranks evenly; all must see the same folders."""
     launcher: str
-    """The command that starts all ranks and ends with them; `tasks.training.launch.launch_command` fills it in."""
+    """Command that starts all ranks and ends with them; its {placeholders} are described in docs/launching.md."""
     sequence_ranks: PositiveInt
-    """So many of them share the frames of each video, where a video has several (docs/sequence.md); 1 is none."""
+    """Ranks that share the latent frames of one video (docs/sequence.md); 1 shares none."""
     device: Literal["cpu", "cuda"]
-    """cuda for GPUs (NCCL), cpu for gloo."""
+    """cuda trains on GPUs (NCCL), cpu on the processor (gloo)."""
     precision: Literal["float32", "bfloat16"]
-    """Of weights and activations in the passes; bfloat16 keeps master weights and EMA in float32."""
+    """Precision of weights and activations in the passes; with bfloat16, master weights and EMA stay in float32."""
     accumulation: PositiveInt
-    """Micro-batches per optimizer step and rank."""
+    """Micro-batches whose gradients each rank adds up for one optimizer step."""
     activation_checkpointing: bool
     """Compute each block again in the backward pass: less memory, more time."""
     zero_stage: Literal[0, 1, 2, 3]
-    """What the ranks share out: nothing; the optimizer's state; gradients too; parameters too."""
+    """What ZeRO partitions among the ranks: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 parameters too."""
     persistent_parameters: NonNegativeInt
-    """Under ZeRO-3, parameters of at most so many elements stay whole on every rank."""
+    """Under ZeRO-3, parameters with at most this many elements stay whole on every rank."""
     offload: Literal["none", "cpu", "nvme"]
-    """Optimizer state, and under ZeRO-3 parameters, in host memory; or the former on an NVMe drive."""
+    """Where state lies that a GPU has no room for: cpu, the optimizer's state (under ZeRO-3 parameters too) in host
+    memory; nvme, the optimizer's state on an NVMe drive."""
     nvme_path: str | None
     """A folder on a fast local drive, for one run at a time; null unless `offload` is nvme."""
     compile: bool
     """Compile each block (torch.compile): the same results within rounding, faster after a minute or more."""
     timestep_density: Literal["uniform", "logit_normal"]
-    """How often training meets each noise level."""
+    """Distribution from which training draws the noise level of a sample."""
     timestep_shift: PositiveFloat
-    """Times move towards noise by this factor, sqrt(m / n) from n to m latents per sample; 1 is none."""
+    """Shift of training's noise levels: above 1 more noise, 1 none; from n to m latents per sample, sqrt(m / n)."""
     temporal_mask_ratio: Annotated[float, Field(ge=0, lt=1)]
-    """Share of temporal tokens dropped before the main blocks; the paper's ablation, which hurts (Fig. 6a)."""
+    """Share of the temporal tokens that training drops before the main blocks; an ablation of the paper, which hurts
+    (Fig. 6a)."""
     clean_frame_loss: bool
-    """Keep the loss on given frames; the paper's ablation (Tab. 3)."""
+    """Count the loss on clean frames too; an ablation of the paper (Tab. 3)."""
     outlier_sigmas: PositiveFloat
-    """A step is skipped whose loss or gradient norm is this far above those of the last 200, in logarithms."""
+    """A step is skipped when its loss or gradient norm is this many standard deviations above those of the last 200
+    steps, in logarithms."""
     hang_seconds: PositiveFloat
-    """A rank without progress for this long, and for ten times the median step, ends the job with all stacks."""
+    """The job ends, with the stacks of all threads, when a rank makes no progress for this many seconds and for ten
+    times the median step."""
     checkpoint_seconds: PositiveFloat
-    """At most this much work is lost when a run is killed."""
+    """A checkpoint is saved after at most this many seconds: the most work that a killed run loses."""
     checkpoint_steps: PositiveInt
+    """A checkpoint is saved after at most this many steps."""
     keep_checkpoints: PositiveInt
-    """The newest ones ..."""
+    """How many of the newest checkpoints to keep."""
     keep_every_steps: NonNegativeInt
-    """... and for good those after every so many steps; 0 is none."""
+    """The checkpoint after every multiple of this many steps is kept for good; 0 keeps none for good."""
     validation_steps: NonNegativeInt
-    """After every so many steps the EMA weights make a video of each prompt; 0 is never."""
+    """Steps between validations, in which the EMA weights make a video of each prompt; 0 makes none."""
     validation_prompts: tuple[str, ...]
-    """Recipes that give frames also make as many videos from clips of the data, with their captions."""
+    """Prompts of the validation videos; a recipe with clean frames also makes as many videos from clips of the data."""
     validation_sampling_steps: PositiveInt
-    """Steps of the solver for each validation video."""
+    """Sampling steps of each validation video."""
     validation_guidance_scale: NonNegativeFloat
-    """1 is none, as is a recipe without dropout of what is guided by."""
+    """Guidance scale of the validation videos; 1 is none, as is a recipe that drops neither text nor image."""
     seed: int
-    """Of starting weights, noise, masks and the order of samples."""
+    """Seed of starting weights, noise, masks and the order of samples."""
     optimizer: OptimizerSettings
+    """The optimizer of all recipes, and the moving average of the weights."""
 
     @property
     def ranks_per_node(self) -> int:
@@ -313,65 +326,70 @@ class MonitoringSettings(Settings):
     """What watches a training. It decides no weight: a change makes no other run, and nothing is trained again."""
 
     trackers: tuple[Annotated[str, Field(pattern=r"^(tensorboard|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")], ...]
-    """What shows figures and videos while it trains: tensorboard, or module:Class of yours (docs/trackers.md)."""
+    """What shows figures and videos during training: tensorboard, or a class of your own as module:Class
+    (docs/trackers.md)."""
 
 
 class VaeSettings(Settings):
     """The frozen VAE: an image autoencoder of diffusers, applied per frame (paper, appendix B)."""
 
     source: str
-    """A folder as diffusers writes it, or a hub name."""
+    """The VAE: a folder as diffusers writes it, or the name of a repository on the hub."""
     revision: str | None
     """Commit of the hub repository, 40 digits; null for a folder."""
     sha256: str | None
-    """Must be the hash of what is loaded (`Vae.sha256`), where stated; null: the hash is recorded, not checked."""
+    """sha256 that the VAE must have (every stage that loads it records it); null checks none."""
     batch_frames: PositiveInt
-    """Frames coded at once; the result does not depend on it."""
+    """Frames encoded or decoded at once; the result does not depend on it."""
 
 
 class TextSettings(Settings):
     """The frozen text encoder."""
 
     source: str
-    """A transformers folder, a hub name, or `package:NAME/FOLDER` for one carried by a Python package."""
+    """The text encoder: a folder as transformers writes it, the name of a repository on the hub, or
+    `package:NAME/FOLDER` for one that a Python package carries."""
     revision: str | None
     """Commit of the hub repository, 40 digits; null for a folder or a package."""
     sha256: str | None
-    """Must be the hash of what is loaded (`TextEncoder.sha256`), where stated; null: recorded, not checked."""
+    """sha256 that the text encoder must have (every stage that loads it records it); null checks none."""
     kind: Literal["clip", "t5", "bert"]
+    """Architecture of the text encoder."""
     tokens: PositiveInt
-    """Length that every caption is padded to; training's captions are cut to it, a longer prompt is refused."""
+    """Tokens per caption: shorter ones are padded to it, training's longer ones cut; a longer prompt is refused."""
     batch: PositiveInt
-    """Texts encoded at once."""
+    """Texts encoded at once; the result does not depend on it."""
 
 
 class SamplerSettings(Settings):
     """From noise to latents (paper, section 2.3.2 and appendices A and B)."""
 
     solver: Literal["euler", "heun", "euler_maruyama", "heun_sde"]
-    """Of the ODE, or of the SDE with the same marginals (paper, appendix A)."""
+    """euler and heun solve the ODE; euler_maruyama and heun_sde the SDE with the same marginals (paper, appendix A)."""
     steps: PositiveInt
-    """Of the solver, from noise to data."""
+    """Sampling steps from noise to data."""
     shift: PositiveFloat
-    """Sampling steps crowd towards noise by this factor, as `training.timestep_shift`; 1 is even steps."""
+    """Shift of the sampling times: above 1 more steps near noise, 1 even steps; as `training.timestep_shift`."""
     guidance: Literal["text", "joint", "separate"]
-    """Text CFG, JIT-CFG, or SIT-CFG with its two scales."""
+    """Classifier-free guidance: text, by the text alone; joint, by text and image together (JIT-CFG); separate, by each
+    with a scale of its own (SIT-CFG)."""
     guidance_scale: NonNegativeFloat
-    """Of the text, or of text and image jointly; 1 is none."""
+    """Guidance scale of the text, or of text and image together; 1 is no guidance."""
     image_guidance_scale: NonNegativeFloat
-    """Of the image, for `separate`."""
+    """Guidance scale of the image, for guidance `separate`; 1 is no guidance."""
     guidance_start: Fraction
-    """Guidance acts from this time (0 is noise) ..."""
+    """Time from which guidance acts; 0 is noise, 1 is data."""
     guidance_end: Fraction
-    """... to this one (1 is data)."""
+    """Time up to which guidance acts; 0 is noise, 1 is data."""
     renormalise: bool
-    """CFG-renormalisation."""
+    """Scale what guidance predicts back to the norm of the conditional prediction (CFG-renormalisation; paper,
+    appendix A)."""
     batch_guidance: bool
     """Run the two or three passes of guidance as one batch: faster, with two or three times the memory."""
     original_height: PositiveInt
-    """Micro-condition: height of the source video that the sample shall look like, pixels."""
+    """Height of the source video that the sample shall look as if cropped from, pixels (micro-condition)."""
     original_width: PositiveInt
-    """Micro-condition: its width, pixels."""
+    """Width of the source video that the sample shall look as if cropped from, pixels (micro-condition)."""
 
     @model_validator(mode="after")
     def guidance_interval_is_one(self) -> Self:

@@ -13,7 +13,8 @@ from flows.running.services import TOKEN
 def browse(port: int = 8501) -> None:
     """Serve a page with every shot and clip on this machine, until Ctrl-C; the address that is printed lets you in.
 
-    It filters by any score, status, reason and word of the caption; plays the clip; shows caption, reason and history.
+    The page filters shots by any score, status, reason and word of the caption; it plays them, and shows caption,
+    reason and history.
 
     Args:
         port: Port for the page on this machine.

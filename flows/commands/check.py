@@ -9,16 +9,17 @@ from flows.params import Params, load_params
 
 
 def check(*names: str) -> None:
-    """Say whether stages could start now: their options, settings and inputs; of a training its plan, device and disk.
+    """Say whether stages could start now; nothing is made, and nothing removed.
 
-    The pipeline does this before DVC removes what a stage made last time. Nothing is made.
+    Checked are options, settings and inputs; for a training also its plan on the data, the device and the free disk.
+    The pipeline does the same before DVC removes what a stage made last time.
 
     examples:
       stiv check t2v
       stiv check shots t2i
 
     Args:
-        names: stages of dvc.yaml; none is all of them.
+        names: Stages of dvc.yaml; without any, all of them.
 
     Raises:
         FileNotFoundError, ValueError, OSError: one could not start; the message says why.

@@ -4,17 +4,17 @@ import sys
 from pathlib import Path
 
 from flows.params import load_params
-from tasks.operations import doctor as examination
+from tasks.operations.doctor import examine, render
 
 
 def doctor() -> None:
-    """Say what this machine can run and what is missing; exit code 1 when something is.
+    """Say what this machine can run, and what is missing; exit code 1 when something is missing.
 
     examples:
       stiv doctor && stiv pipeline
     """
     params = load_params()
-    findings = examination.examine(Path.cwd(), params.sandbox, params.training.ranks)
-    print(examination.render(findings))
+    findings = examine(Path.cwd(), params.sandbox, params.training.ranks)
+    print(render(findings))
     if any(finding.state == "missing" for finding in findings):
         sys.exit(1)

@@ -16,11 +16,11 @@ def export(
     latents: LatentSettings,
     checkpoint: Path = Path("checkpoints/unmask_sft"),
 ) -> None:
-    """Write a checkpoint with its frozen encoders as a `StivPipeline` folder (safetensors, no code).
+    """Write a checkpoint, with its VAE and text encoder, as a folder that diffusers opens (safetensors, no code).
 
     Args:
         out: Folder for the diffusers pipeline.
-        checkpoint: Folder of the trained weights, as a training stage wrote it.
+        checkpoint: Folder of trained weights, as a training stage wrote it.
 
     examples:
       stiv export --out pipelines/demo

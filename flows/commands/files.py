@@ -14,11 +14,11 @@ from tasks.videos.settings import ShotSettings, VideoSettings
 
 
 def probe(*files: str, videos: VideoSettings, sandbox: SandboxSettings) -> None:
-    """Say what some files are, as a line of JSON each: status, reason, codec, width, height, fps, seconds, frames.
+    """Say what files are, and whether the pipeline would use them: a line of JSON per file.
 
-    Status and reason are those that stage videos would give by the sections videos and sandbox of params.yaml;
-    captions, and copies of one file, only the stage looks at. Exit code 1 when none of them is a video that we use.
-    With --source this verb does the work of stage videos instead, as dvc.yaml calls it:
+    A line has status, reason, codec, width, height, fps, seconds and frames. Status and reason are those that stage
+    videos would find; captions, and copies of a file, only the stage itself looks at. Exit code 1 when no file would
+    be used. With --source this verb does the work of stage videos instead, as dvc.yaml calls it:
     stiv probe --source data/raw --out data/videos --report reports/videos.json
 
     Args:
@@ -33,11 +33,11 @@ def probe(*files: str, videos: VideoSettings, sandbox: SandboxSettings) -> None:
 
 
 def shots(*files: str, shots: ShotSettings, sandbox: SandboxSettings) -> None:
-    """Cut some files into shots, as a line of JSON each; a file that cannot be cut has one line that says why.
+    """Cut files into shots: a line of JSON per shot; a file that cannot be cut has one line that says why.
 
-    A line has start and end in seconds and in frames (the end is where the next begins), the transition that begins
-    the shot (start, cut, fade, dissolve, split), status, reason, and the scores of the decoding pass. Lines rejected
-    as `transition` are the frames between two shots. Exit code 1 when no file could be cut.
+    A line has start and end of the shot in seconds and in frames (the end is where the next shot begins), the
+    transition that begins it (start, cut, fade, dissolve, split), status, reason, and the scores of the decoding pass.
+    Lines rejected as `transition` are the frames between two shots. Exit code 1 when no file could be cut.
 
     Args:
         files: Video files on this machine.

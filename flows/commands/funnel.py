@@ -30,25 +30,22 @@ def funnel(
     write: bool = False,
     json: bool = False,
 ) -> None:
-    """Replay the thresholds of params.yaml, or others, over the table of scores; select nothing.
+    """Say how many clips the thresholds of params.yaml, or others, would leave; nothing is selected.
 
-    --preset takes a named selection of infra/selections, --set single values after it. --duplicates looks for
-    near-duplicates too (by hash a minute for 1 million clips, by embeddings hours); --sheet writes a page with the
-    shots nearest each threshold, from the stills in --shots; --figure writes the funnel as SVG. --clips-per-hour is
-    what stage latents was seen to encode; --downsampling is pixels per latent of the VAE, on each side. --write puts
-    the values into params.yaml.
+    Printed are the shots that each threshold in turn loses, which kinds of shots become more or less common, and what
+    the next stage has to encode.
 
     Args:
         scores: Folder with the table of scores.
-        set: Thresholds to try, such as clips.motion.min=0.6; applied after --preset.
-        preset: A named selection of infra/selections.
-        duplicates: Look for near-duplicates too: a minute for 1 million clips by hash, hours by embeddings.
-        clips_per_hour: Clips that stage latents encodes in an hour; needed for its duration.
-        downsampling: Pixels per latent of the VAE, on each side.
-        sheet: File for a page with the shots nearest each threshold (HTML).
+        set: Thresholds to try instead of those of params.yaml, such as clips.motion.min=0.6; applied after --preset.
+        preset: Name of a selection in infra/selections, whose thresholds to try.
+        duplicates: Look for near-duplicates too; for 1 million clips that takes a minute by hash, hours by embeddings.
+        clips_per_hour: Clips that stage latents encodes in an hour here; without it, how long that takes is unknown.
+        downsampling: Pixels that the VAE turns into one latent, on each side.
+        sheet: File for a page that shows the shots nearest each threshold (HTML).
         shots: Folder with the stills that --sheet shows.
         figure: File for the funnel as a figure (SVG).
-        write: Put the values into params.yaml.
+        write: Put the thresholds that were tried into params.yaml.
         json: Print JSON instead of text.
 
     examples:

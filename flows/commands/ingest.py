@@ -9,20 +9,21 @@ from tqdm import tqdm
 
 from tasks.sandbox.settings import SandboxSettings
 from tasks.storage import atomic
-from tasks.videos import ingest as foreign
+from tasks.videos.ingest import ACCOUNT, LIST, VIDEOS, from_curator, from_tars, write_list
 from tasks.videos.settings import VideoSettings
 
 log = logging.getLogger(__name__)
 
 
 def ingest(*paths: Path, out: Path, videos: VideoSettings, sandbox: SandboxSettings) -> None:
-    """Take in WebDataset tars, or an output folder of cosmos-curate or NeMo Curator (one with metas/v0).
+    """Make a source of raw videos from WebDataset tars, or from what cosmos-curate or NeMo Curator wrote.
 
-    OUT becomes a folder with the videos and list.jsonl, which `source` of params.yaml can name, and account.json.
+    The folder OUT gets the videos; list.jsonl, which `source` of params.yaml can name; and account.json, which says
+    what became of each sample.
 
     Args:
-        paths: WebDataset tars, or one output folder of cosmos-curate or NeMo Curator.
-        out: Folder for the videos, list.jsonl and account.json; one that an earlier ingest made is replaced.
+        paths: WebDataset tars, or output folders of cosmos-curate or NeMo Curator (those with metas/v0).
+        out: Folder for the videos, list.jsonl and account.json.
 
     examples:
       stiv ingest shards/*.tar --out data/ingested
@@ -48,16 +49,16 @@ def ingest(*paths: Path, out: Path, videos: VideoSettings, sandbox: SandboxSetti
     product.mkdir(parents=True)
     found = []
     with tqdm(unit="sample", desc="ingest") as bar:
-        for one in foreign.from_tars(tars, product, videos.extensions, sandbox.max_size_bytes):
+        for one in from_tars(tars, product, videos.extensions, sandbox.max_size_bytes):
             found.append(one)
             bar.update()
-        for one in foreign.from_curator(folders, product, len(tars)):
+        for one in from_curator(folders, product, len(tars)):
             found.append(one)
             bar.update()
-    account = foreign.write_list(product, found, product / foreign.ACCOUNT)
+    account = write_list(product, found, product / ACCOUNT)
     atomic.finish(product, out)
     log.info("%d samples: %d ok, %d rejected, %d failed", account.given, account.ok, account.rejected, account.failed)
-    log.info("set source: %s in params.yaml", out / foreign.LIST)
+    log.info("set source: %s in params.yaml", out / LIST)
 
 
 def _is_tar(path: Path) -> bool:
@@ -75,7 +76,7 @@ def _check_out(out: Path, paths: tuple[Path, ...]) -> None:
         return
     if not out.is_dir():
         raise ValueError(f"--out {out} is a file: name a folder")
-    held, ours = {entry.name for entry in out.iterdir()}, {foreign.LIST, foreign.ACCOUNT, foreign.VIDEOS}
+    held, ours = {entry.name for entry in out.iterdir()}, {LIST, ACCOUNT, VIDEOS}
     if held and held != ours:
         example = min(held - ours or held)
         raise ValueError(f"--out {out} was not made by ingest, it holds {example}: name a new or an empty folder")

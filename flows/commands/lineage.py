@@ -32,13 +32,13 @@ _CHANGED = "params.yaml has changed since the selection: `dvc repro clips` selec
 
 
 def why(clip: str, /, clips: ClipSettings, json: bool = False) -> None:
-    """Tell the history of a clip: file, times, scores and thresholds, gate, caption, latents, checkpoints that saw it.
+    """Tell the history of a clip: where it comes from, why it is or is not used, and which checkpoints saw it.
 
-    CLIP is the name of a shot or clip; or a raw video, by uri or sha256: then every shot of it is told. The thresholds
-    are those that the selection was made with, as far as DVC's record of it goes.
+    Told are its file, times, scores with their thresholds, gate, caption, latents and checkpoints. The thresholds are
+    those that the selection was made with, where DVC has recorded them.
 
     Args:
-        clip: Name of a shot or clip; or a raw video by uri or sha256, for all of its shots.
+        clip: Id of a shot or clip; or a raw video by uri or sha256, to tell of all its shots.
         json: Print JSON instead of text.
 
     examples:
@@ -138,11 +138,9 @@ def _state(row: dict[str, Any]) -> str:
 def blame(checkpoint: Path, /, out: Path | None = None, json: bool = False) -> None:
     """Tell which videos a checkpoint learned from, its parents' training included, and under which licences.
 
-    --out FILE.parquet gets a row per run and clip: clip, video, uri, licence, source_url, times, checkpoint.
-
     Args:
-        checkpoint: Folder of the trained weights, as a training stage wrote it.
-        out: File for a row per run and clip (parquet): clip, video, uri, licence, source_url, times, checkpoint.
+        checkpoint: Folder of trained weights, as a training stage wrote it.
+        out: Parquet file for one row per training and clip: clip, video, uri, licence, source_url, times, checkpoint.
         json: Print JSON instead of text.
 
     examples:
@@ -175,16 +173,15 @@ def blame(checkpoint: Path, /, out: Path | None = None, json: bool = False) -> N
 
 
 def forget(video: str, /, yes: bool = False, rebuild: bool = False) -> None:
-    """After a takedown: say what holds a video or was made from it, and with --yes delete it and refuse it for good.
+    """Take a video out again: say what holds it or was made from it; with --yes, delete that and never use it again.
 
-    VIDEO is its sha256, its uri, or one of its shots. Deleted are the raw file, its copies, the outputs that hold it
-    and the checkpoints that saw it or come from one that did; its sha256 goes to videos.forgotten of params.yaml.
-    --rebuild then makes the rest again (`dvc repro`) and clears DVC's cache of everything that is not in use.
+    Deleted are the raw file, its copies, the outputs that hold it, and the checkpoints that saw it or come from one
+    that did; its sha256 goes to videos.forgotten of params.yaml.
 
     Args:
-        video: A raw video by sha256 or uri, or one of its shots.
-        yes: Delete what was named; without it, nothing is changed.
-        rebuild: With --yes, make the rest again and clear DVC's cache of all that is not in use.
+        video: Raw video by sha256 or uri, or by the id of one of its shots.
+        yes: Delete what the command names; without it, nothing is changed.
+        rebuild: With --yes, also make the rest again (dvc repro) and clear DVC's cache of all that is not in use.
 
     examples:
       stiv forget holiday/beach.mp4                     says what it would do

@@ -33,18 +33,17 @@ def model(
     downsampling: int = 8,
     json: bool = False,
 ) -> None:
-    """Count parameters, FLOPs and memory of a model, without running it.
+    """Count the parameters, FLOPs and memory of a model, without running it.
 
-    SIZE is one of the paper's (XL, XXL, M: infra/params/), or a params file. FLOPs and activations are those of one
-    sample, masked as the recipes of the file mask it; memory per GPU is that of ZeRO-3 over --world GPUs, in the
-    precision and with the optimizer of the file. --downsampling is pixels per latent of the VAE, on each side.
+    FLOPs and activations are those of one sample, masked as the recipes of the file mask it. Memory per GPU is that of
+    ZeRO-3, in the precision and with the optimizer of the file.
 
     Args:
-        size: XL, XXL or M of the paper, or a params file.
-        pixels: Heights (and widths) of the videos to count for.
-        frames: Numbers of frames to count for; 1 is an image.
-        world: Numbers of GPUs to count memory for.
-        downsampling: Pixels per latent of the VAE, on each side.
+        size: XL, XXL or M of the paper (infra/params/), or a params file.
+        pixels: Heights (and widths) of the videos to count for, pixels.
+        frames: Numbers of latent frames to count for; 1 is an image.
+        world: Numbers of GPUs that share a model, to count memory per GPU for.
+        downsampling: Pixels that the VAE turns into one latent, on each side.
         json: Print JSON instead of text.
 
     examples:

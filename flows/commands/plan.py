@@ -28,17 +28,15 @@ def plan(
     """Say what each recipe will do with the data and what it costs, without running anything.
 
     With --latents every clip is counted as training will count it: used, or dropped and why; what training would
-    refuse is an error here too. Without, what depends on data is unknown. --downsampling is pixels per latent of the
-    VAE, on each side. GPU-hours need --tflops, what one GPU sustains in 1e12 executed FLOPs per second; the price of a
-    recipe needs --gpu-rate too, that of one GPU for one hour.
+    refuse is an error here too. Without it, what depends on data is unknown.
 
     Args:
-        params: File of settings to plan for.
-        recipe: One recipe, such as train.t2v; without it, all of the file.
-        latents: Folder of latents whose clips are counted as training will count them.
-        tflops: What one GPU sustains, in 1e12 executed FLOPs per second; needed for GPU-hours.
-        gpu_rate: Price of one GPU for one hour; needs --tflops too.
-        downsampling: Pixels per latent of the VAE, on each side.
+        params: Params file to plan for.
+        recipe: Only this recipe, such as train.t2v; without it, all of the params file.
+        latents: Folder with the table of latents to train on.
+        tflops: TFLOP/s (1e12 executed FLOPs per second) that one GPU sustains; without it, GPU-hours are unknown.
+        gpu_rate: Price of one GPU for one hour, in any currency; needs --tflops too.
+        downsampling: Pixels that the VAE turns into one latent, on each side.
         json: Print JSON instead of text.
 
     examples:

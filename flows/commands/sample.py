@@ -23,29 +23,29 @@ def sample(
     seed: int = 0,
     fps: int = 8,
 ) -> None:
-    """Generate one video, from text, or from text and a first frame.
+    """Generate one video from a text, or from a text and its first frame.
 
     Args:
-        prompt: What the video shall show.
+        prompt: What the video shall show, in words.
         out: File for the video (mp4).
-        checkpoint: Folder of the trained weights, as a training stage wrote it.
-        image: Picture that becomes the first frame; cropped and resized to the model's size.
-        seed: Of the noise: the same seed makes the same video.
+        checkpoint: Folder of trained weights, as a training stage wrote it.
+        image: Picture file that becomes the first frame; cropped and resized to the size of the model's videos.
+        seed: Seed of the starting noise: the same seed makes the same video.
         fps: Frames per second of the file.
 
     examples:
       stiv sample --prompt "a red circle moves left" --out red.mp4
       stiv sample --prompt "a red circle moves left" --image first.png --out red.mp4 --seed 3
     """
-    given = None
+    source = None
     if image is not None:
         picture = cv2.imread(str(image))
         if picture is None:
             raise ValueError(f"--image {image} is not there or is no picture that OpenCV reads")
-        given = [np.stack([_cover(picture[..., ::-1], latents.height, latents.width)] * latents.frames)]
+        source = [np.stack([_cover(picture[..., ::-1], latents.height, latents.width)] * latents.frames)]
     pipeline = load(checkpoint, vae, text, latents, sampler)
     pipeline.set_progress_bar_config(disable=False, desc="sampling steps")  # type: ignore[no-untyped-call]
-    (video,) = make_videos(pipeline, [prompt], [seed], "none" if given is None else "first", given)
+    (video,) = make_videos(pipeline, [prompt], [seed], "none" if source is None else "first", source)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_video(out, video, fps)
     print(out)

@@ -11,13 +11,13 @@ class EngineSettings(Settings):
     """Who runs the shards of the data engine's stages. Decides about no byte of the output."""
 
     kind: Literal["local", "ray"]
-    """Threads of the command over the sandbox's own processes; or the tasks of a Ray cluster."""
+    """local: threads on this machine, over the sandbox's processes; ray: the tasks of a Ray cluster."""
     shards_at_once: PositiveInt
     """Shards that the local engine runs at the same time; Ray runs as many as it has room for."""
     address: str | None
     """Address of a running Ray cluster, such as ray://head:10001; null starts one on this machine."""
     cpus_per_shard: PositiveInt
-    """CPUs Ray reserves per shard; as many as sandbox.workers keeps them busy."""
+    """CPUs Ray reserves per shard; a shard keeps `sandbox.workers` of them busy."""
     gpus_per_shard: NonNegativeFloat
     """GPUs Ray reserves per shard, for scores that run on one; a fraction lets several shards share a GPU."""
 
@@ -26,4 +26,5 @@ class PipelineSettings(Settings):
     """How the pipeline treats stages that have changed."""
 
     retrain_hours: NonNegativeFloat
-    """A training whose last run took longer is not repeated for a change of code alone, unless it is asked for."""
+    """A training whose last run took longer than this, hours, is not repeated when only code has changed;
+    `stiv pipeline --retrain NAME` repeats it."""

@@ -9,6 +9,7 @@ from stiv_model.settings import Settings
 
 class CaptionSettings(Settings):
     captioners: list[Literal["sidecar", "describe"]]
-    """Asked in this order; the first that has an answer for a clip captions it, and the row names it."""
+    """sidecar: the text beside the video; describe: words for what was measured. The first that has a text for a clip
+    captions it, and the row names it."""
     shard_clips: PositiveInt
-    """Clips in one shard of work."""
+    """Clips captioned together, as one shard of work."""

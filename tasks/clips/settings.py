@@ -9,7 +9,7 @@ from tasks.storage import scores
 
 
 class Range(Settings):
-    """Smallest and largest value kept; null is no limit."""
+    """Smallest and largest value of a clip; null is no limit."""
 
     min: float | None
     max: float | None
@@ -34,7 +34,7 @@ def _threshold(score: scores.Score) -> Any:
 
 
 def _meaning(score: scores.Score) -> str:
-    return score.meaning + (" Null is not judged." if score.may_lack else "")
+    return score.meaning + (" A threshold of null does not judge it." if score.may_lack else "")
 
 
 if TYPE_CHECKING:  # which cannot follow names that come from rows
@@ -55,9 +55,9 @@ class BestSettings(Settings):
     """A selection of fixed size: of the clips within all thresholds, those with the highest score."""
 
     clips: PositiveInt
-    """How many are kept."""
+    """How many clips to select."""
     by: BestBy
-    """The score of which the highest are kept."""
+    """The score by which the highest are selected."""
 
 
 class ClipSettings(ScoreRanges):
@@ -68,27 +68,36 @@ class ClipSettings(ScoreRanges):
     """
 
     height: NonNegativeRange
+    """Height of the source video, pixels."""
     width: NonNegativeRange
+    """Width of the source video, pixels."""
     seconds: NonNegativeRange
+    """Duration of the shot, seconds."""
     orientations: Annotated[list[Literal["landscape", "portrait", "square"]], Field(min_length=1)]
-    """Which are kept; sides that differ by 5 % at most are a square."""
+    """Shapes of picture that may become clips; sides that differ by at most 5 % are a square."""
     duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None
-    """Clips whose video hashes differ in at most so many of 256 bits are one; null looks for none."""
+    """Near-duplicates are clips whose video hashes differ in at most this many of 256 bits: only the best of them
+    stays. Null compares no hashes."""
     duplicate_similarity: Annotated[float, Field(gt=0, le=1)] | None
-    """Clips whose embeddings (scores.embedding) have at least this cosine are one too; null looks for none."""
+    """Near-duplicates are also clips whose embeddings (made where `scores.embedding` names an encoder) have at least
+    this cosine similarity. Null compares no embeddings."""
     best: BestSettings | None
-    """Null keeps all clips."""
+    """Select only this many clips, those with the highest score. Null selects all that are within the thresholds."""
     earlier_releases: list[str]
-    """Tables of clips (clips.parquet) that were released before, the last one last: none of theirs comes again."""
+    """Tables of clips (clips.parquet) released before, in the order of their release: shots that are near-duplicates of
+    a clip in one of them are rejected."""
     gate_min_clips: PositiveInt
+    """The gate fails below this many clips."""
     gate_min_kept_fraction: Fraction
-    """The gate fails when a smaller share of the shots is kept."""
+    """The gate fails when a smaller share of the shots than this becomes clips."""
     gate_min_hours: NonNegativeFloat
-    """The gate fails below so many hours of clips."""
+    """The gate fails when all clips together are shorter than this, hours."""
     gate_max_rejected: dict[str, Fraction]
-    """By reason, the largest share of the shots judged that may be rejected, or have failed, for it."""
+    """For each reason named, the largest share of the shots that may be rejected or have failed for it; above, the gate
+    fails."""
     gate_max_drift: Fraction | None
-    """Largest Kolmogorov-Smirnov distance of any score's distribution from the last earlier release's."""
+    """The gate fails when the distribution of a score differs from that of the last of `earlier_releases` by more than
+    this (Kolmogorov-Smirnov distance). Null allows any."""
 
     @model_validator(mode="after")
     def reasons_exist(self) -> Self:

