@@ -103,7 +103,7 @@ def export(run: Run, work: Path, data: LatentData, engine: DeepSpeedEngine, ema:
             pass
         return
     tmp_path = work / "weights.tmp"
-    files.save(tmp_path, ema.each(), run.model, engine.module.is_video, warm_start.outcome(run, data))
+    files.save(tmp_path, ema.each(), run.model, engine.module.is_video, warm_start.target(run, data))
     tmp_path.rename(work / "weights")
 
 

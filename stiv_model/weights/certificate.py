@@ -1,4 +1,4 @@
-"""The certificate of a hand-over: where each starting weight came from, and what was executed to show it.
+"""The certificate of a warm start: where each starting weight came from, and what was executed to show it.
 
 Readable without torch.
 """
@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, ValidationError
+from pydantic import ConfigDict, Field, NonNegativeFloat, ValidationError
 
 from stiv_model import settings_errors
 from stiv_model.settings import ModelSettings, Run, Settings
@@ -57,7 +57,7 @@ class Row(Settings):
 
 
 class Check(Settings):
-    """An equality that was executed."""
+    """A check that was executed."""
 
     name: str
     measured: NonNegativeFloat
@@ -65,15 +65,17 @@ class Check(Settings):
 
 
 class Certificate(Settings):
-    """certificate.json, next to the starting weights and, after training, next to what they became."""
+    """certificate.json, next to the starting weights and, after training, next to the trained ones."""
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     kind: str
     """In words, such as `T2I -> T2V`."""
     parents: dict[Role, Parent]
     model: ModelSettings
     is_video: bool
-    becomes: Trained
-    """What the child is trained for."""
+    target: Annotated[Trained, Field(alias="becomes")]
+    """What the child is trained for; the file calls it `becomes`."""
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
     checks: Annotated[tuple[Check, ...], Field(min_length=1)]
     weights_sha256: str
@@ -81,6 +83,7 @@ class Certificate(Settings):
 
 
 def sha256(path: Path) -> str:
+    """Return the hash of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -117,7 +120,7 @@ def _differs(found: Certificate, run: Run) -> str | None:
     pairs = {
         f"model.{key}": (value, metadata.flat(run.model).get(key)) for key, value in metadata.flat(found.model).items()
     }
-    pairs |= {key: (getattr(found.becomes, key), getattr(run.recipe, key)) for key in ("frames", "clean_frames")}
+    pairs |= {key: (getattr(found.target, key), getattr(run.recipe, key)) for key in ("frames", "clean_frames")}
     pairs["is_video"] = (found.is_video, run.recipe.frames > 1)
     differ = [f"{key} {there} there, {here} here" for key, (there, here) in pairs.items() if there != here]
     return f"is for another model ({', '.join(differ)})" if differ else None

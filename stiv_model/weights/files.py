@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import ModelSettings
-from stiv_model.weights import metadata as card
+from stiv_model.weights import metadata
 from stiv_model.weights.metadata import CheckpointMetadata, Trained
 from stiv_model.weights.streaming_file import StreamedFile
 
@@ -26,8 +26,8 @@ def save(
     """Write weights and what they are weights of; those of a training are its EMA, and the file says so.
 
     Args:
-        folder: gets the file and its card, in the place of what it had.
-        weights: by name, in any order, each written as float32 before the next is asked for.
+        folder: gets model.safetensors and model.json, in the place of what it had.
+        weights: names and tensors of `shapes`, in any order; each is written as float32 before the next is asked for.
         settings: of the model, as `is_video`.
         trained: what the model was trained on and for; None of weights that no training made.
 
@@ -35,17 +35,23 @@ def save(
         ValueError: they are not the weights of such a model.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    card.write(folder, CheckpointMetadata(model=settings, is_video=is_video, trained=trained))
-    metadata = {"averaged": trained.averaged} if trained else None
-    with create(folder / card.WEIGHTS, settings, is_video, metadata) as file:
+    metadata.write(folder, CheckpointMetadata(model=settings, is_video=is_video, trained=trained))
+    header = {"averaged": trained.averaged} if trained else None
+    with create(folder / metadata.WEIGHTS, settings, is_video, header) as file:
         for name, weight in weights:
             file.put(name, weight.float())
 
 
-def create(path: Path, settings: ModelSettings, is_video: bool, metadata: dict[str, str] | None) -> StreamedFile:
-    """Return a file that takes the weights of such a model one at a time; an older one of that name is gone."""
+def create(path: Path, settings: ModelSettings, is_video: bool, header: dict[str, str] | None) -> StreamedFile:
+    """Return a file that takes the weights of such a model one at a time; an older one of that name is gone.
+
+    Args:
+        path: of the file.
+        settings: of the model, as `is_video`: they say the names and shapes.
+        header: text for the file's header.
+    """
     path.unlink(missing_ok=True)  # not overwritten: who has mapped it keeps it
-    return StreamedFile(path, dict(sorted(shapes(settings, is_video).items())), metadata)
+    return StreamedFile(path, dict(sorted(shapes(settings, is_video).items())), header)
 
 
 def load(folder: Path) -> StivTransformer:
@@ -55,12 +61,12 @@ def load(folder: Path) -> StivTransformer:
         FileNotFoundError: there is no checkpoint.
         ValueError: the file does not hold the weights of this model.
     """
-    found = card.read(folder)
-    return build(found.model, found.is_video, read(folder / card.WEIGHTS, found.model, found.is_video))
+    found = metadata.read(folder)
+    return build(found.model, found.is_video, read(folder / metadata.WEIGHTS, found.model, found.is_video))
 
 
 def build(settings: ModelSettings, is_video: bool, weights: Mapping[str, Tensor]) -> StivTransformer:
-    """Return a model that uses these weights, not copies of them, and does not train."""
+    """Return a model that uses these weights, by name and in the shapes of `shapes`, not copies; it does not train."""
     with torch.device("meta"):
         model = StivTransformer(settings, is_video)
     model.load_state_dict(dict(weights), assign=True)

@@ -22,10 +22,11 @@ _MAKES = {_aten.zeros.default, _aten.ones.default}
 _IGNORED = {_aten.empty.memory_format, _aten.detach.default}
 
 Take = Callable[[str, Tensor], None]
+"""Gets a parameter: its name, and its whole value."""
 
 
 def fill(settings: ModelSettings, is_video: bool, seed: int, take: Take) -> None:
-    """Hand each parameter of `StivTransformer(settings, is_video)`, built after `manual_seed(seed)`, to `take`.
+    """Pass each parameter of `StivTransformer(settings, is_video)`, built after `manual_seed(seed)`, to `take`.
 
     Args:
         take: gets the name and the whole value, float32 in the CPU's memory, which is overwritten afterwards. It gets
@@ -75,7 +76,7 @@ class _Watch(TorchDispatchMode):
 
 
 class _Replay(TorchDispatchMode):
-    """Executes what `_Watch` noted on real tensors, and hands on those that are final."""
+    """Executes what `_Watch` noted on real tensors, and passes on those that are final."""
 
     def __init__(self, filled: list[str | None], last: dict[str, int], memory: Tensor, take: Take):
         super().__init__()

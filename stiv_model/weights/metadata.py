@@ -13,13 +13,13 @@ from stiv_model import settings_errors
 from stiv_model.settings import Encoders, Fraction, Mode, ModelSettings, Pattern, Settings
 
 WEIGHTS = "model.safetensors"
-_CARD = "model.json"
+_FILE = "model.json"
 
 Role = Literal["weights", "temporal"]
 """What a parent gives: all weights, or those of temporal attention only."""
 
-_GROWS = {f"positions.{name}" for name in ("spatial_scale", "temporal_scale", "rows", "columns", "num_temporal")}
-_AN_IMAGE_MODEL_HAS_NONE = {"temporal_patch", "temporal_modulation", "causal_time"}
+_MAY_GROW = {f"positions.{name}" for name in ("spatial_scale", "temporal_scale", "rows", "columns", "num_temporal")}
+_ONLY_IN_VIDEO_MODELS = {"temporal_patch", "temporal_modulation", "causal_time"}
 
 
 class Trained(Settings):
@@ -56,8 +56,9 @@ class CheckpointMetadata(Settings):
     """None of weights that no training made, which nothing can be trained from."""
 
 
-def write(folder: Path, card: CheckpointMetadata) -> None:
-    (folder / _CARD).write_text(card.model_dump_json(indent=2) + "\n")
+def write(folder: Path, metadata: CheckpointMetadata) -> None:
+    """Write model.json into a checkpoint folder, in the place of one that is there."""
+    (folder / _FILE).write_text(metadata.model_dump_json(indent=2) + "\n")
 
 
 def read(folder: Path) -> CheckpointMetadata:
@@ -67,9 +68,9 @@ def read(folder: Path) -> CheckpointMetadata:
         FileNotFoundError: there is no checkpoint.
         ValueError: model.json is not what is written today.
     """
-    path = folder / _CARD
+    path = folder / _FILE
     if not path.exists():
-        raise FileNotFoundError(f"{folder} holds no checkpoint ({_CARD} is missing): train it first")
+        raise FileNotFoundError(f"{folder} holds no checkpoint ({_FILE} is missing): train it first")
     try:
         return CheckpointMetadata.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -81,8 +82,8 @@ def check_parents(
 ) -> dict[Role, CheckpointMetadata]:
     """Refuse to start a model from weights that are not of its kind, and return what the parents say.
 
-    A parent may differ in what grows (scale or number of its positions), may have no image tokens in
-    cross-attention yet, and an image model in what it has not. All else must agree.
+    A parent may differ in the scale or number of its positions, may have no image tokens in cross-attention yet, and an
+    image model in what only video models have. All else must agree.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -90,23 +91,23 @@ def check_parents(
     """
     if "weights" not in parents:
         raise ValueError(f"--temporal-init {parents['temporal']} gives temporal attention only: name --init too")
-    cards = {role: read(folder) for role, folder in parents.items()}
-    for role, card in cards.items():
-        folder, differ = parents[role], _differences(card, settings)
+    found = {role: read(folder) for role, folder in parents.items()}
+    for role, metadata in found.items():
+        folder, differ = parents[role], _differences(metadata, settings)
         if differ:
             raise ValueError(
                 f"{folder} holds a model of another size ({differ}): set model.* in params.yaml back, or train "
                 f"{folder} again"
             )
-        if card.trained is None:
+        if metadata.trained is None:
             raise ValueError(f"{folder} does not say how it was trained (model.json): start from what stiv train wrote")
-    if cards["weights"].is_video and not is_video:
+    if found["weights"].is_video and not is_video:
         raise ValueError(
             f"{parents['weights']} holds a video model, which an image recipe (frames: 1) cannot start from"
         )
-    if "temporal" in cards:
-        _check_roles(parents, cards, is_video)
-    return cards
+    if "temporal" in found:
+        _check_roles(parents, found, is_video)
+    return found
 
 
 def check_encoders(parents: Mapping[Role, Path], latents: Path, encoders: Encoders) -> None:
@@ -128,9 +129,9 @@ def check_encoders(parents: Mapping[Role, Path], latents: Path, encoders: Encode
                 )
 
 
-def _check_roles(parents: Mapping[Role, Path], cards: Mapping[Role, CheckpointMetadata], is_video: bool) -> None:
+def _check_roles(parents: Mapping[Role, Path], found: Mapping[Role, CheckpointMetadata], is_video: bool) -> None:
     """Temporal attention may come from a video model of its own, where all else comes from an image model."""
-    kinds = {role: "video" if card.is_video else "image" for role, card in cards.items()}
+    kinds = {role: "video" if metadata.is_video else "image" for role, metadata in found.items()}
     if not is_video or kinds != {"weights": "image", "temporal": "video"}:
         raise ValueError(
             f"a {'video' if is_video else 'image'} model is to start from {parents['weights']}, a model of kind "
@@ -144,13 +145,13 @@ def _differences(parent: CheckpointMetadata, settings: ModelSettings) -> str:
     there, here = flat(parent.model), flat(settings)
     if there["positions.kind"] != here["positions.kind"]:
         there = {"positions.kind": there["positions.kind"]}
-    may = set() if parent.is_video else _AN_IMAGE_MODEL_HAS_NONE
+    may = set() if parent.is_video else _ONLY_IN_VIDEO_MODELS
     if parent.model.image_condition == "replacement":
         may = may | {"image_condition"}
     return ", ".join(
         f"{key} {there[key]} there, {here[key]} here"
         for key in there
-        if there[key] != here[key] and key not in _GROWS | may
+        if there[key] != here[key] and key not in _MAY_GROW | may
     )
 
 

@@ -23,47 +23,54 @@ from stiv_model.weights.metadata import CheckpointMetadata, Role, Trained
 _CPU = torch.device("cpu")
 
 
-class Growth(NamedTuple):
-    """How the rotary positions of one axis grew."""
+class AxisChange(NamedTuple):
+    """How the rotary positions of one axis change from a parent to the model that starts from it."""
 
     how: Literal["interpolated", "extrapolated"]
     axis: Literal["space", "time"]
     factor: Fraction
-    """A place of the parent stands at this many times its index in the child: 1 where extrapolated."""
+    """A token of the parent has this many times its index in the child: 1 where extrapolated."""
     parent: CheckpointMetadata
 
     @property
-    def equality(self) -> str:
+    def check_name(self) -> str:
+        """What `angle_difference` measures, in words, as the certificate says it."""
         at = "at the old points" if self.how == "interpolated" else "at the old indices"
         return f"positions {self.how} in {self.axis} give the old angles {at}"
 
 
-def of(
-    parents: Mapping[Role, CheckpointMetadata], settings: ModelSettings, is_video: bool, becomes: Trained
-) -> Iterator[Growth]:
-    """Yield how each axis grew; nothing for one that did not, or whose positions are learned.
+def axis_changes(
+    parents: Mapping[Role, CheckpointMetadata], settings: ModelSettings, is_video: bool, target: Trained
+) -> Iterator[AxisChange]:
+    """Yield how each axis changes; nothing for one that does not, or whose positions are learned.
+
+    Args:
+        parents: of which time is compared with the one that is a video model.
+        settings: of the child, as `is_video`.
+        is_video: whether it is a video model.
+        target: what the child will be trained for.
 
     Raises:
-        ValueError: the scale of an axis neither stayed nor shrank as the axis grew.
+        ValueError: the scale of an axis neither stays nor shrinks as the axis grows.
     """
     if isinstance(settings.positions, LearnedSettings):
         return
-    here = CheckpointMetadata(model=settings, is_video=is_video, trained=becomes)
-    of_time = next((card for card in parents.values() if card.is_video), None)
-    found = _axis("space", parents["weights"], here), of_time and _axis("time", of_time, here)
-    yield from (growth for growth in found if growth)
+    child = CheckpointMetadata(model=settings, is_video=is_video, trained=target)
+    of_time = next((parent for parent in parents.values() if parent.is_video), None)
+    found = _change("space", parents["weights"], child), of_time and _change("time", of_time, child)
+    yield from (change for change in found if change)
 
 
-def _axis(axis: Literal["space", "time"], parent: CheckpointMetadata, here: CheckpointMetadata) -> Growth | None:
+def _change(axis: Literal["space", "time"], parent: CheckpointMetadata, child: CheckpointMetadata) -> AxisChange | None:
     name = {"space": "spatial_scale", "time": "temporal_scale"}[axis]
-    old, new = getattr(parent.model.positions, name), getattr(here.model.positions, name)
-    pairs = list(zip(_sizes(axis, parent), _sizes(axis, here), strict=True))
+    old, new = getattr(parent.model.positions, name), getattr(child.model.positions, name)
+    pairs = list(zip(_sizes(axis, parent), _sizes(axis, child), strict=True))
     if old == new:
         has_grown = any(to > of for of, to in pairs)
-        return Growth("extrapolated", axis, Fraction(1), parent) if has_grown else None
+        return AxisChange("extrapolated", axis, Fraction(1), parent) if has_grown else None
     for of, to in pairs:
         if isclose(old / new, to / of, rel_tol=1e-6):
-            return Growth("interpolated", axis, Fraction(to, of), parent)
+            return AxisChange("interpolated", axis, Fraction(to, of), parent)
     grown = " x ".join(f"{of} to {to}" for of, to in pairs)
     fitting = " or ".join(sorted({f"{old * of / to:g}" for of, to in pairs}))
     raise ValueError(
@@ -72,30 +79,30 @@ def _axis(axis: Literal["space", "time"], parent: CheckpointMetadata, here: Chec
     )
 
 
-def _sizes(axis: Literal["space", "time"], card: CheckpointMetadata) -> tuple[int, ...]:
+def _sizes(axis: Literal["space", "time"], metadata: CheckpointMetadata) -> tuple[int, ...]:
     """Return the sizes of an axis in tokens."""
-    assert card.trained is not None, "card.check_parents refuses such a parent"
+    model, trained = metadata.model, metadata.trained
+    assert trained is not None, "metadata.check_parents refuses such a parent"
     if axis == "time":
-        return (card.trained.frames // card.model.temporal_patch,)
-    patch = card.model.spatial_patch
-    return card.trained.latent_height // patch, card.trained.latent_width // patch
+        return (trained.frames // model.temporal_patch,)
+    return trained.latent_height // model.spatial_patch, trained.latent_width // model.spatial_patch
 
 
-def difference(growth: Growth, here: CheckpointMetadata) -> float:
+def angle_difference(change: AxisChange, child: CheckpointMetadata) -> float:
     """Return the largest difference, in radians, between the child's angles and the parent's, point by point."""
-    old, new = _sizes(growth.axis, growth.parent), _sizes(growth.axis, here)
-    p, q = growth.factor.as_integer_ratio()
+    old, new = _sizes(change.axis, change.parent), _sizes(change.axis, child)
+    p, q = change.factor.as_integer_ratio()
     steps = [min((of - 1) // q, (to - 1) // p) + 1 for of, to in zip(old, new, strict=True)]
     at_old, at_new = (
         angles[tuple(torch.meshgrid(*(stride * torch.arange(count) for count in steps), indexing="ij"))]
-        for angles, stride in ((_angles(growth.axis, growth.parent), q), (_angles(growth.axis, here), p))
+        for angles, stride in ((_angles(change.axis, change.parent), q), (_angles(change.axis, child), p))
     )
     return (at_old - at_new).abs().max().item()
 
 
-def _angles(axis: Literal["space", "time"], card: CheckpointMetadata) -> Tensor:
+def _angles(axis: Literal["space", "time"], metadata: CheckpointMetadata) -> Tensor:
     """Return the angles of all tokens of an axis: (R, C, H / 2) or (T, H / 2)."""
-    at, sizes, head = card.model.positions, _sizes(axis, card), card.model.head_size
+    at, sizes, head = metadata.model.positions, _sizes(axis, metadata), metadata.model.head_size
     assert at.kind == "rotary", "learned positions have no angles"
     if axis == "time":
         return rope.temporal_angles(sizes[0], head, at.base, at.temporal_scale, _CPU)
@@ -104,14 +111,14 @@ def _angles(axis: Literal["space", "time"], card: CheckpointMetadata) -> Tensor:
 
 
 def resize(learned: Tensor, shape: torch.Size) -> Tensor:
-    """Resize learned positions, (R, C, D) bilinearly or (T, D) linearly, to another number of them."""
+    """Return learned positions, (R, C, D) bilinearly or (T, D) linearly, resized to another number of them."""
     mode = "bilinear" if learned.ndim == 3 else "linear"
     resized = F.interpolate(learned.movedim(-1, 0)[None], shape[:-1], mode=mode, align_corners=False)
     return resized[0].movedim(0, -1)
 
 
-def neighbours_mixed(learned: Tensor, shape: torch.Size) -> Tensor:
-    """Return what `resize` must give, axis by axis from the two nearest old positions, in float64."""
+def resize_reference(learned: Tensor, shape: torch.Size) -> Tensor:
+    """Return what `resize` must give, computed another way: axis by axis from the two nearest positions, float64."""
     mixed = learned.double()
     for axis, size in enumerate(shape[:-1]):
         old = mixed.shape[axis]

@@ -24,10 +24,10 @@ class StreamedFile:
         path: must not exist.
         shapes: by name, in the order in which they lie in the file.
         metadata: text for its header.
-        seen: gets all bytes in the order in which they are written, for instance to hash them.
+        on_write: gets all bytes in the order in which they are written, for instance to hash them.
 
     Raises:
-        FileExistsError: it does.
+        FileExistsError: `path` exists.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class StreamedFile:
         path: Path,
         shapes: Mapping[str, Sequence[int]],
         metadata: Mapping[str, str] | None,
-        seen: Callable[[bytes | memoryview], object] | None = None,
+        on_write: Callable[[bytes | memoryview], object] | None = None,
     ):
-        self.path, self.shapes, self.seen = path, shapes, seen
+        self.path, self.shapes, self.on_write = path, shapes, on_write
         header, self.starts = _layout(shapes, metadata)
         self.left = set(shapes)
         self.memory = torch.empty(max(map(math.prod, shapes.values()), default=0))
@@ -45,7 +45,7 @@ class StreamedFile:
         self._write(header)
 
     def put(self, name: str, tensor: Tensor) -> None:
-        """Write one of the tensors, from whatever device it is on.
+        """Write one of the tensors, float32 and of the shape announced for its name, from whatever device it is on.
 
         Raises:
             ValueError: it does not belong here, was put before, or is not of the shape and type that were announced.
@@ -64,8 +64,8 @@ class StreamedFile:
         self._write(flat.numpy().data)
 
     def _write(self, content: bytes | memoryview) -> None:
-        if self.seen:
-            self.seen(content)
+        if self.on_write:
+            self.on_write(content)
         self.file.write(content)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Hand weights on from one training to the next, with a certificate (paper, sections 2.4 and 3.3, appendix B).
+"""Start a training from the weights of earlier ones, with a certificate (paper, sections 2.4 and 3.3, appendix B).
 
 `python -m stiv_model.weights.warm_start WORK` makes WORK/start for the run that WORK/run.json describes: the starting
 weights, and the certificate without which `stiv_model.training.train` refuses them.
@@ -31,8 +31,8 @@ from stiv_model.weights import (
 from stiv_model.weights.certificate import CERTIFICATE, START, Certificate, Parent, Row, Source, Transform
 from stiv_model.weights.initialisation import Take
 from stiv_model.weights.metadata import CheckpointMetadata, Role, Trained
-from stiv_model.weights.position_interpolation import Growth
-from stiv_model.weights.warm_start_checks import Loaded, Parents, is_modulation, is_silent
+from stiv_model.weights.position_interpolation import AxisChange
+from stiv_model.weights.warm_start_checks import LoadedParent, Parents, is_modulation, starts_at_zero
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +51,11 @@ _PURPOSES = {
 }
 
 
-def hand_over(child: CheckpointMetadata, seed: int, parents: Mapping[Role, Path], out: Path) -> Certificate:
+def write_start(child: CheckpointMetadata, seed: int, parents: Mapping[Role, Path], out: Path) -> Certificate:
     """Write the starting weights of `child` and their certificate into the new folder `out`.
 
-    What happens follows from what the parents' cards say and from nothing else. The certificate is written last, and
-    only where every equality holds of the weights as they are in the file. They are written one at a time, and those
+    What happens follows from what the parents' metadata say and from nothing else. The certificate is written last, and
+    only where every check passes on the weights as they are in the file. They are written one at a time, and those
     of the parents are mapped into memory: no process ever holds a model.
 
     Args:
@@ -66,24 +66,24 @@ def hand_over(child: CheckpointMetadata, seed: int, parents: Mapping[Role, Path]
 
     Raises:
         FileNotFoundError: a parent is missing.
-        ValueError: the parents do not suit the child, a name or shape has no counterpart, or an equality fails.
+        ValueError: the parents do not suit the child, a name or shape has no counterpart, or a check fails.
     """
     assert child.trained is not None, "a child is trained for something"
-    cards = metadata.check_parents(parents, child.model, child.is_video)
-    grown = tuple(position_interpolation.of(cards, child.model, child.is_video, child.trained))
-    loaded = {role: load_parent(folder, cards[role]) for role, folder in parents.items()}
+    found = metadata.check_parents(parents, child.model, child.is_video)
+    changes = tuple(position_interpolation.axis_changes(found, child.model, child.is_video, child.trained))
+    loaded = {role: load_parent(folder, found[role]) for role, folder in parents.items()}
     rows = table(child, loaded)
 
     out.mkdir(parents=True)
     path = out / metadata.WEIGHTS
     _write(path, child, seed, rows, loaded)
-    checks = warm_start_checks.execute(files.read(path, child.model, child.is_video), child, rows, loaded, grown)
+    checks = warm_start_checks.execute(files.read(path, child.model, child.is_video), child, rows, loaded, changes)
     made = Certificate(
-        kind=_kind(cards, child, rows, grown),
+        kind=_kind(found, child, rows, changes),
         parents={role: one.parent for role, one in loaded.items()},
         model=child.model,
         is_video=child.is_video,
-        becomes=child.trained,
+        target=child.trained,
         rows=rows,
         checks=checks,
         weights_sha256=certificate.sha256(path),
@@ -92,21 +92,21 @@ def hand_over(child: CheckpointMetadata, seed: int, parents: Mapping[Role, Path]
     return made
 
 
-def load_parent(folder: Path, found: CheckpointMetadata) -> Loaded:
+def load_parent(folder: Path, found: CheckpointMetadata) -> LoadedParent:
     """Return a parent, its weights mapped into memory, and the hash of their file.
 
     Raises:
-        FileNotFoundError, ValueError: as `weights.read`, or the file is not of the average that the card states.
+        FileNotFoundError, ValueError: as `files.read`, or the file is not of the average that its metadata state.
     """
-    assert found.trained is not None, "card.check_parents refuses such a parent"
+    assert found.trained is not None, "metadata.check_parents refuses such a parent"
     path, wanted = folder / metadata.WEIGHTS, found.trained.averaged
     read, said = files.read(path, found.model, found.is_video), files.averaged(path) or ""
     if said != wanted:
         raise ValueError(
             f"{path} says of itself {said or 'nothing of an average'!r}, but its training ended with {wanted!r}: only "
-            f"the EMA weights are handed on; train {folder} again"
+            f"only EMA weights start a training; train {folder} again"
         )
-    return Loaded(folder, found, Parent(folder=str(folder), sha256=certificate.sha256(path), averaged=said), read)
+    return LoadedParent(folder, found, Parent(folder=str(folder), sha256=certificate.sha256(path), averaged=said), read)
 
 
 def table(child: CheckpointMetadata, parents: Parents) -> tuple[Row, ...]:
@@ -126,7 +126,8 @@ def table(child: CheckpointMetadata, parents: Parents) -> tuple[Row, ...]:
 
 
 def _row(name: str, shape: torch.Size, child: CheckpointMetadata, parents: Parents) -> Row:
-    main, becomes_video = parents["weights"], child.is_video and not parents["weights"].card.is_video
+    main = parents["weights"]
+    becomes_video = child.is_video and not main.metadata.is_video
     role: Role = "temporal" if becomes_video and is_temporal(name) else "weights"
     source = Source(parent=role, parameter=name)
     if role not in parents or (name.startswith("given_in.") and name not in main.weights):
@@ -156,7 +157,7 @@ def is_temporal(name: str) -> bool:
 def _write(path: Path, child: CheckpointMetadata, seed: int, rows: tuple[Row, ...], parents: Parents) -> None:
     """Write the starting weights, of which one is in memory at a time."""
     shapes = files.shapes(child.model, child.is_video)
-    drawn = {row.parameter for row in rows if row.transform == "initialised" and not is_silent(row.parameter)}
+    drawn = {row.parameter for row in rows if row.transform == "initialised" and not starts_at_zero(row.parameter)}
     with files.create(path, child.model, child.is_video, None) as file:
 
         def take(name: str, value: Tensor) -> None:
@@ -174,7 +175,7 @@ def _value(row: Row, shape: torch.Size, parents: Parents) -> Tensor:
     """Return the starting value of a parameter that is not drawn.
 
     The patch kernel is spread evenly over the frames of a temporal patch, so that a repeated frame gives the image
-    model's token, and the last layer is repeated for each of them. What temporal attention adds is silent: its gain
+    model's token, and the last layer is repeated for each of them. Temporal attention adds nothing yet: its gain
     and the learned positions in time start at zero, and so do its shift, scale and gate where it is modulated.
     """
     given = [parents[source.parent].weights[source.parameter] for source in row.sources]
@@ -197,19 +198,19 @@ def _value(row: Row, shape: torch.Size, parents: Parents) -> Tensor:
 
 
 def _kind(
-    cards: Mapping[Role, CheckpointMetadata],
+    parents: Mapping[Role, CheckpointMetadata],
     child: CheckpointMetadata,
     rows: tuple[Row, ...],
-    grown: tuple[Growth, ...],
+    changes: tuple[AxisChange, ...],
 ) -> str:
-    parts = [f"{' + '.join(map(_purpose, cards.values()))} -> {_purpose(child)}"]
-    parts += [f"{one.how} in {one.axis}" for one in grown]
+    parts = [f"{' + '.join(map(_purpose, parents.values()))} -> {_purpose(child)}"]
+    parts += [f"{one.how} in {one.axis}" for one in changes]
     parts += [f"{row.parameter} resized" for row in rows if row.transform == "interpolated"]
     return ", ".join(parts)
 
 
 def _purpose(of: CheckpointMetadata) -> str:
-    assert of.trained is not None, "card.check_parents refuses such a parent"
+    assert of.trained is not None, "metadata.check_parents refuses such a parent"
     clean = of.trained.clean_frames
     if not of.is_video:
         return "T2I"
@@ -222,8 +223,8 @@ def _pattern(clean: Pattern) -> str:
     return _PURPOSES[clean] if isinstance(clean, str) else f"video with frames {', '.join(map(str, clean))} given"
 
 
-def outcome(run: Run, data: LatentData) -> Trained:
-    """Return what a run trains for: what the card of its weights will say."""
+def target(run: Run, data: LatentData) -> Trained:
+    """Return what a run trains for: what the metadata of its weights will say."""
     recipe = run.recipe
     shape = next(iter(data.shards.values())).tensors["latents"][1]
     stride = data.samples[0].micro[MICRO_CONDITIONS.index("stride_frames")]
@@ -243,7 +244,7 @@ def outcome(run: Run, data: LatentData) -> Trained:
 
 
 def load_start(run: Run, folder: Path, take: Take) -> None:
-    """Hand each of the weights in `folder` to `take`, once their certificate is found to be for them and for this run.
+    """Pass each of the weights in `folder` to `take`, once their certificate is found to be for them and for this run.
 
     They are mapped into memory: of each file only those pages are read that `take` looks at.
 
@@ -259,20 +260,21 @@ def make_start(work: Path) -> None:
     """Make `work`/start, whole or not at all.
 
     Raises:
-        FileNotFoundError, ValueError: as `hand_over`; or a parent is not what run.json says.
+        FileNotFoundError, ValueError: as `write_start`; or a parent is not what run.json says.
     """
     run = Run.model_validate(json.loads((work / "run.json").read_text()))
-    aside = work / f"{START}.tmp"
-    if aside.exists():
-        shutil.rmtree(aside)
+    tmp_path = work / f"{START}.tmp"
+    if tmp_path.exists():
+        shutil.rmtree(tmp_path)
     data = LatentData(Path(run.latents), run.recipe.best_fraction)
-    child = CheckpointMetadata(model=run.model, is_video=run.recipe.frames > 1, trained=outcome(run, data))
-    made = hand_over(child, run.training.seed, {role: Path(folder) for role, (folder, _) in run.parents.items()}, aside)
-    certificate.check(aside, run)
-    aside.rename(work / START)
+    child = CheckpointMetadata(model=run.model, is_video=run.recipe.frames > 1, trained=target(run, data))
+    parents = {role: Path(folder) for role, (folder, _) in run.parents.items()}
+    made = write_start(child, run.training.seed, parents, tmp_path)
+    certificate.check(tmp_path, run)
+    tmp_path.rename(work / START)
     counts = Counter(row.transform for row in made.rows)
     log.info(
-        "%s: %s; %d equalities hold",
+        "%s: %s; %d checks passed",
         made.kind,
         ", ".join(f"{count} weights {how}" for how, count in counts.items()),
         len(made.checks),
@@ -280,6 +282,7 @@ def make_start(work: Path) -> None:
 
 
 def main() -> None:
+    """Make the starting weights of the run whose folder is on the command line."""
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:

@@ -3,13 +3,13 @@
 The weights of child and parents are mapped files: one parameter at a time is compared, and the networks that answer
 compute with the mapped pages, which the kernel drops where memory is short.
 
-Shapes: B batch, F latent frames, C channels, D width.
+Shapes: B batch, F latent frames, C channels, H, W latents, M micro-conditions, V a modulation's output.
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from stiv_model.weights import files as weights
 from stiv_model.weights import metadata, position_interpolation
 from stiv_model.weights.certificate import Check, Parent, Row, sha256
 from stiv_model.weights.metadata import CheckpointMetadata, Role
-from stiv_model.weights.position_interpolation import Growth
+from stiv_model.weights.position_interpolation import AxisChange
 
 _ROUNDING = 1e-4
 """Of the largest output; the sum over an inflated kernel is rounded in another order than the image model's."""
@@ -30,28 +30,33 @@ _ANGLE = 1e-4
 """Radians; a scale of 1/3 is written with a few digits."""
 
 
-class Loaded(NamedTuple):
+class LoadedParent(NamedTuple):
     """A parent: where it is, what it says of itself, and its weights."""
 
     folder: Path
-    card: CheckpointMetadata
+    metadata: CheckpointMetadata
     parent: Parent
     weights: dict[str, Tensor]
 
 
-Parents = Mapping[Role, Loaded]
+Parents = Mapping[Role, LoadedParent]
 
 
 def check(name: str, measured: float, tolerance: float) -> Check:
-    """Return an equality that holds.
+    """Return a check that passed.
+
+    Args:
+        name: what was compared, in words.
+        measured: how far off it is, in units of `tolerance`.
+        tolerance: at most.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it did not pass.
     """
     if not measured <= tolerance:  # also when it is no number
         raise ValueError(
-            f"these weights cannot be handed on, since this does not hold: {name} (off by {measured:.3g}, tolerance "
-            f"{tolerance:.3g}): train the parent again, or report how it was made"
+            f"no training can start from these weights, since this does not hold: {name} (off by {measured:.3g}, "
+            f"tolerance {tolerance:.3g}): train the parent again, or report how it was made"
         )
     return Check(name=name, measured=measured, tolerance=tolerance)
 
@@ -61,29 +66,29 @@ def execute(
     child: CheckpointMetadata,
     rows: tuple[Row, ...],
     parents: Parents,
-    grown: tuple[Growth, ...],
+    changes: tuple[AxisChange, ...],
 ) -> tuple[Check, ...]:
-    """Execute every equality that a hand-over must keep.
+    """Execute every check that a warm start must pass.
 
     Args:
         start: the child's starting weights, as they were written.
         child: what they are weights of.
         rows: where each came from.
         parents: the models they came from.
-        grown: how the axes of rotary positions grew.
+        changes: of the axes of rotary positions.
 
     Raises:
-        ValueError: one does not hold; the message names it.
+        ValueError: one did not pass; the message names it.
     """
     checks = [is_average(role, loaded) for role, loaded in parents.items()]
     checks += [are_taken(role, start, rows, parents) for role in parents]
-    checks += [check(one.equality, position_interpolation.difference(one, child), _ANGLE) for one in grown]
+    checks += [check(one.check_name, position_interpolation.angle_difference(one, child), _ANGLE) for one in changes]
     checks += [is_resized(row, start, parents) for row in rows if row.transform == "interpolated"]
     checks.append(answers_alike(_in_place(start, rows, parents), child, parents))
     return tuple(checks)
 
 
-def is_average(role: Role, loaded: Loaded) -> Check:
+def is_average(role: Role, loaded: LoadedParent) -> Check:
     """The weights of a parent are the EMA of its training, and its file did not change meanwhile."""
     path = loaded.folder / metadata.WEIGHTS
     if (again := sha256(path)) != loaded.parent.sha256:
@@ -120,7 +125,7 @@ def _different(row: Row, role: Role, start: Mapping[str, Tensor], parents: Paren
 def is_resized(row: Row, start: Mapping[str, Tensor], parents: Parents) -> Check:
     """Resized learned positions are the mix of their old neighbours."""
     (source,), mine = row.sources, start[row.parameter]
-    wanted = position_interpolation.neighbours_mixed(parents[source.parent].weights[source.parameter], mine.shape)
+    wanted = position_interpolation.resize_reference(parents[source.parent].weights[source.parameter], mine.shape)
     off = (mine - wanted).abs().max().item() / max(wanted.abs().max().item(), 1e-30)
     return check(f"{row.parameter} are the mix of their old neighbours", off, _ROUNDING)
 
@@ -140,32 +145,32 @@ def _in_place(start: Mapping[str, Tensor], rows: tuple[Row, ...], parents: Paren
 def answers_alike(start: Mapping[str, Tensor], child: CheckpointMetadata, parents: Parents) -> Check:
     """The child answers as its parent does; at the child's positions, since those are compared apart."""
     there = parents["weights"]
-    settings = there.card.model.model_copy(update={"positions": child.model.positions})
+    settings = there.metadata.model.model_copy(update={"positions": child.model.positions})
     own = {name: weight for name, weight in start.items() if name in ("places", "moments")}
     theirs = {name: own.get(name, weight) for name, weight in there.weights.items()}
-    parent = weights.build(settings, there.card.is_video, theirs)
+    parent = weights.build(settings, there.metadata.is_video, theirs)
     mine = weights.build(child.model, child.is_video, start)
     name, tolerance = "the output is the parent's, bit for bit", 0.0
-    if child.is_video and not there.card.is_video:
+    if child.is_video and not there.metadata.is_video:
         name, tolerance = "one repeated frame gives what the image model gives", _ROUNDING
         if "temporal" in parents:
             name = f"with temporal attention silent, {name}"
-            silence(mine)
+            zero_temporal_output(mine)
     x_BFCHW, *conditions = probe(child)
     with torch.no_grad():
         out = mine(x_BFCHW, *conditions)
-        frames = x_BFCHW.shape[1] if there.card.is_video else 1
+        frames = x_BFCHW.shape[1] if there.metadata.is_video else 1
         wanted = parent(x_BFCHW[:, :frames], *conditions).expand_as(out)
     return check(name, _relative(out, wanted), tolerance)
 
 
-def silence(model: StivTransformer) -> None:
-    """Put the gain or gate of temporal attention, and the vectors of moments, at zero.
+def zero_temporal_output(model: StivTransformer) -> None:
+    """Put the gain or gate of temporal attention, and the learned positions in time, at zero.
 
-    The gates are silenced as they come out: weights that make none would be a copy as large as those that do.
+    The gates are put at zero as they come out: weights that make them so would be a copy as large as those that are.
     """
     for name, vector in model.named_parameters():
-        if is_silent(name):
+        if starts_at_zero(name):
             vector.data = torch.zeros_like(vector)
     for module in model.modules():
         if isinstance(module, Modulations) and module.sublayers == 3:
@@ -176,7 +181,7 @@ def _without_last_gate(linear: torch.nn.Module, given: tuple[Tensor, ...], out_B
     out_BV[:, -out_BV.shape[1] // 9 :] = 0  # three sub-layers, each with shift, scale and gate
 
 
-def is_silent(name: str) -> bool:
+def starts_at_zero(name: str) -> bool:
     """Whether a parameter starts at zero where no parent gives it, so that the model answers as the parent does."""
     return name == "moments" or name.endswith("temporal_gain")
 
@@ -186,11 +191,15 @@ def is_modulation(name: str) -> bool:
     return name.removesuffix(".weight").removesuffix(".bias").endswith("modulation.linear")
 
 
-def probe(card: CheckpointMetadata) -> Iterator:
-    """Yield small random inputs of a model: one sample, one picture repeated over two moments, its conditions."""
-    settings, generator = card.model, torch.Generator().manual_seed(0)
-    rows, columns, moments = _few(settings)
-    frames = moments * settings.temporal_patch if card.is_video else 1
+def probe(metadata: CheckpointMetadata) -> Iterator[Any]:
+    """Yield small random inputs of a model: one picture repeated over two temporal tokens, and its conditions.
+
+    They are the arguments of its `forward`: x (1, F, C, H, W), the timestep (1), the text and the
+    micro-conditions (1, M).
+    """
+    settings, generator = metadata.model, torch.Generator().manual_seed(0)
+    rows, columns, num_temporal = _probe_tokens(settings)
+    frames = num_temporal * settings.temporal_patch if metadata.is_video else 1
     patch = settings.spatial_patch
     picture = torch.randn(1, 1, settings.latent_channels, rows * patch, columns * patch, generator=generator)
     tokens = torch.randn(1, 3, settings.text_width, generator=generator)
@@ -200,8 +209,8 @@ def probe(card: CheckpointMetadata) -> Iterator:
     yield 100 * torch.rand(1, len(MICRO_CONDITIONS), generator=generator)
 
 
-def _few(settings: ModelSettings) -> tuple[int, int, int]:
-    """Return rows, columns and moments of the probe: two, or as many as there are learned positions."""
+def _probe_tokens(settings: ModelSettings) -> tuple[int, int, int]:
+    """Return rows, columns and temporal tokens of the probe: two, or as many as there are learned positions."""
     at = settings.positions
     if not isinstance(at, LearnedSettings):
         return 2, 2, 2

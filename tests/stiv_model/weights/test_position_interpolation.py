@@ -24,7 +24,7 @@ LARGE = {"latent_height": 16, "latent_width": 16}
 
 @pytest.fixture
 def say(settings):
-    """Return the card of a model that was, or will be, trained so."""
+    """Return the metadata of a model that was, or will be, trained so."""
 
     def build(trained: dict, **positions) -> CheckpointMetadata:
         says = TRAINED.model_copy(update=trained)
@@ -36,8 +36,11 @@ def say(settings):
     return build
 
 
-def grown(parents: dict, child: CheckpointMetadata) -> dict[str, position_interpolation.Growth]:
-    return {one.axis: one for one in position_interpolation.of(parents, child.model, child.is_video, child.trained)}
+def changes(parents: dict, child: CheckpointMetadata) -> dict[str, position_interpolation.AxisChange]:
+    return {
+        one.axis: one
+        for one in position_interpolation.axis_changes(parents, child.model, child.is_video, child.trained)
+    }
 
 
 @pytest.mark.parametrize(
@@ -53,24 +56,24 @@ def grown(parents: dict, child: CheckpointMetadata) -> dict[str, position_interp
 )
 def test_positions_grow_at_the_old_angles(say, before, after, scales, axis, how):
     child = say(after, **scales)
-    (one,) = grown({"weights": say(before)}, child).values()
+    (one,) = changes({"weights": say(before)}, child).values()
     assert (one.axis, one.how) == (axis, how)
-    assert position_interpolation.difference(one, child) < 1e-9
+    assert position_interpolation.angle_difference(one, child) < 1e-9
 
 
 def test_positions_that_miss_the_old_angles_are_seen(say):
-    (one,) = grown({"weights": say({})}, say(LARGE, spatial_scale=0.5)).values()
-    assert position_interpolation.difference(one, say(LARGE, spatial_scale=0.5, base=9000.0)) > 1e-3
-    assert position_interpolation.difference(one, say(LARGE, spatial_scale=0.51)) > 1e-3
+    (one,) = changes({"weights": say({})}, say(LARGE, spatial_scale=0.5)).values()
+    assert position_interpolation.angle_difference(one, say(LARGE, spatial_scale=0.5, base=9000.0)) > 1e-3
+    assert position_interpolation.angle_difference(one, say(LARGE, spatial_scale=0.51)) > 1e-3
 
 
 def test_what_does_not_grow_is_not_mentioned(say):
-    assert grown({"weights": say({})}, say({"clean_frames": "first"})) == {}
+    assert changes({"weights": say({})}, say({"clean_frames": "first"})) == {}
 
 
 def test_time_grows_from_the_temporal_parent(say):
     child = say({"frames": 8} | LARGE, spatial_scale=0.5, temporal_scale=0.5)
-    found = grown({"weights": say(IMAGE | LARGE, spatial_scale=0.5), "temporal": say({})}, child)
+    found = changes({"weights": say(IMAGE | LARGE, spatial_scale=0.5), "temporal": say({})}, child)
     assert {axis: one.how for axis, one in found.items()} == {"time": "interpolated"}
 
 
@@ -88,7 +91,7 @@ def test_time_grows_from_the_temporal_parent(say):
 )
 def test_a_scale_that_does_not_suit_the_growth_is_refused(say, after, scales, says):
     with pytest.raises(ValueError, match=says):
-        grown({"weights": say({})}, say(after, **scales))
+        changes({"weights": say({})}, say(after, **scales))
 
 
 def test_resized_positions_keep_a_straight_line_straight():
