@@ -31,7 +31,8 @@ class RotarySettings(Settings):
     kind: Literal["rotary"]
     """Rotary positions: queries and keys are turned by an angle that grows with their position."""
     base: PositiveFloat
-    """Pair i of a head of size h turns by base ** (-2 i / h) radians per token."""
+    """Pair i of k channels is rotated by base ** (-2 i / k) radians per token: k is a head's size in time, half of it
+    for each axis in space."""
     spatial_scale: PositiveFloat
     """Distance between the positions of neighbouring tokens: 1, or 0.5 to start from a model of half the height and
     width (position interpolation)."""

@@ -51,9 +51,11 @@ def check_one(name: str, params: Params) -> None:
 
 
 def check_training(values: dict[str, Any]) -> None:
+    from stiv_model.monitoring import trackers
     from tasks.training.launch import check_start, describe_run, parents_of  # torch, for who asks
 
     parents = parents_of(values["init"], values["temporal_init"])
     settings = (values[name] for name in ("model", "recipe", "training", "monitoring"))
+    trackers.load(values["monitoring"].trackers)
     run = describe_run(values["latents"], parents, values["out"].name, *settings)
     check_start(run, values["out"])

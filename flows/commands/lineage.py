@@ -21,6 +21,7 @@ from tasks.clips.settings import ClipSettings
 from tasks.lineage import lineage, takedown
 from tasks.lineage.lineage import Workspace
 from tasks.lineage.takedown import shown
+from tasks.pages.reasons import meaning_of
 from tasks.storage import atomic, reuse
 from tasks.videos import sources
 
@@ -52,7 +53,7 @@ def why(clip: str, /, clips: ClipSettings, json: bool = False) -> None:
     shots = lineage.find(HERE, clip)
     if not shots:  # a video that no shot came of
         for row in lineage.videos_of(HERE, clip):
-            print(json_format.dumps(row) if json else f"{shown(row['uri'])}: {row['status']}, {row['reason']}")
+            print(json_format.dumps(row) if json else f"{shown(row['uri'])}: {_state(row)}")
         return
     recorded = selected_with(LOCK) or clips
     for shot in shots:
@@ -132,7 +133,10 @@ def _scores(row: dict[str, Any], names: Iterable[str], settings: ClipSettings | 
 
 
 def _state(row: dict[str, Any]) -> str:
-    return row["status"] if row["reason"] is None else f"{row['status']}, {row['reason']}"
+    if row["reason"] is None:
+        return str(row["status"])
+    reason = meaning_of(row["reason"])
+    return f"{row['status']}, {row['reason']}. {reason.meaning} {reason.remedy}"
 
 
 def blame(checkpoint: Path, /, out: Path | None = None, json: bool = False) -> None:

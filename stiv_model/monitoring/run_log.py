@@ -1,17 +1,18 @@
 """What the first rank writes down of a run: tables (`metrics.py`), figures for trackers, validation videos, its log."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stiv_model.distributed.zero_sizes import elements
 from stiv_model.latents.dataset import LatentData
-from stiv_model.monitoring import trackers
 from stiv_model.monitoring.metrics import Records, Speed
+from stiv_model.monitoring.trackers import Tracker, Trackers
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import Run
 from stiv_model.training.observer import StepResult
@@ -31,7 +32,7 @@ class RunLog:
 
     def __init__(self, run: Run, work: Path, speed: Speed, device: torch.device):
         self.run, self.work, self.speed = run, work, speed
-        self.trackers = trackers.load(run.monitoring.trackers)
+        self.trackers = Trackers(run.monitoring.trackers)
         self.video_log = _video_log(run, work, device) if run.validates else None
 
     def introduce(self, data: LatentData, model: StivTransformer, done: int) -> None:
@@ -47,8 +48,7 @@ class RunLog:
         """Go on after step `done`: what was written of later ones is taken back."""
         recipe = self.run.recipe
         self.records = Records(self.work, done, recipe.steps, recipe.batch, self.speed)
-        for tracker in self.trackers:
-            tracker.start(self.run, self.work / SHOWN, done)
+        self.trackers.tell(lambda tracker: tracker.start(self.run, self.work / SHOWN, done))
 
     def step(self, step: int, result: StepResult) -> None:
         """Write down a step that was tried."""
@@ -56,8 +56,7 @@ class RunLog:
         figures = self.records.step(
             step, result.loss, result.gradient_norm, result.learning_rate, result.level_losses, result.peak_memory_bytes
         )
-        for tracker in self.trackers:
-            tracker.log(step, figures)
+        self.trackers.tell(lambda tracker: tracker.log(step, figures))
         if result.skip_reason:
             self.records.incident(step, why=result.skip_reason, bad=result.bad_clips, clips=result.clips)
 
@@ -74,20 +73,21 @@ class RunLog:
         """Decode videos and show them."""
         assert self.video_log is not None, "this run does not validate"
         for name, frames in self.video_log.show(step, latents).items():
-            for tracker in self.trackers:
-                tracker.video(step, f"validation/{name}", frames, self.video_log.fps)
+            self.trackers.tell(_shows(step, f"validation/{name}", frames, self.video_log.fps))
         log.info("step %d: %d validation videos in %s", step, len(latents), self.video_log.folder)
 
     def flush(self) -> None:
         """Put all of it on the disk."""
-        for tracker in self.trackers:
-            tracker.flush()
+        self.trackers.tell(lambda tracker: tracker.flush())
 
     def close(self) -> None:
         """End tables and trackers."""
         self.records.close()
-        for tracker in self.trackers:
-            tracker.end()
+        self.trackers.tell(lambda tracker: tracker.end())
+
+
+def _shows(step: int, name: str, frames_THWC: np.ndarray, fps: float) -> Callable[[Tracker], None]:
+    return lambda tracker: tracker.video(step, name, frames_THWC, fps)
 
 
 def _video_log(run: Run, work: Path, device: torch.device) -> Any:

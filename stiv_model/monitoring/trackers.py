@@ -6,7 +6,8 @@ docs/trackers.md has an example. Only the first rank has trackers.
 Shapes: T frames, H height, W width in pixels, C = 3 channels.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,8 @@ import numpy as np
 
 from stiv_model.monitoring.tensorboard_log import TensorBoardLog
 from stiv_model.settings import Run
+
+log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
@@ -42,6 +45,32 @@ class Tracker(Protocol):
 
     def end(self) -> None:
         """Finish: the run is done, stops, or returns to a checkpoint."""
+
+
+class Trackers:
+    """The trackers of a run. One that fails is told of and not asked again, and the training goes on without it.
+
+    Args:
+        names: those of `monitoring.trackers`.
+
+    Raises:
+        ValueError: a module or class is not there.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self._working = dict(zip(names, load(names), strict=True))
+
+    def tell(self, what: Callable[[Tracker], None]) -> None:
+        """Call a method of each tracker that has not failed yet."""
+        for name, tracker in list(self._working.items()):
+            try:
+                what(tracker)
+            except Exception as error:
+                del self._working[name]
+                log.warning(
+                    "monitoring.trackers: %s failed (%s: %s) and shows no more of this run, which goes on without it",
+                    *(name, type(error).__name__, error),
+                )
 
 
 def load(names: Sequence[str]) -> list[Tracker]:

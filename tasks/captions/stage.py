@@ -18,7 +18,7 @@ _FAST = 1.5
 
 
 class Captioner(Protocol):
-    """Writes texts for clips, many at a time; a video-language model fits in like the plain ones below."""
+    """Writes texts for clips, many at a time, from their rows alone: it is given no pictures."""
 
     name: str
 

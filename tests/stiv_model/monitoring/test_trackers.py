@@ -19,6 +19,7 @@ WANDB = """
 import json, random
 from pathlib import Path
 import numpy, torch
+from PIL import Image
 
 class Run:
     def __init__(self, id, config):
@@ -36,9 +37,10 @@ def init(project, name, id, resume, config):
     assert resume == "allow"
     return Run(id, config)
 
-def Video(frames, fps, format):
-    assert frames.dtype == "uint8" and frames.shape[1] == 3
-    return {"frames": len(frames), "fps": fps}
+def Video(content, format):
+    assert format == "gif"
+    with Image.open(content) as video:
+        return {"frames": video.n_frames, "seconds each": video.info["duration"] / 1000}
 """
 
 
@@ -62,7 +64,7 @@ def test_the_example_goes_on_in_one_run_and_shows_figures_and_videos(example):
         (tracker,) = trackers.load(["wandb_tracker:WandbTracker"])
         tracker.start(describe(), example / "shown", done)
         tracker.log(done + 1, {"loss": 0.5, "loss by noise level/t0.0": float("nan")})
-        tracker.video(done + 1, "validation/prompt 0", np.zeros((4, 8, 8, 3), np.uint8), 8)
+        tracker.video(done + 1, "validation/prompt 0", np.arange(4 * 192, dtype=np.uint8).reshape(4, 8, 8, 3), 8)
         tracker.flush()
         tracker.end()
     (lines,) = example.glob("*.jsonl")
@@ -70,7 +72,7 @@ def test_the_example_goes_on_in_one_run_and_shows_figures_and_videos(example):
     assert found[0] == found[3] == {"config": "stiv"}
     assert [line["step"] for line in found if "loss" in line] == [1, 3]
     assert found[1] == {"step": 1, "loss": 0.5}
-    assert found[2] == {"step": 1, "validation/prompt 0": {"frames": 4, "fps": 8}}
+    assert found[2] == {"step": 1, "validation/prompt 0": {"frames": 4, "seconds each": 0.12}}
 
 
 def test_a_run_does_not_notice_who_watches_it(example, latents, prepare, forkserver):
@@ -103,3 +105,33 @@ def test_another_tracker_makes_no_other_run():
 def test_a_tracker_that_is_not_there_is_named():
     with pytest.raises(ValueError, match=r"monitoring\.trackers names nowhere:Tracker"):
         trackers.load(["nowhere:Tracker"])
+
+
+class Sound:
+    """A tracker that notes the steps it heard of."""
+
+    def __init__(self):
+        self.heard = []
+
+    def log(self, step, figures):
+        self.heard.append(step)
+
+
+class Failing(Sound):
+    """One whose server goes away with the second step."""
+
+    def log(self, step, figures):
+        super().log(step, figures)
+        if step == 2:
+            raise ConnectionError("the server is gone")
+
+
+def test_a_tracker_that_fails_is_named_once_and_the_others_go_on(caplog):
+    told = trackers.Trackers([f"{__name__}:Failing", f"{__name__}:Sound"])
+    failing, sound = told._working.values()
+    for step in (1, 2, 3):
+        told.tell(lambda tracker, step=step: tracker.log(step, {"loss": 0.5}))
+    assert failing.heard == [1, 2]
+    assert sound.heard == [1, 2, 3]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"{__name__}:Failing failed (ConnectionError: the server is gone)" in caplog.text
