@@ -206,3 +206,22 @@ def test_every_folder_in_the_tree_of_the_readme_exists():
     assert len(named) > 8
     for name in named:
         assert (ROOT / name).exists(), name
+
+
+def test_every_code_file_that_a_page_names_exists():
+    folders = ("flows", "tasks", "stiv_model", "docs", "infra", "tests", "benchmarks")
+    of_a_user = {"wandb_tracker.py", "infra/hostfile"}
+    names = {path.name for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    pages = [path for path in ROOT.glob("*.md")] + sorted(
+        path for folder in folders for path in (ROOT / folder).glob("*.md")
+    )
+    words = [(page.name, word) for page in pages for word in re.findall(r"`([\w./-]+)`", page.read_text())]
+    named = {
+        (page, word)
+        for page, word in words
+        if (word.endswith(".py") or (word.split("/")[0] in folders and "/" in word)) and not re.search("[A-Z]{3}", word)
+    }
+    assert len(named) > 100, "the search finds too little to be believed"
+    assert not {
+        (page, word) for page, word in named if not ((ROOT / word).exists() or word in names or word in of_a_user)
+    }
