@@ -4,12 +4,21 @@ Paths and names come from the command line, settings from params.yaml. A setting
 its own name unless told another one: `stiv train ... --recipe train.t2i`.
 """
 
-import errno
-import importlib
-import logging
 import os
 import signal
 import sys
+
+from stiv_model.process_exit import STOPPED, die_with_parent, is_orphan
+
+if __name__ == "__main__" and "DVC_STAGE" in os.environ:
+    # DVC leaves a stage running when it is killed, also one that still imports, and the same stage may start beside it
+    die_with_parent(signal.SIGTERM)
+    if is_orphan():
+        sys.exit("stiv: the DVC that started this stage is gone: ended, and nothing was touched")
+
+import errno
+import importlib
+import logging
 import types
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +28,6 @@ from flows.command_line import describe, parser_of, takes_settings, with_section
 from flows.edit_params import override
 from flows.params import Params, check_params, load_params, read_params
 from flows.running.logs import show_ours
-from stiv_model.process_exit import STOPPED, die_with_parent
 from stiv_model.settings_errors import nearest
 
 # Where each flow lives. Imported when asked for: a stage that needs no torch must not wait for it.
@@ -176,8 +184,6 @@ def main(argv: list[str] | None = None) -> None:
     if argv[0] not in FLOWS | COMMANDS:
         known = list(FLOWS | COMMANDS)
         sys.exit(f"stiv: no verb {argv[0]}{nearest(argv[0], known) or ': it is one of ' + ', '.join(known)}")
-    if "DVC_STAGE" in os.environ:
-        die_with_parent(signal.SIGTERM)  # DVC leaves a stage running when it is killed
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         call(argv[0], argv[1:])
@@ -185,6 +191,11 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         sys.exit(f"stiv {argv[0]}: {explain(error)}")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("flows", "tasks", "stiv_model"):
+            raise
+        sys.exit(f"stiv {argv[0]}: {sys.executable} has no package {package}: make setup installs what is needed")
     except KeyboardInterrupt:
         print(f"stiv {argv[0]}: stopped; the same command goes on where it was", file=sys.stderr)
         sys.exit(STOPPED)

@@ -16,6 +16,7 @@ from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.output import Output
 from dvc.repo import Repo
+from dvc.scm import SCMError
 from dvc.stage import PipelineStage
 
 from flows.running.code_hash import file_hashes, is_code
@@ -29,9 +30,32 @@ _SKIPPED = "didn't change, skipping"
 _HASHED_AT_ONCE = 4
 
 
+@contextlib.contextmanager
+def _repository() -> Iterator[Repo]:
+    """Open the workspace as DVC sees it.
+
+    Raises:
+        ValueError: it is no repository of DVC in one of git, or dvc.yaml is none.
+    """
+    try:
+        with Repo() as repo:
+            yield repo
+    except SCMError:
+        raise ValueError(
+            f"{Path.cwd()} is not in a git repository, which DVC needs: git init makes one; or "
+            "dvc config core.no_scm true lets DVC do without"
+        ) from None
+    except DvcException as error:
+        raise ValueError(f"DVC cannot read this workspace: {' '.join(str(error).split())}") from None
+
+
 def in_order() -> list[str]:
-    """Return stage names, each after every stage it depends on."""
-    with Repo() as repo:
+    """Return stage names, each after every stage it depends on.
+
+    Raises:
+        ValueError: DVC cannot read the workspace; the message says why.
+    """
+    with _repository() as repo:
         upstream_first = networkx.topological_sort(repo.index.graph.reverse())
         return [stage.addressing for stage in upstream_first if stage.cmd]
 
@@ -110,7 +134,7 @@ def command(stage: str) -> list[str]:
     Raises:
         ValueError: dvc.yaml has no such stage, or its command is another program's.
     """
-    with Repo() as repo:
+    with _repository() as repo:
         try:
             words = shlex.split(repo.stage.get_target(stage).cmd)
         except DvcException as error:

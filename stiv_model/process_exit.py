@@ -5,15 +5,34 @@ Imports nothing that takes time, for those who only ask.
 
 import ctypes
 import json
+import os
 import signal
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent(last: signal.Signals = signal.SIGKILL) -> None:
-    """Ask the kernel for this signal when the thread that started this process ends; also for `preexec_fn`."""
+def die_with_parent(last: signal.Signals = signal.SIGKILL, parent: int | None = None) -> None:
+    """Ask the kernel for this signal when the thread that started this process ends; also for `preexec_fn`.
+
+    Args:
+        last: the signal.
+        parent: process that started this one, where that is known: if it has ended before the kernel was asked, this
+            process ends too.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, last)
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_orphan() -> bool:
+    """Say whether the process that started this one is gone, of a process that was started in its parent's group.
+
+    Who takes an orphan over, an init process or a service manager, is of another process group. So is a shell with
+    job control: there this is no question to ask.
+    """
+    parent = os.getppid()  # 0: of another namespace, as that of a container's first process is
+    return parent > 0 and os.getpgid(parent) != os.getpgrp()
 
 
 STOPPED = 75

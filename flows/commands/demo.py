@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from flows import stages
 from flows.running.server import START_SECONDS, child, free_port, only_one, refuse_ended, server
 
 _HOME = Path(".prefect")
@@ -28,9 +29,14 @@ def demo(port: int = 0) -> None:
     Args:
         port: Port for the Prefect server on this machine; 0 takes a free one.
 
+    Raises:
+        ValueError: DVC cannot read the workspace, another demo is at work in it, or the pipeline did not complete.
+        OSError: what was started for it ended.
+
     example: stiv demo            (a free port is taken; --port 4200 asks for that one)
     """
     started = time.monotonic()
+    stages.in_order()  # refuses, before anything is started, a workspace that DVC cannot read
     port = port or free_port()
     with only_one(_HOME, port), server(_HOME, port) as env:
         login = f"password in {_HOME}/auth; its log: {_HOME}/server.log"

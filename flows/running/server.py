@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
@@ -120,7 +121,11 @@ def child(command: list[str], home: Path, name: str, env: dict[str, str]) -> Ite
     home.mkdir(parents=True, exist_ok=True)
     with (home / f"{name}.log").open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command], env=env, stdout=log, stderr=subprocess.STDOUT, preexec_fn=die_with_parent
+            [sys.executable, "-m", *command],
+            env=env,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=partial(die_with_parent, parent=os.getpid()),
         )
         try:
             yield process

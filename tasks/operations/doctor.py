@@ -191,15 +191,24 @@ def dvc_repository(root: Path) -> Finding:
             f"{root} is no DVC repository",
             "git init && dvc init, or clone the project with git",
         )
-    if not (root / ".git").exists():
+    has_git = any((folder / ".git").exists() for folder in (root, *root.resolve().parents))
+    if not has_git and _dvc_config(root).get("core", "no_scm", fallback="false").lower() != "true":
+        return Finding("DVC", "missing", f"{root} is not in a git repository, which DVC needs", "git init")
+    if not has_git:
         return Finding("DVC", "warning", "no git here: dvc exp and dvc metrics diff need it", "git init")
     return Finding("DVC", "ok", f"DVC {metadata.version('dvc')}, repository", "")
 
 
-def dvc_remote(root: Path) -> Finding:
-    """Say which remote `dvc push` writes to. Its files are read without dvc, whose import takes seconds."""
+def _dvc_config(root: Path) -> configparser.ConfigParser:
+    """Read what DVC is told here, without dvc, whose import takes seconds."""
     config = configparser.ConfigParser(interpolation=None)
     config.read([root / ".dvc" / "config", root / ".dvc" / "config.local"])  # absent ones are passed over
+    return config
+
+
+def dvc_remote(root: Path) -> Finding:
+    """Say which remote `dvc push` writes to."""
+    config = _dvc_config(root)
     name = config.get("core", "remote", fallback=None)
     if name is None:
         return Finding(

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any, Self
 
@@ -39,7 +40,7 @@ def run(
             text=True,
             errors="replace",
             process_group=0,  # of its own, so that Ctrl-C reaches it once: from us
-            preexec_fn=die_with_parent,
+            preexec_fn=partial(die_with_parent, parent=os.getpid()),
         ) as process,
     ):
         requests.pass_on_to(process)

@@ -1,12 +1,15 @@
 """DVC as a child of ours."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from flows import stages
 
 ROOT = Path(__file__).parents[2]
 STAGE = """import signal
@@ -61,3 +64,50 @@ def test_a_stage_is_made_whose_place_in_dvcs_run_cache_was_left_empty_by_a_kill(
         [sys.executable, "-c", REPRODUCE], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert (made.returncode, (tmp_path / "out").exists()) == (0, True), made.stderr
+
+
+def test_a_workspace_without_git_is_refused_at_once_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "dvc.yaml").write_text("stages: {only: {cmd: python -m flows doctor, outs: [out]}}")
+    for ask in (stages.in_order, lambda: stages.command("only")):
+        with pytest.raises(ValueError, match=r"is not in a git repository.*git init.*core\.no_scm"):
+            ask()
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    assert stages.in_order() == ["only"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "DVC repository"), ("stages: {only: {", r"dvc\.yaml")], ids=["no DVC", "no YAML"]
+)
+def test_a_workspace_that_dvc_cannot_read_is_one_line(tmp_path, monkeypatch, text, said):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / ".dvc").mkdir()
+        (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+        (tmp_path / "dvc.yaml").write_text(text)
+    with pytest.raises(ValueError, match=said) as refusal:
+        stages.in_order()
+    assert "\n" not in str(refusal.value)
+
+
+def started_by_a_shell(script: str, **environment: str) -> str:
+    """Return what `python -m flows doctor --help`, started by a shell as `script` says, prints."""
+    command = f"{sys.executable} -m flows doctor --help"
+    done = subprocess.run(
+        ["bash", "-c", script.format(command)], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True
+    )
+    return done.stdout + done.stderr
+
+
+def test_a_stage_whose_dvc_was_killed_before_its_first_line_does_nothing():
+    killed = "({} &) ; kill -9 $$"  # the shell in between has ended at once, its child has another parent
+    assert "the DVC that started this stage is gone" in started_by_a_shell(killed, DVC_STAGE="clips")
+    assert "usage: stiv doctor" in started_by_a_shell(killed)  # no stage: nobody's lock
+    assert "usage: stiv doctor" in started_by_a_shell("{}; true", DVC_STAGE="clips")
+
+
+def test_a_child_whose_parent_ended_before_it_was_tied_to_it_ends():
+    code = "import sys; from stiv_model.process_exit import die_with_parent; die_with_parent(parent=int(sys.argv[1]))"
+    ends = [subprocess.run([sys.executable, "-c", code, str(pid)], cwd=ROOT).returncode for pid in (os.getpid(), 1)]
+    assert ends == [0, -signal.SIGKILL]

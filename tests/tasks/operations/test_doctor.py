@@ -95,6 +95,16 @@ def test_a_folder_without_dvc_is_no_repository(tmp_path):
     assert doctor.dvc_repository(tmp_path).state == "missing"
 
 
+def test_a_repository_of_dvc_needs_one_of_git_unless_it_is_told_otherwise(tmp_path):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").touch()
+    assert doctor.dvc_repository(tmp_path).state == "missing"
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    assert doctor.dvc_repository(tmp_path).state == "warning"
+    (tmp_path / ".git").mkdir()
+    assert doctor.dvc_repository(tmp_path).state == "ok"
+
+
 def test_the_default_remote_is_found_where_dvc_writes_it(tmp_path):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text("['remote \"store\"']\n    url = s3://bucket/dvc\n")
