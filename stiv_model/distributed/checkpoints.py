@@ -18,9 +18,8 @@ from deepspeed import DeepSpeedEngine
 from pydantic import JsonValue, NonNegativeInt, PositiveInt
 from safetensors import SafetensorError, safe_open
 
-from stiv_model.distributed import rank_state
+from stiv_model.distributed import rank_state, run_identity
 from stiv_model.distributed.ema import Ema
-from stiv_model.distributed.run_identity import identity
 from stiv_model.settings import Run, Settings, TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ def save(folder: Path, run: Run, engine: DeepSpeedEngine, ema: Ema, progress: Pr
     files: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(files, _File(size_bytes=size_bytes, sha256=sha256))
     if rank == 0:
-        _complete(aside, folder / name, Manifest(run=identity(run), progress=progress, files=tuple(files)))
+        _complete(aside, folder / name, Manifest(run=run_identity.identity(run), progress=progress, files=tuple(files)))
         _prune(folder, run.training)
     dist.barrier()
 
@@ -97,11 +96,12 @@ def resume(folder: Path, run: Run, engine: DeepSpeedEngine, ema: Ema) -> Progres
                 "delete the damaged ones to train from the start"
             )
         return None
-    manifest, here = _read_manifest(path), identity(run)
-    differing = sorted(key for key in manifest.run.keys() | here if manifest.run.get(key) != here.get(key))
-    if differing:
-        said = ", ".join(f"{key} was {manifest.run.get(key)}, is {here.get(key)}" for key in differing[:3])
-        raise ValueError(f"{path} is of another run ({said}): set it back, or delete {folder} to train from the start")
+    manifest = _read_manifest(path)
+    if found := run_identity.differences(manifest.run, run_identity.identity(run)):
+        raise ValueError(
+            f"{path} is of another run ({run_identity.told(found)}): set it back to go on, or move or delete "
+            f"{folder} to train from the start"
+        )
     rank_state.read(path, len(manifest.files), engine, ema)
     if dist.get_rank() == 0:
         log.info("going on from %s, written by %d rank(s)", path, len(manifest.files))

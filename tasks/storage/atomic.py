@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,16 @@ log = logging.getLogger(__name__)
 _ASIDE = ".{name}.{process}.tmp"
 
 
-def open_workdir(
-    out: Path, run: dict[str, Any], identity: Callable[[dict[str, Any]], object] = lambda run: run
-) -> Path:
+def open_workdir(out: Path, run: dict[str, Any]) -> Path:
     """Return the folder to work in, as the last attempt left it if that was the same run, else empty.
 
     Args:
         run: what is to be done, as JSON has it.
-        identity: what of it makes it the same run; all, unless told otherwise.
     """
     work = out.with_name(f"{out.name}.partial")
     run_file = work / "run.json"
     text = json.dumps(run, indent=2, sort_keys=True)
-    if work.exists() and not _is_same(run_file, json.loads(text), identity):
+    if work.exists() and not _is_same(run_file, json.loads(text)):
         log.info("%s held another run: emptied", work)
         shutil.rmtree(work)
     elif work.exists():
@@ -43,12 +40,10 @@ def open_workdir(
     return work
 
 
-def _is_same(run_file: Path, run: dict[str, Any], identity: Callable[[dict[str, Any]], object]) -> bool:
-    if not run_file.exists():
-        return False
+def _is_same(run_file: Path, run: dict[str, Any]) -> bool:
     try:
-        return identity(json.loads(run_file.read_text())) == identity(run)
-    except ValueError:  # of settings that have other keys today
+        return bool(json.loads(run_file.read_text()) == run)
+    except (FileNotFoundError, ValueError):
         return False
 
 

@@ -12,7 +12,6 @@ from string import Formatter
 import torch
 from prefect import task
 
-from stiv_model.distributed.run_identity import identity
 from stiv_model.encoders import provenance
 from stiv_model.latents import data_plan, training_set
 from stiv_model.network.transformer import StivTransformer
@@ -24,6 +23,7 @@ from stiv_model.weights.certificate import CERTIFICATE, START
 from stiv_model.weights.metadata import Role
 from tasks.operations import processes
 from tasks.storage import atomic
+from tasks.training import run_folder
 
 log = logging.getLogger(__name__)
 
@@ -227,10 +227,10 @@ def train(run: Run, out: Path, curve: Path, levels: Path, shown: Path) -> None:
         shown: what TensorBoard shows and the validation videos; while the run goes on, a link to them.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: as `check_start`; nothing is started then.
+        FileNotFoundError, ValueError, OSError: as `check_start`, and `run_folder.open_run`; nothing is started then.
     """
     planned = check_start(run, out)
-    work = atomic.open_workdir(out, run.model_dump(), lambda found: identity(Run.model_validate(found)))
+    work = run_folder.open_run(run, out)
     with atomic.atomic_write(work / data_plan.FILE) as tmp_path:
         tmp_path.write_text(planned.model_dump_json(indent=2))
     if run.parents:

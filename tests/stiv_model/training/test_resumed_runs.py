@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,11 +43,12 @@ def latents(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def describe(latents) -> Callable[..., Run]:
-    """Return `describe(work, ranks=, precision=)`, which makes or updates the folder of a run."""
+    """Return `describe(work, steps=, ranks=, precision=)`, which makes or updates the folder of a run."""
 
     def describe(work: Path, **changes) -> Run:
+        recipe = RECIPE.model_copy(update={"steps": changes.pop("steps", RECIPE.steps)})
         training = TRAINING.model_copy(update={"keep_every_steps": 2} | changes)
-        return prepare(work, latents, RECIPE, training, model=SETTINGS.model_copy(update={"depth": 1}))
+        return prepare(work, latents, recipe, training, model=SETTINGS.model_copy(update={"depth": 1}))
 
     return describe
 
@@ -158,6 +160,19 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
     assert f"{newest} is damaged (rank-00001.safetensors is not what was written)" in forkserver.finish(work, run)
     assert newest.with_name(f"{newest.name}.damaged-1").exists()
     assert_equal(work, wanted)
+
+
+def test_a_run_that_is_made_longer_is_the_long_one_bit_for_bit(tmp_path, forkserver, describe, undisturbed):
+    wanted, work = undisturbed("float32"), tmp_path / "longer"
+    forkserver.finish(work, describe(work, steps=9))
+    shutil.rmtree(work / "weights")  # as `run_folder.open_run` does, whose test is another
+    forkserver.finish(work, describe(work))
+    assert table(work, LOSSES, columns=4) == table(wanted, LOSSES, columns=4)
+    assert table(work, LEDGER) == table(wanted, LEDGER)
+    files = [{name: found.files for name, found in checkpoints(folder).items()} for folder in (work, wanted)]
+    assert files[0] == files[1]
+    weights = [folder / "weights/model.safetensors" for folder in (work, wanted)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 # ---- moved to other ranks
