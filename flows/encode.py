@@ -4,10 +4,10 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.running.code_hash import code_of
-from flows.running.progress import publish
+from flows.running.run_stage import run_stage
+from flows.running.settings import EngineSettings
 from stiv_model.settings import TextSettings, VaeSettings
-from tasks.latents.encode import encode_all, encode_shard
+from tasks.latents.encode import Latents
 from tasks.latents.settings import LatentSettings
 from tasks.sandbox.settings import SandboxSettings
 
@@ -23,6 +23,7 @@ def encode(
     vae: VaeSettings,
     text: TextSettings,
     sandbox: SandboxSettings,
+    engine: EngineSettings,
 ) -> None:
     """Encode every captioned clip, once, by the VAE and the text encoder.
 
@@ -37,6 +38,4 @@ def encode(
       stiv encode --source data/raw --clips data/clips --captions data/captions --out data/latents \\
         --report reports/latents.json
     """
-    code = code_of("latents")
-    account = encode_all(source, clips, captions, out, report, latents, vae, text, sandbox, code, encode_shard)
-    publish("latents", account)
+    run_stage(Latents(source, clips, captions, latents, vae, text, sandbox), out, report, engine)

@@ -1,4 +1,4 @@
-"""Encode every captioned clip once: frames through the frozen VAE, its caption through the frozen text encoder.
+"""Stage latents: encode every captioned clip once, frames by the frozen VAE, the caption by the frozen text encoder.
 
 `OUT/shard-00000.safetensors` holds, for each clip of the shard, `latents` (frames, C, h, w), `tokens` (L, E), `mask`
 (L,), `pooled` (E,); its metadata carries the hashes of the VAE and the text encoder that made it, and the loader
@@ -8,13 +8,16 @@ refuses a mixture. `OUT/latents.parquet` has one row per clip. `OUT/encoders.jso
 import hashlib
 import json
 import logging
-import time
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
-from prefect import task
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -23,14 +26,15 @@ from stiv_model.encoders.provenance import write as write_encoders
 from stiv_model.encoders.text import TextEncoder
 from stiv_model.encoders.vae import Vae
 from stiv_model.encoders.vae import load as load_vae
-from stiv_model.latents.dataset import NULL_TEXT
+from stiv_model.latents.dataset import NULL_TEXT, TABLE
 from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
 from stiv_model.settings import TextSettings, VaeSettings
 from tasks.latents.settings import LatentSettings
 from tasks.sandbox.pool import Sandbox
-from tasks.sandbox.settings import SandboxSettings
-from tasks.storage import atomic, reuse, shards, tables
-from tasks.storage.tables import Account
+from tasks.sandbox.settings import DECIDE_NOTHING, SandboxSettings
+from tasks.storage import atomic, reuse, tables
+from tasks.storage.shards import Shard
+from tasks.storage.stage import Joined, Stage
 from tasks.videos.sources import CACHE, local_file
 
 log = logging.getLogger(__name__)
@@ -41,95 +45,142 @@ _CARRIED = (
 )
 _OF_FRAMES = ("crop_top", "crop_left", "stride_frames", "frames", "sha256", "text_sha256")
 
+Tensors = dict[str, torch.Tensor]
+"""What is kept of one clip: its latents and its text features; or of several, one entry for each."""
 
-class Kept:
-    """Latents of an earlier run with the same settings, encoders and code; none if there was none.
 
-    Args:
-        folder: with the table and the shards that it speaks of.
-    """
+class FrameSource(NamedTuple):
+    """Where the frames of clips come from, and which they are."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        table = folder / "latents.parquet"
-        rows = tables.ok(list(shards.rows(table, tables.LATENTS))) if table.exists() else []
-        self.rows = {(row["clip"], row["text"]): row for row in rows}
+    source: str
+    """Folder, bucket or list of raw videos."""
+    settings: LatentSettings
+    sandbox: Sandbox
+    cache: Path
+    """Folder for what is fetched from a bucket."""
 
-    def find(self, clip: str, text: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
-        """Return a clip's row and tensors, None if it was not encoded with this text, or its bytes went bad since."""
-        row = self.rows.get((clip, text))
-        if row is None:
-            return None
-        with safe_open(self.folder / row["shard"], "pt") as shard:
-            tensors = {name: shard.get_slice(name)[row["row"]] for name in shard.keys()}  # noqa: SIM118 (no mapping)
-        latent = hashlib.sha256(tensors["latents"].numpy().tobytes()).hexdigest()
-        text_hash = _text_sha256({name: tensor for name, tensor in tensors.items() if name != "latents"})
-        if (latent, text_hash) != (row["sha256"], row["text_sha256"]):
-            log.warning("%s: row %d went bad since it was written: it is encoded again", row["shard"], row["row"])
-            return None
-        return row, tensors
+
+class Encoding(NamedTuple):
+    """Which encoders make the latents."""
+
+    vae: VaeSettings
+    text: TextSettings
+    threads: int
+    """Of torch: the last bits of its sums depend on their number, and a worker of Ray would have others."""
 
 
 class Encoders(NamedTuple):
-    """The frozen networks, and the frames they are given."""
+    """The frozen networks."""
 
     vae: Vae
     text: TextEncoder
-    settings: LatentSettings
-    sandbox: Sandbox
-    source: str
-    cache: Path
-    kept: Kept
 
     @property
     def made_by(self) -> dict[str, str]:
         return {"vae_sha256": self.vae.sha256, "text_sha256": self.text.sha256}
 
 
+_lent = threading.Lock()
+
+
+@contextmanager
+def encoders(encoding: Encoding) -> Iterator[Encoders]:
+    """Lend the encoders of this process to one thread at a time; they are loaded once.
+
+    Torch spreads what one thread computes over the cores, and two threads may not share a tokenizer. What else a
+    shard takes, above all its decoding in the sandbox, goes on beside it.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: as `TextEncoder` and `vae.load` say.
+    """
+    with _lent:
+        if torch.get_num_threads() != encoding.threads:
+            torch.set_num_threads(encoding.threads)
+        yield _load(encoding.vae, encoding.text)
+
+
+@lru_cache(maxsize=1)
+def _load(vae: VaeSettings, text: TextSettings) -> Encoders:
+    return Encoders(load_vae(vae), TextEncoder(text))
+
+
 def encode_clips(
-    clips: list[dict[str, Any]], encoders: Encoders
-) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    clips: list[dict[str, Any]], frames: FrameSource, encoding: Encoding, kept: Path
+) -> tuple[list[dict[str, Any]], Tensors]:
     """Return one row of LATENTS for each clip, without its shard, and the tensors of those that are ok.
 
     A clip whose frames cannot be had is `failed` with the reason, and has no entry in the tensors.
+
+    Args:
+        clips: rows of CLIPS with `captioner` and `text`.
+        kept: folder of an earlier run with the same settings, encoders and code.
     """
-    taken = {clip["clip"]: found for clip in clips if (found := encoders.kept.find(clip["clip"], clip["text"]))}
+    taken = find_kept(kept, clips)
     new = [clip for clip in clips if clip["clip"] not in taken]
-    results = dict(zip((clip["clip"] for clip in new), _frames_of(new, encoders), strict=True))
-    texts = _text_of([clip["text"] for clip in new if results[clip["clip"]]["status"] == "ok"], encoders.text)
+    results = dict(zip((clip["clip"] for clip in new), _frames_of(new, frames), strict=True))
     rows: list[dict[str, Any]] = []
-    parts: list[dict[str, torch.Tensor]] = []
-    for clip in clips:
-        row = {key: clip[key] for key in _CARRIED}
-        if clip["clip"] in taken:
-            before, tensors = taken[clip["clip"]]
-            row |= {"status": "ok", "reason": None, "row": len(parts)} | {name: before[name] for name in _OF_FRAMES}
-            parts.append(tensors)
-        else:
-            result = results[clip["clip"]]
-            row |= {"status": result["status"], "reason": result.get("reason")}
-            if result["status"] == "ok":
-                latent = encoders.vae.encode(to_pixels(result["frames"])).half().contiguous()
-                text = next(texts)
-                row |= {
-                    "crop_top": result["crop_top"],
-                    "crop_left": result["crop_left"],
-                    "stride_frames": encoders.settings.stride_frames,
-                    "frames": encoders.settings.frames,
-                    "row": len(parts),
-                    "sha256": hashlib.sha256(latent.numpy().tobytes()).hexdigest(),
-                    "text_sha256": _text_sha256(text),
-                }
-                parts.append({"latents": latent} | text)
-        rows.append(row)
+    parts: list[Tensors] = []
+    with encoders(encoding) as lent:
+        texts = _text_of([clip["text"] for clip in new if results[clip["clip"]]["status"] == "ok"], lent.text)
+        for clip in clips:
+            row = {key: clip[key] for key in _CARRIED}
+            if clip["clip"] in taken:
+                before, tensors = taken[clip["clip"]]
+                row |= {"status": "ok", "reason": None, "row": len(parts)} | {name: before[name] for name in _OF_FRAMES}
+                parts.append(tensors)
+            else:
+                result = results[clip["clip"]]
+                row |= {"status": result["status"], "reason": result.get("reason")}
+                if result["status"] == "ok":
+                    latent = lent.vae.encode(to_pixels(result["frames"])).half().contiguous()
+                    text = next(texts)
+                    row |= {
+                        "crop_top": result["crop_top"],
+                        "crop_left": result["crop_left"],
+                        "stride_frames": frames.settings.stride_frames,
+                        "frames": frames.settings.frames,
+                        "row": len(parts),
+                        "sha256": hashlib.sha256(latent.numpy().tobytes()).hexdigest(),
+                        "text_sha256": _text_sha256(text),
+                    }
+                    parts.append({"latents": latent} | text)
+            rows.append(row)
     if not parts:
         return rows, {}
     return rows, {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
 
 
-def _frames_of(clips: list[dict[str, Any]], encoders: Encoders) -> list[dict[str, Any]]:
-    settings = encoders.settings
-    found = [_local(clip, encoders) for clip in clips]
+def find_kept(kept: Path, clips: list[dict[str, Any]]) -> dict[str, tuple[dict[str, Any], Tensors]]:
+    """Return, of the clips that an earlier run has encoded with the same text, row and tensors by name.
+
+    Args:
+        kept: folder with the earlier run's table and the shards that it speaks of, if there was one.
+    """
+    table = kept / TABLE
+    if not table.exists():
+        return {}
+    tables.check_columns(table, tables.LATENTS)
+    texts = {clip["clip"]: clip["text"] for clip in clips}
+    rows = pq.read_table(table, filters=pc.field("clip").isin(list(texts))).to_pylist()
+    same = (row for row in tables.ok(rows) if row["text"] == texts[row["clip"]])
+    return {row["clip"]: (row, tensors) for row in same if (tensors := _kept_tensors(kept, row)) is not None}
+
+
+def _kept_tensors(kept: Path, row: dict[str, Any]) -> Tensors | None:
+    """Return a clip's tensors, None if their bytes went bad since they were written."""
+    with safe_open(kept / row["shard"], "pt") as shard:
+        tensors = {name: shard.get_slice(name)[row["row"]] for name in shard.keys()}  # noqa: SIM118 (no mapping)
+    latent = hashlib.sha256(tensors["latents"].numpy().tobytes()).hexdigest()
+    text_hash = _text_sha256({name: tensor for name, tensor in tensors.items() if name != "latents"})
+    if (latent, text_hash) == (row["sha256"], row["text_sha256"]):
+        return tensors
+    log.warning("%s: row %d went bad since it was written: it is encoded again", row["shard"], row["row"])
+    return None
+
+
+def _frames_of(clips: list[dict[str, Any]], frames: FrameSource) -> list[dict[str, Any]]:
+    settings = frames.settings
+    found = [_local(clip, frames) for clip in clips]
     asked = [
         {
             "path": str(path),
@@ -143,120 +194,27 @@ def _frames_of(clips: list[dict[str, Any]], encoders: Encoders) -> list[dict[str
         for clip, path in zip(clips, found, strict=True)
         if path
     ]
-    results = iter(encoders.sandbox.map("clip_frames", asked))
+    results = iter(frames.sandbox.map("clip_frames", asked))
     return [next(results) if path else {"status": "failed", "reason": "not_found"} for path in found]
 
 
-def _local(clip: dict[str, Any], encoders: Encoders) -> Path | None:
+def _local(clip: dict[str, Any], frames: FrameSource) -> Path | None:
     """Return the clip's raw video, None if it is gone or another one since its shots were found."""
     try:
-        return local_file(encoders.source, clip["uri"], clip["video"], encoders.cache)
+        return local_file(frames.source, clip["uri"], clip["video"], frames.cache)
     except (FileNotFoundError, ValueError) as error:
         log.warning("%s: %s", clip["clip"], error)
         return None
 
 
-def _text_of(captions: list[str], encoder: TextEncoder) -> Iterator[dict[str, torch.Tensor]]:
+def _text_of(captions: list[str], encoder: TextEncoder) -> Iterator[Tensors]:
     """Give the text tensors of each caption."""
     if captions:
         tensors = _text_tensors(encoder, captions)
         yield from ({name: tensor[row] for name, tensor in tensors.items()} for row in range(len(captions)))
 
 
-@task(task_run_name="encode {number}", retries=1)
-def encode_shard(number: int, clips: list[dict[str, Any]], encoders: Encoders, product: Path) -> list[dict[str, Any]]:
-    """Encode one shard of clips, unless it is there from an earlier attempt."""
-    shard = product / f"shard-{number:05d}.safetensors"
-    rows_file = shard.with_suffix(".json")
-    if not rows_file.exists():
-        rows, tensors = encode_clips(clips, encoders)
-        if tensors:
-            with atomic.atomic_write(shard) as tmp_path:
-                save_file(tensors, tmp_path, metadata=encoders.made_by)
-        # the rows come last: a shard without them is made again
-        with atomic.atomic_write(rows_file) as tmp_path:
-            tmp_path.write_text(json.dumps([row | {"shard": shard.name if "row" in row else None} for row in rows]))
-    return json.loads(rows_file.read_text())
-
-
-def encode_all(
-    source: str,
-    clips: Path,
-    captions: Path,
-    out: Path,
-    report: Path,
-    latents: LatentSettings,
-    vae: VaeSettings,
-    text: TextSettings,
-    sandbox: SandboxSettings,
-    code: str,
-    run_shard: Callable[[int, list[dict[str, Any]], Encoders, Path], list[dict[str, Any]]],
-) -> Account:
-    """Encode every clip that has a caption, shard by shard, into `out`; what an earlier run has encoded is taken over.
-
-    Args:
-        code: a hash of the code that decides about the latents.
-        run_shard: `encode_shard`, as a task of a flow or as a plain function.
-
-    Raises:
-        ValueError: too many clips failed, or none is left.
-    """
-    captioned = {
-        row["clip"]: row for row in tables.ok(tables.read_rows(captions / tables.CAPTION_TABLE, tables.CAPTIONS))
-    }
-    todo = [
-        row
-        | {
-            "clip": row["clip"],
-            "captioner": captioned[row["clip"]]["captioner"],
-            "text": captioned[row["clip"]]["text"],
-        }
-        for row in tables.ok(tables.read_rows(clips / tables.CLIP_TABLE, tables.CLIPS))
-        if row["clip"] in captioned
-    ]
-    frozen_vae, frozen_text = load_vae(vae), TextEncoder(text)
-    made_with = {
-        "latents": latents.model_dump(exclude={"shard_clips", "max_failed_fraction"}),
-        "vae": frozen_vae.sha256,
-        "text": frozen_text.sha256,
-        "code": code,
-    }
-    kept = reuse.folder(reuse.EARLIER, "latents", made_with)
-    clips_given = [[row["clip"], row["text"]] for row in todo]
-    work = atomic.open_workdir(out, made_with | {"clips": clips_given, "shard_clips": latents.shard_clips})
-    product = work / "product"
-    product.mkdir(exist_ok=True)
-    rows, started = [], time.monotonic()
-    with Sandbox(sandbox) as opened:
-        encoders = Encoders(frozen_vae, frozen_text, latents, opened, source, CACHE, Kept(kept))
-        for start in range(0, len(todo), latents.shard_clips):
-            shard = todo[start : start + latents.shard_clips]
-            rows += run_shard(start // latents.shard_clips, shard, encoders, product)
-            seconds = time.monotonic() - started
-            log.info(
-                "%d of %d clips encoded, %.0f per second, %.0f s left",
-                len(rows),
-                len(todo),
-                len(rows) / seconds,
-                seconds * (len(todo) - len(rows)) / len(rows),
-            )
-    account = tables.reconcile("clips", captioned, rows, "clip")
-    tables.check_failures(account, latents.max_failed_fraction, "latents.max_failed_fraction")
-    null = _text_tensors(frozen_text, [""])
-    null_sha256 = _text_sha256({name: tensor[0] for name, tensor in null.items()})
-    save_file(null, product / NULL_TEXT, metadata=encoders.made_by | {TEXT_SHA256: null_sha256})
-    write_encoders(product, vae, text, encoders.made_by)
-    tables.write_rows(product / "latents.parquet", rows, tables.LATENTS)
-    for rows_file in product.glob("shard-*.json"):
-        rows_file.unlink()
-    tables.write_report(report, account)
-    atomic.finish(product, out)
-    atomic.discard_workdir(out)
-    reuse.save_reusable([out / "latents.parquet", *sorted(out.glob("shard-*.safetensors"))], kept)
-    return account
-
-
-def _text_tensors(encoder: TextEncoder, captions: list[str]) -> dict[str, torch.Tensor]:
+def _text_tensors(encoder: TextEncoder, captions: list[str]) -> Tensors:
     text = encoder.encode(captions, cut=True)
     return {
         "tokens": text.tokens_BLE.half().contiguous(),
@@ -265,5 +223,116 @@ def _text_tensors(encoder: TextEncoder, captions: list[str]) -> dict[str, torch.
     }
 
 
-def _text_sha256(tensors: dict[str, torch.Tensor]) -> str:
+def _text_sha256(tensors: Tensors) -> str:
     return text_sha256({name: tensor.numpy().data for name, tensor in tensors.items()})
+
+
+def _save(tensors: Tensors, path: Path, metadata: dict[str, str]) -> None:
+    """Write tensors as a safetensors file: of the same tensors and metadata, the same bytes.
+
+    safetensors itself writes metadata in the order of a hash table, which is another one each time; and DVC would train
+    again for it.
+    """
+    save_file(tensors, path, metadata=metadata)
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        assert len(text) == length, f"{path}: a header of {length} bytes became one of {len(text)}"
+        file.seek(8)
+        file.write(text)
+
+
+def encode_shard(shard: Shard, frames: FrameSource, encoding: Encoding, kept: Path, product: Path) -> None:
+    """Encode one shard of clips into a file of `product`."""
+    rows, tensors = encode_clips(shard.given, frames, encoding, kept)
+    file = product / f"{shard.path.stem}.safetensors"
+    if tensors:
+        with encoders(encoding) as lent:
+            made_by = lent.made_by
+        with atomic.atomic_write(file) as tmp_path:
+            _save(tensors, tmp_path, made_by)
+    placed = [row | {"shard": file.name if "row" in row else None} for row in rows]
+    shard.write(placed, tables.LATENTS)  # last: with it, the shard is done
+
+
+class Latents(Stage[dict[str, Any]]):
+    """One row of tables.LATENTS per clip that has a caption, in the order of the clips, and the shards of tensors.
+
+    What an earlier run has encoded is taken over within each shard, so that a shard's file is that of a run on all.
+
+    Args:
+        source: folder, bucket or list of raw videos.
+        clips: folder of stage clips.
+        captions: folder of stage captions.
+        settings: which frames.
+        vae, text: the frozen encoders.
+        open_sandbox: gives the sandbox that files are opened in.
+    """
+
+    name, verb, unit = "latents", "encode", "clips"
+
+    def __init__(
+        self,
+        source: str,
+        clips: Path,
+        captions: Path,
+        settings: LatentSettings,
+        vae: VaeSettings,
+        text: TextSettings,
+        sandbox: SandboxSettings,
+        open_sandbox: Callable[[SandboxSettings], AbstractContextManager[Sandbox]] = Sandbox,
+    ) -> None:
+        self.clips, self.captions = clips / tables.CLIP_TABLE, captions / tables.CAPTION_TABLE
+        self.source, self.settings, self.sandbox, self.open_sandbox = source, settings, sandbox, open_sandbox
+        self.encoding = Encoding(vae, text, torch.get_num_threads())
+
+    def given(self) -> list[dict[str, Any]]:
+        captioned = self._captioned()
+        usable = tables.ok(tables.read_rows(self.clips, tables.CLIPS))
+        said = ("captioner", "text")
+        return [
+            row | {name: captioned[row["clip"]][name] for name in said} for row in usable if row["clip"] in captioned
+        ]
+
+    def _captioned(self) -> dict[str, dict[str, Any]]:
+        return {row["clip"]: row for row in tables.ok(tables.read_rows(self.captions, tables.CAPTIONS))}
+
+    def decides(self) -> dict[str, Any]:
+        with encoders(self.encoding) as lent:
+            hashes = {"vae": lent.vae.sha256, "text": lent.text.sha256}
+        return {"latents": self.settings.model_dump(exclude={"shard_clips", "max_failed_fraction"}), **hashes}
+
+    def inputs(self, given: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "clips": atomic.sha256_file(self.clips),
+            "captions": atomic.sha256_file(self.captions),
+            "sandbox": self.sandbox.model_dump(exclude=DECIDE_NOTHING),
+            "shard_clips": self.settings.shard_clips,
+        }
+
+    def shard_size(self) -> float:
+        return self.settings.shard_clips
+
+    def save_reusable(self, given: list[dict[str, Any]], out: Path, kept: Path) -> None:
+        reuse.save_reusable([out / TABLE, *sorted(out.glob("shard-*.safetensors"))], kept)
+
+    @contextmanager
+    def worker(self, product: Path, kept: Path) -> Iterator[Callable[[Shard], None]]:
+        with self.open_sandbox(self.sandbox) as opened:
+            frames = FrameSource(self.source, self.settings, opened, CACHE)
+            yield partial(encode_shard, frames=frames, encoding=self.encoding, kept=kept, product=product)
+
+    def join(self, parts: list[Shard], product: Path) -> Joined:
+        rows = [row for part in parts for row in tables.read_rows(part.path, tables.LATENTS)]
+        account = tables.reconcile("clips", self._captioned(), rows, "clip")
+        tables.check_failures(account, self.settings.max_failed_fraction, "latents.max_failed_fraction")
+        with encoders(self.encoding) as lent:
+            null, made_by = _text_tensors(lent.text, [""]), lent.made_by
+        null_sha256 = _text_sha256({name: tensor[0] for name, tensor in null.items()})
+        _save(null, product / NULL_TEXT, made_by | {TEXT_SHA256: null_sha256})
+        write_encoders(product, self.encoding.vae, self.encoding.text, made_by)
+        tables.write_rows(product / TABLE, rows, tables.LATENTS)
+        return Joined((account,))

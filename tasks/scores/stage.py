@@ -205,7 +205,7 @@ class Scores(Stage[tuple[int, dict[str, Any]]]):
     def save_reusable(self, given: list[tuple[int, dict[str, Any]]], out: Path, kept: Path) -> None:
         reuse.save_reusable([out / tables.SCORE_TABLE, self.stills], kept)
 
-    def worker(self, product: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
+    def worker(self, product: Path, kept: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
         return alone(partial(score_shard, stills=self.stills, settings=self.settings))
 
     def join(self, parts: list[shards.Shard], product: Path) -> Joined:

@@ -84,11 +84,12 @@ class Stage(ABC, Generic[Item]):
         """Keep what `load_reusable` of the next run looks for."""
 
     @abstractmethod
-    def worker(self, product: Path) -> AbstractContextManager[Callable[[Shard], None]]:
+    def worker(self, product: Path, kept: Path) -> AbstractContextManager[Callable[[Shard], None]]:
         """Return a context that gives the function for one shard, which may be called in other processes.
 
         Args:
             product: folder that becomes the output, for what a shard writes beside its table.
+            kept: folder of what an earlier run has made, for a stage that takes over within its shards.
         """
 
     @abstractmethod
@@ -142,7 +143,7 @@ def run(
     if taken.given:
         log.info("%d are taken over from an earlier run", len(taken.given))
     parts = shards.cut(work, shards.rest(given, taken), stage.shard_size(), stage.weight)
-    with stage.worker(product) as work_on:
+    with stage.worker(product, kept) as work_on:
         run_shards(stage, work_on, parts)
     accounts, others = stage.join([*([taken] if taken.given else []), *parts], product)
     write_report(report, *accounts, **others)

@@ -176,7 +176,7 @@ class Videos(Stage[Item]):
             reuse.save_reusable([out / tables.VIDEO_TABLE, items], kept)
 
     @contextmanager
-    def worker(self, product: Path) -> Iterator[Callable[[shards.Shard], None]]:
+    def worker(self, product: Path, kept: Path) -> Iterator[Callable[[shards.Shard], None]]:
         with self.open_sandbox(self.sandbox) as opened:
             yield partial(probe_shard, source=self.source, settings=self.settings, sandbox=opened, cache=sources.CACHE)
 

@@ -245,7 +245,7 @@ class Shots(Stage[dict[str, Any]]):
         reuse.save_reusable([out / name for name in (tables.SPLIT_TABLE, tables.SHOT_TABLE, tables.STILL_TABLE)], kept)
 
     @contextmanager
-    def worker(self, product: Path) -> Iterator[Callable[[shards.Shard], None]]:
+    def worker(self, product: Path, kept: Path) -> Iterator[Callable[[shards.Shard], None]]:
         with self.open_sandbox(self.sandbox) as opened:
             yield partial(split_shard, source=self.source, settings=self.settings, sandbox=opened, cache=sources.CACHE)
 

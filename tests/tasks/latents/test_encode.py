@@ -1,11 +1,17 @@
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
 from flows.params import load_params
-from tasks.latents.encode import encode_all, encode_shard
+from tasks.latents.encode import Latents
 from tasks.storage import atomic, tables
+from tasks.storage.shards import Shard
+from tasks.storage.stage import RunShards, Stage, in_turn, run
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 
@@ -29,7 +35,7 @@ def workspace(tmp_path, write_video, moving_frames, monkeypatch) -> Path:
     return tmp_path
 
 
-def encode(workspace: Path, out: str, captions: list[str]) -> tables.Account:
+def encode(workspace: Path, out: str, captions: list[str], run_shards: RunShards = in_turn) -> tables.Account:
     """Encode the clips that have a caption, in the order of the table."""
     clips = tables.read_rows(workspace / "clips" / tables.CLIP_TABLE, tables.CLIPS)
     rows = [
@@ -38,19 +44,17 @@ def encode(workspace: Path, out: str, captions: list[str]) -> tables.Account:
     ]
     (workspace / "captions").mkdir(exist_ok=True)
     tables.write_rows(workspace / "captions" / tables.CAPTION_TABLE, rows, tables.CAPTIONS)
-    return encode_all(
+    stage = Latents(
         "raw",
         workspace / "clips",
         workspace / "captions",
-        workspace / out,
-        workspace / f"{out}.json",
         PARAMS.latents.model_copy(update={"shard_clips": 2, "max_failed_fraction": 0.5}),
         PARAMS.vae,
         PARAMS.text,
         PARAMS.sandbox,
-        code="c",
-        run_shard=encode_shard.fn,
     )
+    (account,) = run(stage, workspace / out, workspace / f"{out}.json", "c", run_shards)
+    return account
 
 
 def by_clip(folder: Path) -> dict[str, tuple]:
@@ -95,3 +99,37 @@ def test_a_raw_video_that_is_gone_costs_its_clip_a_row(workspace):
     (workspace / "raw" / "1.mp4").unlink()
     account = encode(workspace, "latents", ["one", "two", "three"])
     assert account[1:] == (3, 2, 0, 1, {"not_found": 1})
+
+
+def at_once(stage: Stage[Any], work_on: Callable[[Shard], None], parts: list[Shard]) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work_on, reversed([part for part in parts if not part.is_done])))
+
+
+def killed_after_one(stage: Stage[Any], work_on: Callable[[Shard], None], parts: list[Shard]) -> None:
+    work_on(parts[0])
+    raise KeyboardInterrupt
+
+
+def test_the_files_are_the_same_bytes_whoever_runs_the_shards_and_wherever_it_was_killed(workspace):
+    captions = ["one", "two", "three", "four"]
+    encode(workspace, "in_turn", captions)
+    shutil.rmtree(workspace / ".cache")  # so that nothing is taken over
+    with pytest.raises(KeyboardInterrupt):
+        encode(workspace, "at_once", captions, killed_after_one)
+    first = workspace / "at_once.partial/product/shard-00000.safetensors"
+    before = first.stat().st_mtime_ns
+    encode(workspace, "at_once", captions, at_once)
+    assert (workspace / "at_once/shard-00000.safetensors").stat().st_mtime_ns == before
+    made, again = (
+        {path.name: path.read_bytes() for path in (workspace / out).iterdir()} for out in ("in_turn", "at_once")
+    )
+    assert sorted(made) == [
+        "encoders.json",
+        "latents.parquet",
+        "null_text.safetensors",
+        "shard-00000.safetensors",
+        "shard-00001.safetensors",
+    ]
+    assert made == again
+    assert not (workspace / "at_once.partial").exists()
