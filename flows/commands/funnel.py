@@ -7,9 +7,9 @@ from typing import Any
 from flows import edit_params
 from flows.commands.clip_size import clip_bytes
 from flows.params import PARAMS, check_params, read_params
-from tasks.clips.funnel import Replay, borders, replay, stills
+from tasks.clips.funnel import Replay, borderline_shots, replay, stills
 from tasks.clips.settings import ClipSettings
-from tasks.clips.thresholds import compared
+from tasks.clips.thresholds import duplicate_columns
 from tasks.storage import atomic, tables
 
 SHOWN = 6
@@ -67,7 +67,7 @@ def funnel(
     asked = params.clips if duplicates else params.clips.model_copy(update=none)
     found = replay(table, asked)
     costs = next_costs(found.funnel[-1]["clips"], size, clips_per_hour)
-    is_whole = duplicates or not compared(params.clips)
+    is_whole = duplicates or not duplicate_columns(params.clips)
     if json:
         told = {"scores": str(table), "duplicates": is_whole, "funnel": found.funnel, **costs}
         print(jsonlib.dumps(told | {"shift": [shift._asdict() for shift in found.shift]}, indent=2))
@@ -99,9 +99,9 @@ def draw_sheet(table: Path, pictures: Path, clips: ClipSettings, found: Replay) 
     """Return the page of the shots nearest each threshold."""
     from tasks.pages.funnel_page import page  # as above
 
-    edges = borders(table, clips, SHOWN)
-    names = sorted({name for edge in edges for name, _ in (*edge.kept, *edge.lost)})
-    return page(found.funnel, edges, stills(pictures, names))
+    borderline = borderline_shots(table, clips, SHOWN)
+    names = sorted({name for one in borderline for name, _ in (*one.kept, *one.lost)})
+    return page(found.funnel, borderline, stills(pictures, names))
 
 
 def funnel_lines(table: Path, found: Replay) -> list[str]:

@@ -14,20 +14,21 @@ from tasks.storage.stage import Joined, Stage, alone
 log = logging.getLogger(__name__)
 
 _STILL = 0.15  # motion, per cent of the diagonal per frame, below which a clip is called still
-_FAST = 1.5
+_FAST = 1.5  # motion, likewise, from which it is called fast
 
 
 class Captioner(Protocol):
-    """Writes texts for clips, many at a time, from their rows alone: it is given no pictures."""
+    """Writes captions for clips, many at a time, from their rows alone: it sees no pictures."""
 
     name: str
+    """Its name in `captions.captioners`, and in the column captioner."""
 
     def caption(self, clips: list[dict[str, Any]]) -> list[str | None]:
-        """Return one text per row of tables.CLIPS, None where there is nothing to say."""
+        """Return one caption per row of schema CLIPS, None where it has none."""
 
 
 class Sidecar:
-    """The text that lies beside the video. Said of the whole video, it is taken for each of its clips."""
+    """The text that lies beside the video: it is of the whole video, and becomes the caption of each of its clips."""
 
     name = "sidecar"
 
@@ -73,7 +74,7 @@ def movement(clip: dict[str, Any]) -> str:
 
 
 def caption_clips(clips: list[dict[str, Any]], settings: CaptionSettings) -> list[dict[str, Any]]:
-    """Return one row of tables.CAPTIONS per clip."""
+    """Return one row of schema CAPTIONS per clip (row of schema CLIPS), in their order."""
     texts: dict[str, tuple[str, str]] = {}
     for name in settings.captioners:
         open_clips = [clip for clip in clips if clip["clip"] not in texts]
@@ -95,10 +96,11 @@ def caption_shard(shard: shards.Shard, settings: CaptionSettings) -> None:
 
 
 class Captions(Stage[dict[str, Any]]):
-    """One row of tables.CAPTIONS per clip.
+    """Stage captions: one row of schema CAPTIONS per clip, in the order of the clips.
 
     Args:
-        clips: folder of stage clips.
+        clips: folder with the table of clips.
+        settings: which captioners.
     """
 
     name, verb, unit = "captions", "caption", "clips"

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tasks.clips import thresholds
 from tasks.clips.settings import ClipSettings
-from tasks.clips.thresholds import Limit, Share
+from tasks.clips.thresholds import Amount, Limit
 from tasks.storage import tables
 
 CATEGORIES = {
@@ -28,103 +28,112 @@ _SECONDS = """
 
 
 class Shift(NamedTuple):
-    """How common one kind of shot is among those scored, and among the clips: shares of their number."""
+    """How common one kind of shot is before and after the selection."""
 
     category: str
     value: str
     scored: float
+    """Share of all scored shots, 0 to 1."""
     kept: float
+    """Share of the clips, 0 to 1."""
 
 
 class Replay(NamedTuple):
-    """What a selection would come to."""
+    """What a selection would give."""
 
     funnel: list[dict[str, Any]]
     """As stage clips reports it; the step of near-duplicates is missing when they were not looked for."""
-    lost: dict[str | None, Share]
-    """By reason; those kept have none."""
+    lost: dict[str | None, Amount]
+    """The shots by reason; those that would be clips have None."""
     shift: list[Shift]
 
 
-class Border(NamedTuple):
-    """The shots nearest one threshold on both sides: name and score, the nearest first."""
+class BorderlineShots(NamedTuple):
+    """The shots nearest one threshold on both sides: id and score of each, the nearest first."""
 
     limit: Limit
     kept: list[tuple[str, float]]
+    """Shots that would be clips."""
     lost: list[tuple[str, float]]
-    """Those that every threshold before kept."""
+    """Shots that this threshold rejects, and none before it."""
 
 
 def replay(scores: Path, settings: ClipSettings) -> Replay:
-    """Return what `settings` would make of the scored shots.
+    """Return what a selection with `settings` would give, without selecting.
 
     Looking for near-duplicates takes a minute for 1 million hashes, and far longer for embeddings; all else is one pass
     over the columns needed.
 
     Args:
-        scores: stage scores' table.
-        settings: without `duplicate_bits` and `duplicate_similarity`, near-duplicates are not looked for.
+        scores: file with the table of scores (schema SCORES).
+        settings: thresholds; without `duplicate_bits` and `duplicate_similarity`, near-duplicates are not looked for.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such table, or it has other columns, or an earlier release has; or
-            embeddings are of several encoders.
+        FileNotFoundError: there is no such table, or an earlier release is gone.
+        ValueError: a table has other columns, or embeddings are of several encoders.
     """
-    with _connect(scores, settings) as base:
-        _reject_later(base, settings)
-        groups = base.sql(
+    with _connect(scores, settings) as connection:
+        _reject_later(connection, settings)
+        groups = connection.sql(
             f"""SELECT coalesce(judged.reason, later.reason) AS reason,
                     {", ".join(f"coalesce({value}, 'unknown')" for value in CATEGORIES.values())},
                     count(*), sum(microseconds)::BIGINT
                 FROM judged LEFT JOIN later USING (row) GROUP BY ALL ORDER BY ALL"""
         ).fetchall()
-    lost: dict[str | None, Share] = {}
+    lost: dict[str | None, Amount] = {}
     for reason, *_, clips, microseconds in groups:
-        before = lost.get(reason, Share(0, 0))
-        lost[reason] = Share(before.clips + clips, before.microseconds + microseconds)
+        before = lost.get(reason, Amount(0, 0))
+        lost[reason] = Amount(before.clips + clips, before.microseconds + microseconds)
     return Replay(thresholds.funnel(lost, settings), lost, _shift(groups))
 
 
-def borders(scores: Path, settings: ClipSettings, count: int) -> list[Border]:
-    """Return, for each threshold, so many shots on either side of it.
+def borderline_shots(scores: Path, settings: ClipSettings, count: int) -> list[BorderlineShots]:
+    """Return, for each threshold, up to `count` shots on either side of it.
+
+    Args:
+        scores: file with the table of scores (schema SCORES).
 
     Raises:
         FileNotFoundError, ValueError: as `replay`.
     """
     wanted = thresholds.rules(settings)
-    with _connect(scores, settings) as base:
+    with _connect(scores, settings) as connection:
         own = ", ".join(wanted.scores)
-        base.execute(f"CREATE TEMP TABLE measured AS SELECT row, reason, {own} FROM judged")
-        return [_border(base, limit, count) for limit in wanted.limits]
+        connection.execute(f"CREATE TEMP TABLE measured AS SELECT row, reason, {own} FROM judged")
+        return [_borderline_shots(connection, limit, count) for limit in wanted.limits]
 
 
 def stills(table: Path, shots: list[str]) -> dict[str, bytes]:
-    """Return the picture (JPEG) from the middle of each of these shots.
+    """Return the still from the middle of each of these shots, JPEG bytes by clip id.
+
+    Args:
+        table: file with the table of stills (schema STILLS).
 
     Raises:
         FileNotFoundError, ValueError: there is no such table of stills, or it lacks one of the shots.
     """
     _check_columns(table, tables.STILLS)
     query = "SELECT clip, stills[len(stills) // 2 + 1] FROM read_parquet($1) WHERE clip IN (SELECT unnest($2))"
-    with duckdb.connect() as base:
-        found = dict(base.execute(query, [str(table), shots]).fetchall())
+    with duckdb.connect() as connection:
+        found = dict(connection.execute(query, [str(table), shots]).fetchall())
     if missing := sorted(set(shots) - found.keys()):
         raise ValueError(f"{table} has no stills of {missing[:3]}: it belongs to other scores; run stage shots")
     return found
 
 
 def _connect(scores: Path, settings: ClipSettings) -> duckdb.DuckDBPyConnection:
-    """Open a base in memory with the view `judged`: every scored shot, and why it is no clip, by itself."""
+    """Open a database in memory with the view `judged`: every scored shot, and why it is no clip, by itself."""
     _check_columns(scores, tables.SCORES)
-    base = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
     path = str(scores).replace("'", "''")
-    base.execute(
+    connection.execute(
         f"""CREATE TEMP VIEW judged AS
             SELECT *, {_reason(thresholds.rules(settings))} AS reason,
                 coalesce(floor(seconds * 1e6 + 0.5), 0)::BIGINT AS microseconds
             FROM (SELECT * EXCLUDE (reason), file_row_number AS row, {_SECONDS} AS seconds
                   FROM read_parquet('{path}', file_row_number = true) WHERE status = 'ok')"""
     )
-    return base
+    return connection
 
 
 def _check_columns(table: Path, schema: pa.Schema) -> None:
@@ -135,7 +144,7 @@ def _check_columns(table: Path, schema: pa.Schema) -> None:
 
 def _reason(wanted: thresholds.Rules) -> str:
     """Return `thresholds.judge_shot` in SQL: the reason, null for a clip."""
-    missing = [f"{name} IS NULL" for name in ("orientation", *wanted.compared)]
+    missing = [f"{name} IS NULL" for name in ("orientation", *wanted.duplicate_columns)]
     missing += [f"NOT coalesce(isfinite({score}::DOUBLE), false)" for score in wanted.scores]
     lines = [f"WHEN {' OR '.join(missing)} THEN '{thresholds.SCORE_MISSING}'"]
     for limit in wanted.limits:
@@ -147,22 +156,22 @@ def _reason(wanted: thresholds.Rules) -> str:
     return f"CASE {' '.join(lines)} END"
 
 
-def _reject_later(base: duckdb.DuckDBPyConnection, settings: ClipSettings) -> None:
-    """Make the table `later`: shots that pass by themselves, and are no clips because of others."""
-    base.execute("CREATE TEMP TABLE later (row BIGINT, reason VARCHAR)")
-    compared = thresholds.compared(settings)
-    if not compared and settings.best is None:
+def _reject_later(connection: duckdb.DuckDBPyConnection, settings: ClipSettings) -> None:
+    """Make the table `later`: shots that pass by themselves, and are rejected because of others."""
+    connection.execute("CREATE TEMP TABLE later (row BIGINT, reason VARCHAR)")
+    columns_compared = thresholds.duplicate_columns(settings)
+    if not columns_compared and settings.best is None:
         return
     from tasks.clips import duplicates, releases  # pyarrow.compute: as long as a quarter of the replay
 
     by = settings.best.by if settings.best else "quality"
-    columns = ", ".join(("clip", *duplicates.MERITS, *compared))
-    passed = base.sql(f"SELECT row, {by} AS best_by, {columns} FROM judged WHERE reason IS NULL").to_arrow_table()
+    columns = ", ".join(("clip", *duplicates.MERITS, *columns_compared))
+    passed = connection.sql(f"SELECT row, {by} AS best_by, {columns} FROM judged WHERE reason IS NULL").to_arrow_table()
     names = passed["clip"].to_pylist()
     reasons: dict[str, str] = {}
-    if compared:
-        present = base.sql("SELECT clip FROM judged").to_arrow_table()["clip"].to_pylist()
-        earlier = releases.compared(settings.earlier_releases, present, compared)
+    if columns_compared:
+        present = connection.sql("SELECT clip FROM judged").to_arrow_table()["clip"].to_pylist()
+        earlier = releases.released_clips(settings.earlier_releases, present, columns_compared)
         near = duplicates.find_duplicates(passed, settings.duplicate_bits, settings.duplicate_similarity, earlier)
         reasons |= dict.fromkeys(near, thresholds.NEAR_DUPLICATE)
     if settings.best is not None:
@@ -170,12 +179,12 @@ def _reject_later(base: duckdb.DuckDBPyConnection, settings: ClipSettings) -> No
         left = {name: value for name, value in values.items() if name not in reasons}
         reasons |= dict.fromkeys(thresholds.not_best(left, settings.best.clips), thresholds.NOT_BEST)
     rows = [row for row, name in zip(passed["row"].to_pylist(), names, strict=True) if name in reasons]
-    whys = [reasons[name] for name in names if name in reasons]
-    base.execute("INSERT INTO later SELECT unnest($1::BIGINT[]), unnest($2::VARCHAR[])", [rows, whys])
+    codes = [reasons[name] for name in names if name in reasons]
+    connection.execute("INSERT INTO later SELECT unnest($1::BIGINT[]), unnest($2::VARCHAR[])", [rows, codes])
 
 
 def _shift(groups: list[tuple[Any, ...]]) -> list[Shift]:
-    """Return the shares of every category, the most common first."""
+    """Return the shares of every kind of shot, by category, the most common first."""
     result = []
     for place, category in enumerate(CATEGORIES, 1):
         scored: dict[str, int] = {}
@@ -190,12 +199,12 @@ def _shift(groups: list[tuple[Any, ...]]) -> list[Shift]:
     return result
 
 
-def _border(base: duckdb.DuckDBPyConnection, limit: Limit, count: int) -> Border:
+def _borderline_shots(connection: duckdb.DuckDBPyConnection, limit: Limit, count: int) -> BorderlineShots:
     sides = []
     for where, is_up in (("reason IS NULL", limit.is_min), (f"reason = '{limit.reason}'", not limit.is_min)):
         query = f"""SELECT judged.clip, near.score FROM judged JOIN (
                         SELECT row, {limit.score}::DOUBLE AS score FROM measured WHERE {where}
                         ORDER BY score {"ASC" if is_up else "DESC"}, row LIMIT {count}) AS near USING (row)
                     ORDER BY abs(near.score - CAST('{limit.value!r}' AS DOUBLE)), judged.clip"""
-        sides.append(base.sql(query).fetchall())
-    return Border(limit, *sides)
+        sides.append(connection.sql(query).fetchall())
+    return BorderlineShots(limit, *sides)

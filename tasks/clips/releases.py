@@ -1,6 +1,6 @@
 """Earlier releases: tables of clips that were handed on before, and how far this one has drifted from the last.
 
-A release is a kept copy of a table of clips (`data/clips/clips.parquet`), named in `clips.earlier_releases`.
+A release is a copy of a table of clips (`data/clips/clips.parquet`), named in `clips.earlier_releases`.
 """
 
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ def read(release: str, columns: Sequence[str]) -> pa.Table:
     return pq.read_table(path, columns=list(columns), filters=[("status", "=", "ok")])
 
 
-def compared(releases: Sequence[str], present: Sequence[str], columns: Sequence[str]) -> pa.Table:
-    """Return `clip` and `columns` of what was released before, but for the shots that are `present` again.
+def released_clips(releases: Sequence[str], present: Sequence[str], columns: Sequence[str]) -> pa.Table:
+    """Return `clip` and `columns` of the clips of earlier releases, without the shots that are `present` again.
 
-    Those have a verdict of this time: a shot that is rejected today must not take the place of its near-duplicate.
+    Those are judged again: a shot that is rejected today must not take the place of its near-duplicate.
 
     Raises:
         FileNotFoundError, ValueError: as `read`; or one of the columns is null.
@@ -64,7 +64,7 @@ def drift(clips: pa.Table, settings: ClipSettings) -> dict[str, float | None]:
     missing now, is 1.
 
     Args:
-        clips: of schema CLIPS, those kept.
+        clips: rows of schema CLIPS with status ok.
 
     Raises:
         FileNotFoundError, ValueError: as `read`.

@@ -1,4 +1,4 @@
-"""Keep the shots whose scores are within the thresholds, if the table of them passes the gate."""
+"""Select as clips the shots whose scores are within the thresholds, if the table of clips passes the gate."""
 
 import logging
 import shutil
@@ -25,11 +25,11 @@ class Selection(NamedTuple):
     funnel: list[dict[str, Any]]
     gate: GateResult
     drift: dict[str, float | None]
-    """Of each score from the last earlier release, 0 to 1; empty where there is none."""
+    """Distance of each score's distribution from the last earlier release, 0 to 1; empty where there is none."""
 
 
 class GateFailedError(ValueError):
-    """The table of clips is not what it must be, so nothing downstream may have it. `docs` has the pages."""
+    """The gate found the table of clips wrong, so no later stage may use it. `docs` has the pages that say why."""
 
     def __init__(self, gate: GateResult, account: tables.Account, docs: Path):
         self.gate, self.account, self.docs = gate, account, docs
@@ -52,14 +52,14 @@ def judge_shots(scores: list[dict[str, Any]], settings: ClipSettings, earlier: p
     is rejected costs another its place; the best of the rest are chosen last.
 
     Args:
-        earlier: what was released before, with what it is compared by (`releases.compared`).
+        earlier: clips of earlier releases, with the columns by which they are compared (`releases.released_clips`).
     """
     wanted, rows = thresholds.rules(settings), []
     for score in scores:
         row = {**score, "seconds": thresholds.seconds(score), "duplicate_of": None}
         row["status"], row["reason"] = thresholds.judge_shot(row, wanted)
         rows.append(row)
-    if wanted.compared:
+    if wanted.duplicate_columns:
         reject_duplicates(rows, settings, earlier)
     if settings.best is not None:
         keep_best(rows, settings.best)
@@ -67,14 +67,14 @@ def judge_shots(scores: list[dict[str, Any]], settings: ClipSettings, earlier: p
 
 
 def reject_duplicates(rows: list[dict[str, Any]], settings: ClipSettings, earlier: pa.Table) -> None:
-    """Reject, of the rows that are ok, those that are near-duplicates, and name the shot kept instead.
+    """Reject, of the rows that are ok, those that are near-duplicates, and name in each the clip that stays instead.
 
     Raises:
-        ValueError: what is compared does not compare, as `duplicates.find_duplicates` says.
+        ValueError: hashes or embeddings cannot be compared, as `duplicates.find_duplicates` says.
     """
-    columns = ("clip", *duplicates.MERITS, *thresholds.compared(settings))
-    kept = [{name: row[name] for name in columns} for row in tables.ok(rows)]
-    table = pa.Table.from_pylist(kept, schema=pa.schema([tables.CLIPS.field(name) for name in columns]))
+    columns = ("clip", *duplicates.MERITS, *thresholds.duplicate_columns(settings))
+    passed = [{name: row[name] for name in columns} for row in tables.ok(rows)]
+    table = pa.Table.from_pylist(passed, schema=pa.schema([tables.CLIPS.field(name) for name in columns]))
     near = duplicates.find_duplicates(table, settings.duplicate_bits, settings.duplicate_similarity, earlier)
     for row in rows:
         if row["clip"] in near:
@@ -91,20 +91,26 @@ def keep_best(rows: list[dict[str, Any]], best: BestSettings) -> None:
 
 @task(task_run_name="select from {scores}")
 def select_clips(scores: Path, out: Path, report: Path, docs: Path, settings: ClipSettings) -> Selection:
-    """Write every scored shot with its verdict to `out`/clips.parquet, the account, and the gate's pages.
+    """Write every scored shot with its status and reason to `out`/clips.parquet, the account, and the gate's pages.
+
+    Args:
+        scores: folder with the table of scores.
+        out: folder that is written, whole or not at all.
+        report: file for the account and the funnel (JSON).
+        docs: folder for the gate's Data Docs.
 
     Raises:
-        GateFailedError: the clips are too few or their table is wrong; its pages are in `docs`.failed.
+        GateFailedError: the clips are too few, or their table is wrong; its pages are in `docs`.failed.
         FileNotFoundError: there are no scores, or an earlier release is gone.
-        ValueError: an earlier release lacks what it is compared by, or it does not compare.
+        ValueError: a table lacks a column, or near-duplicates cannot be compared.
     """
     table = scores / tables.SCORE_TABLE
-    given = tables.ok(tables.read_rows(table, tables.SCORES))
-    present = [row["clip"] for row in given]
-    earlier = releases.compared(settings.earlier_releases, present, thresholds.compared(settings))
+    scored = tables.ok(tables.read_rows(table, tables.SCORES))
+    present = [row["clip"] for row in scored]
+    earlier = releases.released_clips(settings.earlier_releases, present, thresholds.duplicate_columns(settings))
     product = atomic.open_workdir(out, _run(table, settings)) / "product"
     product.mkdir(exist_ok=True)
-    rows = judge_shots(given, settings, earlier)
+    rows = judge_shots(scored, settings, earlier)
     account = tables.reconcile("shots", present, rows, "clip")
     tables.write_rows(product / tables.CLIP_TABLE, rows, tables.CLIPS)
     judged = pq.read_table(product / tables.CLIP_TABLE)

@@ -23,12 +23,12 @@ class Limit(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """The code of a shot that is beyond."""
+        """The reason code of a shot that misses this limit."""
         return f"{self.score}_{'below_min' if self.is_min else 'above_max'}"
 
     @property
     def key(self) -> str:
-        """Where it stands in params.yaml."""
+        """Its dotted key in params.yaml."""
         return f"clips.{self.score}.{'min' if self.is_min else 'max'}"
 
     def is_missed_by(self, value: float) -> bool:
@@ -36,18 +36,20 @@ class Limit(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What is asked of one shot by itself, in this order."""
+    """What a shot must meet by itself, in the order in which it is judged."""
 
     scores: tuple[str, ...]
-    """All must be measured."""
-    compared: tuple[str, ...]
-    """So must these be, by which near-duplicates are looked for later; none where they are not."""
+    """Columns that must hold a finite number."""
+    duplicate_columns: tuple[str, ...]
+    """Columns that must not be null, because near-duplicates are looked for by them; empty where none are."""
     limits: tuple[Limit, ...]
+    """Ends of ranges that its scores must lie within, in order."""
     orientations: tuple[str, ...]
+    """Orientations of which it must have one."""
 
 
-class Share(NamedTuple):
-    """Part of the shots, counted in whole microseconds, so that sums do not depend on their order."""
+class Amount(NamedTuple):
+    """How many shots, and how long they are together: in whole microseconds, so that sums depend on no order."""
 
     clips: int
     microseconds: int
@@ -59,30 +61,31 @@ def ranges(settings: ClipSettings) -> dict[str, Range]:
 
 
 def rules(settings: ClipSettings) -> Rules:
-    """Return what is asked of each shot."""
+    """Return what each shot must meet by itself."""
     own = ranges(settings)
     ends = [(name, is_min, own[name].min if is_min else own[name].max) for name in own for is_min in (True, False)]
     limits = tuple(Limit(name, is_min, value) for name, is_min, value in ends if value is not None)
-    return Rules(tuple(own), compared(settings), limits, tuple(settings.orientations))
+    return Rules(tuple(own), duplicate_columns(settings), limits, tuple(settings.orientations))
 
 
-def compared(settings: ClipSettings) -> tuple[str, ...]:
-    """Return the columns by which near-duplicates are looked for."""
+def duplicate_columns(settings: ClipSettings) -> tuple[str, ...]:
+    """Return the columns by which near-duplicates are looked for, of the table of scores; none when they are not."""
     by_hash = ("video_hash",) * (settings.duplicate_bits is not None)
     return by_hash + ("embedding", "embedder") * (settings.duplicate_similarity is not None)
 
 
 def judge_shot(row: dict[str, Any], wanted: Rules) -> tuple[str, str | None]:
-    """Return status and reason of one scored shot by itself: rejected names the first threshold missed.
+    """Return the status of one scored shot by itself, and its reason: that of the first threshold it misses.
 
     A shot that lacks a score (null, or no finite number) has failed; one that was not ok before stays what it was.
+    Reasons are short fixed codes, such as motion_below_min; null with status ok.
 
     Args:
         row: of schema CLIPS.
     """
     if row["status"] != "ok":
         return row["status"], row["reason"]
-    if any(row[name] is None for name in ("orientation", *wanted.compared)):
+    if any(row[name] is None for name in ("orientation", *wanted.duplicate_columns)):
         return "failed", SCORE_MISSING
     if not all(_is_measured(row[score]) for score in wanted.scores):
         return "failed", SCORE_MISSING
@@ -104,40 +107,40 @@ def steps(settings: ClipSettings) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {SCORE_MISSING: (SCORE_MISSING,)}
     found |= {name: (f"{name}_below_min", f"{name}_above_max") for name in ranges(settings)}
     found["orientation"] = (ORIENTATION,)
-    if compared(settings):
+    if duplicate_columns(settings):
         found[NEAR_DUPLICATE] = (NEAR_DUPLICATE,)
     if settings.best is not None:
         found["best"] = (NOT_BEST,)
     return found
 
 
-def funnel(lost: Mapping[str | None, Share], settings: ClipSettings) -> list[dict[str, Any]]:
+def funnel(lost: Mapping[str | None, Amount], settings: ClipSettings) -> list[dict[str, Any]]:
     """Return how many shots and seconds each step left and lost, from all scored to the clips.
 
     Args:
-        lost: the shots by reason; those kept have none.
+        lost: the shots by reason; those that become clips have None.
     """
-    left, left_time = (sum(share[part] for share in lost.values()) for part in (0, 1))
+    left, left_time = (sum(amount[part] for amount in lost.values()) for part in (0, 1))
     table = [_step("scored", left, left_time, 0, 0)]
     for name, reasons in steps(settings).items():
-        shares = [lost[reason] for reason in reasons if reason in lost]
-        clips, time = sum(share.clips for share in shares), sum(share.microseconds for share in shares)
+        amounts = [lost[reason] for reason in reasons if reason in lost]
+        clips, time = sum(one.clips for one in amounts), sum(one.microseconds for one in amounts)
         left, left_time = left - clips, left_time - time
         table.append(_step(name, left, left_time, clips, time))
     return table
 
 
-def tally(rows: Iterable[dict[str, Any]]) -> dict[str | None, Share]:
-    """Return the judged rows by reason."""
-    found: dict[str | None, Share] = {}
+def tally(rows: Iterable[dict[str, Any]]) -> dict[str | None, Amount]:
+    """Count the judged rows by reason."""
+    found: dict[str | None, Amount] = {}
     for row in rows:
-        share = found.get(row["reason"], Share(0, 0))
-        found[row["reason"]] = Share(share.clips + 1, share.microseconds + _microseconds(row["seconds"]))
+        amount = found.get(row["reason"], Amount(0, 0))
+        found[row["reason"]] = Amount(amount.clips + 1, amount.microseconds + _microseconds(row["seconds"]))
     return found
 
 
 def seconds(row: dict[str, Any]) -> float | None:
-    """Return the length of a shot, None when its times are unknown."""
+    """Return the duration of a shot, seconds; None when its times are unknown."""
     if row["start_pts"] is None or row["end_pts"] is None or row["time_base"] is None:
         return None
     # exactly, not end - start: 0.9 s must not be a hair less than a limit of 0.9

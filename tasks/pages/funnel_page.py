@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from tasks.clips.funnel import Border
+from tasks.clips.funnel import BorderlineShots
 from tasks.pages import figures
 
 # What the figure's colours are where no page says otherwise.
@@ -13,11 +13,11 @@ _COLOURS = "--ink:#1d2330;--muted:#5b6472;--line:#d9dde3;--accent:#2f6fde;--soft
 _STYLE = f"""
 :root{{{_COLOURS}}}
 body{{font:15px/1.5 system-ui,sans-serif;color:var(--ink);max-width:70rem;margin:2rem auto;padding:0 1rem}}
-table{{border-collapse:collapse}} td,th{{padding:.15rem .7rem;text-align:right}}
+table{{one-collapse:collapse}} td,th{{padding:.15rem .7rem;text-align:right}}
 td:first-child,th:first-child{{text-align:left}} svg{{max-width:46rem}}
 .row{{display:flex;flex-wrap:wrap;gap:.6rem}}
 figure{{margin:0;width:10.5rem;font-size:.75rem;overflow-wrap:anywhere}} figure img{{width:100%;display:block}}
-.kept figure{{border-top:4px solid var(--accent)}} .lost figure{{border-top:4px solid var(--warm)}}
+.kept figure{{one-top:4px solid var(--accent)}} .lost figure{{one-top:4px solid var(--warm)}}
 """
 
 
@@ -32,19 +32,19 @@ def picture(funnel: Sequence[dict[str, Any]]) -> str:
     return drawn.replace("<svg", head, 1)
 
 
-def page(funnel: Sequence[dict[str, Any]], borders: Sequence[Border], stills: Mapping[str, bytes]) -> str:
+def page(funnel: Sequence[dict[str, Any]], borderline: Sequence[BorderlineShots], stills: Mapping[str, bytes]) -> str:
     """Return a page (HTML, self-contained) with the funnel and what lies on both sides of each threshold.
 
     Args:
-        stills: a JPEG for each shot that a border names.
+        stills: a JPEG for each shot that `borderline` names.
     """
     parts = ["<!doctype html><html lang=en><meta charset=utf-8><title>stiv funnel</title>", f"<style>{_STYLE}</style>"]
     parts += ["<h1>The funnel, and what is nearest each threshold</h1>", _drawn(funnel), _table(funnel)]
-    for border in borders:
-        sign = "at least" if border.limit.is_min else "at most"
-        parts.append(f"<h2>{escape(border.limit.score)}: {sign} {border.limit.value:g}</h2>")
-        parts.append(f"<p><code>{escape(border.limit.key)}</code>")
-        for side, shots in (("kept", border.kept), ("lost", border.lost)):
+    for one in borderline:
+        sign = "at least" if one.limit.is_min else "at most"
+        parts.append(f"<h2>{escape(one.limit.score)}: {sign} {one.limit.value:g}</h2>")
+        parts.append(f"<p><code>{escape(one.limit.key)}</code>")
+        for side, shots in (("kept", one.kept), ("lost", one.lost)):
             parts.append(f"<h3>nearest, {side}</h3><div class='row {side}'>")
             parts += [_shot(name, value, stills[name]) for name, value in shots] or ["<p>none</p>"]
             parts.append("</div>")

@@ -1,4 +1,4 @@
-"""A frozen CLIP image encoder: what the learnt aesthetic score and the embeddings of shots are made of."""
+"""The CLIP image encoder: what the learnt aesthetic score and the embeddings of shots are made of."""
 
 import hashlib
 from collections.abc import Sequence
@@ -56,8 +56,8 @@ class ClipEncoder:
     @torch.inference_mode()
     def features(self, pictures: Sequence[np.ndarray]) -> Tensor:
         """Return float32 (pictures, width) on the device, each of length 1, of BGR pictures (uint8, any sizes)."""
-        given = torch.cat([self._prepared(picture) for picture in pictures]).to(self.device)
-        return functional.normalize(self._model(pixel_values=given).image_embeds, dim=-1)
+        pixels = torch.cat([self._prepared(picture) for picture in pictures]).to(self.device)
+        return functional.normalize(self._model(pixel_values=pixels).image_embeds, dim=-1)
 
     def _prepared(self, picture: np.ndarray) -> Tensor:
         """Return (1, 3, side, side) as CLIP was trained: the shorter side resized, the middle cut out."""

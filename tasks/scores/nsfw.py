@@ -36,5 +36,5 @@ class OpenNsfw:
 
     def score(self, pictures: Sequence[np.ndarray]) -> float:
         """Return 0 to 1: the largest probability over BGR pictures; its authors call 0.2 safe and 0.8 not."""
-        given = [Image.fromarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)) for picture in pictures]
-        return float(self._classifier.score_images(given).max())
+        images = [Image.fromarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)) for picture in pictures]
+        return float(self._classifier.score_images(images).max())

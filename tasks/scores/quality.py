@@ -1,4 +1,4 @@
-"""Score quality: how well a picture was taken and kept, whatever it shows, without learnt weights.
+"""Score quality: how well a picture was shot and stored, whatever it shows, without learnt weights.
 
 Four flaws are measured, each turned into a share from 0 (ruined) to 1 (flawless), and multiplied: blur, noise,
 the edges of compressed blocks, and exposure. Each share falls as its flaw grows, and hardly reacts to the others.
@@ -25,7 +25,7 @@ _BARS = 24  # a border no pixel of which is brighter is a black bar
 
 
 def quality(picture: np.ndarray) -> float:
-    """Return 0 to 1: the technical quality of a BGR picture; well kept footage has about 0.6 to 0.9.
+    """Return 0 to 1: the technical quality of a BGR picture; clean footage has about 0.6 to 0.9.
 
     Each alone takes half of it: noise of 4 grey levels (standard deviation), block edges of 5 levels, a blur of 2
     of 256 pixels (standard deviation), or lost contrast that leaves a third of the range of brightness. Cost: 2 ms at

@@ -1,4 +1,4 @@
-"""Stage scores: what can be said of a shot from its stills, without decoding the video again.
+"""Stage scores: what is measured of a shot from its stills, without decoding the video again.
 
 Each score lives in a file of its own here and has a row in tasks/storage/scores.py; docs/scores.md has the table.
 Nothing is dropped here: the stage clips compares scores with thresholds.
@@ -33,10 +33,10 @@ _OF_SOURCE = ("uri", "caption", "licence", "source_url")  # columns that no scor
 
 
 class PictureScore(Protocol):
-    """A score that is made by one of several makers."""
+    """A score of pictures that one of several models, or a formula, gives."""
 
     name: str
-    """The maker, down to the weights."""
+    """The model or formula, with the hash of its weights."""
 
     def score(self, pictures: Sequence[np.ndarray]) -> float:
         """Return the score of a shot's BGR pictures (uint8)."""
@@ -65,7 +65,7 @@ class Scorer:
         }
 
     def names(self) -> dict[str, str | None]:
-        """Return by what each score with a choice is made, down to the weights: one score of two makers is two."""
+        """Return by which model each score that has several is made, with the hash of its weights; None is no score."""
         names = {
             "aesthetic": self._estimate.name if self._estimate else None,
             "text_area": self._text.name,
@@ -75,7 +75,12 @@ class Scorer:
         return names | (self._of_clip.names() if self._of_clip else {})
 
     def score(self, shot: dict[str, Any], stills: list[bytes]) -> dict[str, Any]:
-        """Return the shot's row of tables.SCORES, from its stills as JPEG in order of time."""
+        """Return the shot's row of schema SCORES.
+
+        Args:
+            shot: row of schema SHOTS.
+            stills: its stills, JPEG bytes in order of time.
+        """
         decoded = (cv2.imdecode(np.frombuffer(still, np.uint8), cv2.IMREAD_COLOR) for still in stills)
         pictures = [picture for picture in decoded if picture is not None]
         assert pictures and len(pictures) == len(stills), f"{shot['clip']}: {len(pictures)} of {len(stills)} decode"
@@ -125,12 +130,17 @@ def read_stills(path: Path, wanted: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def score_shard(shard: shards.Shard, stills: Path, settings: ScoreSettings) -> None:
-    """Score one shard of shots, given with the numbers of their rows in the table of stills."""
-    kept = read_stills(stills, [number for number, _ in shard.given])
+    """Write the scores of one shard of shots.
+
+    Args:
+        shard: of pairs: the number of a shot's row in the table of stills, and its row of schema SHOTS.
+        stills: file with the table of stills.
+    """
+    pictures = read_stills(stills, [number for number, _ in shard.given])
     shots = [shot for _, shot in shard.given]
-    assert [row["clip"] for row in kept] == [shot["clip"] for shot in shots], f"{stills} is of other shots"
+    assert [row["clip"] for row in pictures] == [shot["clip"] for shot in shots], f"{stills} is of other shots"
     score = scorer(settings).score
-    rows = [score(shot, row["stills"]) for shot, row in zip(shots, kept, strict=True)]
+    rows = [score(shot, row["stills"]) for shot, row in zip(shots, pictures, strict=True)]
     shard.write(rows, tables.SCORES)
 
 
@@ -174,10 +184,11 @@ def usable_shots(table: Path) -> list[tuple[int, dict[str, Any]]]:
 
 
 class Scores(Stage[tuple[int, dict[str, Any]]]):
-    """One row of tables.SCORES per usable shot, in the order of the shots.
+    """Stage scores: one row of schema SCORES per usable shot, in the order of the shots.
 
     Args:
-        shots: folder of stage shots.
+        shots: folder with the table of shots and their stills.
+        settings: which models.
     """
 
     name, verb, unit = "scores", "score", "shots"

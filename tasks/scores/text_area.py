@@ -56,7 +56,7 @@ class RapidText:
                     f"{package}: there is no {model}: install rapidocr==3.10.0, or set scores.text_detector: strokes"
                 )
             self._session: Any = onnx.load(str(model))
-        (self._input,) = (given.name for given in self._session.get_inputs())
+        (self._input,) = (one.name for one in self._session.get_inputs())
 
     def score(self, pictures: Sequence[np.ndarray]) -> float:
         """Return 0 to 1: the share of BGR pictures that lies in lines of text, mean over the pictures."""

@@ -13,7 +13,7 @@ import numpy as np
 BITS = 256
 _STILLS = 4
 _SIDE = 32  # pixels of the picture that is transformed
-_KEPT = 8  # lowest frequencies kept in each direction
+_FREQUENCIES = 8  # lowest ones, in each direction, that are hashed
 _FLAT = 2.0  # a coefficient below this is noise: a wave of an eighth of a grey level
 
 
@@ -41,6 +41,6 @@ def distance(first: bytes, second: bytes) -> int:
 def _picture_hash(picture: np.ndarray) -> bytes:
     grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
     small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    waves = cv2.dct(small)[:_KEPT, :_KEPT].ravel()
+    waves = cv2.dct(small)[:_FREQUENCIES, :_FREQUENCIES].ravel()
     waves[0] = 0.0  # the mean brightness says nothing of what is seen
     return np.packbits(waves > max(float(np.median(waves)), _FLAT)).tobytes()

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 
 from tasks.clips import releases
-from tasks.clips.duplicates import find_duplicates, lead
+from tasks.clips.duplicates import find_duplicates, find_leaders
 from tasks.clips.near_embeddings import NearEmbeddings
 from tasks.clips.near_hashes import NearHashes
 from tasks.scores.embedding import embedding
 from tasks.scores.video_hash import video_hash
 
-NONE_EARLIER = releases.compared([], [], ["video_hash", "embedding", "embedder"])
+NONE_EARLIER = releases.released_clips([], [], ["video_hash", "embedding", "embedder"])
 
 
 def families(seed: int, count: int) -> np.ndarray:
@@ -62,7 +62,7 @@ COUNT = 700  # more than are taken at once
 @pytest.mark.parametrize("bits", [0, 9, 24, 40])
 def test_the_search_by_hashes_finds_what_comparing_all_with_all_finds(bits, num_earlier):
     hashes = families(bits, COUNT)
-    found = lead([NearHashes(hashes, bits)], COUNT, num_earlier)
+    found = find_leaders([NearHashes(hashes, bits)], COUNT, num_earlier)
     assert found.tolist() == plain_lead(near_hashes(hashes, bits), num_earlier)
 
 
@@ -70,13 +70,13 @@ def test_the_search_by_hashes_finds_what_comparing_all_with_all_finds(bits, num_
 @pytest.mark.parametrize("similarity", [0.2, 0.9, 0.97])
 def test_the_search_by_embeddings_finds_what_comparing_all_with_all_finds(similarity, num_earlier):
     vectors = kin(3, COUNT)
-    found = lead([NearEmbeddings(vectors, similarity)], COUNT, num_earlier)
+    found = find_leaders([NearEmbeddings(vectors, similarity)], COUNT, num_earlier)
     assert found.tolist() == plain_lead(near_embeddings(vectors, similarity), num_earlier)
 
 
 def test_two_measures_are_one_search_in_which_either_is_enough():
     hashes, vectors = families(4, COUNT), kin(5, COUNT)
-    found = lead([NearHashes(hashes, 24), NearEmbeddings(vectors, 0.97)], COUNT, 37)
+    found = find_leaders([NearHashes(hashes, 24), NearEmbeddings(vectors, 0.97)], COUNT, 37)
     assert found.tolist() == plain_lead(near_hashes(hashes, 24) | near_embeddings(vectors, 0.97), 37)
 
 

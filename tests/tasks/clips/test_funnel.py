@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.clips import releases, thresholds
-from tasks.clips.funnel import borders, replay, stills
+from tasks.clips.funnel import borderline_shots, replay, stills
 from tasks.clips.select import judge_shots
 from tasks.clips.settings import BestSettings, ClipSettings, NonNegativeRange
 from tasks.pages.funnel_page import page, picture
@@ -89,7 +89,7 @@ def test_the_replay_is_the_funnel_of_the_stage_to_the_last_bit(tmp_path, changes
     settings = SETTINGS.model_copy(update=changes)
     table = write(tmp_path, random_rows(len(changes), 600))
     given = tables.ok(tables.read_rows(table, tables.SCORES))
-    none = releases.compared([], [], thresholds.compared(settings))
+    none = releases.released_clips([], [], thresholds.duplicate_columns(settings))
     lost = thresholds.tally(judge_shots(given, settings, none))
     assert len(lost) > 6  # reasons: the rows are of many kinds
     found = replay(table, settings)
@@ -101,12 +101,14 @@ def test_earlier_releases_cost_the_same_twins_as_in_the_stage(tmp_path):
     rows = random_rows(5, 200)
     release = tmp_path / "release.parquet"
     before = [row | {"clip": f"old-{row['clip']}"} for row in random_rows(6, 100) if row["embedding"]]
-    none = releases.compared([], [], [])
+    none = releases.released_clips([], [], [])
     tables.write_rows(release, judge_shots(before, SETTINGS, none), tables.CLIPS)
     changes = {"duplicate_bits": 24, "duplicate_similarity": 0.9, "earlier_releases": [str(release)]}
     settings = SETTINGS.model_copy(update=changes)
     given = tables.ok(rows)
-    earlier = releases.compared([str(release)], [row["clip"] for row in given], thresholds.compared(settings))
+    earlier = releases.released_clips(
+        [str(release)], [row["clip"] for row in given], thresholds.duplicate_columns(settings)
+    )
     judged = judge_shots(given, settings, earlier)
     assert replay(write(tmp_path, rows), settings).lost == thresholds.tally(judged)
     assert any((row["duplicate_of"] or "").startswith("old-") for row in judged)
@@ -136,7 +138,7 @@ def test_borders_name_the_nearest_on_both_sides_and_only_what_that_threshold_dec
     motions = [0.1, 0.2, 0.29, 0.3, 0.31, 0.5, 0.89, 0.95]
     rows = [row | {"motion": motion} for row, motion in zip(good_rows(8), motions, strict=True)]
     rows[3]["quality"] = 0.2  # lost, but by another threshold
-    least, most, quality, *_ = borders(write(tmp_path, rows), SETTINGS, 2)
+    least, most, quality, *_ = borderline_shots(write(tmp_path, rows), SETTINGS, 2)
     assert least.kept == [("s4", 0.31), ("s5", 0.5)]
     assert least.lost == [("s2", 0.29), ("s1", 0.2)]
     assert (most.kept, most.lost) == ([("s6", 0.89), ("s5", 0.5)], [("s7", 0.95)])
@@ -171,7 +173,7 @@ def test_the_page_shows_each_shot_beside_its_threshold_and_escapes_names(tmp_pat
     rows = good_rows(2)
     rows[1] |= {"clip": "<b>", "motion": 0.1}
     table = write(tmp_path, rows)
-    text = page(replay(table, SETTINGS).funnel, borders(table, SETTINGS, 3), {"s0": b"jpeg", "<b>": b"jpeg"})
+    text = page(replay(table, SETTINGS).funnel, borderline_shots(table, SETTINGS, 3), {"s0": b"jpeg", "<b>": b"jpeg"})
     assert "<b>0.1</b> &lt;b&gt;" in text
     assert "clips.motion.min" in text
     assert "src='data:image/jpeg;base64," in text
@@ -179,7 +181,7 @@ def test_the_page_shows_each_shot_beside_its_threshold_and_escapes_names(tmp_pat
 
 
 def test_the_figure_stands_alone():
-    steps = thresholds.funnel({None: thresholds.Share(2, 4_000_000)}, SETTINGS)
+    steps = thresholds.funnel({None: thresholds.Amount(2, 4_000_000)}, SETTINGS)
     drawn = picture(steps)
     assert drawn.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     assert "--accent:#" in drawn

@@ -47,7 +47,7 @@ SETTINGS = ClipSettings(
     gate_max_rejected={},
     gate_max_drift=0.2,
 )
-NONE_EARLIER = releases.compared([], [], ["video_hash", "embedding", "embedder"])
+NONE_EARLIER = releases.released_clips([], [], ["video_hash", "embedding", "embedder"])
 
 
 def scored(number: int = 0, **changes) -> dict:
@@ -243,15 +243,15 @@ def test_a_clip_that_shows_the_same_is_a_near_duplicate_whatever_its_hash():
 
 def test_an_earlier_release_without_embeddings_is_refused_only_where_they_are_compared(tmp_path):
     release = str(write_release(tmp_path, [scored(90, embedding=None)]))
-    assert len(releases.compared([release], [], ["video_hash"])) == 1
-    assert len(releases.compared([release], [scored(90)["clip"]], ["embedding"])) == 0
+    assert len(releases.released_clips([release], [], ["video_hash"])) == 1
+    assert len(releases.released_clips([release], [scored(90)["clip"]], ["embedding"])) == 0
     with pytest.raises(ValueError, match=r"release\.parquet has 1 clips whose embedding is null: .*earlier_releases"):
-        releases.compared([release], [], ["video_hash", "embedding", "embedder"])
+        releases.released_clips([release], [], ["video_hash", "embedding", "embedder"])
 
 
 def test_a_clip_released_before_is_no_twin_of_itself(tmp_path):
     release = write_release(tmp_path, [scored(0, video_hash=HASH)])
-    earlier = releases.compared([str(release)], [scored(0)["clip"]], ["video_hash"])
+    earlier = releases.released_clips([str(release)], [scored(0)["clip"]], ["video_hash"])
     (row,) = judge_shots([scored(0, video_hash=HASH)], with_twins(), earlier)
     assert row["status"] == "ok"
 
@@ -262,7 +262,7 @@ def test_a_release_of_an_earlier_version_is_refused_with_both_names_of_its_colum
     names = ["shot" if name == "clip" else name for name in table.schema.names]
     pq.write_table(table.rename_columns(names), release)
     with pytest.raises(ValueError, match=r"its column shot is called clip now: .*clips\.earlier_releases"):
-        releases.compared([str(release)], [], ["video_hash"])
+        releases.released_clips([str(release)], [], ["video_hash"])
 
 
 def test_only_the_best_are_kept_and_equals_by_name():
