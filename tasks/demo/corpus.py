@@ -61,7 +61,7 @@ def make_shape(number: int, folder: Path, corpus: CorpusSettings) -> None:
 
 @task(task_run_name="shapes {numbers.start} to {numbers.stop}", retries=1)
 def make_shapes(numbers: range, folder: Path, corpus: CorpusSettings) -> None:
-    """Write some generated videos."""
+    """Write the generated videos of these numbers and their captions into `folder`."""
     for number in numbers:
         make_shape(number, folder, corpus)
 
@@ -69,10 +69,16 @@ def make_shapes(numbers: range, folder: Path, corpus: CorpusSettings) -> None:
 def finish_corpus(
     product: Path, out: Path, report: Path, corpus: CorpusSettings, forgotten: Collection[str]
 ) -> tuple[tables.Account, tables.Account]:
-    """Add the packaged videos, check that all is there, and put the folder in place.
+    """Add the packaged videos, check that all is there, and put the folder in place; return the accounts of both.
 
     Args:
+        product: folder with the generated videos.
+        out: the folder's place.
+        report: file for the accounts (JSON).
         forgotten: sha256 of videos that are left out (`stiv forget`): they would be made again otherwise.
+
+    Raises:
+        FileNotFoundError: a packaged video is missing.
     """
     for name in corpus.packaged:
         with atomic.atomic_write(product / f"{name}.mp4") as tmp_path:

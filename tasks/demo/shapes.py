@@ -89,7 +89,7 @@ TRAINING = _combinations(held_out=False)
 
 
 def scene(seed: int, number: int, held_out: bool) -> Scene:
-    """Return scene `number` of the corpus `seed`; combinations come in shuffled rounds, so counts stay even.
+    """Return scene `number` of the corpus of this seed; combinations come in shuffled rounds, so counts stay even.
 
     Raises:
         ValueError: `seed` or `number` is negative.
@@ -97,8 +97,8 @@ def scene(seed: int, number: int, held_out: bool) -> Scene:
     if seed < 0 or number < 0:
         raise ValueError(f"shapes scene: seed is {seed} and number is {number}: both must be 0 or more")
     combinations = HELD_OUT if held_out else TRAINING
-    turn, place = divmod(number, len(combinations))
-    order = np.random.default_rng([seed, held_out, 0, turn]).permutation(len(combinations))
+    epoch, place = divmod(number, len(combinations))
+    order = np.random.default_rng([seed, held_out, 0, epoch]).permutation(len(combinations))
     colour, shape, direction = combinations[order[place]]
 
     random = np.random.default_rng([seed, held_out, 1, number])
@@ -126,7 +126,7 @@ def scene(seed: int, number: int, held_out: bool) -> Scene:
 
 
 def caption(scene: Scene) -> str:
-    """Return the true sentence about the scene."""
+    """Return a sentence that is true of the scene."""
     return _TEMPLATES[scene.template].format(**scene._asdict())
 
 

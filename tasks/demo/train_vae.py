@@ -86,7 +86,7 @@ def read_frames(video: Path, longer_side: int, every: int) -> list[np.ndarray]:
 
 
 def shapes_frames(count: int, seed: int, held_out: bool, pixels: int) -> list[np.ndarray]:
-    """Return one frame each of `count` scenes, from all moments of the movement."""
+    """Return one frame each of `count` scenes, from all times of the movement."""
     return [
         shapes.render(shapes.scene(seed, number, held_out), pixels, frames=8)[number % 8] for number in range(count)
     ]
@@ -180,7 +180,7 @@ def loss(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
 
 
 def taught_loss(vae: AutoencoderKL, pictures: Tensor, teacher: PrincipalComponents) -> Tensor:
-    """Distance of the encoder to the teacher's latents, and of the decoder, given those, to the pictures."""
+    """Distance of the encoder to the teacher's latents, and of the decoder, fed with those, to the pictures."""
     latents = teacher.latents(pictures)
     with torch.autocast("cpu", torch.bfloat16):
         encoded = vae.encode(pictures).latent_dist.mean
@@ -337,13 +337,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="pictures per step (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-steps", type=int, default=200, help="measure and save every so many steps")
-    given = parser.parse_args()
+    options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)  # sums in the same order on every machine
-    torch.manual_seed(given.seed)
-    data = read_data(given.videos or packaged_videos(), given.seed)
+    torch.manual_seed(options.seed)
+    data = read_data(options.videos or packaged_videos(), options.seed)
     command = f"OMP_NUM_THREADS=1 python -m tasks.demo.train_vae {shlex.join(sys.argv[1:])}"
-    train(data, given.out, given.steps, given.batch, given.save_steps, command)
+    train(data, options.out, options.steps, options.batch, options.save_steps, command)
 
 
 if __name__ == "__main__":

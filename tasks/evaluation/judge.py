@@ -1,4 +1,4 @@
-"""Hold generated `shapes` videos against their prompts: right colour, shape, direction, and did it move."""
+"""Compare generated videos of shapes with their prompts: right colour, shape and direction, and whether it moves."""
 
 import json
 import logging
@@ -45,17 +45,17 @@ def wilson(right: int, total: int) -> Share:
     return Share(right, share, low, high)
 
 
-def psnr(given: np.ndarray, made: np.ndarray) -> float:
+def psnr(image: np.ndarray, frame: np.ndarray) -> float:
     """Return the peak signal-to-noise ratio in dB of two uint8 (H, W, 3) pictures, at most `BEST_PSNR`.
 
     Raises:
         ValueError: they differ in size.
     """
-    if given.shape != made.shape:
+    if image.shape != frame.shape:
         raise ValueError(
-            f"the given image is {given.shape} and the generated frame {made.shape}: make data/samples again"
+            f"the given image is {image.shape} and the generated frame {frame.shape}: make data/samples again"
         )
-    error = np.mean((given.astype(np.float64) - made.astype(np.float64)) ** 2)
+    error = np.mean((image.astype(np.float64) - frame.astype(np.float64)) ** 2)
     return BEST_PSNR if error == 0 else min(BEST_PSNR, 10 * math.log10(255**2 / error))
 
 
@@ -72,7 +72,7 @@ def read_samples(folder: Path) -> list[dict[str, Any]]:
 
 
 def judge_sample(sample: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return one row: what the judge saw, which attributes are right, and the PSNR (dB) of a given image.
+    """Return one row: what the judge saw, which attributes are right, and the PSNR (dB) of a first frame to its image.
 
     A sample without a known truth is `rejected`; one that was not made, or cannot be read, is `failed`.
     """
@@ -132,9 +132,9 @@ def judge_all(samples: Path) -> dict[str, Any]:
         FileNotFoundError: no samples.json.
         ValueError: no sample could be judged.
     """
-    given = read_samples(samples)
-    rows = [judge_sample(sample, samples) for sample in given]
-    account = tables.reconcile("samples", [sample["id"] for sample in given], rows, key="id")
+    listed = read_samples(samples)
+    rows = [judge_sample(sample, samples) for sample in listed]
+    account = tables.reconcile("samples", [sample["id"] for sample in listed], rows, key="id")
     judged = tables.ok(rows)
     if not judged:
         raise ValueError(f"none of {account.given} samples in {samples} could be judged ({account.reasons})")
@@ -169,7 +169,15 @@ def table(judgement: dict[str, Any]) -> str:
 
 @task(task_run_name="judge {samples}")
 def judge_samples(samples: Path, out: Path) -> str:
-    """Write the judgement of all samples to `out`; return its table as Markdown."""
+    """Write the figures of all samples and each one's row to `out` (JSON); return the figures as a Markdown table.
+
+    Args:
+        samples: folder of stage samples.
+
+    Raises:
+        FileNotFoundError: stage samples has not run, or an image is missing.
+        ValueError: no sample could be judged.
+    """
     judgement = judge_all(samples)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic.atomic_write(out) as tmp_path:

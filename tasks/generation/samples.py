@@ -30,7 +30,11 @@ _SCENE_PIXELS, _SCENE_FRAMES = 128, 24  # as the corpus is made
 def load(
     checkpoint: Path, vae: VaeSettings, text: TextSettings, latents: LatentSettings, sampler: SamplerSettings
 ) -> StivPipeline:
-    """Load a checkpoint of a video model with the frozen encoders, without progress bars.
+    """Load a checkpoint of a video model, with its VAE and text encoder, as a pipeline without progress bars.
+
+    Args:
+        checkpoint: folder of trained weights.
+        latents: size of the videos that it makes.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -49,40 +53,43 @@ def make_videos(
     prompts: list[str],
     seeds: list[int],
     pattern: Pattern,
-    given: list[np.ndarray] | None,
+    sources: list[np.ndarray] | None,
 ) -> list[np.ndarray]:
     """Return one video, uint8 RGB (T, H, W, 3), per prompt.
 
     Args:
         pipeline: as `load` returns it.
-        prompts: captions.
-        seeds: of the noise, one per prompt; a video depends on its own seed only.
-        pattern: which frames are given.
-        given: a video (T, H, W, 3) per prompt whose frames at the pattern are kept, None for `none`.
+        prompts: what the videos show, in words.
+        seeds: seeds of the starting noise, one per prompt; a video depends on its own seed only.
+        pattern: which frames are conditions (clean frames).
+        sources: a video per prompt, uint8 RGB (T, H, W, 3), from which the clean frames come; None for pattern `none`.
     """
     frames = {}
-    if given is not None:
-        places = frame_conditioning.clean_frame_mask(pattern, len(given[0])).nonzero().flatten().tolist()
-        frames = {place: [video[place] for video in given] for place in places}
+    if sources is not None:
+        places = frame_conditioning.clean_frame_mask(pattern, len(sources[0])).nonzero().flatten().tolist()
+        frames = {place: [video[place] for video in sources] for place in places}
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     (videos,) = pipeline(prompts, frames=frames, generator=generators, output_type="np", return_dict=False)
     return list((255 * videos).round().astype(np.uint8))
 
 
-class Wanted(NamedTuple):
-    """One sample of the stage: what is asked, and what is given."""
+class SampleRequest(NamedTuple):
+    """One sample that the stage generates."""
 
     id: str
     mode: str
+    """A key of PATTERNS: t2v (from text), ti2v (from text and a first frame), tup (temporal upsampling)."""
     scene: shapes.Scene
+    """What the prompt says, and what the clean frames show."""
     number: int
+    """Of the scene among those held out from training."""
 
 
-def wanted_samples(settings: SampleSettings) -> list[Wanted]:
+def sample_requests(settings: SampleSettings) -> list[SampleRequest]:
     """Return what the stage generates: held-out scenes, which no training video shows."""
     counts = {"t2v": settings.text_prompts, "ti2v": settings.image_prompts, "tup": settings.image_prompts}
     return [
-        Wanted(f"{mode}-{number:03d}", mode, shapes.scene(settings.seed, number, held_out=True), number)
+        SampleRequest(f"{mode}-{number:03d}", mode, shapes.scene(settings.seed, number, held_out=True), number)
         for mode, count in counts.items()
         for number in range(count)
     ]
@@ -92,27 +99,27 @@ PATTERNS: dict[str, Pattern] = {"t2v": "none", "ti2v": "first", "tup": "every_se
 
 
 def source_video(scene: shapes.Scene, size: PipelineDefaults) -> np.ndarray:
-    """Return the scene as training would see it: uint8 RGB (T, H, W, 3)."""
+    """Return the scene at the size and stride of the latents: uint8 RGB (T, H, W, 3)."""
     frames = shapes.render(scene, _SCENE_PIXELS, _SCENE_FRAMES)[:: size.stride_frames][: size.frames]
     return np.stack([cv2.resize(f, (size.width, size.height), interpolation=cv2.INTER_AREA) for f in frames])
 
 
 @task(task_run_name="generate {batch[0].id}", retries=1)
 def generate_batch(
-    pipeline: StivPipeline, batch: list[Wanted], settings: SampleSettings, product: Path
+    pipeline: StivPipeline, batch: list[SampleRequest], settings: SampleSettings, product: Path
 ) -> list[dict[str, Any]]:
     """Generate one batch of one mode, unless it is there from an earlier attempt."""
     done = product / f"{batch[0].id}.json"
     if not done.exists():
         mode = batch[0].mode
         size = pipeline.defaults
-        given = None if mode == "t2v" else [source_video(wanted.scene, size) for wanted in batch]
-        prompts = [shapes.caption(wanted.scene) for wanted in batch]
-        seeds = [draw_seed(settings.seed, mode, wanted.number) for wanted in batch]
-        videos = make_videos(pipeline, prompts, seeds, PATTERNS[mode], given)
+        sources = None if mode == "t2v" else [source_video(request.scene, size) for request in batch]
+        prompts = [shapes.caption(request.scene) for request in batch]
+        seeds = [draw_seed(settings.seed, mode, request.number) for request in batch]
+        videos = make_videos(pipeline, prompts, seeds, PATTERNS[mode], sources)
         rows = [
-            _write(wanted, prompt, video, given[place] if given is not None else None, settings, product)
-            for place, (wanted, prompt, video) in enumerate(zip(batch, prompts, videos, strict=True))
+            _write(request, prompt, video, sources[place] if sources is not None else None, settings, product)
+            for place, (request, prompt, video) in enumerate(zip(batch, prompts, videos, strict=True))
         ]
         with atomic.atomic_write(done) as tmp_path:
             tmp_path.write_text(json.dumps(rows))
@@ -120,32 +127,32 @@ def generate_batch(
 
 
 def _write(
-    wanted: Wanted,
+    request: SampleRequest,
     prompt: str,
     video: np.ndarray,
-    given: np.ndarray | None,
+    source: np.ndarray | None,
     settings: SampleSettings,
     folder: Path,
 ) -> dict[str, Any]:
-    np.save(folder / f"{wanted.id}.npy", video)
-    write_video(folder / f"{wanted.id}.mp4", video, settings.fps)
+    np.save(folder / f"{request.id}.npy", video)
+    write_video(folder / f"{request.id}.mp4", video, settings.fps)
     row: dict[str, Any] = {
-        "id": wanted.id,
-        "mode": wanted.mode,
+        "id": request.id,
+        "mode": request.mode,
         "prompt": prompt,
-        "colour": wanted.scene.colour,
-        "shape": wanted.scene.shape,
-        "direction": wanted.scene.direction,
-        "file": f"{wanted.id}.npy",
-        "video": f"{wanted.id}.mp4",
+        "colour": request.scene.colour,
+        "shape": request.scene.shape,
+        "direction": request.scene.direction,
+        "file": f"{request.id}.npy",
+        "video": f"{request.id}.mp4",
         "image": None,
         "status": "ok",
     }
-    if wanted.mode == "ti2v":
-        assert given is not None, "all modes but t2v are given frames"
-        row["image"] = f"{wanted.id}.png"
-        cv2.imwrite(str(folder / row["image"]), given[0][..., ::-1])
-    if wanted.mode == "tup":
+    if request.mode == "ti2v":
+        assert source is not None, "all modes but t2v have clean frames"
+        row["image"] = f"{request.id}.png"
+        cv2.imwrite(str(folder / row["image"]), source[0][..., ::-1])
+    if request.mode == "tup":
         row["given_frames"] = (
             frame_conditioning.clean_frame_mask("every_second", len(video)).nonzero().flatten().tolist()
         )
@@ -162,12 +169,12 @@ def generate_all(
     latents: LatentSettings,
     sampler: SamplerSettings,
 ) -> None:
-    """Generate all samples of the stage: from `checkpoint`, and those that interpolate in time from `tup`.
+    """Generate all samples of the stage into `out`: by the weights in `checkpoint`, those of mode tup by `tup`.
 
     Raises:
         FileNotFoundError, ValueError: as `load`.
     """
-    everything = wanted_samples(settings)
+    requests = sample_requests(settings)
     run = {
         "samples": settings.model_dump(),
         "latents": latents.model_dump(),
@@ -180,11 +187,11 @@ def generate_all(
     for folder, modes in ((checkpoint, ("t2v", "ti2v")), (tup, ("tup",))):
         pipeline = load(folder, vae, text, latents, sampler)
         for mode in modes:
-            these = [wanted for wanted in everything if wanted.mode == mode]
+            these = [request for request in requests if request.mode == mode]
             for start in range(0, len(these), settings.batch):
                 rows += generate_batch(pipeline, these[start : start + settings.batch], settings, product)
-                log.info("%d of %d samples", len(rows), len(everything))
-    assert [row["id"] for row in rows] == [wanted.id for wanted in everything], "a sample is missing"
+                log.info("%d of %d samples", len(rows), len(requests))
+    assert [row["id"] for row in rows] == [request.id for request in requests], "a sample is missing"
     for batch in product.glob("*.json"):
         batch.unlink()
     content = {"checkpoint": str(checkpoint), "sampler": sampler.model_dump(), "samples": rows}
