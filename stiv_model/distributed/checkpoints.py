@@ -67,17 +67,17 @@ def save(folder: Path, run: Run, engine: DeepSpeedEngine, ema: Ema, progress: Pr
         RuntimeError: the ranks do not see the same folder.
     """
     rank, name = dist.get_rank(), f"step-{progress.step:08d}"
-    aside = folder / f"{name}.tmp"
+    tmp_path = folder / f"{name}.tmp"
     if rank == 0:
         for left in folder.glob("*.tmp"):
             shutil.rmtree(left)
-        aside.mkdir(parents=True)
+        tmp_path.mkdir(parents=True)
     dist.barrier()
-    size_bytes, sha256 = rank_state.write(aside / rank_state.file_name(rank), engine, ema)
+    size_bytes, sha256 = rank_state.write(tmp_path / rank_state.file_name(rank), engine, ema)
     files: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(files, _File(size_bytes=size_bytes, sha256=sha256))
     if rank == 0:
-        _complete(aside, folder / name, Manifest(run=run_identity.identity(run), progress=progress, files=tuple(files)))
+        _complete(tmp_path, folder / name, Manifest(run=run_identity.identity(run), progress=progress, files=tuple(files)))
         _prune(folder, run.training)
     dist.barrier()
 
@@ -109,7 +109,7 @@ def resume(folder: Path, run: Run, engine: DeepSpeedEngine, ema: Ema) -> Progres
 
 
 def newest_whole(folder: Path) -> Path | None:
-    """Return the newest checkpoint that is as written; the ranks share the reading. Damaged ones are set aside."""
+    """Return the newest checkpoint that is as written; the ranks share the reading. Damaged ones are renamed."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
     names: list[list[str]] = [sorted(path.name for path in folder.glob(_WHOLE))]
     dist.broadcast_object_list(names)  # one rank looks, so that all see the same
@@ -120,9 +120,9 @@ def newest_whole(folder: Path) -> Path | None:
         if not any(found):
             return path
         if rank == 0:
-            aside = _free_name(path)
-            path.rename(aside)
-            log.warning("checkpoint %s is damaged (%s): kept as %s", path, next(filter(None, found)), aside.name)
+            kept_as = _free_name(path)
+            path.rename(kept_as)
+            log.warning("checkpoint %s is damaged (%s): kept as %s", path, next(filter(None, found)), kept_as.name)
     dist.barrier()
     return None
 
@@ -170,20 +170,20 @@ def _read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def _complete(aside: Path, final: Path, manifest: Manifest) -> None:
+def _complete(tmp_path: Path, final: Path, manifest: Manifest) -> None:
     for rank, wanted in enumerate(manifest.files):
-        path = aside / rank_state.file_name(rank)
+        path = tmp_path / rank_state.file_name(rank)
         if not path.exists() or path.stat().st_size != wanted.size_bytes:
-            raise RuntimeError(f"{path} is not there as rank {rank} wrote it: all nodes must share {aside.parent}")
-    with (aside / MANIFEST).open("x") as file:
+            raise RuntimeError(f"{path} is not there as rank {rank} wrote it: all nodes must share {tmp_path.parent}")
+    with (tmp_path / MANIFEST).open("x") as file:
         file.write(manifest.text())
         file.flush()
         os.fsync(file.fileno())
-    _fsync(aside)
+    _fsync(tmp_path)
     replaced = final.with_name(f"{final.name}.replaced.tmp")
     if final.exists():  # a run that went back comes by again
         final.rename(replaced)
-    aside.rename(final)
+    tmp_path.rename(final)
     _fsync(final.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
@@ -197,9 +197,9 @@ def _prune(folder: Path, training: TrainingSettings) -> None:
 
 def _free_name(path: Path) -> Path:
     number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+    while (free := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
-    return aside
+    return free
 
 
 def _fsync(folder: Path) -> None:

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 
 class Replicated(torch.optim.Optimizer):
-    """An optimizer of flat float32 weights, of which the model's parameters are copies in its precision.
+    """An optimizer of flat float32 master weights, of which the model's parameters are copies in its precision.
 
     DeepSpeed's own stage 0 has another optimizer for each precision, neither of which asks before it updates; here it
     only averages the gradients over the ranks, and this does the rest for both.
 
     Args:
-        model: its parameters have no values yet: `put` gives them those of `master`.
+        model: its parameters have no values yet: `copy_to_parameters` gives them those of `master`.
         make: returns the optimizer of the parameters that it is given.
         clip_norm: gradients of a larger norm are made as short as that.
     """
@@ -31,7 +31,7 @@ class Replicated(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update weights and parameters from the parameters' gradients, the same on all ranks."""
+        """Update master weights and parameters from the parameters' gradients, the same on all ranks."""
         gradient = torch.cat([_gradient(parameter).flatten().float() for parameter in self.named.values()])
         norm = gradient.norm()
         if not self.judge(norm.item()):
@@ -39,11 +39,11 @@ class Replicated(torch.optim.Optimizer):
         self.master.grad = gradient.mul_((self.clip_norm / (norm + 1e-6)).clamp(max=1))
         self.optimizer.step()
         self.master.grad = None
-        self.put()
+        self.copy_to_parameters()
 
     @torch.no_grad()
-    def put(self) -> None:
-        """Round the weights to the parameters that compute."""
+    def copy_to_parameters(self) -> None:
+        """Copy the master weights to the parameters that compute, in their precision."""
         parts = self.master.split([parameter.numel() for parameter in self.named.values()])
         for parameter, part in zip(self.named.values(), parts, strict=True):
             parameter.copy_(part.view_as(parameter))

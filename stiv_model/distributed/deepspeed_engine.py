@@ -12,6 +12,7 @@ import deepspeed
 import numpy as np
 import torch
 import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
 from deepspeed.accelerator import get_accelerator
 from deepspeed.ops.op_builder import AsyncIOBuilder
 from deepspeed.runtime.utils import combine_grad_norm_groups
@@ -105,7 +106,7 @@ def build(
     return model
 
 
-def start_from(engine: deepspeed.DeepSpeedEngine, source: Callable[[Take], None]) -> None:
+def start_from(engine: DeepSpeedEngine, source: Callable[[Take], None]) -> None:
     """Set the weights of an engine, the float32 ones exactly, whatever `training.precision` is.
 
     Args:
@@ -138,7 +139,7 @@ def start_from(engine: deepspeed.DeepSpeedEngine, source: Callable[[Take], None]
         master.data.copy_(home)
 
 
-def engine(model: StivTransformer, recipe: RecipeSettings, training: TrainingSettings) -> deepspeed.DeepSpeedEngine:
+def engine(model: StivTransformer, recipe: RecipeSettings, training: TrainingSettings) -> DeepSpeedEngine:
     """Share the model out over the ranks, with its optimizer."""
     if training.zero_stage == 3:
         set_z3_leaf_modules(model, [StivBlock])  # gathered and released as a whole, not layer by layer
@@ -162,7 +163,7 @@ def _optimizer(recipe: RecipeSettings, settings: OptimizerSettings, weights: lis
     return torch.optim.AdamW(weights, lr=recipe.learning_rate, betas=betas, weight_decay=settings.weight_decay)
 
 
-def stop(engine: deepspeed.DeepSpeedEngine) -> None:
+def stop(engine: DeepSpeedEngine) -> None:
     """Leave the other ranks. In this order: otherwise a rank may abort at exit although all went well."""
     engine.destroy()
     gc.collect()
@@ -170,7 +171,7 @@ def stop(engine: deepspeed.DeepSpeedEngine) -> None:
     dist.destroy_process_group()
 
 
-def judge_before_update(engine: deepspeed.DeepSpeedEngine, judge: Callable[[float], bool]) -> None:
+def judge_before_update(engine: DeepSpeedEngine, judge: Callable[[float], bool]) -> None:
     """Ask `judge` about the gradient norm, the same number on all ranks, before each update; False skips it.
 
     DeepSpeed itself skips an update whose gradient norm is not finite, in silence, and under ZeRO-1 and -2 with bf16 it

@@ -1,9 +1,11 @@
-"""What lies where in the flat float32 shards into which DeepSpeed's ZeRO cuts a model.
+"""What lies where in the partitions, flat float32 tensors, into which DeepSpeed's ZeRO cuts a model.
 
 Stage 3 cuts each parameter into one slice per rank; stages 1 and 2 cut all parameters, one behind the other, so that
 a rank holds some of them whole and at most two in part. In both, the slices of a parameter are in the order of the
-ranks. Stage 0 cuts nothing: the shard of each rank is the whole model. Of the other stages this reads internals of the
-pinned release of DeepSpeed.
+ranks. Stage 0 cuts nothing: the one partition of each rank is the whole model. Of the other stages this reads
+internals of the pinned release of DeepSpeed.
+
+Shapes: N elements of a partition.
 """
 
 import math
@@ -17,7 +19,7 @@ from torch import Tensor
 
 
 class Piece(NamedTuple):
-    """The elements of one parameter that lie in the shard of one rank, without the padding behind them."""
+    """The elements of one parameter that lie in one partition of one rank, without the padding behind them."""
 
     name: str
     shape: torch.Size
@@ -26,20 +28,20 @@ class Piece(NamedTuple):
     """Where they begin in the parameter."""
     length: int
     offset: int
-    """Where they begin in the shard."""
+    """Where they begin in the partition."""
 
     @property
     def size(self) -> int:
         """Elements of the whole parameter."""
         return math.prod(self.shape)
 
-    def of(self, shard: Tensor) -> Tensor:
-        """Return a view of these elements."""
-        return shard[self.offset : self.offset + self.length]
+    def of(self, partition_N: Tensor) -> Tensor:
+        """Return a view of these elements (length)."""
+        return partition_N[self.offset : self.offset + self.length]
 
 
 def masters(engine: DeepSpeedEngine) -> list[Tensor]:
-    """Return the float32 weights that this rank updates, as flat shards; those offloaded to NVMe are empty."""
+    """Return the master weights that this rank updates, its partitions (N), float32; those on NVMe are empty (0)."""
     zero: Any = engine.optimizer
     if not is_cut(engine):
         return [zero.master]
@@ -47,31 +49,31 @@ def masters(engine: DeepSpeedEngine) -> list[Tensor]:
 
 
 def is_cut(engine: DeepSpeedEngine) -> bool:
-    """Return whether the ranks hold different shards; else all hold the same, the whole model."""
+    """Return whether the ranks hold different partitions; else all hold the same, the whole model."""
     return engine.zero_optimization_stage() > 0
 
 
 def is_copy(engine: DeepSpeedEngine) -> bool:
-    """Return whether the shards of this rank are what the first rank has already."""
+    """Return whether the partitions of this rank are what the first rank has already."""
     return not is_cut(engine) and dist.get_rank() > 0
 
 
 def sizes(engine: DeepSpeedEngine) -> list[int]:
-    """Return the elements of each of them, padding included, wherever they are."""
+    """Return the elements of each partition of this rank, padding included, also of those on NVMe."""
     if _is_stage_3(engine):
         return [int(size) for size in engine.optimizer.fp16_partitioned_groups_flat_numel]
     return [master.numel() for master in masters(engine)]
 
 
 def visit(engine: DeepSpeedEngine, writes: bool = False) -> Iterator[tuple[list[Piece], Tensor]]:
-    """Go through the float32 shards of this rank, each with what it holds.
+    """Yield for each partition of this rank what it holds, in order, and its master weights (N), float32.
 
     One that is offloaded to NVMe is in memory, with the state that the optimizer keeps for it, until the next one is
     asked for.
 
     Args:
         writes: what was written to them is kept, and put into the copies that compute. All ranks must then go through
-            all of their shards together.
+            all of their partitions together.
     """
     zero, is_stage_3 = engine.optimizer, _is_stage_3(engine)
     if writes and is_stage_3:
@@ -87,7 +89,7 @@ def visit(engine: DeepSpeedEngine, writes: bool = False) -> Iterator[tuple[list[
         if is_away:
             (zero._optimizer_states_and_gradient_swap_out if writes else zero._release_swap_buffers)(index)
     if writes and not is_cut(engine):
-        zero.put()
+        zero.copy_to_parameters()
     elif writes and not is_stage_3:
         zero.update_lp_params()
     elif writes and zero.persistent_parameters:  # whole on every rank between the steps
@@ -95,7 +97,7 @@ def visit(engine: DeepSpeedEngine, writes: bool = False) -> Iterator[tuple[list[
 
 
 def pieces(engine: DeepSpeedEngine, rank: int) -> list[list[Piece]]:
-    """Return for each flat shard of a rank what it holds, in order.
+    """Return for each partition of a rank what it holds, in order.
 
     Raises:
         RuntimeError: they are not as known, or hold only a part of the model.
@@ -108,8 +110,8 @@ def pieces(engine: DeepSpeedEngine, rank: int) -> list[list[Piece]]:
         end = max((piece.offset + piece.length for piece in row), default=0)
         if end > size:
             raise RuntimeError(
-                f"a shard of DeepSpeed holds {size} elements, not the {end} of its parameters: this is not the pinned "
-                "release"
+                f"a partition of DeepSpeed holds {size} elements, not the {end} of its parameters: this is not the "
+                "pinned release"
             )
     unknown = set(engine.module.state_dict()) - {piece.name for row in found for piece in row}
     if unknown:
@@ -148,7 +150,7 @@ def _slices_of_all(engine: DeepSpeedEngine, rank: int) -> list[list[Piece]]:
     found = []
     for index, parameters in enumerate(zero.bit16_groups):
         share = zero.bit16_groups_flat[index].numel() // dist.get_world_size(zero.dp_process_group)
-        row, begin = [], -rank * share  # of the parameter, as seen from the shard
+        row, begin = [], -rank * share  # of the parameter, as seen from the partition
         for parameter in parameters:
             size = parameter.numel()
             start, end = (min(max(edge - begin, 0), size) for edge in (0, share))

@@ -1,7 +1,7 @@
 """The state of one rank as a safetensors file, read back by any number of ranks.
 
 A parameter is cut into slices, one for each rank and in their order, some of them empty; a rank writes its slice of the
-weights (the float32 master), of their moving average, and of each moment that the optimizer keeps. So who wants
+weights (the float32 master), of their moving average, and of each moment that the optimizer (Adam) keeps. So who wants
 elements [a, b) of it finds them from the lengths of the slices, however they were cut: ranks and ZeRO stage may have
 been others. What all ranks keep alike, under stage 0 everything, is in the file of rank 0. There is no pickle in it.
 """
@@ -31,11 +31,12 @@ _SCALAR, _TABLE = "scalar.", "table."  # whole, in the file of rank 0
 
 
 def file_name(rank: int) -> str:
+    """Return the name of the file of a rank in the folder of a checkpoint."""
     return f"rank-{rank:05d}.safetensors"
 
 
 def write(path: Path, engine: DeepSpeedEngine, ema: Ema) -> tuple[int, str]:
-    """Write what this rank holds, durably, and return the bytes and the sha256 of the file.
+    """Write what this rank holds, durably, and return the size in bytes and the sha256 of the file.
 
     It streams: no copy of the state is made, and the hash is of what was meant, not of what the disk took.
     """
@@ -93,7 +94,7 @@ def _state(
                 if piece.length and not partitions.is_copy(engine):
                     yield f"{kind}/{piece.name}", [piece.length], piece.of(whole)
     if dist.get_rank() == 0:
-        for key in sorted(state.keys() - _moments(state)):  # alike for all shards
+        for key in sorted(state.keys() - _moments(state)):  # alike for all partitions
             scalar = torch.as_tensor(state[key], dtype=torch.float32)
             yield f"{_SCALAR}{key}", list(scalar.shape), scalar
         for key, table in optimizer.param_groups[0].items():

@@ -18,7 +18,7 @@ class GpuBytes(NamedTuple):
     parameters: int
     gradients: int
     optimizer: int
-    """Float32 weights and the optimizer's moments."""
+    """Float32 weights and Adam's moments."""
     ema: int
     gathered: int
     """Parameters that are whole while they are used or will be next, and those that always are."""
@@ -36,20 +36,20 @@ def per_gpu(model: StivTransformer, training: TrainingSettings, world: int) -> G
     """
     size = getattr(torch, training.precision).itemsize
     holders = world if training.zero_stage else 1
-    shard = sum(math.ceil(parameter.numel() / holders) for parameter in model.parameters())
+    partition = sum(math.ceil(parameter.numel() / holders) for parameter in model.parameters())
     whole, block = elements(model), block_parameters(model)
     gradient = size if training.offload == "none" else 4  # on the host they are added up in float32
     always = sum(p.numel() for p in model.parameters() if p.numel() <= training.persistent_parameters)
-    is_sharded = training.zero_stage == 3
+    is_partitioned = training.zero_stage == 3
     return GpuBytes(
-        parameters=size * (shard if is_sharded else whole),
-        gradients=gradient * (whole if training.zero_stage == 1 else shard),
+        parameters=size * (partition if is_partitioned else whole),
+        gradients=gradient * (whole if training.zero_stage == 1 else partition),
         # DeepSpeed keeps float32 weights apart even where the parameters are float32 themselves
-        optimizer=4 * _optimizer_values(model, training.optimizer.kind, shard),
-        ema=4 * shard,
-        gathered=size * min(whole, live_parameters(model) + always) if is_sharded else 0,
+        optimizer=4 * _optimizer_values(model, training.optimizer.kind, partition),
+        ema=4 * partition,
+        gathered=size * min(whole, live_parameters(model) + always) if is_partitioned else 0,
         buckets=2 * size * block if training.zero_stage else size * min(whole, _STAGE_0_BUCKET),
-        update=2 * 4 * (min(shard, SUB_GROUP) if training.zero_stage else whole),
+        update=2 * 4 * (min(partition, SUB_GROUP) if training.zero_stage else whole),
     )
 
 
@@ -69,9 +69,9 @@ def offloaded(training: TrainingSettings) -> str:
             )
 
 
-def _optimizer_values(model: StivTransformer, kind: str, shard: int) -> int:
+def _optimizer_values(model: StivTransformer, kind: str, partition: int) -> int:
     """Return the float32 values that the optimizer keeps on one rank, the float32 weights among them."""
     if kind == "adamw":
-        return 3 * shard
+        return 3 * partition
     # one momentum, and vectors of rows and columns that are whole on every rank
-    return 2 * shard + sum(p.shape[0] + p.numel() // p.shape[0] for p in model.parameters())
+    return 2 * partition + sum(p.shape[0] + p.numel() // p.shape[0] for p in model.parameters())
