@@ -62,7 +62,11 @@ class TextEncoder:
         pinned.check_sha256("text", settings.source, settings.sha256, self.sha256)
 
     def encode(self, captions: list[str], cut: bool) -> Text:
-        """Return the features of the captions, as `encode`; `cut` says whether longer ones are cut or refused."""
+        """Return the features of the captions, as the function `encode` does, in batches of `text.batch`.
+
+        Raises:
+            ValueError: a caption is longer than `text.tokens` and `cut` is False.
+        """
         batches = [captions[i : i + self.settings.batch] for i in range(0, len(captions), self.settings.batch)]
         parts = [encode(self.model, self.tokenizer, batch, self.settings.tokens, cut) for batch in batches]
         return Text(*(torch.cat(part) for part in zip(*parts, strict=True)))
@@ -90,6 +94,8 @@ def encode(
     device: torch.device | None = None,
 ) -> Text:
     """Return the features of captions padded to `tokens`; the empty one is the null text (paper, appendix B).
+
+    They are token features (B, L, E), their mask (B, L), False where padded, and a pooled vector (B, E).
 
     The pooled vector is the encoder's own: the feature of the last text token for CLIP (paper, section
     2.1), the mean over text tokens for the others, which have no token trained to stand for the sentence.
@@ -151,7 +157,7 @@ def find(settings: TextSettings) -> Path:
     """Return the folder of `text.source`.
 
     Raises:
-        FileNotFoundError, ValueError: as `frozen.find`.
+        FileNotFoundError, ValueError: as `pinned.find`.
     """
     return pinned.find("text", settings.source, settings.revision, _FILES)
 

@@ -1,6 +1,6 @@
 """The frozen VAE: frames to latents and back, each frame by itself (paper, appendix B).
 
-Shapes: T frames, C channels (3 colours or the latent's), H height, W width.
+Shapes: T frames, C channels (3 colours or the latent's), H height, W width, of pixels or of latents.
 """
 
 import json
@@ -33,6 +33,11 @@ _FILES = (
 class Vae:
     """A diffusers autoencoder whose weights never change, with its latents brought to mean 0 and variance 1.
 
+    Args:
+        model: the autoencoder; it computes where it is.
+        batch_frames: how many frames are coded at once.
+        sha256: of its files.
+
     Attributes:
         latent_channels: channels of one latent frame.
         downsampling: pixels per latent, on each side.
@@ -61,12 +66,15 @@ class Vae:
         return encode(self.model, frames_TCHW.to(self.model.device), self.batch_frames)
 
     def decode(self, latents_TCHW: Tensor) -> Tensor:
-        """Return frames in [-1, 1]."""
+        """Return frames (T, 3, H * downsampling, W * downsampling) in [-1, 1] of normalised latents, as `decode`."""
         return decode(self.model, latents_TCHW.to(self.model.device), self.batch_frames)
 
 
 def encode(model: Autoencoder, frames_TCHW: Tensor, batch_frames: int) -> Tensor:
-    """Return normalised latents of frames in [-1, 1] on the model's device: the posterior's mean, if it has one."""
+    """Return normalised latents (T, C, H / downsampling, W / downsampling) of RGB frames in [-1, 1].
+
+    They are the posterior's mean, where the autoencoder has a posterior, and on its device and in its precision.
+    """
     shift, scale = normalisation(model)
 
     def encode_some(frames: Tensor) -> Tensor:
@@ -81,7 +89,10 @@ def encode(model: Autoencoder, frames_TCHW: Tensor, batch_frames: int) -> Tensor
 
 
 def decode(model: Autoencoder, latents_TCHW: Tensor, batch_frames: int) -> Tensor:
-    """Return frames in [-1, 1] of normalised latents on the model's device."""
+    """Return RGB frames (T, 3, H * downsampling, W * downsampling) in [-1, 1] of normalised latents.
+
+    They are on the device and in the precision of the autoencoder.
+    """
     shift, scale = normalisation(model)
 
     def decode_some(latents: Tensor) -> Tensor:
@@ -122,7 +133,7 @@ def _in_batches(code: Callable[[Tensor], Tensor], x_TCHW: Tensor, batch_frames: 
 
 
 def load(settings: VaeSettings, device: str | torch.device = "cpu") -> Vae:
-    """Load the VAE in float32.
+    """Load the VAE in float32 on a device.
 
     Raises:
         FileNotFoundError: `vae.source` is neither a folder nor a hub repository that can be reached, or has
@@ -168,6 +179,6 @@ def find(settings: VaeSettings) -> Path:
     """Return the folder of `vae.source`.
 
     Raises:
-        FileNotFoundError, ValueError: as `frozen.find`.
+        FileNotFoundError, ValueError: as `pinned.find`.
     """
     return pinned.find("vae", settings.source, settings.revision, _FILES)
