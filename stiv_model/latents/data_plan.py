@@ -39,6 +39,7 @@ class Bucket(Settings):
 
     @model_validator(mode="after")
     def clips_are_used_or_dropped(self) -> Self:
+        """Refuse a bucket that loses clips without a reason."""
         _balance("clips of a bucket", self.clips, self.samples, *self.dropped.values())
         return self
 
@@ -58,7 +59,7 @@ class Plan(Settings):
     dropped: dict[str, PositiveInt]
     """How many are not, by reason."""
     samples_sha256: str
-    """Of the samples' names, in the order that `latent_data.Order` numbers."""
+    """Of the samples' names, in the order that `stiv_model.latents.dataset.Order` numbers."""
     folder_bytes: PositiveInt
     """Size of all files of the folder."""
     buckets: tuple[Bucket, ...]
@@ -72,6 +73,7 @@ class Plan(Settings):
 
     @property
     def epochs(self) -> float:
+        """How often the recipe's steps see each sample."""
         return self.steps * self.batch / self.samples
 
     @property
@@ -86,6 +88,7 @@ class Plan(Settings):
 
     @model_validator(mode="after")
     def clips_are_used_or_dropped(self) -> Self:
+        """Refuse a plan that loses clips without a reason."""
         _balance("clips", self.clips, self.samples, *self.dropped.values())
         _balance("clips", self.clips, self.ok, self.rejected, self.failed)
         _balance("usable clips", self.ok, *(bucket.clips for bucket in self.buckets))
@@ -284,7 +287,7 @@ def _choose(ok: Any, shards: Mapping[str, Shard], recipe: RecipeSettings) -> tup
 
 
 def sample_names(latents: Path, recipe: RecipeSettings) -> list[str]:
-    """Return the clips that a recipe takes as samples, in the order that `latent_data.Order` numbers.
+    """Return the clips that a recipe takes as samples, in the order that `stiv_model.latents.dataset.Order` numbers.
 
     Raises:
         FileNotFoundError, ValueError: the latents are not there or not whole.
@@ -295,6 +298,7 @@ def sample_names(latents: Path, recipe: RecipeSettings) -> list[str]:
 
 
 def hash_names(names: Iterable[str]) -> str:
+    """Return the sha256 of names in their order, in hexadecimal digits."""
     digest = hashlib.sha256()
     for name in names:
         digest.update(f"{name}\n".encode())

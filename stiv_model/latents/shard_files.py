@@ -68,7 +68,7 @@ class Shard:
 
     @property
     def kind(self) -> dict[str, tuple[torch.dtype, list[int]]]:
-        """Type and shape of what one clip has."""
+        """Type and shape of what one clip has, by the name of the tensor."""
         return {name: (part.dtype, part.shape) for name, part in self.tensors.items()}
 
     def read_from_memory(self, row: int, into: Sequence[memoryview]) -> bool:
@@ -200,7 +200,7 @@ class Memory:
         self._free: dict[int, list[np.ndarray]] = defaultdict(list)
 
     def lend(self, size_bytes: int, pin: bool) -> Tensor:
-        """Return a block of bytes, page-locked if `pin`: torch keeps a pool of those itself."""
+        """Return a block of bytes (size_bytes,), page-locked if `pin`: torch keeps a pool of those itself."""
         if pin:
             return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True)
         free = self._free[size_bytes]
@@ -211,7 +211,7 @@ class Memory:
 
 
 def cut(block: Tensor, parts: dict[str, Part], batch: int) -> dict[str, Tensor]:
-    """Return the tensors of a batch, one behind the other in a block of `block_bytes` bytes."""
+    """Return the tensors of a batch (batch, ...) by name, one behind the other in a block of `block_bytes` bytes."""
     out, start = {}, 0
     for name, part in parts.items():
         size = batch * part.size_bytes
@@ -221,11 +221,12 @@ def cut(block: Tensor, parts: dict[str, Part], batch: int) -> dict[str, Tensor]:
 
 
 def block_bytes(parts: dict[str, Part], batch: int) -> int:
+    """Return the bytes that `cut` needs for a batch of so many clips."""
     return sum(_aligned(batch * part.size_bytes) for part in parts.values())
 
 
 def entries(tensors: Mapping[str, Tensor]) -> list[tuple[memoryview, ...]]:
-    """Return the bytes of each clip, one piece for each tensor, to be written to."""
+    """Return the bytes of each clip, one view for each of the tensors (clips, ...), to be written to."""
     pieces = []
     for x in tensors.values():
         whole = x.view(torch.uint8).numpy().data.cast("B")

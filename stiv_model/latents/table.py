@@ -1,4 +1,4 @@
-"""What stage `latents` handed on: its table against its shards, every clip accounted for.
+"""What stage `latents` made: its table against its shards, every clip accounted for.
 
 Counts by itself, not through `stiv_model.latents.dataset`, so that a mistake there is found; without torch, which takes
 seconds to import.
@@ -20,7 +20,7 @@ _AGAIN = "run stage latents again"
 
 
 class Shape(NamedTuple):
-    """Of the latents of one clip."""
+    """Of the latents of one clip: latent frames, and rows and columns of each."""
 
     frames: int
     rows: int
@@ -38,7 +38,7 @@ class Shard(NamedTuple):
 
 
 def read(latents: Path) -> Any:
-    """Return the table's columns that say what becomes of each clip.
+    """Return the table's columns that say whether a clip is usable, and where its latents are.
 
     Raises:
         FileNotFoundError: there is no table.
@@ -61,6 +61,7 @@ def read(latents: Path) -> Any:
 
 
 def usable(table: Any) -> Any:
+    """Return the rows of clips that can be trained on."""
     return table.filter(pc.equal(table["status"], "ok"))
 
 
@@ -72,11 +73,13 @@ def left_out(table: Any) -> dict[str, int]:
 
 
 def per_shard(table: Any) -> dict[str, int]:
+    """Return the number of rows by the name of their shard."""
     counts = table.group_by("shard", use_threads=False).aggregate([([], "count_all")]).to_pylist()
     return {row["shard"]: row["count_all"] for row in counts}
 
 
 def in_shards(table: Any, names: list[str]) -> Any:
+    """Return the rows of clips in the shards of these names."""
     return table.filter(pc.is_in(table["shard"], pa.array(names, pa.string())))
 
 

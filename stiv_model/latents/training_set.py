@@ -15,7 +15,7 @@ _COLUMNS = ["clip", "video", "uri", "licence", "source_url"]
 
 
 def write(run: Run, planned: data_plan.Plan, folder: Path) -> None:
-    """Write which clips a run's samples are, in the order that `latent_data.Order` numbers.
+    """Write which clips a run's samples are, in the order that `stiv_model.latents.dataset.Order` numbers.
 
     Raises:
         ValueError: the latents are not those that the run was planned with.
