@@ -1,4 +1,4 @@
-"""The loop of a training: takes steps, and after each goes back, lets it be validated, saves or stops."""
+"""The loop of a training: takes steps, and after each goes back to a checkpoint, validates, saves or stops."""
 
 import logging
 import time

@@ -1,6 +1,6 @@
 """What training minimises: samples noised, masked and conditioned by draws that are a function of their position.
 
-Shapes: B batch, F latent frames, C channels, T temporal tokens, S spatial tokens, M micro-conditions.
+Shapes: B batch, F latent frames, C channels, H, W latents, T temporal tokens, S spatial tokens, M micro-conditions.
 """
 
 from typing import NamedTuple
@@ -44,7 +44,16 @@ def draw(
     recipe: RecipeSettings,
     training: TrainingSettings,
 ) -> Draws:
-    """Draw for the samples at these positions of the run; `shape` is that of one sample, (F, C, H, W)."""
+    """Draw for the samples at these positions of the run (paper, sections 2.1 to 2.3 and appendix B).
+
+    Args:
+        positions: of the samples; each decides all of its draws, with `training.seed`.
+        shape: of one sample, (F, C, H, W).
+        frames: latent frames of a clip, from which the sample's are taken.
+        num_spatial: spatial tokens of the model.
+        recipe: its frames, modes and dropout.
+        training: its seed and density of timesteps.
+    """
     columns = []
     for position in positions:
         generator = torch.Generator().manual_seed(draw_seed(training.seed, "sample", position))
@@ -70,7 +79,7 @@ def draw(
 
 
 def choose_modes(modes: tuple[Mode, ...], uniform_B: Tensor) -> Tensor:
-    """Return for draws in [0, 1) the numbers of the modes, each in proportion to its weight."""
+    """Return for draws in [0, 1) the indices of the modes (B), each in proportion to its weight."""
     ends = torch.tensor([mode.weight for mode in modes], dtype=torch.float64).cumsum(0)
     return torch.searchsorted(ends, uniform_B.double() * ends[-1], right=True).clamp(max=len(modes) - 1)
 
@@ -83,11 +92,20 @@ def losses(
     recipe: RecipeSettings,
     training: TrainingSettings,
 ) -> Tensor:
-    """Return the loss of each sample of a micro-batch (B,) (paper, sections 2.1 to 2.3)."""
+    """Return the loss of each sample of a micro-batch (B) (paper, sections 2.1 to 2.3).
+
+    Args:
+        model: that is trained, or the engine around it.
+        batch: whole clips, with captions and micro-conditions.
+        draws: of `draw` for these samples.
+        null_text: features of the empty caption, for one sample.
+        recipe: its frames, modes and mask.
+        training: its ablations.
+    """
     strides = torch.tensor([mode.stride for mode in recipe.modes], device=batch.latents_BFCHW.device)
     data = take_frames(batch.latents_BFCHW, draws.start_B, strides[draws.mode_B], recipe.frames)
     micro = micro_conditions(batch.micro_BM, strides[draws.mode_B], recipe.frames)
-    text = drop(batch.text, null_text, draws.drop_text_B)
+    text = drop_captions(batch.text, null_text, draws.drop_text_B)
 
     patterns = torch.stack([clean_frame_mask(mode.clean_frames, recipe.frames) for mode in recipe.modes])
     pattern_BF = patterns.to(data.device)[draws.mode_B]
@@ -110,23 +128,23 @@ def losses(
 
 
 def take_frames(clips_BFCHW: Tensor, start_B: Tensor, stride_B: Tensor, frames: int) -> Tensor:
-    """Return so many frames of each clip, from its start on and its stride apart."""
+    """Return so many frames of each clip (B, frames, C, H, W), from its start on and its stride apart."""
     if clips_BFCHW.shape[1] == frames:
         return clips_BFCHW
-    places_BF = start_B[:, None] + stride_B[:, None] * torch.arange(frames, device=start_B.device)
-    return clips_BFCHW[torch.arange(len(clips_BFCHW), device=start_B.device)[:, None], places_BF]
+    index_BF = start_B[:, None] + stride_B[:, None] * torch.arange(frames, device=start_B.device)
+    return clips_BFCHW[torch.arange(len(clips_BFCHW), device=start_B.device)[:, None], index_BF]
 
 
 def micro_conditions(micro_BM: Tensor, stride_B: Tensor, frames: int) -> Tensor:
-    """Return the micro-conditions of samples of the clips that `micro_BM` is of; an image has no stride."""
+    """Return the micro-conditions (B, M) of samples of the clips that `micro_BM` is of; an image has no stride."""
     micro_BM = micro_BM.clone()
     micro_BM[:, MICRO_CONDITIONS.index("frames")] = frames
     micro_BM[:, MICRO_CONDITIONS.index("stride_frames")] *= stride_B * (frames > 1)
     return micro_BM
 
 
-def drop(text: Text, null_text: Text, is_dropped_B: Tensor) -> Text:
-    """Put the null text in the place of some captions."""
+def drop_captions(text: Text, null_text: Text, is_dropped_B: Tensor) -> Text:
+    """Return the features of captions with the null text in the place of some (paper, section 2.3.2: for guidance)."""
     parts = zip(text, null_text, strict=True)
     return Text(
         *(torch.where(rearrange(is_dropped_B, f"B -> B {'1 ' * (own.ndim - 1)}"), null, own) for own, null in parts)
@@ -134,7 +152,7 @@ def drop(text: Text, null_text: Text, is_dropped_B: Tensor) -> Text:
 
 
 def draw_token_mask(draws: Draws, temporal_patch: int, mask_ratio: float, temporal_mask_ratio: float) -> TokenMask:
-    """Return the tokens that the main blocks shall see."""
+    """Return the tokens that the main blocks shall see (paper, section 2.2)."""
     num_temporal = draws.temporal_order_BF.shape[1] // temporal_patch
     order_BF = draws.temporal_order_BF
     order_BT = order_BF[order_BF < num_temporal].view(-1, num_temporal)  # still a random order

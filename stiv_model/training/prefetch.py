@@ -25,7 +25,7 @@ class ReadAhead(Iterator[T], Generic[T]):
         self.stall_seconds = 0.0
         """What the consumer has waited so far."""
         self._ready: queue.SimpleQueue = queue.SimpleQueue()
-        self._places = threading.Semaphore(depth)
+        self._free = threading.Semaphore(depth)
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, args=(make, schedule), name="read ahead", daemon=True)
         self._thread.start()
@@ -33,7 +33,7 @@ class ReadAhead(Iterator[T], Generic[T]):
     def _run(self, make: Callable[..., T], schedule: Iterable) -> None:
         try:
             for entry in schedule:
-                self._places.acquire()
+                self._free.acquire()
                 if self._is_closed:
                     break
                 self._ready.put((make(entry), None))
@@ -48,7 +48,7 @@ class ReadAhead(Iterator[T], Generic[T]):
         if error:
             self._ready.put((None, error))
             raise error
-        self._places.release()
+        self._free.release()
         return made
 
     def __enter__(self) -> "ReadAhead[T]":
@@ -60,5 +60,5 @@ class ReadAhead(Iterator[T], Generic[T]):
     def close(self) -> None:
         """Stop the thread, after what it is making now."""
         self._is_closed = True
-        self._places.release()
+        self._free.release()
         self._thread.join()

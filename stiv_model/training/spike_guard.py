@@ -52,7 +52,7 @@ class Guard:
         }
 
     def judge(self, loss: float, gradient_norm: float) -> str | None:
-        """Say why a step must not be taken; None takes it in."""
+        """Say why a step must not be taken; None where it may, and is remembered as a good one."""
         found = {"loss": (loss, self.losses), "gradient norm": (gradient_norm, self.norms)}
         why = next((said for name, one in found.items() if (said := self._why_bad(name, *one))), None)
         if why is None:

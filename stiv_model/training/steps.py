@@ -60,7 +60,7 @@ class Steps:
             self.feed.close()
 
     def take(self, step: int) -> StepResult:
-        """Take step `step`, counted from 1."""
+        """Take step `step`, counted from 1, with the other ranks; the guard may skip the update."""
         self.result = result = StepResult()
         result.learning_rate = self._set_learning_rate(step)
         totals = torch.zeros(2, NOISE_LEVELS, device=self.device)
@@ -103,14 +103,14 @@ class Steps:
 
     def _clips(self, step: int) -> list[str]:
         first = (step - 1) * self.run.recipe.batch
-        return [self.data.samples[self.order[first + place]].clip for place in range(self.run.recipe.batch)]
+        return [self.data.samples[self.order[first + index]].clip for index in range(self.run.recipe.batch)]
 
     def _read(self, positions: range) -> tuple[Batch, Draws]:
         batch = self.data.batch([self.order[position] for position in positions], pin=self.device.type == "cuda")
         frames, channels, height, width = batch.latents_BFCHW.shape[1:]
-        places = height * width // self.run.model.spatial_patch**2
+        num_spatial = height * width // self.run.model.spatial_patch**2
         shape = (self.run.recipe.frames, channels, height, width)
-        return batch, draw(list(positions), shape, frames, places, self.run.recipe, self.run.training)
+        return batch, draw(list(positions), shape, frames, num_spatial, self.run.recipe, self.run.training)
 
 
 def _of_all_ranks(names: list[str]) -> list[str]:
@@ -120,7 +120,7 @@ def _of_all_ranks(names: list[str]) -> list[str]:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the most memory that this process has had: allocated on its GPU, or resident on the CPU."""
+    """Return the most bytes of memory that this process has had: allocated on its GPU, or resident on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
