@@ -64,9 +64,9 @@ class SampleCost(NamedTuple):
     checkpointed_training_flops: int
     """With activation checkpointing, where backward executes each block's forward once more."""
     activation_bytes: int
-    """What forward keeps for backward: each storage once, parameters left out."""
+    """What forward saves for backward: each storage once, parameters left out."""
     checkpointed_activation_bytes: int
-    """The inputs of all blocks, and what the largest block keeps while it is executed once more."""
+    """The inputs of all blocks, and what the largest block saves while it is executed once more."""
 
 
 class BlockCost(NamedTuple):
@@ -76,8 +76,8 @@ class BlockCost(NamedTuple):
     backward_flops: int
     input_bytes: int
     """Of the tokens that it is given."""
-    kept_bytes: int
-    """What forward keeps for backward, without what all blocks share."""
+    saved_bytes: int
+    """What forward saves for backward, without what all blocks share."""
     recomputed_bytes: int
     """The same without the input."""
 
@@ -124,7 +124,7 @@ def sample_cost(
     num_tokens, inputs = _inputs(model, shape, dtype, mask_ratio)
     with FlopCounterMode(display=False, custom_mapping=_FLASH_FLOPS) as counter, _FlashAttention():
         meter.counter = counter
-        with saved_tensors_hooks(meter.keep, lambda tensor: tensor):
+        with saved_tensors_hooks(meter.save, lambda tensor: tensor):
             out = model(**inputs)
         forward = counter.get_total_flops()
         out.sum().backward()
@@ -134,7 +134,7 @@ def sample_cost(
     if settings.unmasked_depth:
         repeated.append((settings.unmasked_depth, meter.cost(model.unmasked_blocks[0])))
     further = [(times - 1, block) for times, block in repeated]
-    outside = meter.kept_bytes() - sum(block.kept_bytes for _, block in repeated)
+    outside = meter.saved_bytes() - sum(block.saved_bytes for _, block in repeated)
     in_blocks = sum(times * block.forward_flops for times, block in repeated)
     training_flops = both + sum(times * (block.forward_flops + block.backward_flops) for times, block in further)
     return SampleCost(
@@ -142,7 +142,7 @@ def sample_cost(
         forward_flops=forward + sum(times * block.forward_flops for times, block in further),
         training_flops=training_flops,
         checkpointed_training_flops=training_flops + in_blocks,
-        activation_bytes=outside + sum(times * block.kept_bytes for times, block in repeated),
+        activation_bytes=outside + sum(times * block.saved_bytes for times, block in repeated),
         checkpointed_activation_bytes=outside
         + sum(times * block.input_bytes for times, block in repeated)
         + max(block.recomputed_bytes for _, block in repeated),
@@ -191,7 +191,7 @@ def _inputs(
 
 
 class _BlockMeter:
-    """Reads, at the borders of blocks, the FLOPs so far and what has been kept for backward so far.
+    """Reads, at the borders of blocks, the FLOPs so far and what has been saved for backward so far.
 
     Backward passes the borders in order: autograd executes what was recorded last first.
     """
@@ -200,51 +200,51 @@ class _BlockMeter:
 
     def __init__(self, model: StivTransformer):
         self.parameters = {_storage(parameter) for parameter in model.parameters()}
-        self.kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
+        self.saved: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
         self.shared: set[int] = set()
         self.read: dict[tuple[nn.Module, str], int] = {}
         self.input_of: dict[nn.Module, tuple[int, int]] = {}
-        self.kept_in: dict[nn.Module, list[int]] = {}
+        self.saved_in: dict[nn.Module, list[int]] = {}
         for block in (*model.main_blocks, *model.unmasked_blocks):
             block.register_forward_pre_hook(self.enter, with_kwargs=True)
             block.register_forward_hook(self.leave)
 
-    def keep(self, tensor: Tensor) -> Tensor:
+    def save(self, tensor: Tensor) -> Tensor:
         if _storage(tensor) not in self.parameters:
-            self.kept.setdefault(_storage(tensor), tensor.untyped_storage())
+            self.saved.setdefault(_storage(tensor), tensor.untyped_storage())
         return tensor
 
     def enter(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         x, *conditions = args
         self.shared |= {_storage(part) for part in tree_leaves((conditions, kwargs)) if isinstance(part, Tensor)}
         self.input_of[block] = _storage(x), x.untyped_storage().nbytes()
-        self.kept_in[block] = list(self.kept)
+        self.saved_in[block] = list(self.saved)
         self.mark(block, "enter")
         x = x.view_as(x)  # recorded here, so that backward comes by before it goes on to what was recorded earlier
         x.register_hook(lambda gradient: self.mark(block, "backward leave"))
         return (x, *conditions), kwargs
 
     def leave(self, block: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-        before = set(self.kept_in[block])
-        self.kept_in[block] = [address for address in self.kept if address not in before | self.shared]
+        before = set(self.saved_in[block])
+        self.saved_in[block] = [address for address in self.saved if address not in before | self.shared]
         self.mark(block, "leave")
         out.register_hook(lambda gradient: self.mark(block, "backward enter"))
 
     def mark(self, block: nn.Module, border: str) -> None:
         self.read[block, border] = self.counter.get_total_flops()
 
-    def kept_bytes(self) -> int:
-        return sum(storage.nbytes() for storage in self.kept.values())
+    def saved_bytes(self) -> int:
+        return sum(storage.nbytes() for storage in self.saved.values())
 
     def cost(self, block: nn.Module) -> BlockCost:
-        address, size = self.input_of[block]
-        own = {kept: self.kept[kept].nbytes() for kept in self.kept_in[block]}
+        input_address, size = self.input_of[block]
+        own = {address: self.saved[address].nbytes() for address in self.saved_in[block]}
         return BlockCost(
             forward_flops=self.read[block, "leave"] - self.read[block, "enter"],
             backward_flops=self.read[block, "backward leave"] - self.read[block, "backward enter"],
             input_bytes=size,
-            kept_bytes=sum(own.values()),
-            recomputed_bytes=sum(own.values()) - own.get(address, 0),
+            saved_bytes=sum(own.values()),
+            recomputed_bytes=sum(own.values()) - own.get(input_address, 0),
         )
 
 
@@ -268,7 +268,7 @@ def _flash_attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
 ) -> Tensor:
-    """Keeps query, key, value, the output and a float32 per query, as the kernels of CUDA do."""
+    """Saves query, key, value, the output and a float32 per query for backward, as the kernels of CUDA do."""
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, float("-inf"))
     return _FLASH(query, key, value, dropout_p, is_causal, attn_mask=attn_mask)[0]

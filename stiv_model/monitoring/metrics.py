@@ -53,7 +53,7 @@ class Records:
         self.tables = {name: _open(work / name, _COLUMNS[name], done) for name in (LOSSES, NOISE_LEVEL_LOSSES, LEDGER)}
         self.incidents = (work / INCIDENTS).open("a+", buffering=1)
         self.incidents.seek(0)
-        self.told = set(self.incidents.read().splitlines())
+        self.noted = set(self.incidents.read().splitlines())
         rows = (work / LOSSES).read_text().splitlines()[1:]
         self.before = float(rows[-1].split("\t")[-1]) if rows else 0.0
         self.started = self.said = time.monotonic()
@@ -64,14 +64,17 @@ class Records:
         step: int,
         loss: float,
         gradient_norm: float,
-        rate: float,
+        learning_rate: float,
         levels: Sequence[float],
         peak_memory_bytes: int,
     ) -> dict[str, float]:
         """Write down a step that was tried, and return all that is worth a curve, by name.
 
         Args:
-            rate: of learning.
+            step: counted from 1.
+            loss: mean over the samples of the step.
+            gradient_norm: before clipping.
+            learning_rate: of this step.
             levels: mean losses per noise level, NaN where there is none.
             peak_memory_bytes: of this rank, up to now.
         """
@@ -81,7 +84,7 @@ class Records:
         figures = {
             "loss": loss,
             "gradient norm": gradient_norm,
-            "learning rate": rate,
+            "learning rate": learning_rate,
             "speed/samples per second": speed,
             "speed/tokens per second": speed * self.speed.tokens,
             "speed/MFU": speed * self.speed.flops / self.speed.peak_flops_per_second,
@@ -121,11 +124,12 @@ class Records:
         """Write down a step that was not taken, or a return to a checkpoint; once, however often it comes by."""
         log.warning("step %d: %s", step, ", ".join(f"{key} {value}" for key, value in what.items()))
         line = json.dumps({"step": step} | what)
-        if line not in self.told:
-            self.told.add(line)
+        if line not in self.noted:
+            self.noted.add(line)
             self.incidents.write(f"{line}\n")
 
     def close(self) -> None:
+        """Close the files."""
         for file in (*self.tables.values(), self.incidents):
             file.close()
 
@@ -135,7 +139,7 @@ class Records:
 
 def _open(path: Path, columns: Sequence[str], done: int) -> Any:
     kept = path.read_text().splitlines()[1 : done + 1] if path.exists() else []
-    aside = path.with_name(f"{path.name}.tmp")  # a kill between emptying and writing would lose the lines
-    aside.write_text("\n".join(["\t".join(columns), *kept]) + "\n")
-    aside.replace(path)
+    tmp_path = path.with_name(f"{path.name}.tmp")  # a kill between emptying and writing would lose the lines
+    tmp_path.write_text("\n".join(["\t".join(columns), *kept]) + "\n")
+    tmp_path.replace(path)
     return path.open("a", buffering=1)

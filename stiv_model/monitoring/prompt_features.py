@@ -55,6 +55,7 @@ def _metadata(prompts: tuple[str, ...]) -> dict[str, str]:
 
 
 def main() -> None:
+    """Make the features for the run whose folder is on the command line."""
     die_with_parent()
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     try:

@@ -22,9 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class RunLog:
-    """Of one run: `open` it before anything is written down.
+    """The tables, trackers and videos of one run: `open` it before anything is written down.
 
     Args:
+        run: what is trained.
         work: folder of the run; its folder `shown` gets trackers' files and validation/.
         speed: what a sample is worth.
         device: that decodes videos.
@@ -70,7 +71,7 @@ class RunLog:
         self.close()
 
     def videos(self, step: int, latents: Mapping[str, Tensor]) -> None:
-        """Decode videos and show them."""
+        """Decode videos, the latents (F, C, H, W) of each by its name, and show them."""
         assert self.video_log is not None, "this run does not validate"
         for name, frames in self.video_log.show(step, latents).items():
             self.trackers.tell(_shows(step, f"validation/{name}", frames, self.video_log.fps))

@@ -23,17 +23,17 @@ from stiv_model.settings import RecipeSettings, Run, SamplerSettings, TrainingSe
 from stiv_model.training.loss import micro_conditions, take_frames
 
 
-class Wanted(NamedTuple):
-    """Some videos, and what they are made from."""
+class ValidationVideos(NamedTuple):
+    """Some videos by name, and what they are sampled from."""
 
     names: list[str]
     text: Text
     micro_VM: Tensor
-    given: FrameCondition | None
+    condition: FrameCondition | None
     noise_VFCHW: Tensor
 
 
-def wanted(run: Run, work: Path, data: LatentData) -> list[Wanted]:
+def validation_videos(run: Run, work: Path, data: LatentData) -> list[ValidationVideos]:
     """Return the videos of a run: one per prompt, and where the recipe gives frames as many of clips of the data.
 
     A prompt has the micro-conditions of the clip with its number, as if that were not cropped.
@@ -58,10 +58,14 @@ def wanted(run: Run, work: Path, data: LatentData) -> list[Wanted]:
         shape = latents_VFCHW.shape[1:]
         return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
-    found = [Wanted(names("prompt"), Text(**load_file(work / prompt_features.FILE)), micro_VM, None, noise("prompt"))]
+    found = [
+        ValidationVideos(
+            names("prompt"), Text(**load_file(work / prompt_features.FILE)), micro_VM, None, noise("prompt")
+        )
+    ]
     if is_clean_VF.any():
-        given = FrameCondition(latents_VFCHW, is_clean_VF)
-        found.append(Wanted(names("clip"), batch.text, micro_VM, given, noise("clip")))
+        condition = FrameCondition(latents_VFCHW, is_clean_VF)
+        found.append(ValidationVideos(names("clip"), batch.text, micro_VM, condition, noise("clip")))
     return found
 
 
@@ -74,18 +78,18 @@ class Validation:
 
     def __init__(self, run: Run, work: Path, data: LatentData, device: torch.device):
         self.run, self.device, self.null_text = run, device, data.null_text
-        self.wanted = wanted(run, work, data)
+        self.videos = validation_videos(run, work, data)
 
     def make(self, model: StivTransformer) -> dict[str, Tensor]:
         """Return the latents (F, C, H, W) of every video by its name."""
-        made = [self._sample(model, one) for one in self.wanted]
+        made = [self._sample(model, one) for one in self.videos]
         return {
             name: video
-            for one, videos in zip(self.wanted, made, strict=True)
+            for one, videos in zip(self.videos, made, strict=True)
             for name, video in zip(one.names, videos, strict=True)
         }
 
-    def _sample(self, model: StivTransformer, one: Wanted) -> Tensor:
+    def _sample(self, model: StivTransformer, one: ValidationVideos) -> Tensor:
         def move(x: Tensor) -> Tensor:
             return x.to(self.device)
 
@@ -97,7 +101,7 @@ class Validation:
             Text(*(move(part).expand(videos, *part.shape[1:]) for part in self.null_text)),
             move(one.micro_VM),
             sampling(self.run.recipe, self.run.training),
-            None if one.given is None else FrameCondition(*map(move, one.given)),
+            None if one.condition is None else FrameCondition(*map(move, one.condition)),
             null_image(self.run.recipe.clean_frames),
         )
 

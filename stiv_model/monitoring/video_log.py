@@ -1,4 +1,4 @@
-"""What the first rank shows of validation: latents become videos on the disk."""
+"""What the first rank shows of validation: latents, decoded to videos on the disk."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -34,18 +34,26 @@ class VideoLog:
         self.folder, self.vae = folder, vae.load(settings, device)
 
     def show(self, step: int, latents: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """Write the videos after a step, all or none, and return their frames by name."""
+        """Write the videos after a step, all or none, and return their frames by name.
+
+        Args:
+            step: counted from 1.
+            latents: (F, C, H, W) of each video by its name.
+
+        Returns:
+            uint8 RGB frames (T, H, W, 3) of each.
+        """
         videos = {name: self._decode(one) for name, one in latents.items()}
         folder = self.folder / f"step-{step:08d}"
-        aside = folder.with_name(f"{folder.name}.tmp")
-        for old in (folder, aside):
+        tmp_path = folder.with_name(f"{folder.name}.tmp")
+        for old in (folder, tmp_path):
             shutil.rmtree(old, ignore_errors=True)
-        aside.mkdir(parents=True)
+        tmp_path.mkdir(parents=True)
         for name, frames in videos.items():
             if len(frames) > 1:
-                write_video(aside / f"{name.replace(' ', '-')}.mp4", frames, self.fps)
-        Image.fromarray(strip(list(videos.values()))).save(aside / "strip.png")
-        aside.rename(folder)
+                write_video(tmp_path / f"{name.replace(' ', '-')}.mp4", frames, self.fps)
+        Image.fromarray(strip(list(videos.values()))).save(tmp_path / "strip.png")
+        tmp_path.rename(folder)
         return videos
 
     def _decode(self, latents_FCHW: Tensor) -> np.ndarray:

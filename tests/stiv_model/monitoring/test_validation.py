@@ -16,7 +16,7 @@ from stiv_model.encoders import provenance
 from stiv_model.encoders.vae import load as load_vae
 from stiv_model.latents.dataset import LatentData
 from stiv_model.monitoring import prompt_features
-from stiv_model.monitoring.validation import sampling, wanted
+from stiv_model.monitoring.validation import sampling, validation_videos
 from stiv_model.settings import Mode, TextSettings, VaeSettings
 from stiv_model.training.run_files import SHOWN
 from tests.stiv_model.runs import MADE_BY, random_text
@@ -107,12 +107,12 @@ def test_prompts_get_nothing_and_clips_the_frames_of_the_recipe(tmp_path, latent
     run = prepare(tmp_path / "work", latents, recipe.model_copy(update={"clean_frames": modes}), validating)
     write_prompts(tmp_path / "work")
     data = LatentData(latents, 1.0)
-    of_prompts, of_clips = wanted(run, tmp_path / "work", data)
-    assert of_prompts.given is None
-    assert of_clips.given.is_clean_BF.int().tolist() == [[1, 0, 0, 0], [0, 1, 1, 0]]
-    assert torch.equal(of_clips.given.latents_BFCHW, data.batch([0, 5]).latents_BFCHW.float())
+    of_prompts, of_clips = validation_videos(run, tmp_path / "work", data)
+    assert of_prompts.condition is None
+    assert of_clips.condition.is_clean_BF.int().tolist() == [[1, 0, 0, 0], [0, 1, 1, 0]]
+    assert torch.equal(of_clips.condition.latents_BFCHW, data.batch([0, 5]).latents_BFCHW.float())
     assert not torch.equal(of_prompts.noise_VFCHW, of_clips.noise_VFCHW)
-    again, _ = wanted(run, tmp_path / "work", data)
+    again, _ = validation_videos(run, tmp_path / "work", data)
     assert torch.equal(again.noise_VFCHW, of_prompts.noise_VFCHW)
 
 
