@@ -29,7 +29,7 @@ class RotarySettings(Settings):
     """Rotary positions: two axes in spatial attention, one in temporal attention (paper, section 2.1)."""
 
     kind: Literal["rotary"]
-    """Rotary positions: queries and keys are turned by an angle that grows with their position."""
+    """Rotary positions: queries and keys are rotated by an angle that grows with their position."""
     base: PositiveFloat
     """Pair i of k channels is rotated by base ** (-2 i / k) radians per token: k is a head's size in time, half of it
     for each axis in space."""
@@ -100,10 +100,12 @@ class ModelSettings(Settings):
 
     @property
     def head_size(self) -> int:
+        """Channels of one attention head."""
         return self.width // self.heads
 
     @model_validator(mode="after")
     def head_size_splits(self) -> Self:
+        """Refuse a width that rotary positions cannot split over heads and axes."""
         if self.width % self.heads or self.head_size % 4:
             raise ValueError(
                 f"model.width is {self.width} and model.heads is {self.heads}: the width of one head, "
@@ -163,6 +165,7 @@ class RecipeSettings(Settings):
 
     @model_validator(mode="after")
     def clean_frames_are_in_the_video(self) -> Self:
+        """Refuse patterns that the frames of a sample do not suit, and mixtures of two null images."""
         for mode in self.modes:
             _check_pattern(mode.clean_frames, self.frames)
         if is_mixture(self.clean_frames) and "views" in [mode.clean_frames for mode in self.modes]:
@@ -171,6 +174,7 @@ class RecipeSettings(Settings):
 
 
 def is_mixture(clean_frames: Pattern | tuple[Mode, ...]) -> TypeIs[tuple[Mode, ...]]:
+    """Say whether a recipe's `clean_frames` are a mixture of modes, not one pattern."""
     return bool(clean_frames) and isinstance(clean_frames[0], Mode)
 
 
@@ -271,10 +275,12 @@ class TrainingSettings(Settings):
 
     @property
     def ranks_per_node(self) -> int:
+        """Processes on one machine."""
         return self.ranks // self.nodes
 
     @model_validator(mode="after")
     def nodes_share_the_ranks(self) -> Self:
+        """Refuse ranks that the nodes cannot share evenly."""
         if self.ranks % self.nodes:
             raise ValueError(
                 f"training.ranks is {self.ranks}, but training.nodes is {self.nodes}: use a multiple of {self.nodes}"
@@ -283,6 +289,7 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def there_is_something_to_validate_with(self) -> Self:
+        """Refuse validation without prompts."""
         if self.validation_steps and not self.validation_prompts:
             raise ValueError(
                 f"training.validation_steps is {self.validation_steps}, but training.validation_prompts is empty: "
@@ -292,6 +299,7 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def nvme_has_a_path(self) -> Self:
+        """Refuse a drive without a folder, and a folder without a drive."""
         if (self.offload == "nvme") != (self.nvme_path is not None):
             raise ValueError(
                 f"training.offload is {self.offload} and training.nvme_path {self.nvme_path}: nvme needs a folder on a "
@@ -301,6 +309,7 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def zero_stage_can_offload(self) -> Self:
+        """Refuse to offload what the ZeRO stage does not partition."""
         least = {"none": 0, "cpu": 1, "nvme": 3}[self.offload]
         if self.zero_stage < least:
             raise ValueError(
@@ -310,6 +319,7 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def sequences_are_shared_evenly(self) -> Self:
+        """Refuse groups that do not divide the ranks, and to drop frames that ranks share."""
         if self.ranks % self.sequence_ranks:
             raise ValueError(
                 f"training.sequence_ranks is {self.sequence_ranks}, but training.ranks is {self.ranks}: "
@@ -394,6 +404,7 @@ class SamplerSettings(Settings):
 
     @model_validator(mode="after")
     def guidance_interval_is_one(self) -> Self:
+        """Refuse an interval that ends before it starts."""
         if self.guidance_start >= self.guidance_end:
             raise ValueError(
                 f"sampler.guidance_start is {self.guidance_start} and sampler.guidance_end {self.guidance_end}: "

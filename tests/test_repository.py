@@ -1,9 +1,10 @@
 """dvc.yaml, params.yaml, prefect.yaml, the README and the code must say the same thing."""
 
+import ast
 import inspect
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +226,63 @@ def test_every_code_file_that_a_page_names_exists():
     assert not {
         (page, word) for page, word in named if not ((ROOT / word).exists() or word in names or word in of_a_user)
     }
+
+
+AXIS = r"(?:\.\.\.|\w+(?: (?:[+*/]|or) \w+)?)"
+"""Of a shape as a docstring writes it: its size by a letter, a number, a name or an expression; or all others."""
+SHAPE = re.compile(rf"\((?=[^()]*(?:\b[A-Z]\b|\d|\.\.\.|,\))){AXIS}(?:, {AXIS})*,?\)|\bshapes?\b")
+TENSOR = re.compile(r"\b(Tensor|ndarray)\b")
+
+
+def public_definitions(package: str) -> Iterator[tuple[str, ast.FunctionDef | ast.ClassDef]]:
+    """Yield the public functions, classes and methods of a package, by dotted name."""
+
+    def within(node: ast.AST, name: str) -> Iterator[tuple[str, ast.FunctionDef | ast.ClassDef]]:
+        for inner in ast.iter_child_nodes(node):
+            if isinstance(inner, ast.FunctionDef | ast.ClassDef) and not inner.name.startswith("_"):
+                yield f"{name}.{inner.name}", inner
+                if isinstance(inner, ast.ClassDef):
+                    yield from within(inner, f"{name}.{inner.name}")
+
+    for path in sorted((ROOT / package).rglob("*.py")):
+        yield from within(ast.parse(path.read_text()), module(str(path.relative_to(ROOT))))
+
+
+def names_its_shapes(function: ast.FunctionDef) -> bool:
+    """Say whether every tensor that a function takes, or else returns, has a shape in its name or in the docstring."""
+
+    def is_tensor(annotation: ast.expr | None) -> bool:
+        text = ast.unparse(annotation) if annotation else ""
+        return bool(TENSOR.search(text)) and "Callable" not in text
+
+    taken = [one.arg for one in (*function.args.args, *function.args.kwonlyargs) if is_tensor(one.annotation)]
+    if taken and all(re.search(r"_[A-Z]+$", name) for name in taken):
+        return True
+    return not (taken or is_tensor(function.returns)) or bool(SHAPE.search(ast.get_docstring(function) or ""))
+
+
+def test_every_public_definition_of_the_model_says_what_it_is():
+    assert [name for name, node in public_definitions("stiv_model") if not ast.get_docstring(node)] == []
+
+
+def test_every_public_function_of_the_model_names_the_shapes_of_its_tensors():
+    functions = [(name, node) for name, node in public_definitions("stiv_model") if isinstance(node, ast.FunctionDef)]
+    assert [name for name, function in functions if not names_its_shapes(function)] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "is_named"),
+    [
+        ("def f(x_BFCHW: Tensor) -> Tensor: ...", True),
+        ("def f(x: Tensor) -> Tensor: ...", False),
+        ('def f(x: Tensor) -> Tensor:\n    "Return (B, T) of it."', True),
+        ('def f(x: Tensor) -> Tensor:\n    "Return it (paper, section 2.1)."', False),
+        ('def f(x: Tensor) -> Tensor:\n    "Return it (of all)."', False),
+        ('def f() -> Iterator[Tensor]:\n    "Yield times (steps + 1,)."', True),
+        ("def f() -> np.ndarray: ...", False),
+        ("def f(x: int) -> int: ...", True),
+    ],
+)
+def test_a_shape_is_found_in_a_name_or_a_docstring(source, is_named):
+    (function,) = ast.parse(source).body
+    assert names_its_shapes(function) is is_named

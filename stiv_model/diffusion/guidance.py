@@ -15,7 +15,7 @@ def text(conditional: Tensor, without_text: Tensor, scale: float) -> Tensor:
     F(x_t, ∅, c_I, t) + s (F(x_t, c_T, c_I, t) - F(x_t, ∅, c_I, t))
 
     Args:
-        conditional: velocity with text and image.
+        conditional: velocity (B, ...) with text and image.
         without_text: velocity with the image only.
         scale: s; 1 is no guidance.
     """
@@ -28,7 +28,7 @@ def joint(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     F(x_t, ∅, ∅, t) + s (F(x_t, c_T, c_I, t) - F(x_t, ∅, ∅, t))
 
     Args:
-        conditional: velocity with text and image.
+        conditional: velocity (B, ...) with text and image.
         unconditional: velocity with neither.
         scale: s; 1 is no guidance.
     """
@@ -43,7 +43,7 @@ def separate(
     F(x_t, ∅, ∅, t) + s_1 (F(x_t, ∅, c_I, t) - F(x_t, ∅, ∅, t)) + s_2 (F(x_t, c_T, c_I, t) - F(x_t, ∅, c_I, t))
 
     Args:
-        conditional: velocity with text and image.
+        conditional: velocity (B, ...) with text and image.
         without_text: velocity with the image only.
         unconditional: velocity with neither.
         scale: of the text, s_2.
@@ -53,7 +53,7 @@ def separate(
 
 
 def renormalise(guided: Tensor, conditional: Tensor) -> Tensor:
-    """Give `guided` the norm of `conditional`, one per sample (CFG-renormalisation; paper, appendix A).
+    """Give `guided` the norm of `conditional`, both (B, ...), per sample (CFG-renormalisation; paper, appendix A).
 
     |F(x_t, c_T, c_I, t)| F_guided / |F_guided|
     """

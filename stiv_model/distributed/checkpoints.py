@@ -77,7 +77,9 @@ def save(folder: Path, run: Run, engine: DeepSpeedEngine, ema: Ema, progress: Pr
     files: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(files, _File(size_bytes=size_bytes, sha256=sha256))
     if rank == 0:
-        _complete(tmp_path, folder / name, Manifest(run=run_identity.identity(run), progress=progress, files=tuple(files)))
+        _complete(
+            tmp_path, folder / name, Manifest(run=run_identity.identity(run), progress=progress, files=tuple(files))
+        )
         _prune(folder, run.training)
     dist.barrier()
 

@@ -22,7 +22,7 @@ def angles(positions: Tensor, size: int, base: float) -> Tensor:
 
 
 def spatial_angles(rows: int, columns: int, head_size: int, base: float, scale: float, device: torch.device) -> Tensor:
-    """Return the angles (S, H / 2) of a grid of tokens, read row by row; half of a head turns with each axis.
+    """Return the angles (S, H / 2) of a grid of tokens, read row by row; half of a head is rotated by each axis.
 
     Neighbours are `scale` apart. A model that grew to twice the rows and columns with scale 0.5 meets at every
     second position the angles it has learnt: interpolation (paper, section 2.4).

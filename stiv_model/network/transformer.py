@@ -189,7 +189,9 @@ class StivTransformer(nn.Module):
         return rearrange(embedded, "(F S) D -> F S D", S=rows * columns)
 
     def rotary_positions(self, num_temporal: int, rows: int, columns: int, like: Tensor) -> Positions:
-        """Return the rotary factors of all tokens, on the device of `like` and at least as precise.
+        """Return the rotary factors of all tokens, (1, 1, S, 1, H / 2) in space and (1, T, 1, 1, H / 2) in time.
+
+        They are on the device of `like` and at least as precise.
 
         Without effect where positions are learned: both are None. (Paper, sections 2.1 and 2.4.)
         """

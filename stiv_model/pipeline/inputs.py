@@ -157,7 +157,7 @@ def given_of(
 
 
 def pixels_of(asked: Asked, prompts: int, height: int, width: int) -> Tensor:
-    """Return the pictures of one frame, from -1 to 1: one, or one per prompt.
+    """Return the pictures of one frame (1 or P, C, H, W), from -1 to 1: one, or one per prompt.
 
     Raises:
         ValueError: another size, number of channels, type or range, or not one per prompt.

@@ -174,6 +174,7 @@ class StivPipeline(DiffusionPipeline):
 
     @property
     def defaults(self) -> PipelineDefaults:
+        """What a call takes where it says nothing."""
         return PipelineDefaults.model_validate(self.config["defaults"])
 
     def enable_vae_slicing(self) -> None:

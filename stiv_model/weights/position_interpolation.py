@@ -118,7 +118,7 @@ def resize(learned: Tensor, shape: torch.Size) -> Tensor:
 
 
 def resize_reference(learned: Tensor, shape: torch.Size) -> Tensor:
-    """Return what `resize` must give, computed another way: axis by axis from the two nearest positions, float64."""
+    """Return what `resize` must give, (R, C, D) or (T, D), axis by axis from the two nearest positions, in float64."""
     mixed = learned.double()
     for axis, size in enumerate(shape[:-1]):
         old = mixed.shape[axis]

@@ -71,7 +71,7 @@ def execute(
     """Execute every check that a warm start must pass.
 
     Args:
-        start: the child's starting weights, as they were written.
+        start: the child's starting weights by name, in the shapes of `files.shapes`, as they were written.
         child: what they are weights of.
         rows: where each came from.
         parents: the models they came from.
@@ -80,24 +80,38 @@ def execute(
     Raises:
         ValueError: one did not pass; the message names it.
     """
-    checks = [is_average(role, loaded) for role, loaded in parents.items()]
-    checks += [are_taken(role, start, rows, parents) for role in parents]
+    checks = [check_average(role, loaded) for role, loaded in parents.items()]
+    checks += [check_taken(role, start, rows, parents) for role in parents]
     checks += [check(one.check_name, position_interpolation.angle_difference(one, child), _ANGLE) for one in changes]
-    checks += [is_resized(row, start, parents) for row in rows if row.transform == "interpolated"]
-    checks.append(answers_alike(_in_place(start, rows, parents), child, parents))
+    checks += [check_resized(row, start, parents) for row in rows if row.transform == "interpolated"]
+    checks.append(check_output(_in_place(start, rows, parents), child, parents))
     return tuple(checks)
 
 
-def is_average(role: Role, loaded: LoadedParent) -> Check:
-    """The weights of a parent are the EMA of its training, and its file did not change meanwhile."""
+def check_average(role: Role, loaded: LoadedParent) -> Check:
+    """Check that the weights of a parent are the EMA of its training, and that its file did not change meanwhile.
+
+    Raises:
+        ValueError: it did.
+    """
     path = loaded.folder / metadata.WEIGHTS
     if (again := sha256(path)) != loaded.parent.sha256:
         raise ValueError(f"{path} changed while it was read (sha256 {loaded.parent.sha256}, then {again}): try again")
     return check(f"the {role} parent's weights are the averaged ones: {loaded.parent.averaged}", 0, 0)
 
 
-def are_taken(role: Role, start: Mapping[str, Tensor], rows: tuple[Row, ...], parents: Parents) -> Check:
-    """What was taken over from a parent is its own, and what was added beside it is zero."""
+def check_taken(role: Role, start: Mapping[str, Tensor], rows: tuple[Row, ...], parents: Parents) -> Check:
+    """Check that of the weights in `start`, those taken from a parent are its own, and those added beside are zero.
+
+    Args:
+        role: of the parent.
+        start: the child's starting weights by name, in the shapes of `files.shapes`.
+        rows: where each came from.
+        parents: all of them.
+
+    Raises:
+        ValueError: they are not; the message names the first.
+    """
     wrong = {row.parameter: count for row in rows if (count := _different(row, role, start, parents))}
     name = f"what is taken from the {role} parent is the parent's, bit for bit"
     if wrong:
@@ -122,8 +136,12 @@ def _different(row: Row, role: Role, start: Mapping[str, Tensor], parents: Paren
     return 0
 
 
-def is_resized(row: Row, start: Mapping[str, Tensor], parents: Parents) -> Check:
-    """Resized learned positions are the mix of their old neighbours."""
+def check_resized(row: Row, start: Mapping[str, Tensor], parents: Parents) -> Check:
+    """Check that resized learned positions, (R, C, D) or (T, D), are the mix of their old neighbours.
+
+    Raises:
+        ValueError: they are not.
+    """
     (source,), mine = row.sources, start[row.parameter]
     wanted = position_interpolation.resize_reference(parents[source.parent].weights[source.parameter], mine.shape)
     off = (mine - wanted).abs().max().item() / max(wanted.abs().max().item(), 1e-30)
@@ -131,7 +149,7 @@ def is_resized(row: Row, start: Mapping[str, Tensor], parents: Parents) -> Check
 
 
 def _in_place(start: Mapping[str, Tensor], rows: tuple[Row, ...], parents: Parents) -> dict[str, Tensor]:
-    """Return the child's weights, those that `are_taken` found to be a parent's as they lie in the parent's file.
+    """Return the child's weights, those that `check_taken` found to be a parent's as they lie in the parent's file.
 
     Where in memory a matrix begins decides the order of sums, and so the last bits of a product.
     """
@@ -142,8 +160,14 @@ def _in_place(start: Mapping[str, Tensor], rows: tuple[Row, ...], parents: Paren
     }
 
 
-def answers_alike(start: Mapping[str, Tensor], child: CheckpointMetadata, parents: Parents) -> Check:
-    """The child answers as its parent does; at the child's positions, since those are compared apart."""
+def check_output(start: Mapping[str, Tensor], child: CheckpointMetadata, parents: Parents) -> Check:
+    """Check that the child, on a probe (1, F, C, H, W), answers as its parent does.
+
+    Both have the child's positions, since those are compared apart.
+
+    Raises:
+        ValueError: it does not.
+    """
     there = parents["weights"]
     settings = there.metadata.model.model_copy(update={"positions": child.model.positions})
     own = {name: weight for name, weight in start.items() if name in ("places", "moments")}

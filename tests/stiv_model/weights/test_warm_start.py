@@ -293,7 +293,7 @@ def test_a_parent_that_changes_while_it_is_read_is_refused(parent):
     (t2v / "new").write_bytes(content)
     (t2v / "new").rename(t2v / WEIGHTS)
     with pytest.raises(ValueError, match="changed while it was read"):
-        warm_start_checks.is_average("weights", loaded)
+        warm_start_checks.check_average("weights", loaded)
 
 
 # position interpolation
