@@ -10,7 +10,7 @@ from flows.running import stage_names
 from tasks.lineage import lineage
 from tasks.lineage.lineage import Workspace
 from tasks.pages.columns import COLUMNS
-from tasks.pages.gallery import SHOWN, Gallery, Wanted
+from tasks.pages.gallery import SHOWN, Filters, Gallery
 from tasks.pages.preview import preview
 from tasks.sandbox.pool import Sandbox
 from tasks.storage.tables import STATUSES
@@ -43,7 +43,7 @@ def sandbox() -> Sandbox:
     return Sandbox(load_params().sandbox).__enter__()
 
 
-def filters(shown: Gallery) -> tuple[Wanted, str, bool]:
+def filters(shown: Gallery) -> tuple[Filters, str, bool]:
     """Show the controls at the side and return what they say."""
     st.sidebar.header("Filter")
     words = st.sidebar.text_input("Words in caption or file name", key="words")
@@ -63,7 +63,7 @@ def filters(shown: Gallery) -> tuple[Wanted, str, bool]:
     st.sidebar.header("Order")
     order = st.sidebar.selectbox("By", ["uri", *extent], key="order")
     descending = st.sidebar.toggle("Largest first", key="descending")
-    return Wanted(within, statuses, reasons, words), order, descending
+    return Filters(within, statuses, reasons, words), order, descending
 
 
 def table(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -116,8 +116,8 @@ def play(row: dict[str, Any]) -> None:
 
 
 shown = gallery(max(path.stat().st_mtime_ns for path in Path("data").glob("*/*.parquet")))
-wanted, order, descending = filters(shown)
-count, hours, rows = shown.find(wanted, order, descending)
+chosen, order, descending = filters(shown)
+count, hours, rows = shown.find(chosen, order, descending)
 st.markdown(f"**{count}** shots, {hours:.2f} hours" + (f"; the first {SHOWN} are shown" if count > SHOWN else ""))
 if row := table(rows):
     details(shown, row)

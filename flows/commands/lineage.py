@@ -195,7 +195,7 @@ def forget(video: str, /, yes: bool = False, rebuild: bool = False) -> None:
         ValueError: no such video.
     """
     params = load_params()
-    found = takedown.plan(HERE, params.source, sources.CACHE, video)
+    found = takedown.trace(HERE, params.source, sources.CACHE, video)
     print(f"video {found.video}: {found.shots} shots, {found.clips} clips in the latents")
     for what, things in (
         ("raw file", [*found.raw, *found.texts]),

@@ -1,7 +1,7 @@
 """From a clip back to where it came from, and forward to the checkpoints that saw it.
 
-A checkpoint folder carries `samples.parquet`, the clips that it was trained on, so that it can be answered for when
-the latents are long others. Which sample stood at which position is a function of seed and position
+A checkpoint folder carries `samples.parquet`, the clips that it was trained on, so that the question can be answered
+when the latents have changed since. Which sample stood at which position is a function of seed and position
 (`stiv_model.latents.dataset.Order`); `ledger.tsv` says which positions were trained on.
 """
 
@@ -29,8 +29,11 @@ class Workspace(NamedTuple):
     """Where the stages' outputs are."""
 
     data: Path
+    """Folder of the stages' tables, one folder each."""
     checkpoints: Path
+    """Folder of the trained weights, one folder per training."""
     reports: Path
+    """Folder of the stages' accounts."""
     stages: tuple[str, ...]
     """Those with a table in `data/STAGE`, in the order of the pipeline."""
 
@@ -53,8 +56,8 @@ class Seen(NamedTuple):
 
 
 def find(space: Workspace, name: str) -> list[str]:
-    """Return the shots that a name means: a shot's own, or all of a video, by its sha256 (or its first eight or more
-    characters) or uri.
+    """Return the ids of the shots that a name means: a shot's own id, or all shots of a video, named by its sha256 (or
+    the first eight or more characters of it) or by its uri.
 
     Raises:
         ValueError: nothing of that name is in the tables.
@@ -97,8 +100,8 @@ def videos_of(space: Workspace, name: str) -> list[dict[str, Any]]:
 
 
 def history(space: Workspace, shot: str) -> dict[str, Any]:
-    """Return what every stage said of one shot: its row of each table, None where it did not get so far, and under
-    `checkpoints` what each run saw of it."""
+    """Return what every stage said of one shot: by stage, its row of that table, None where it did not get so far;
+    under `gate` the result of the gate; under `checkpoints`, by name, how often each training saw it."""
     found: dict[str, Any] = {}
     for stage in (name for name in space.stages if name != "videos"):
         path = space.table(stage)
@@ -115,7 +118,7 @@ def history(space: Workspace, shot: str) -> dict[str, Any]:
 
 
 def agrees(clip: dict[str, Any], settings: ClipSettings) -> bool:
-    """Say whether settings come to the verdict on a shot by itself that its row of the table of clips has."""
+    """Say whether settings give a shot, by itself, the status and reason that its row of schema CLIPS has."""
     scored = dict.fromkeys(tables.CLIPS.names) | clip | {"status": "ok", "reason": None}
     passed = clip["reason"] in (None, thresholds.NEAR_DUPLICATE, thresholds.NOT_BEST)
     found = ("ok", None) if passed else (clip["status"], clip["reason"])
@@ -131,7 +134,7 @@ def seen_by(space: Workspace, clip: str) -> Iterator[tuple[Path, Seen]]:
 
 
 def ancestry(checkpoint: Path) -> list[Path]:
-    """Return a checkpoint and those that its weights came from, the first one first.
+    """Return a checkpoint's folder and those of the checkpoints that its weights started from, the earliest first.
 
     Raises:
         FileNotFoundError: one of them is not there (any more), or is no checkpoint of `stiv train`.
@@ -145,10 +148,10 @@ def ancestry(checkpoint: Path) -> list[Path]:
 
 
 def trained_on(checkpoint: Path) -> pa.Table:
-    """Return the clips that one run trained on, with `times`: how often. Those it never came to are left out.
+    """Return the clips that one run trained on, with how often in the column `times`; those it never saw are left out.
 
     Raises:
-        FileNotFoundError: the checkpoint does not say.
+        FileNotFoundError: the checkpoint has no table of its samples.
     """
     samples = _read(checkpoint / SAMPLES)
     times = _all_counts(checkpoint, len(samples))

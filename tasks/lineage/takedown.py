@@ -29,17 +29,17 @@ class Takedown(NamedTuple):
     """Everything on this machine, and in the source, that holds one video or was made from it."""
 
     video: str
-    """sha256."""
+    """sha256 of its bytes."""
     raw: list[str]
-    """uris in the source, or paths below its folder, where a name that is not UTF-8 stands as Python writes it."""
+    """uris of its files in the source, or paths below the source's folder."""
     texts: list[str]
-    """Sidecars."""
+    """uris of the texts beside them."""
     cached: list[Path]
     """Copies of objects of a bucket."""
     shots: int
     clips: int
     stages: list[Path]
-    """Outputs that hold rows, pictures or latents of it, or weights that were trained on it or come from such."""
+    """Outputs that hold rows, pictures or latents of it, or weights that were trained on it or started from such."""
     untouched: list[Path]
     """Checkpoints that never saw it."""
 
@@ -48,11 +48,14 @@ class Takedown(NamedTuple):
         return [path for path in self.stages if (path / SAMPLES).exists()]
 
 
-def plan(space: Workspace, source: str, cache: Path, video: str) -> Takedown:
-    """Find what must go with one video, without touching anything.
+def trace(space: Workspace, source: str, cache: Path, video: str) -> Takedown:
+    """Find everything that holds one video or was made from it; nothing is changed.
 
     Args:
-        video: sha256, or its beginning, or uri, or a shot of it.
+        space: where the stages' outputs are.
+        source: the raw videos, as `source` of params.yaml has it.
+        cache: folder with the copies of objects of a bucket.
+        video: its sha256 or the first eight or more characters of that, its uri, or the id of one of its shots.
 
     Raises:
         ValueError: no such video, or several are meant.
@@ -125,7 +128,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def shown(name: str) -> str:
-    """Return a name as it may stand in a line: as Python writes it, if it has line breaks or bytes that are no text."""
+    """Return a name fit for one line of text: quoted with escapes if it has line breaks or bytes that are no text."""
     return name if name.isprintable() else repr(name)
 
 
@@ -161,7 +164,12 @@ def _unfinished(space: Workspace, sha256: str) -> list[Path]:
 
 
 def carry_out(takedown: Takedown, source: str, earlier_rows: Path) -> None:
-    """Delete the raw files, their copies, and every output that holds the video. Twice does no harm.
+    """Delete the raw files, their copies, and every output that holds the video; doing it twice does no harm.
+
+    Args:
+        takedown: what `trace` found.
+        source: the raw videos, as `source` of params.yaml has it.
+        earlier_rows: folder of the tables of earlier runs (`tasks/storage/reuse.py`), which is deleted whole.
 
     Raises:
         PermissionError, ConnectionError: the source does not let go of a file; what was deleted before stays so.

@@ -38,7 +38,7 @@ class Finding(NamedTuple):
 
 
 def examine(root: Path, limits: SandboxSettings, ranks: int | None = None) -> list[Finding]:
-    """Return what was found.
+    """Look at everything that the pipeline needs of this machine, and return one finding for each.
 
     Args:
         root: the project's folder.
@@ -67,7 +67,7 @@ def exit_code(findings: list[Finding]) -> int:
 
 
 def render(findings: list[Finding]) -> str:
-    """Return the findings as a table for a terminal, each remedy below what it heals."""
+    """Return the findings as text for a terminal, a line each, with the remedy below."""
     subject = max(len(finding.subject) for finding in findings)
     state = max(len(finding.state) for finding in findings)
     lines = []
@@ -138,7 +138,7 @@ def _has_codec(name: str, mode: Literal["r", "w"]) -> bool:
 
 
 def available_memory() -> int:
-    """Return the bytes that may still be taken, from the kernel and from the cgroup's limit."""
+    """Return the bytes of memory that may still be allocated, by the kernel and by the cgroup's limit."""
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
@@ -238,11 +238,11 @@ def embedded_text_encoder() -> Finding:
 
 
 def protections(holds: dict[str, bool], missing: dict[str, str], is_strict: bool) -> Finding:
-    """Say what the process that opens a raw video is kept from.
+    """Say which protections the process that opens a raw video has.
 
     Args:
-        holds: whether each sandbox held when it was run into.
-        missing: ways of confining that the kernel refused, and why.
+        holds: by protection, whether the operation that it forbids failed when it was attempted.
+        missing: by protection that the kernel refused, why.
         is_strict: whether the stages refuse to run without all of them.
     """
     absent = [name for name, does in holds.items() if not does]

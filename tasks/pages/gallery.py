@@ -19,19 +19,22 @@ SHOWN = 500
 _NOT_SHOWN = ("video_hash", "embedding", "embedder")
 
 
-class Wanted(NamedTuple):
-    """What is looked for; what is empty allows everything."""
+class Filters(NamedTuple):
+    """Which shots to find; an empty filter allows all."""
 
     within: Mapping[str, tuple[float, float]]
-    """Score -> smallest and largest value, both inside. What lacks the score is not shown."""
+    """By score, the smallest and largest value, both allowed. A shot that lacks the score is not found."""
     statuses: Sequence[str]
     reasons: Sequence[str]
     words: str
-    """In the caption or the uri, in any case."""
+    """Text that the caption or the uri contains, whether in capitals or not."""
 
 
 class Gallery:
-    """Every shot, with what the last stage that is there says of it (clips, scores, or shots) and its caption.
+    """Every shot with its caption, and with its row of the latest of the tables of clips, scores and shots.
+
+    Args:
+        data: folder of the stages' tables.
 
     Raises:
         FileNotFoundError: no shots have been made.
@@ -77,14 +80,19 @@ class Gallery:
         return {name: (float(least), float(most)) for name, (least, most) in pairs.items() if least is not None}
 
     def reasons(self) -> list[str]:
+        """Return the reason codes that occur, the most frequent first."""
         found = self._run(
             "SELECT reason FROM gallery WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC, reason"
         )
         return [reason for (reason,) in found.fetchall()]
 
-    def find(self, wanted: Wanted, order: str, descending: bool) -> tuple[int, float, list[dict[str, Any]]]:
-        """Return how many rows are wanted, their hours, and the first SHOWN of them."""
-        tests, values = _tests(wanted)
+    def find(self, filters: Filters, order: str, descending: bool) -> tuple[int, float, list[dict[str, Any]]]:
+        """Return how many shots the filters allow, how long they are together (hours), and the first SHOWN rows.
+
+        Raises:
+            ValueError: there is no such score, or no such column to order by.
+        """
+        tests, values = _tests(filters)
         where = f"WHERE {' AND '.join(tests)}" if tests else ""
         count, seconds = self._run(
             f'SELECT count(*), coalesce(sum("end" - start), 0) FROM gallery {where}', values
@@ -107,20 +115,20 @@ class Gallery:
         return rows["stills"][0].as_py() if len(rows) else []
 
 
-def _tests(wanted: Wanted) -> tuple[list[str], list[Any]]:
+def _tests(filters: Filters) -> tuple[list[str], list[Any]]:
     tests, values = [], list[Any]()
-    for name, (least, most) in wanted.within.items():
+    for name, (least, most) in filters.within.items():
         if name not in SCORES:
             raise ValueError(f"no score {name}: it is one of {', '.join(SCORES)}")
         tests.append(f"{name} BETWEEN ? AND ?")
         values += [least, most]
-    for column, allowed in (("status", wanted.statuses), ("reason", wanted.reasons)):
+    for column, allowed in (("status", filters.statuses), ("reason", filters.reasons)):
         if allowed:
             tests.append(f"{column} IN ({', '.join('?' * len(allowed))})")
             values += allowed
-    if wanted.words:
+    if filters.words:
         tests.append("(contains(lower(coalesce(text, caption, '')), ?) OR contains(lower(uri), ?))")
-        values += [wanted.words.lower()] * 2
+        values += [filters.words.lower()] * 2
     return tests, values
 
 

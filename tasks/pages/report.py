@@ -34,7 +34,7 @@ class Inputs(NamedTuple):
     """Accounts, loss tables, judge.json and the Data Docs."""
     shots: Path
     selected: Path
-    """Stage clips' folder: every scored shot, and whether it was kept."""
+    """Folder with the table of clips: every scored shot with its status."""
     captions: Path
     samples: Path
     stages: tuple[str, ...]
@@ -89,13 +89,13 @@ def histograms(selected: Path, clips: ClipSettings) -> list[dict[str, Any]]:
     path = selected / tables.CLIP_TABLE
     check_columns(path, "clips", tables.CLIPS)
     table = pq.read_table(path, columns=["status", *ranges])
-    kept = np.array(table["status"].to_pylist()) == "ok"
+    is_clip = np.array(table["status"].to_pylist()) == "ok"
     result = []
     for name, limits in ranges.items():
         values = np.array(table[name].to_pylist(), float)  # null becomes NaN: not measured
         known = np.isfinite(values)
         title = name.replace("_", " ")
-        drawn = figures.histogram(name, values[known & kept], values[known & ~kept], limits.min, limits.max)
+        drawn = figures.histogram(name, values[known & is_clip], values[known & ~is_clip], limits.min, limits.max)
         span = [f"{word} {value:g}" for word, value in (("min", limits.min), ("max", limits.max)) if value is not None]
         result.append(
             {
@@ -272,7 +272,16 @@ def duration(seconds: float) -> str:
 
 @task(task_run_name="write {out.name}")
 def write_page(inputs: Inputs, out: Path, times: Path, clips: ClipSettings) -> int:
-    """Write the page to `out`; return its size in bytes."""
+    """Write the page to `out` (HTML); return its size in bytes.
+
+    Args:
+        times: file with the time that each stage took (JSON); it may be missing.
+        clips: thresholds, which the histograms show.
+
+    Raises:
+        FileNotFoundError: an input is missing; the message names it and the stage that makes it.
+        ValueError: an input is not what its stage writes.
+    """
     page = build(inputs, times, clips)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic.atomic_write(out) as tmp_path:

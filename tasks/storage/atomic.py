@@ -62,7 +62,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def finish(product: Path, out: Path) -> None:
-    """Put the finished folder in place, over whatever is there, without the temporary files of killed processes."""
+    """Rename the finished folder to `out`, in place of whatever is there, without temporary files of killed processes.
+
+    The two must be on one file system.
+    """
     for tmp_path in product.rglob(_ASIDE.format(name="*", process="*")):
         tmp_path.unlink()
     if out.exists():
@@ -77,7 +80,7 @@ def discard_workdir(out: Path) -> None:
 
 
 def link(file: Path, target: Path) -> None:
-    """Let `target` be the same file; a copy where the file system has no links, or is another one."""
+    """Make `target` a hard link to `file`; a copy where the file system has no links, or is another one."""
     try:
         target.hardlink_to(file)
     except OSError:
@@ -85,6 +88,11 @@ def link(file: Path, target: Path) -> None:
 
 
 def sha256_file(path: Path) -> str:
+    """Return the sha256 of a file's bytes, 64 hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

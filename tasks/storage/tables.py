@@ -127,18 +127,27 @@ RENAMED = {"shot": "clip", "twin": "duplicate_of"}
 
 
 class Account(NamedTuple):
-    """What became of everything that a stage was given. `given == ok + rejected + failed`, always."""
+    """What became of a stage's inputs: `given == ok + rejected + failed`, always."""
 
     unit: str
+    """What the inputs are, in the plural."""
     given: int
+    """How many there were."""
     ok: int
     rejected: int
     failed: int
     reasons: dict[str, int]
+    """How many were rejected or failed, by reason code, the most frequent first."""
 
 
 def clip_id(video: str, start_pts: int, end_pts: int) -> str:
-    """Return the name of the piece of `video` (sha256) from `start_pts` up to `end_pts`."""
+    """Return the id of a piece of a video.
+
+    Args:
+        video: sha256 of the video's bytes.
+        start_pts: presentation timestamp of its first frame, in ticks of the time base.
+        end_pts: that of the frame after its last.
+    """
     return f"{video[:20]}-{start_pts}-{end_pts}"
 
 
@@ -177,7 +186,7 @@ def reconcile(unit: str, given: Iterable[str], rows: list[dict[str, Any]], key: 
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    """Write rows as Parquet, in the order given, the same bytes for the same rows.
+    """Write rows as Parquet, in their order, the same bytes for the same rows.
 
     Raises:
         ValueError: a row has a column that the schema has not.
@@ -189,10 +198,10 @@ def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> Non
 
 
 def check_columns(path: Path, schema: pa.Schema, remedy: str = "make it again") -> None:
-    """Look whether a table has the columns of `schema`, and no others, in that order.
+    """Check that a table has the columns of `schema`, and no others, in that order.
 
     Raises:
-        ValueError: it has others, or names of an earlier version: `remedy` says what to do.
+        ValueError: it has others, or names of an earlier version; the message ends with `remedy`.
     """
     found = pq.read_schema(path).names
     refuse_renamed(path, found, schema.names, remedy)
@@ -213,11 +222,11 @@ def refuse_renamed(path: Path, found: Sequence[str], wanted: Iterable[str], reme
 
 
 def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
-    """Read all rows, checking that the file has the columns expected.
+    """Return all rows of a table, after checking that it has the columns of `schema`.
 
     Raises:
-        FileNotFoundError: no such table.
-        ValueError: the columns are others.
+        FileNotFoundError: there is no such table.
+        ValueError: it has other columns.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (dvc repro, or stiv pipeline)")
@@ -226,15 +235,19 @@ def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
 
 
 def ok(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows that go on to the next stage."""
+    """Return the rows with status ok, which go on to the next stage."""
     return [row for row in rows if row["status"] == "ok"]
 
 
 def check_failures(account: Account, limit: float, place: str) -> None:
-    """Stop the stage when more than `limit` of what it was given has failed.
+    """Stop the stage when too many of its inputs have failed.
+
+    Args:
+        limit: largest share of the inputs that may fail, 0 to 1.
+        place: the setting that says so, for the message.
 
     Raises:
-        ValueError: too many failures, or nothing is ok.
+        ValueError: a larger share has failed, or nothing is ok.
     """
     why = ", ".join(f"{reason} {count}" for reason, count in account.reasons.items()) or "no reason"
     if account.given and account.failed / account.given > limit:

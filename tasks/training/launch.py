@@ -1,4 +1,4 @@
-"""The border between orchestration and ranks: start the training processes and follow their log."""
+"""Start a training: describe the run, make its starting weights, start the ranks and follow their log."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ from tasks.training import run_folder
 log = logging.getLogger(__name__)
 
 _STATE_BYTES = 16
-"""Of a checkpoint per parameter, at most: master weights, two moments and EMA in float32."""
+"""Bytes of a checkpoint per parameter, at most: master weights, two moments and EMA in float32."""
 
 
 def environment(training: TrainingSettings) -> dict[str, str]:
@@ -73,7 +73,12 @@ def launch_command(training: TrainingSettings, work: Path) -> list[str]:
 
 
 def parents_of(weights: Path | None, temporal: Path | None) -> dict[Role, Path]:
-    """Return the folders of weights that a run starts from, by what is taken of each; empty where it starts anew."""
+    """Return the folders of weights that a run starts from, by their role; empty where it starts from random weights.
+
+    Args:
+        weights: of an earlier training.
+        temporal: of a video model, from which temporal attention alone starts.
+    """
     named: dict[Role, Path | None] = {"weights": weights, "temporal": temporal}
     return {role: folder for role, folder in named.items() if folder}
 
@@ -87,7 +92,12 @@ def describe_run(
     training: TrainingSettings,
     monitoring: MonitoringSettings,
 ) -> Run:
-    """Say what a run is, after checking at the door that it can be done.
+    """Return the description of a run, after checking that its settings, latents and parents fit together.
+
+    Args:
+        latents: folder with the latents to train on.
+        parents: folders of the weights that it starts from (`parents_of`).
+        name: of the run, which names its recipe.
 
     Raises:
         FileNotFoundError: latents or a parent are missing.
@@ -177,10 +187,10 @@ def run_ranks(run: Run, work: Path) -> None:
 
 
 def check_start(run: Run, out: Path) -> data_plan.Plan:
-    """Plan a run on its data, after looking whether this machine can carry it out.
+    """Return the plan of a run on its data, after checking that this machine has the devices and the disk for it.
 
     Args:
-        out: where its weights will be.
+        out: folder in which its weights will be.
 
     Raises:
         FileNotFoundError, ValueError: there is no plan for this run and this data, or no device for its ranks.
@@ -218,13 +228,13 @@ def _check_disk(run: Run, out: Path) -> None:
 
 
 def train(run: Run, out: Path, curve: Path, levels: Path, shown: Path) -> None:
-    """Train one recipe.
+    """Train one recipe to its end, or go on where an earlier attempt was stopped.
 
     Args:
-        out: appears when the run is whole, with the EMA weights and what they are.
-        curve: a table of losses per step.
-        levels: a table of losses per step and noise level.
-        shown: what TensorBoard shows and the validation videos; while the run goes on, a link to them.
+        out: folder for the EMA weights and what describes them; it appears when the run is whole.
+        curve: file for the losses per step (TSV).
+        levels: file for the losses per step and noise level (TSV).
+        shown: folder for TensorBoard's files and the validation videos; while the run goes on, a link to them.
 
     Raises:
         FileNotFoundError, ValueError, OSError: as `check_start`, and `run_folder.open_run`; nothing is started then.
@@ -250,7 +260,7 @@ def train(run: Run, out: Path, curve: Path, levels: Path, shown: Path) -> None:
         table.parent.mkdir(parents=True, exist_ok=True)
         with atomic.atomic_write(table) as tmp_path:
             shutil.copy(work / record, tmp_path)
-    _keep(work / SHOWN, shown)
+    _move_in_place(work / SHOWN, shown)
     assert metadata.read(weights).model == run.model, f"{weights} is of another model than run.json says"
     atomic.finish(weights, out)
     atomic.discard_workdir(out)
@@ -264,7 +274,7 @@ def _link(shown: Path, inside: Path) -> None:
     shown.symlink_to(os.path.relpath(inside, shown.parent), target_is_directory=True)
 
 
-def _keep(inside: Path, shown: Path) -> None:
+def _move_in_place(inside: Path, shown: Path) -> None:
     """Move what is inside the work to `shown`, unless an earlier attempt did."""
     if inside.exists():
         _remove(shown)

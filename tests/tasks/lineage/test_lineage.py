@@ -169,7 +169,7 @@ def test_a_takedown_names_what_has_the_video_and_spares_checkpoints_that_never_s
         train(space, name, 9, 4, parent=parent)
     without(space, space.checkpoints / "clean", VIDEOS[0])
     without(space, space.checkpoints / "t2v", VIDEOS[0])  # its parent saw it all the same
-    found = takedown.plan(space, str(tmp_path / "raw"), tmp_path / "cache", "again.mp4")
+    found = takedown.trace(space, str(tmp_path / "raw"), tmp_path / "cache", "again.mp4")
     assert (found.video, found.raw, found.texts) == (VIDEOS[0], ["0.mp4", "again.mp4"], ["0.txt"])
     assert (found.shots, found.clips) == (4, 3)
     assert [folder.name for folder in found.untouched] == ["clean"]
@@ -182,7 +182,7 @@ def test_after_a_takedown_nothing_of_the_video_is_left(space: Workspace, tmp_pat
     without(space, space.checkpoints / "clean", VIDEOS[0])
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / VIDEOS[0]).write_bytes(VIDEOS[0].encode())
-    found = takedown.plan(space, str(tmp_path / "raw"), tmp_path / "cache", VIDEOS[0])
+    found = takedown.trace(space, str(tmp_path / "raw"), tmp_path / "cache", VIDEOS[0])
     for _ in range(2):  # twice does no harm
         takedown.carry_out(found, str(tmp_path / "raw"), tmp_path / "earlier")
     left = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -211,7 +211,7 @@ def test_a_takedown_finds_the_copies_that_no_table_knows(space: Workspace, tmp_p
     (tmp_path / "raw" / os.fsdecode(b"bad\xff.txt")).write_text("its caption")
     (tmp_path / "raw/other.dat").write_bytes(b"x" * 64)
     (tmp_path / "raw/link.mp4").symlink_to("/dev/null")
-    found = takedown.plan(space, str(tmp_path / "raw"), tmp_path / "cache", video)
+    found = takedown.trace(space, str(tmp_path / "raw"), tmp_path / "cache", video)
     assert {os.fsencode(uri) for uri in found.raw} == {b"0.mp4", b"again.mp4", *copies}
     assert {os.fsencode(uri) for uri in found.texts} == {b"0.txt", b"bad\xff.txt"}
     takedown.carry_out(found, str(tmp_path / "raw"), tmp_path / "earlier")
@@ -224,7 +224,7 @@ def test_a_copy_that_a_list_names_and_no_table_knows_is_found(space: Workspace, 
     (tmp_path / "raw/film.dat").write_bytes(VIDEOS[0].encode())
     (tmp_path / "raw/other.dat").write_bytes(b"x" * 64)
     (tmp_path / "raw/list.csv").write_text("uri\n0.mp4\nfilm.dat\nother.dat\n")
-    found = takedown.plan(space, str(tmp_path / "raw/list.csv"), tmp_path / "cache", video)
+    found = takedown.trace(space, str(tmp_path / "raw/list.csv"), tmp_path / "cache", video)
     assert found.raw == ["0.mp4", "film.dat"]
 
 
@@ -241,4 +241,4 @@ def test_a_takedown_that_means_two_videos_is_refused(space: Workspace, tmp_path:
     rows[1]["uri"] = "0.mp4"
     tables.write_rows(space.table("videos"), rows, tables.VIDEOS)
     with pytest.raises(ValueError, match=r"0\.mp4 means 2 videos"):
-        takedown.plan(space, str(tmp_path / "raw"), tmp_path / "cache", "0.mp4")
+        takedown.trace(space, str(tmp_path / "raw"), tmp_path / "cache", "0.mp4")

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.pages.gallery import Gallery, Wanted
+from tasks.pages.gallery import Filters, Gallery
 from tasks.storage import tables
 
-ALL = Wanted({}, [], [], "")
+ALL = Filters({}, [], [], "")
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_every_shot_is_there_with_what_the_last_stage_says_of_it(data: Path):
         (ALL._replace(words="%"), []),
     ],
 )
-def test_only_what_is_wanted_is_found(data: Path, wanted: Wanted, expected: list[str]):
+def test_only_what_is_wanted_is_found(data: Path, wanted: Filters, expected: list[str]):
     found = Gallery(data).find(wanted, "clip", False)
     assert (found[0], shots(found)) == (len(expected), expected)
 

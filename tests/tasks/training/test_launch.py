@@ -125,6 +125,6 @@ def test_what_is_shown_leads_into_the_work_and_stays_when_that_is_gone(tmp_path:
         (inside / "events").write_text("step 1")
         assert [path.name for path in shown.iterdir()] == ["events"]
     for _ in range(2):  # killed after the first
-        launch._keep(inside, shown)
+        launch._move_in_place(inside, shown)
         assert not shown.is_symlink()
         assert (shown / "events").read_text() == "step 1"
