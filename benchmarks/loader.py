@@ -33,7 +33,9 @@ from torch import Tensor
 
 from flows.params import load_params
 from stiv_model.latents import data_plan
-from stiv_model.latents.dataset import NULL_TEXT, TABLE, LatentData, Order, micro_batches
+from stiv_model.latents.dataset import LatentData
+from stiv_model.latents.folder import NULL_TEXT, TABLE
+from stiv_model.latents.order import Order, micro_batches
 from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.training.prefetch import ReadAhead
@@ -43,6 +45,8 @@ ROOT = Path(__file__).parents[1]
 BATCH, SHARD_CLIPS, SHUFFLE_BUFFER, SEED, DEPTH = 8, 100, 256, 0, 2
 CASES = (("first", "usual"), ("later", "usual"), ("later", "bare"))
 _NPY_HEADER_BYTES, _VAE_STRIDE = 128, 8
+EVERY_CLIP = load_params(ROOT / "params.yaml").train["t2i"].model_copy(update={"best_fraction": 1.0})
+"""A recipe that takes clips of any length."""
 MADE_BY = {"vae_sha256": "random", "text_sha256": "random"}
 
 
@@ -182,13 +186,13 @@ def throughput(folder: Path, rounds: int, shapes: Shapes) -> dict[str, list[tupl
     """Return for each case, and each round, our speed and WebDataset's."""
     found: dict[str, list[tuple[Speed, Speed]]] = defaultdict(list)
     warm(folder)
-    later = LatentData(folder / "shards", 1.0)
+    later = LatentData(folder / "shards", EVERY_CLIP)
     for _ in ours(later, 0):
         pass
     for epoch in range(rounds):
         for reading, how in CASES:
             for prepare in (warm, cool):
-                data = later if reading == "later" else LatentData(folder / "shards", 1.0)
+                data = later if reading == "later" else LatentData(folder / "shards", EVERY_CLIP)
                 prepare(folder)
                 readers = [ours(data, epoch), theirs(folder / "tar", epoch, shapes, how)]
                 turn = epoch % 2
@@ -199,7 +203,7 @@ def throughput(folder: Path, rounds: int, shapes: Shapes) -> dict[str, list[tupl
 
 def resume(folder: Path, draws: int) -> list[float]:
     """Return the seconds from a random position of the first thousand epochs to the first batch from there."""
-    data = LatentData(folder / "shards", 1.0)
+    data = LatentData(folder / "shards", EVERY_CLIP)
     warm(folder / "shards")
     found = []
     for number in range(draws):
@@ -233,7 +237,7 @@ def stall(steps: int) -> tuple[float, float]:
     latents = (recipe.frames, params.model.latent_channels, rows, columns)
     with tempfile.TemporaryDirectory(prefix="stiv-loader-") as folder:
         make(Path(folder), 400, Shapes(latents, (params.text.tokens, params.model.text_width)))
-        data = LatentData(Path(folder) / "shards", 1.0)
+        data = LatentData(Path(folder) / "shards", recipe)
         order = Order(len(data.samples), params.training.seed)
         optimizer = torch.optim.AdamW(model.parameters())
         groups = params.training.ranks // data_plan.together(recipe, params.training)

@@ -5,16 +5,16 @@
 """
 
 import hashlib
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from stiv_model import settings_errors
 from stiv_model.latents import table as latent_table
+from stiv_model.latents.choice import choose
 from stiv_model.latents.table import Shape, Shard
 from stiv_model.settings import ModelSettings, RecipeSettings, Run, Settings, TrainingSettings
 
@@ -59,7 +59,7 @@ class Plan(Settings):
     dropped: dict[str, PositiveInt]
     """How many are not, by reason."""
     samples_sha256: str
-    """Of the samples' names, in the order that `stiv_model.latents.dataset.Order` numbers."""
+    """Of the samples' names, in the order that `stiv_model.latents.order.Order` numbers."""
     folder_bytes: PositiveInt
     """Size of all files of the folder."""
     buckets: tuple[Bucket, ...]
@@ -156,11 +156,10 @@ def make(latents: Path, name: str, model: ModelSettings, recipe: RecipeSettings,
     shards = latent_table.shards(latents, table)
     latent_table.check_model(latents, shards, model)
     ok = latent_table.usable(table)
-    eligible = latent_table.in_shards(ok, [key for key, shard in shards.items() if shard.shape.frames >= recipe.span])
-    used = latent_table.best(eligible, math.ceil(recipe.best_fraction * len(eligible)))
-    counts = [latent_table.per_shard(part) for part in (ok, eligible, used)]
+    long_enough, used = choose(ok, _frames(shards), recipe)
+    counts = [latent_table.per_shard(part) for part in (ok, long_enough, used)]
     left_out = latent_table.left_out(table)
-    dropped = _present(left_out | _drops(len(ok), len(eligible), len(used)))
+    dropped = _present(left_out | _drops(len(ok), len(long_enough), len(used)))
     if len(used) < recipe.batch:
         why = ", ".join(f"{reason} {count}" for reason, count in dropped.items()) or "none dropped"
         raise ValueError(
@@ -249,22 +248,26 @@ def check_run(planned: Plan, run: Run, ranks: int, clips: Sequence[str]) -> None
 
 
 def _bucket(
-    shape: Shape, shards: Mapping[str, Shard], ok: dict[str, int], eligible: dict[str, int], used: dict[str, int]
+    shape: Shape, shards: Mapping[str, Shard], ok: dict[str, int], long_enough: dict[str, int], used: dict[str, int]
 ) -> Bucket:
     own = [name for name, shard in shards.items() if shard.shape == shape]
-    clips, long_enough, samples = (sum(counts.get(name, 0) for name in own) for counts in (ok, eligible, used))
+    clips, trainable, samples = (sum(counts.get(name, 0) for name in own) for counts in (ok, long_enough, used))
     return Bucket(
         **shape._asdict(),
         shards=len(own),
         shard_bytes=sum(shards[name].file_bytes for name in own),
         clips=clips,
         samples=samples,
-        dropped=_present(_drops(clips, long_enough, samples)),
+        dropped=_present(_drops(clips, trainable, samples)),
     )
 
 
-def _drops(ok: int, eligible: int, used: int) -> dict[str, int]:
-    return {"too_few_frames": ok - eligible, "outside_best_fraction": eligible - used}
+def _drops(ok: int, long_enough: int, used: int) -> dict[str, int]:
+    return {"too_few_frames": ok - long_enough, "outside_best_fraction": long_enough - used}
+
+
+def _frames(shards: Mapping[str, Shard]) -> dict[str, int]:
+    return {name: shard.shape.frames for name, shard in shards.items()}
 
 
 def _present(counts: Mapping[str, int]) -> dict[str, int]:
@@ -280,21 +283,15 @@ def _balance(what: str, given: int, *parts: int) -> None:
         raise ValueError(f"the account of {what} does not balance: {given} given, {' + '.join(map(str, parts))} found")
 
 
-def _choose(ok: Any, shards: Mapping[str, Shard], recipe: RecipeSettings) -> tuple[Any, Any]:
-    """Return the usable clips that are long enough, and of these the samples, in the order of their numbers."""
-    eligible = latent_table.in_shards(ok, [key for key, shard in shards.items() if shard.shape.frames >= recipe.frames])
-    return eligible, latent_table.best(eligible, math.ceil(recipe.best_fraction * len(eligible)))
-
-
 def sample_names(latents: Path, recipe: RecipeSettings) -> list[str]:
-    """Return the clips that a recipe takes as samples, in the order that `stiv_model.latents.dataset.Order` numbers.
+    """Return the clips that a recipe takes as samples, in the order that `stiv_model.latents.order.Order` numbers.
 
     Raises:
         FileNotFoundError, ValueError: the latents are not there or not whole.
     """
     table = latent_table.read(latents)
-    _, used = _choose(latent_table.usable(table), latent_table.shards(latents, table), recipe)
-    return used["clip"].to_pylist()
+    frames = _frames(latent_table.shards(latents, table))
+    return choose(latent_table.usable(table), frames, recipe).samples["clip"].to_pylist()
 
 
 def hash_names(names: Iterable[str]) -> str:

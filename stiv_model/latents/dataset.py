@@ -1,18 +1,15 @@
-"""The samples that training reads, and the order in which they are drawn.
+"""The samples that training reads.
 
-The order is a pure function of the seed and the position in the run, so that a run that goes on after a crash,
-or on another number of ranks, draws the same samples. Shards are read with positioned reads straight into the
-tensors of the batch; nothing is cached in the process. What cannot be trained on is refused when the folder is
-opened, and a latent or a text whose bytes are not those that the table records when it is first read.
+Shards are read with positioned reads straight into the tensors of the batch; nothing is cached in the process. What
+cannot be trained on is refused when the folder is opened, and a latent or a text whose bytes are not those that the
+table records when it is first read.
 
 Shapes: B batch, F latent frames, C channels, H, W latents, L text tokens, E width of the text features,
 M micro-conditions.
 """
 
 import hashlib
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, overload
 
@@ -23,6 +20,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from stiv_model.latents.choice import choose
+from stiv_model.latents.folder import NULL_TEXT, TABLE
 from stiv_model.latents.shard_files import (
     AGAIN,
     TEXT_PARTS,
@@ -37,13 +36,10 @@ from stiv_model.latents.shard_files import (
     text_sha256,
 )
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
-
-NULL_TEXT = "null_text.safetensors"
-TABLE = "latents.parquet"
+from stiv_model.settings import RecipeSettings
 
 _TEXT = tuple(zip(TEXT_PARTS, Text._fields, strict=True))
 _NEEDED = ("shard", "row", "sha256", "text_sha256", "aesthetic", *MICRO_CONDITIONS)
-_ROUNDS = 8
 
 
 class Sample(NamedTuple):
@@ -109,32 +105,36 @@ class Samples(Sequence[Sample]):
 class LatentData:
     """The clips of one latents folder that a recipe trains on.
 
-    Every row of the table with status ok can be read, and is either in `samples` or left out by `best_fraction`:
+    Every row of the table with status ok can be read, and is either in `samples` or left out (`choice.choose`):
     `given == len(samples) + left_out`.
 
     Args:
         folder: what stage `latents` made.
-        best_fraction: share of the clips taken, the best by aesthetic score first.
+        recipe: what is trained; its `span` and `best_fraction` decide which clips are samples.
 
     Raises:
         FileNotFoundError: the table or a shard is missing.
-        ValueError: there is no clip to train on; a row has no place, no hash, or the place of another; a shard is
-            damaged, unlike the others, or made by other encoders than the null text; the null text is damaged; the
-            process may not open as many files as there are shards.
+        ValueError: there is no clip to train on, or none as long as the recipe needs; a row has no place, no hash, or
+            the place of another; a shard is damaged, unlike the others, or made by other encoders than the null text;
+            the null text is damaged; the process may not open as many files as there are shards.
     """
 
-    def __init__(self, folder: Path, best_fraction: float):
+    def __init__(self, folder: Path, recipe: RecipeSettings):
         rows = _usable(folder / TABLE)
-        self.given = len(rows)
-        best = rows.sort_by([("aesthetic", "descending"), ("clip", "ascending")])
-        self.samples = Samples(best.slice(0, math.ceil(best_fraction * len(best))).sort_by("clip"))
-        self.left_out = self.given - len(self.samples)
         null = Shard(folder / NULL_TEXT)
         self.made_by = null.made_by
         self.shards = open_shards(folder, _counts(rows["shard"]))
         refuse_others(list(self.shards.values()), null)
         refuse_unreachable(rows, self.shards)
         self.parts = next(iter(self.shards.values())).tensors
+        chosen = choose(rows, dict.fromkeys(self.shards, self.frames), recipe).samples
+        if not len(chosen):
+            raise ValueError(
+                f"{folder} has clips of {self.frames} latent frames, and the recipe needs {recipe.span}: nothing to "
+                "train on"
+            )
+        self.samples, self.given = Samples(chosen), len(rows)
+        self.left_out = self.given - len(self.samples)
         self.null_text = _read_text(null)
         self._memory = Memory()
         self._is_checked = bytearray(len(self.samples))
@@ -201,68 +201,6 @@ class LatentData:
     def _name(self, index: int) -> str:
         shard, row = self._place(index)
         return f"clip {self.samples.clips[index]} (row {row} of {shard.path})"
-
-
-class Order:
-    """Which sample stands at each position of a run: one seeded permutation per epoch.
-
-    The permutation is computed per position, not kept (a Feistel network over pairs of numbers below `side`, walked
-    until it meets a sample: Black and Rogaway, "Ciphers with arbitrary finite domains", 2002), so that the first
-    position and the one after a billion cost the same.
-    """
-
-    def __init__(self, samples: int, seed: int):
-        if samples < 1:
-            raise ValueError("an order needs one sample or more, and there are 0")
-        self.samples, self.seed = samples, seed
-        self.side = math.isqrt(samples - 1) + 1
-
-    def __getitem__(self, position: int) -> int:
-        epoch, place = divmod(position, self.samples)
-        keys = _round_keys(self.seed, epoch)
-        while True:
-            left, right = divmod(place, self.side)
-            for key in keys:
-                left, right = right, (left + _scatter(right ^ key)) % self.side
-            place = left * self.side + right
-            if place < self.samples:
-                return place
-
-
-@lru_cache(maxsize=2)
-def _round_keys(seed: int, epoch: int) -> tuple[int, ...]:
-    return tuple(draw_seed(seed, f"epoch {epoch} round", number) for number in range(_ROUNDS))
-
-
-def _scatter(x: int) -> int:
-    """Mix the bits of a number below 2^64, so that neighbours end up far apart."""
-    for factor in (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93):
-        x = x * factor & 0xFFFFFFFFFFFFFFFF
-        x ^= x >> 32
-    return x
-
-
-def draw_seed(seed: int, purpose: str, number: int) -> int:
-    """Return a seed for one draw, as good as independent of those of other purposes and numbers."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()[:7], "little")
-
-
-def micro_batches(steps: Iterable[int], batch: int, accumulation: int, rank: int, ranks: int) -> Iterator[range]:
-    """Yield the positions of a rank's micro-batches, `accumulation` per step.
-
-    Step n has the positions from n * batch on, whatever the number of ranks; they are cut into equal parts, which
-    the ranks take in turn.
-
-    Raises:
-        ValueError: the batch cannot be cut into equal parts.
-    """
-    share, rest = divmod(batch, accumulation * ranks)
-    if rest:
-        raise ValueError(f"batch {batch} cannot be cut into {accumulation * ranks} equal micro-batches")
-    for step in steps:
-        for part in range(accumulation):
-            first = step * batch + (part * ranks + rank) * share
-            yield range(first, first + share)
 
 
 def _usable(table: Path) -> pa.Table:

@@ -1,6 +1,6 @@
 """What stage `latents` made: its table against its shards, every clip accounted for.
 
-Counts by itself, not through `stiv_model.latents.dataset`, so that a mistake there is found; without torch, which takes
+Reads by itself, not through `stiv_model.latents.dataset`, so that a mistake there is found; without torch, which takes
 seconds to import.
 """
 
@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
+from stiv_model.latents.folder import TABLE
 from stiv_model.settings import ModelSettings
 
-TABLE = "latents.parquet"
 _COLUMNS = ["clip", "status", "reason", "aesthetic", "shard", "row"]
 _AGAIN = "run stage latents again"
 
@@ -76,17 +76,6 @@ def per_shard(table: Any) -> dict[str, int]:
     """Return the number of rows by the name of their shard."""
     counts = table.group_by("shard", use_threads=False).aggregate([([], "count_all")]).to_pylist()
     return {row["shard"]: row["count_all"] for row in counts}
-
-
-def in_shards(table: Any, names: list[str]) -> Any:
-    """Return the rows of clips in the shards of these names."""
-    return table.filter(pc.is_in(table["shard"], pa.array(names, pa.string())))
-
-
-def best(table: Any, count: int) -> Any:
-    """Return the best clips by aesthetic score, sorted by name."""
-    by_score = table.sort_by([("aesthetic", "descending"), ("clip", "ascending")])
-    return by_score.slice(0, count).sort_by("clip")
 
 
 def shards(latents: Path, table: Any) -> dict[str, Shard]:

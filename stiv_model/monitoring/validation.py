@@ -15,7 +15,8 @@ from torch import Tensor
 
 from stiv_model.diffusion.frame_conditioning import clean_frame_mask, null_image
 from stiv_model.diffusion.sampler import sample
-from stiv_model.latents.dataset import LatentData, draw_seed
+from stiv_model.latents.dataset import LatentData
+from stiv_model.latents.order import draw_seed
 from stiv_model.monitoring import prompt_features
 from stiv_model.network.conditions import MICRO_CONDITIONS, FrameCondition, Text
 from stiv_model.network.transformer import StivTransformer

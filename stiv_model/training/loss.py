@@ -11,7 +11,8 @@ from torch import Tensor
 
 from stiv_model.diffusion import rectified_flow
 from stiv_model.diffusion.frame_conditioning import clean_frame_mask, null_image, replace_frames
-from stiv_model.latents.dataset import Batch, draw_seed
+from stiv_model.latents.dataset import Batch
+from stiv_model.latents.order import draw_seed
 from stiv_model.network import masking
 from stiv_model.network.conditions import MICRO_CONDITIONS, FrameCondition, Text
 from stiv_model.network.masking import TokenMask, sample_kept

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from stiv_model.distributed import deepspeed_engine
 from stiv_model.latents import data_plan
-from stiv_model.latents.dataset import Batch, LatentData, Order, micro_batches
+from stiv_model.latents.dataset import Batch, LatentData
+from stiv_model.latents.order import Order, micro_batches
 from stiv_model.network.conditions import Text
 from stiv_model.settings import Run
 from stiv_model.training.loss import Draws, draw, losses

@@ -70,7 +70,7 @@ def planned_data(run: Run, work: Path) -> LatentData:
     Raises:
         ValueError: it is not.
     """
-    data = LatentData(Path(run.latents), run.recipe.best_fraction)
+    data = LatentData(Path(run.latents), run.recipe)
     data_plan.check_run(data_plan.read(work), run, dist.get_world_size(), data.samples.clips.to_pylist())
     return data
 

@@ -266,7 +266,7 @@ def make_start(work: Path) -> None:
     tmp_path = work / f"{START}.tmp"
     if tmp_path.exists():
         shutil.rmtree(tmp_path)
-    data = LatentData(Path(run.latents), run.recipe.best_fraction)
+    data = LatentData(Path(run.latents), run.recipe)
     child = CheckpointMetadata(model=run.model, is_video=run.recipe.frames > 1, trained=target(run, data))
     parents = {role: Path(folder) for role, (folder, _) in run.parents.items()}
     made = write_start(child, run.training.seed, parents, tmp_path)

@@ -12,7 +12,7 @@ from prefect import task
 
 from stiv_model.diffusion import frame_conditioning
 from stiv_model.encoders.video_file import write_video
-from stiv_model.latents.dataset import draw_seed
+from stiv_model.latents.order import draw_seed
 from stiv_model.pipeline.components import PipelineDefaults
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import Pattern, SamplerSettings, TextSettings, VaeSettings

@@ -2,7 +2,7 @@
 
 A checkpoint folder carries `samples.parquet`, the clips that it was trained on, so that the question can be answered
 when the latents have changed since. Which sample stood at which position is a function of seed and position
-(`stiv_model.latents.dataset.Order`); `ledger.tsv` says which positions were trained on.
+(`stiv_model.latents.order.Order`); `ledger.tsv` says which positions were trained on.
 """
 
 import csv
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stiv_model.latents.dataset import Order
+from stiv_model.latents.order import Order
 from stiv_model.latents.training_set import SAMPLES
 from stiv_model.settings import Run
 from stiv_model.training.run_files import LEDGER

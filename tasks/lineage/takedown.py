@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stiv_model.latents import table as latent_table
+from stiv_model.latents.folder import TABLE
 from stiv_model.latents.training_set import SAMPLES
 from tasks.lineage import lineage
 from tasks.lineage.lineage import Workspace
@@ -157,7 +157,7 @@ def _unfinished(space: Workspace, sha256: str) -> list[Path]:
     for folder in sorted(space.checkpoints.glob("*.partial")):
         run = folder / "run.json"
         latents = Path(json.loads(run.read_text())["latents"]) if run.exists() else space.data / "latents"
-        table = latents / latent_table.TABLE
+        table = latents / TABLE
         if not table.exists() or _count(table, "video", sha256):
             found.append(folder)
     return found

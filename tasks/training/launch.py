@@ -14,6 +14,7 @@ from prefect import task
 
 from stiv_model.encoders import provenance
 from stiv_model.latents import data_plan, training_set
+from stiv_model.latents.folder import TABLE
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.process_exit import mark_stopped, stopped_at
 from stiv_model.settings import ModelSettings, MonitoringSettings, RecipeSettings, Run, TrainingSettings
@@ -105,7 +106,7 @@ def describe_run(
     """
     data_plan.check(name, recipe, model, training)
     launch_command(training, work=latents)  # refuses a launcher that cannot be filled in; no run has a folder yet
-    table = latents / "latents.parquet"
+    table = latents / TABLE
     if not table.exists():
         raise FileNotFoundError(f"{table} does not exist: run stage latents first")
     made_by = provenance.hashes(latents)

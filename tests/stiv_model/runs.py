@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flows.params import load_params
 from stiv_model.latents import data_plan
-from stiv_model.latents.dataset import NULL_TEXT
+from stiv_model.latents.folder import NULL_TEXT
 from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
 from stiv_model.network.conditions import Text
 from stiv_model.settings import Encoders, RecipeSettings, Run, TrainingSettings

@@ -74,7 +74,7 @@ def a_run(latents, settings) -> Run:
 @pytest.mark.parametrize("best_fraction", [1.0, 0.75, 0.55, 0.4])
 def test_the_loader_finds_the_samples_that_the_plan_counts(latents, settings, make, best_fraction):
     planned = make(best_fraction=best_fraction)
-    data = LatentData(latents, best_fraction)
+    data = LatentData(latents, RECIPE.model_copy(update={"best_fraction": best_fraction}))
     assert (planned.samples, planned.ok) == (len(data.samples), data.given)
     data_plan.check_run(planned, a_run(latents, settings), 2, [sample.clip for sample in data.samples])
 
@@ -243,7 +243,7 @@ def test_without_a_plan_there_is_no_training(tmp_path):
 
 def test_ranks_refuse_what_was_not_planned_and_name_each_difference(latents, settings, make):
     planned, run = make(), a_run(latents, settings)
-    clips = [sample.clip for sample in LatentData(latents, 1.0).samples]
+    clips = [sample.clip for sample in LatentData(latents, RECIPE).samples]
     data_plan.check_run(planned, run, 2, clips)
     with pytest.raises(ValueError, match=r"train\.stiv is not what plan\.json says: ranks 2, found 3: start"):
         data_plan.check_run(planned, run, 3, clips)

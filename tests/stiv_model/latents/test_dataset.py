@@ -1,19 +1,18 @@
 import threading
 import time
-from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from stiv_model.latents.dataset import NULL_TEXT, LatentData, Order, draw_seed, micro_batches
+from stiv_model.latents.dataset import LatentData
+from stiv_model.latents.folder import NULL_TEXT
 from stiv_model.latents.shard_files import TEXT_PARTS
 from stiv_model.training.prefetch import ReadAhead
 from tasks.storage import tables
+from tests.stiv_model.runs import RECIPE
 
 MADE_BY = {"vae_sha256": "v", "text_sha256": "t"}
 
@@ -26,7 +25,7 @@ def edit(latents, change, clip=None) -> None:
 
 
 def test_a_batch_holds_what_the_shards_hold(latents):
-    data = LatentData(latents, 1.0)
+    data = LatentData(latents, RECIPE)
     batch = data.batch([7, 0, 9])
     for place, clip in enumerate(batch.clips):
         shard, row = clip.split("-")[1:]
@@ -39,7 +38,7 @@ def test_a_batch_holds_what_the_shards_hold(latents):
 
 
 def test_a_batch_on_a_device_is_float32_with_the_same_values(latents):
-    stored = LatentData(latents, 1.0).batch([3, 4])
+    stored = LatentData(latents, RECIPE).batch([3, 4])
     moved = stored.to(torch.device("cpu"))
     assert moved.latents_BFCHW.dtype == moved.text.tokens_BLE.dtype == moved.text.pooled_BE.dtype == torch.float32
     assert torch.equal(moved.latents_BFCHW, stored.latents_BFCHW.float())
@@ -47,19 +46,19 @@ def test_a_batch_on_a_device_is_float32_with_the_same_values(latents):
 
 
 def test_a_batch_that_is_kept_is_not_overwritten_by_later_ones(latents):
-    data = LatentData(latents, 1.0)
+    data = LatentData(latents, RECIPE)
     kept = [data.batch([index]).latents_BFCHW[0, 1:] for index in range(5)]  # a part of each, the rest let go
     for index, latent in enumerate(kept):
-        assert torch.equal(latent, LatentData(latents, 1.0).batch([index]).latents_BFCHW[0, 1:])
+        assert torch.equal(latent, LatentData(latents, RECIPE).batch([index]).latents_BFCHW[0, 1:])
 
 
 def test_memory_of_a_batch_that_nobody_keeps_is_used_again(latents):
-    data = LatentData(latents, 1.0)
+    data = LatentData(latents, RECIPE)
     assert len({data.batch([index]).latents_BFCHW.data_ptr() for index in range(5)}) == 1
 
 
 def test_best_fraction_takes_the_best_by_aesthetic_score(latents):
-    data = LatentData(latents, 0.3)
+    data = LatentData(latents, RECIPE.model_copy(update={"best_fraction": 0.3}))
     assert sorted(sample.aesthetic for sample in data.samples) == [3.0, 4.0, 5.0]
     assert (data.given, data.left_out) == (10, 7)
 
@@ -68,13 +67,13 @@ def test_best_fraction_takes_the_best_by_aesthetic_score(latents):
 def test_shards_of_different_encoders_are_refused(latents, file):
     save_file(load_file(latents / file), latents / file, metadata=MADE_BY | {"vae_sha256": "another"})
     with pytest.raises(ValueError, match=r"different encoders.*another"):
-        LatentData(latents, 1.0)
+        LatentData(latents, RECIPE)
 
 
 def test_a_shard_that_does_not_say_who_made_it_is_refused(latents):
     save_file(load_file(latents / "shard-0.safetensors"), latents / "shard-0.safetensors")
     with pytest.raises(ValueError, match=r"shard-0.*__metadata__"):
-        LatentData(latents, 1.0)
+        LatentData(latents, RECIPE)
 
 
 def test_shards_of_different_shapes_are_refused(latents):
@@ -82,59 +81,59 @@ def test_shards_of_different_shapes_are_refused(latents):
     tensors["latents"] = tensors["latents"][:, :2].contiguous()
     save_file(tensors, latents / "shard-1.safetensors", metadata=MADE_BY)
     with pytest.raises(ValueError, match=r"shard-1.*other shapes"):
-        LatentData(latents, 1.0)
+        LatentData(latents, RECIPE)
 
 
 def test_a_shard_shorter_than_its_header_says_is_refused(latents):
     shard = latents / "shard-1.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"shard-1.*bytes, but its header says"):
-        LatentData(latents, 1.0)
+        LatentData(latents, RECIPE)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x02" + bytes(7) + b"[]"])
 def test_a_file_that_is_no_shard_is_refused_by_name(latents, content):
     (latents / "shard-1.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match=r"shard-1.safetensors is not a shard"):
-        LatentData(latents, 1.0)
+        LatentData(latents, RECIPE)
 
 
 def test_a_missing_shard_is_named_with_the_clips_it_costs(latents):
     (latents / "shard-1.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"shard-1.safetensors does not exist, and 4 clips"):
-        LatentData(latents, 1.0)
+        LatentData(latents, RECIPE)
 
 
 @pytest.mark.parametrize("column", ["shard", "row", "sha256", "text_sha256", "aesthetic", "crop_top"])
 def test_an_ok_row_that_lacks_something_is_refused_with_its_clip(latents, column):
     edit(latents, lambda row: {column: None}, clip="clip-1-2")
     with pytest.raises(ValueError, match=rf"clip-1-2 is ok but has no {column}"):
-        LatentData(latents, 0.1)
+        LatentData(latents, RECIPE.model_copy(update={"best_fraction": 0.1}))
 
 
 @pytest.mark.parametrize("row", [-1, 4])
 def test_a_row_beyond_its_shard_is_refused_even_where_best_fraction_leaves_it_out(latents, row):
     edit(latents, lambda _: {"row": row}, clip="clip-1-0")
     with pytest.raises(ValueError, match=rf"clip-1-0 has row {row} of .*shard-1.safetensors, which has 4"):
-        LatentData(latents, 0.1)
+        LatentData(latents, RECIPE.model_copy(update={"best_fraction": 0.1}))
 
 
 def test_two_clips_in_one_place_are_refused(latents):
     edit(latents, lambda _: {"row": 2}, clip="clip-1-0")
     with pytest.raises(ValueError, match=r"clip-1-\d and clip-1-\d have the same row 2 of .*shard-1"):
-        LatentData(latents, 1.0)
+        LatentData(latents, RECIPE)
 
 
 def test_a_clip_with_two_rows_is_refused(latents):
     edit(latents, lambda _: {"clip": "clip-0-0"}, clip="clip-1-0")
     with pytest.raises(ValueError, match=r"clip-0-0 has more than one row"):
-        LatentData(latents, 1.0)
+        LatentData(latents, RECIPE)
 
 
 def test_no_usable_clip_is_an_error_and_not_zero_batches(latents):
     edit(latents, lambda _: {"status": "failed", "reason": "timeout"})
     with pytest.raises(ValueError, match="no usable clip"):
-        LatentData(latents, 1.0)
+        LatentData(latents, RECIPE)
 
 
 def flip_a_bit(latents, part="latents") -> None:
@@ -148,7 +147,7 @@ def flip_a_bit(latents, part="latents") -> None:
 @pytest.mark.parametrize("part", ["latents", *TEXT_PARTS])
 def test_a_clip_with_one_bit_flipped_is_refused_when_it_is_read_and_others_are_not(latents, part):
     flip_a_bit(latents, part)
-    data = LatentData(latents, 1.0)
+    data = LatentData(latents, RECIPE)
     index = [sample.clip for sample in data.samples].index("clip-1-2")
     data.batch([other for other in range(10) if other != index])
     what = "latents" if part == "latents" else "text features"
@@ -164,89 +163,22 @@ def test_a_null_text_with_one_bit_flipped_is_refused(latents, part):
     tensors[part].view(-1)[:1].view(torch.uint8)[0] ^= 1
     save_file(tensors, latents / NULL_TEXT, metadata=metadata)
     with pytest.raises(ValueError, match=r"null_text.safetensors has other text features"):
-        LatentData(latents, 1.0)
+        LatentData(latents, RECIPE)
 
 
 def test_a_table_of_an_earlier_release_is_refused_with_the_remedy(latents):
     table = pq.read_table(latents / "latents.parquet").drop_columns("text_sha256")
     pq.write_table(table, latents / "latents.parquet")
     with pytest.raises(ValueError, match=r"has no column text_sha256: make the latents again"):
-        LatentData(latents, 1.0)
+        LatentData(latents, RECIPE)
 
 
 def test_a_shard_that_ends_while_training_reads_it_names_the_clip(latents):
-    data = LatentData(latents, 1.0)
+    data = LatentData(latents, RECIPE)
     with (latents / "shard-1.safetensors").open("r+b") as file:
         file.truncate(2000)
     with pytest.raises(OSError, match=r"clip-1-3 \(row 3 of .*shard-1.safetensors\) cannot be read"):
         data.batch([9])
-
-
-@settings(deadline=None)
-@given(samples=st.integers(1, 50), epochs=st.integers(1, 4), seed=st.integers())
-def test_every_epoch_draws_every_sample_once(samples, epochs, seed):
-    order = Order(samples, seed)
-    drawn = [order[position] for position in range(samples * epochs)]
-    for epoch in range(epochs):
-        assert Counter(drawn[epoch * samples : (epoch + 1) * samples]) == Counter(range(samples))
-
-
-@settings(deadline=None)
-@given(position=st.integers(0, 1000), seed=st.integers())
-def test_what_is_drawn_depends_on_the_position_alone(position, seed):
-    visited = Order(17, seed)
-    for before in range(0, position, 7):
-        visited[before]
-    assert visited[position] == Order(17, seed)[position]
-
-
-def test_epochs_and_seeds_differ_in_their_order():
-    epochs = {
-        tuple(Order(50, seed)[epoch * 50 + place] for place in range(50)) for seed in (0, 1) for epoch in range(5)
-    }
-    assert len(epochs) == 10
-
-
-def test_every_sample_is_as_likely_at_every_place():
-    counts = torch.zeros(10, 10)
-    for seed in range(2000):
-        order = Order(10, seed)
-        for place in range(10):
-            counts[place, order[place]] += 1
-    chi_squared = ((counts - 200) ** 2 / 200).sum().item()  # 81 degrees of freedom
-    assert chi_squared < 81 + 5 * (2 * 81) ** 0.5
-
-
-def test_a_position_among_billions_of_samples_is_found_at_once():
-    order = Order(10**10, 0)
-    started = time.perf_counter()
-    assert 0 <= order[7 * 10**12 + 5] < 10**10
-    assert time.perf_counter() - started < 0.1
-
-
-@settings(deadline=None, max_examples=30)
-@given(
-    samples=st.integers(1, 100),
-    seed=st.integers(),
-    accumulation=st.integers(1, 2),
-    steps=st.integers(0, 3).flatmap(lambda first: st.integers(first, 4).map(lambda last: range(first, last))),
-)
-def test_any_number_of_ranks_draws_the_same_samples_in_the_same_order(samples, seed, accumulation, steps):
-    batch, order = 120, Order(samples, seed)  # 120: what 1 to 5 ranks can share, in 1 or 2 parts
-    wanted = [order[position] for position in range(steps.start * batch, steps.stop * batch)]
-    for ranks in range(1, 6):
-        shares = [micro_batches(steps, batch, accumulation, rank, ranks) for rank in range(ranks)]
-        drawn = [order[p] for parts in zip(*shares, strict=True) for part in parts for p in part]
-        assert drawn == wanted
-
-
-def test_a_batch_that_ranks_cannot_share_is_refused():
-    with pytest.raises(ValueError, match=r"batch 8 cannot be cut into 3"):
-        next(micro_batches(range(1), 8, 1, 0, 3))
-
-
-def test_seeds_of_different_purposes_differ():
-    assert len({draw_seed(0, "epoch", 1), draw_seed(0, "sample", 1), draw_seed(0, "epoch", 2)}) == 3
 
 
 def test_what_is_read_ahead_comes_in_order_and_ends():
@@ -267,7 +199,7 @@ def test_no_more_than_depth_is_read_ahead():
 
 def test_an_error_ahead_comes_in_its_place_and_names_the_clip(latents):
     flip_a_bit(latents)
-    data = LatentData(latents, 1.0)
+    data = LatentData(latents, RECIPE)
     with ReadAhead(lambda index: data.batch([index]).clips, range(10), depth=4) as batches:
         for number in range(8):
             assert next(batches) == [data.samples[number].clip]

@@ -106,7 +106,7 @@ def test_prompts_get_nothing_and_clips_the_frames_of_the_recipe(tmp_path, latent
     modes = (Mode(clean_frames="first", stride=1, weight=1.0), Mode(clean_frames=(1, 2), stride=1, weight=1.0))
     run = prepare(tmp_path / "work", latents, recipe.model_copy(update={"clean_frames": modes}), validating)
     write_prompts(tmp_path / "work")
-    data = LatentData(latents, 1.0)
+    data = LatentData(latents, run.recipe)
     of_prompts, of_clips = validation_videos(run, tmp_path / "work", data)
     assert of_prompts.condition is None
     assert of_clips.condition.is_clean_BF.int().tolist() == [[1, 0, 0, 0], [0, 1, 1, 0]]

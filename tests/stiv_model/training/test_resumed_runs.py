@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from stiv_model.distributed.checkpoints import MANIFEST, Manifest
-from stiv_model.latents.dataset import LatentData, Order
+from stiv_model.latents.dataset import LatentData
+from stiv_model.latents.order import Order
 from stiv_model.process_exit import STOPPED, stopped_at
 from stiv_model.settings import Run
 from stiv_model.training.run_files import LEDGER, LOSSES, NOISE_LEVEL_LOSSES
@@ -195,7 +196,7 @@ def test_a_run_moves_from_two_ranks_to_one_and_back_within_an_epoch(
 
     ledger = table(work, LEDGER)
     assert ledger == table(wanted, LEDGER)
-    data = LatentData(latents, run.recipe.best_fraction)
+    data = LatentData(latents, run.recipe)
     order, drawn = Order(len(data.samples), run.training.seed), []
     for _, first, last, sha256 in ledger:
         clips = [data.samples[order[position]].clip for position in range(int(first), int(last) + 1)]

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from flows.params import load_params
 from flows.running import stage_names
 from stiv_model.latents import data_plan, training_set
-from stiv_model.latents.dataset import Order
+from stiv_model.latents.order import Order
 from stiv_model.settings import Encoders, Run
 from stiv_model.training.run_files import LEDGER
 from tasks.lineage import lineage, takedown

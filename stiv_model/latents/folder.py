@@ -1,0 +1,6 @@
+"""What stage `latents` calls its files; the shards are called as the table's column `shard` says."""
+
+TABLE = "latents.parquet"
+"""One row per clip: whether it was encoded, and where in the shards it is."""
+NULL_TEXT = "null_text.safetensors"
+"""Features of the empty caption, in the form of a shard of one clip."""

@@ -1,0 +1,74 @@
+"""The order in which samples are drawn, and the seeds of random draws.
+
+Both are pure functions of the seed and the position in the run, so that a run that goes on after a crash, or on
+another number of ranks, draws the same.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+_ROUNDS = 8
+
+
+class Order:
+    """Which sample stands at each position of a run: one seeded permutation per epoch.
+
+    The permutation is computed per position, not kept (a Feistel network over pairs of numbers below `side`, walked
+    until it meets a sample: Black and Rogaway, "Ciphers with arbitrary finite domains", 2002), so that the first
+    position and the one after a billion cost the same.
+    """
+
+    def __init__(self, samples: int, seed: int):
+        if samples < 1:
+            raise ValueError("an order needs one sample or more, and there are 0")
+        self.samples, self.seed = samples, seed
+        self.side = math.isqrt(samples - 1) + 1
+
+    def __getitem__(self, position: int) -> int:
+        epoch, place = divmod(position, self.samples)
+        keys = _round_keys(self.seed, epoch)
+        while True:
+            left, right = divmod(place, self.side)
+            for key in keys:
+                left, right = right, (left + _scatter(right ^ key)) % self.side
+            place = left * self.side + right
+            if place < self.samples:
+                return place
+
+
+@lru_cache(maxsize=2)
+def _round_keys(seed: int, epoch: int) -> tuple[int, ...]:
+    return tuple(draw_seed(seed, f"epoch {epoch} round", number) for number in range(_ROUNDS))
+
+
+def _scatter(x: int) -> int:
+    """Mix the bits of a number below 2^64, so that neighbours end up far apart."""
+    for factor in (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93):
+        x = x * factor & 0xFFFFFFFFFFFFFFFF
+        x ^= x >> 32
+    return x
+
+
+def draw_seed(seed: int, purpose: str, number: int) -> int:
+    """Return a seed for one draw, as good as independent of those of other purposes and numbers."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()[:7], "little")
+
+
+def micro_batches(steps: Iterable[int], batch: int, accumulation: int, rank: int, ranks: int) -> Iterator[range]:
+    """Yield the positions of a rank's micro-batches, `accumulation` per step.
+
+    Step n has the positions from n * batch on, whatever the number of ranks; they are cut into equal parts, which
+    the ranks take in turn.
+
+    Raises:
+        ValueError: the batch cannot be cut into equal parts.
+    """
+    share, rest = divmod(batch, accumulation * ranks)
+    if rest:
+        raise ValueError(f"batch {batch} cannot be cut into {accumulation * ranks} equal micro-batches")
+    for step in steps:
+        for part in range(accumulation):
+            first = step * batch + (part * ranks + rank) * share
+            yield range(first, first + share)
