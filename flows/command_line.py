@@ -219,10 +219,16 @@ def _keys(kind: type[Settings], values: Any, prefix: str) -> Iterator[list[str]]
     docs = documented(kind)
     for name, field in kind.model_fields.items():
         value = values.get(name) if isinstance(values, dict) else None
-        now = f"; now {_short(value)}" if isinstance(values, dict) and name in values else ""
+        now = f"; now {_short(value)}" if isinstance(values, dict) and name in values else _default(field)
         head = f"  {prefix}{name}  ({type_of(field)}{now})"
         body = textwrap.wrap(docs.get(name, ""), 108, initial_indent=" " * 6, subsequent_indent=" " * 6)
         yield [*textwrap.wrap(head, 114, subsequent_indent=" " * 6), *body]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return ""
+    return f"; default {_short(field.default.model_dump() if isinstance(field.default, Settings) else field.default)}"
 
 
 def _short(value: Any) -> str:

@@ -28,21 +28,12 @@ from great_expectations.expectations.row_conditions import Column
 
 from tasks.clips.data_docs import localise
 from tasks.clips.settings import ClipSettings
-from tasks.clips.thresholds import NEAR_DUPLICATE, ranges
-from tasks.storage.scores import SCORES
+from tasks.clips.thresholds import NEAR_DUPLICATE, POSSIBLE, ranges
 from tasks.storage.tables import CLIPS, STATUSES
 
 log = logging.getLogger(__name__)
 
 Expectations = list[gxe.Expectation]
-
-# What a score can be at all (tasks/decoding/measures.py and tasks/scores/stage.py say what each is); null is no limit.
-_POSSIBLE: dict[str, tuple[float, float | None]] = {
-    name: (score.least, score.most)
-    for name in ClipSettings.model_fields
-    for score in SCORES
-    if score.name == name and score.least is not None
-} | {"height": (1, None), "width": (1, None), "seconds": (0, None)}
 
 
 class GateResult(NamedTuple):
@@ -157,7 +148,7 @@ def judged_suite() -> Expectations:
                 max_value=most,
                 description=f"{score} is {_interval(least, most)}, or it was measured wrongly (stage scores)",
             )
-            for score, (least, most) in _POSSIBLE.items()
+            for score, (least, most) in POSSIBLE.items()
         ),
     ]
 

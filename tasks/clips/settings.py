@@ -28,13 +28,12 @@ class NonNegativeRange(Range):
     max: NonNegativeFloat | None
 
 
-def _threshold(score: scores.Score) -> Any:
+def _threshold(score: scores.Score) -> tuple[Any, Any]:
+    """Return type and description of a score's threshold. Without a key in params.yaml it has no limit."""
     kind = Range if score.least is None else NonNegativeRange
-    return kind | None if score.may_lack else kind
-
-
-def _meaning(score: scores.Score) -> str:
-    return score.meaning + (" A threshold of null does not judge it." if score.may_lack else "")
+    if score.may_lack:
+        return kind | None, Field(default=None, description=f"{score.meaning} A threshold of null does not judge it.")
+    return kind, Field(default=kind(min=None, max=None), description=score.meaning)
 
 
 if TYPE_CHECKING:  # which cannot follow names that come from rows
@@ -45,7 +44,7 @@ else:
         "ScoreRanges",
         __base__=Settings,
         __module__=__name__,
-        **{one.name: (_threshold(one), Field(description=_meaning(one))) for one in scores.judged()},
+        **{one.name: _threshold(one) for one in scores.judged()},
     )
     # more motion is no better, but a selection may want it
     BestBy = Literal[(*(one.name for one in scores.judged() if one.better == "higher" or one.name == "motion"),)]
@@ -64,7 +63,7 @@ class ClipSettings(ScoreRanges):
     """Thresholds on the scores, near-duplicates, and what the gate demands of the table of clips.
 
     The ranges of the scores come first, one for each that has a place in the order of judgement
-    (tasks/storage/scores.py).
+    (tasks/storage/scores.py); one that params.yaml does not name has no limit.
     """
 
     height: NonNegativeRange

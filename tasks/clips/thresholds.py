@@ -9,9 +9,15 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from tasks.clips.settings import ClipSettings, Range
+from tasks.storage.scores import judged
 
 SCORE_MISSING, ORIENTATION = "score_missing", "orientation_not_wanted"
 NEAR_DUPLICATE, NOT_BEST = "near_duplicate", "not_among_best"
+
+POSSIBLE: dict[str, tuple[float, float | None]] = {
+    score.name: (score.least, score.most) for score in judged() if score.least is not None
+} | {"height": (1, None), "width": (1, None), "seconds": (0, None)}
+"""The smallest and largest value that each judged column can have at all; None is no limit."""
 
 
 class Limit(NamedTuple):

@@ -18,11 +18,11 @@ from prefect import task
 from tasks.clips.settings import ClipSettings, Range
 from tasks.pages import figures
 from tasks.storage import atomic, tables
+from tasks.storage.scores import SCORES
 
 log = logging.getLogger(__name__)
 
-UNITS = {"motion": "% of diagonal per frame", "text_area": "share of picture", "clarity": "of 1",
-         "height": "pixels", "width": "pixels", "seconds": "s"}  # fmt: skip
+UNITS = {score.name: score.unit for score in SCORES} | {"height": "pixels", "width": "pixels", "seconds": "s"}
 EXAMPLES = 12
 MAX_VIDEO_BYTES = 9_000_000  # as base64 12 MB, so that the page stays below 15
 
@@ -101,7 +101,7 @@ def histograms(selected: Path, clips: ClipSettings) -> list[dict[str, Any]]:
             {
                 "figure": Markup(drawn),
                 "title": title,
-                "unit": UNITS.get(name, ""),
+                "unit": UNITS[name],
                 "limits": " and ".join(span),
             }
         )

@@ -6,7 +6,7 @@ held to what is declared here; what passes goes into tables as it is, and lies n
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NotRequired
 
 import numpy as np
 from pydantic import (
@@ -27,11 +27,12 @@ from stiv_model import settings_errors
 from tasks.decoding import stills
 from tasks.sandbox.settings import SandboxSettings
 from tasks.sandbox.wire_format import MAX_TRACEBACK
+from tasks.storage.scores import SCORES, Score
 
 _MAX_KEYS = 64  # no answer has as many, and an error is kept for each that is not declared
 _MAX_PTS = 1 << 50  # so that what differs in ticks does in seconds too; of nanoseconds these are 13 days
 _MAX_SIDE = 1 << 27  # pixels as shown: of FFmpeg's largest picture, with the widest pixels
-_MAX_MOTION = 10_000  # a hundred times the picture's diagonal
+_MAX_SCORE = 10_000  # where a score has no limit of its own, as motion: a hundred times the picture's diagonal
 
 _exact = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 
@@ -99,10 +100,6 @@ Count = Annotated[int, Field(ge=1, lt=1 << 31)]
 Pts = Annotated[int, Field(ge=-_MAX_PTS, le=_MAX_PTS)]
 Side = Annotated[int, Field(ge=1, le=_MAX_SIDE)]
 Margin = Annotated[int, Field(ge=0, lt=1 << 31)]
-Share = Annotated[float, Field(ge=0, le=1)] | None
-"""Null where nothing was measured, as the two below."""
-Length = Annotated[float, Field(ge=0, le=_MAX_MOTION)] | None
-Shift = Annotated[float, Field(ge=-_MAX_MOTION, le=_MAX_MOTION)] | None
 Still = Annotated[bytes, BeforeValidator(stills.from_base64)]
 
 
@@ -176,9 +173,25 @@ class Probed(TypedDict):
     frames: Count
 
 
+def _possible(score: Score) -> Any:
+    """Return what a video process may say of a score; null where nothing was measured."""
+    least = -_MAX_SCORE if score.least is None else score.least
+    most = _MAX_SCORE if score.most is None else score.most
+    return Annotated[float, Field(ge=least, le=most)] | None
+
+
+_MEASURED = {score.name: _possible(score) for score in SCORES if score.stage == "shots"}
+if TYPE_CHECKING:  # which cannot follow names that come from rows
+
+    class MeasuredScores(TypedDict):
+        """The scores of the decoding pass (tasks/storage/scores.py)."""
+else:
+    MeasuredScores = TypedDict("MeasuredScores", _MEASURED)
+
+
 @_exact
-class Shot(TypedDict):
-    """What `cuts.split` says of a shot; tables.SHOTS and tasks/decoding/measures.py say what the columns mean."""
+class Shot(MeasuredScores):
+    """What `cuts.split` says of a shot, its scores included; tables.SHOTS says what the columns mean."""
 
     start_pts: Pts
     end_pts: Pts
@@ -189,18 +202,6 @@ class Shot(TypedDict):
     transition: Literal["start", "cut", "fade", "dissolve", "split"]
     status: Literal["ok", "rejected"]
     reason: Literal["too_few_frames", "too_short", "transition"] | None
-    motion: Length
-    camera_motion: Length
-    object_motion: Length
-    motion_x: Shift
-    motion_y: Shift
-    clarity: Share
-    temporal_consistency: Share
-    saturation: Share
-    brightness: Share
-    flicker: Share
-    frozen: Share
-    black_bars: Share
     stills: Annotated[list[Still], FailFast()]
 
 

@@ -1,9 +1,10 @@
 """Every score that has a number: what it can be, what it is of, and where it is computed.
 
-From these rows follow columns of the tables (tasks/storage/tables.py), thresholds and their order
-(tasks/clips/settings.py), what the gate holds for possible (tasks/clips/expectations.py), what stage scores computes
-from a still (tasks/scores/stage.py), help of the browse page, sentences of the reference (tasks/pages/columns.py) and
-the table in docs/scores.md. They stand in the order of the columns. docs/scores.md has the steps to add one.
+From these rows follow columns of the tables (tasks/storage/tables.py), what a video process may answer
+(tasks/sandbox/answer_schemas.py), thresholds and their order (tasks/clips/settings.py), what the gate holds for
+possible (tasks/clips/expectations.py), what stage scores computes from a still (tasks/scores/stage.py), units of the
+report (tasks/pages/report.py), help of the browse page, sentences of the reference (tasks/pages/columns.py) and the
+table in docs/scores.md. They stand in the order of the columns. docs/scores.md has the steps to add one.
 """
 
 from typing import Literal, NamedTuple
@@ -20,6 +21,7 @@ class Score(NamedTuple):
     """Smallest value that it can have; None is no limit."""
     most: float | None
     unit: str
+    """As it stands behind a number or a title."""
     better: Literal["higher", "lower", "neither"]
     of: Literal["pairs", "frames", "still", "stills"]
     """Pairs of frames, or all frames, of the decoding pass; each still by itself, of which the mean counts, so that
@@ -50,17 +52,17 @@ SCORES = (
           "Mean motion to the right, per cent of the width per frame; negative is left."),
     Score("motion_y", "shots", None, None, "per cent of the height per frame", "neither", "pairs", "", None, _MOTION,
           "Mean motion down, per cent of the height per frame; negative is up."),
-    Score("clarity", "shots", 0, None, "share", "higher", "pairs", "", 6, _MEASURES,
+    Score("clarity", "shots", 0, 1, "share", "higher", "pairs", "", 6, _MEASURES,
           "0 blurred, or nothing to see, to 1 sharp."),
     Score("temporal_consistency", "shots", 0, 1, "share", "higher", "pairs", "", 7, _MEASURES,
           "0 to 1: how well the frame before, moved, explains the next."),
-    Score("flicker", "shots", 0, None, "brightness", "lower", "frames", "", 8, _MEASURES,
+    Score("flicker", "shots", 0, 1, "brightness", "lower", "frames", "", 8, _MEASURES,
           "0 steady to 1: mean change of brightness back and forth."),
     Score("frozen", "shots", 0, 1, "share of the frames", "lower", "frames", "", 9, _MEASURES,
           "0 to 1: share of the frames that repeat the one before."),
-    Score("brightness", "shots", 0, 1, "brightness", "neither", "frames", "", 11, _MEASURES,
+    Score("brightness", "shots", 0, 1, "share of white", "neither", "frames", "", 11, _MEASURES,
           "0 black to 1 white."),
-    Score("saturation", "shots", 0, 1, "saturation", "neither", "pairs", "", 12, _MEASURES,
+    Score("saturation", "shots", 0, 1, "share of full colour", "neither", "pairs", "", 12, _MEASURES,
           "0 grey to 1."),
     Score("black_bars", "shots", 0, 1, "share of the picture", "lower", "pairs", "", 10, "tasks.decoding.bars",
           "0 to 1: share of the picture that is letterbox or pillarbox."),

@@ -8,8 +8,9 @@ import great_expectations as gx
 import pyarrow as pa
 import pytest
 
-from tasks.clips.expectations import _POSSIBLE, check, kept_suite
+from tasks.clips.expectations import check, kept_suite
 from tasks.clips.settings import ClipSettings, NonNegativeRange
+from tasks.clips.thresholds import POSSIBLE
 from tasks.sandbox.answer_schemas import Shot
 from tasks.storage.tables import CLIPS
 
@@ -234,8 +235,8 @@ def test_the_page_of_a_failure_shows_the_row(docs):
 
 def test_no_video_can_stop_the_gate_by_a_score_that_cannot_be():
     kinds = get_type_hints(Shot, include_extras=True)
-    scores = [name for name in _POSSIBLE if name in kinds]
+    scores = [name for name in POSSIBLE if name in kinds]
     assert len(scores) == 10
     for name in scores:
-        (least, most), (at_least, at_most) = _POSSIBLE[name], get_args(kinds[name])[0].__metadata__[0].metadata
+        (least, most), (at_least, at_most) = POSSIBLE[name], get_args(kinds[name])[0].__metadata__[0].metadata
         assert at_least.ge >= least and at_most.le <= (most or at_most.le), name
