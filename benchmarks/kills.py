@@ -70,7 +70,7 @@ def start(work: Path, run: Run) -> subprocess.Popen:
     planned = data_plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
     (work / data_plan.FILE).write_text(planned.model_dump_json())
     ranks = str(run.training.ranks)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", ranks]
+    launcher = [sys.executable, "-m", "stiv_model.distributed.local_ranks", ranks]
     with (work / "log").open("a") as log:
         command = [*launcher, "-m", "stiv_model.training.train", str(work)]
         return subprocess.Popen(command, env=environment(run.training), stdout=log, stderr=subprocess.STDOUT)

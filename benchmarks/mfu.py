@@ -13,8 +13,8 @@ same precision, and against --peak-tflops where that is given.
 import argparse
 import json
 import os
-import socket
 import statistics
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from flows.params import Params, load_params
 from stiv_model.distributed import deepspeed_engine
+from stiv_model.distributed.local_ranks import environment as rank_environment
 from stiv_model.latents import data_plan
 from stiv_model.monitoring import costs
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
@@ -127,13 +128,10 @@ def main() -> None:
         parser.error("--device is cuda, and torch finds no GPU here: --device cpu measures one core at embedded size")
     params = load_params(options.params)
     os.environ |= environment(params.training.model_copy(update={"device": options.device, "nodes": 1, "ranks": 1}))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-    os.environ |= alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     torch.set_num_threads(1) if options.device == "cpu" else None
-    found = run(params, options)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= rank_environment({}, rank=0, ranks=1, folder=Path(folder))
+        found = run(params, options)
     text = json.dumps(found, indent=2)
     print(text)
     if options.json:

@@ -227,7 +227,7 @@ def main() -> None:
         rank_main(options.rounds)
         return
     with tempfile.TemporaryDirectory() as folder:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(RANKS)]
+        launcher = [sys.executable, "-m", "stiv_model.distributed.local_ranks", str(RANKS)]
         subprocess.run(
             [*launcher, __file__, "--rank", "--rounds", str(options.rounds)],
             env=environment(TRAINING) | {"BENCHMARK_FOLDER": folder, "OMP_NUM_THREADS": "1"},

@@ -3,10 +3,13 @@
 Imports nothing that takes time, for those who only ask.
 """
 
+import contextlib
 import ctypes
 import json
 import os
 import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -38,6 +41,7 @@ def is_orphan() -> bool:
 STOPPED = 75
 """The exit code of a rank, or of our command, that was asked to stop: EX_TEMPFAIL of sysexits.h, "try again later"."""
 _NOTE = "stopped.json"
+_FAILED = "failed-{}.json"
 
 
 def mark_stopped(work: Path, step: int | None) -> None:
@@ -49,6 +53,34 @@ def mark_stopped(work: Path, step: int | None) -> None:
         (work / _NOTE).unlink(missing_ok=True)
     else:
         (work / _NOTE).write_text(json.dumps({"step": step}))
+
+
+@contextlib.contextmanager
+def noting_failure(work: Path) -> Iterator[None]:
+    """Note in the folder of a run with what error the block ended: launchers hand on no word of a rank."""
+    note = work / _FAILED.format(os.environ.get("RANK", "0"))
+    note.unlink(missing_ok=True)  # of an earlier attempt
+    try:
+        yield
+    except Exception as error:
+        said = " ".join(str(error).split())
+        is_ours = said and isinstance(error, ValueError | OSError | ArithmeticError)
+        line = said if is_ours else f"{type(error).__name__}: {said}"
+        with contextlib.suppress(OSError):  # of a full disk, say: the error itself goes on
+            note.write_text(json.dumps({"time": time.time(), "line": line}))
+        raise
+
+
+def forget_failures(work: Path) -> None:
+    """Take away what an earlier attempt noted."""
+    for note in work.glob(_FAILED.format("*")):
+        note.unlink()
+
+
+def failure(work: Path) -> str | None:
+    """Return the error that was noted first; peers of a failed rank only say that it is gone."""
+    notes = [json.loads(note.read_text()) for note in work.glob(_FAILED.format("*"))]
+    return min(notes, key=lambda note: note["time"])["line"] if notes else None
 
 
 def stopped_at(work: Path) -> int | None:

@@ -321,8 +321,10 @@ KUBERNETES = "bash infra/k8s/train.sh {nodes} {ranks_per_node} {work}"
 
 
 def test_the_docs_have_a_launcher_for_each_kind_of_cluster():
-    assert [next(kind for kind in ("slurm", "k8s", "deepspeed", "run") if kind in one) for one in LAUNCHERS] == [
-        "run",
+    assert [
+        next(kind for kind in ("slurm", "k8s", "deepspeed", "local_ranks") if kind in one) for one in LAUNCHERS
+    ] == [
+        "local_ranks",
         "deepspeed",
         "slurm",
         "k8s",
@@ -331,7 +333,7 @@ def test_the_docs_have_a_launcher_for_each_kind_of_cluster():
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_every_launcher_of_the_docs_can_be_filled_in(launcher: str):
-    nodes = 1 if "--standalone" in launcher else 2
+    nodes = 1 if "local_ranks" in launcher else 2
     words = launch_command(training_settings(launcher=launcher, nodes=nodes), Path("a folder/run"))
     assert "a folder/run" in words
     assert str(16 // nodes) in words
@@ -339,7 +341,7 @@ def test_every_launcher_of_the_docs_can_be_filled_in(launcher: str):
 
 
 @pytest.mark.parametrize("path", [*EMBEDDED, *FULL_SIZE], ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_every_params_file_starts_one_node_through_torchrun(path: Path):
+def test_every_params_file_starts_one_node_by_its_own_launcher(path: Path):
     training = load_params(path).training
     assert training.nodes == 1
     assert training.launcher == LAUNCHERS[0]

@@ -14,7 +14,7 @@ def doctor() -> None:
       stiv doctor && stiv pipeline
     """
     params = load_params()
-    findings = examine(Path.cwd(), params.sandbox, params.training.ranks)
+    findings = examine(Path.cwd(), params.sandbox, params.training)
     print(render(findings))
     if any(finding.state == "missing" for finding in findings):
         sys.exit(1)

@@ -22,6 +22,7 @@ from torch import Tensor
 from stiv_model.distributed import partitions, zero_sizes
 from stiv_model.distributed.adafactor import Adafactor
 from stiv_model.distributed.data_parallel import Replicated
+from stiv_model.distributed.local_ranks import RENDEZVOUS
 from stiv_model.latents.data_plan import micro_batch
 from stiv_model.network.block import StivBlock
 from stiv_model.network.transformer import StivTransformer
@@ -77,7 +78,13 @@ def start(training: TrainingSettings) -> None:
         os.environ.setdefault("LOCAL_SIZE", os.environ.get("LOCAL_WORLD_SIZE", "1"))
     # its JIT build takes a minute and serves inference only
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed("nccl" if training.device == "cuda" else "gloo", verbose=False)
+    deepspeed.init_distributed(
+        "nccl" if training.device == "cuda" else "gloo",
+        verbose=False,
+        init_method=os.environ.get(RENDEZVOUS),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
 
 
 def build(

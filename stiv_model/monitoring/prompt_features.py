@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from stiv_model.encoders import provenance
-from stiv_model.process_exit import die_with_parent
+from stiv_model.process_exit import die_with_parent, noting_failure
 from stiv_model.settings import Run
 
 FILE = "prompts.safetensors"
@@ -58,8 +58,10 @@ def main() -> None:
     """Make the features for the run whose folder is on the command line."""
     die_with_parent()
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    work = Path(sys.argv[1])
     try:
-        make(Path(sys.argv[1]))
+        with noting_failure(work):
+            make(work)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(str(error))
 

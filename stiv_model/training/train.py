@@ -1,4 +1,4 @@
-"""Train one recipe: `torchrun -m stiv_model.training.train WORK`, the same command on every rank.
+"""Train one recipe: `python -m stiv_model.training.train WORK` on every rank.
 
 WORK holds run.json (what to do), plan.json (with which data), where the run has a parent start/
 (`stiv_model.weights.warm_start`). It gets checkpoints/ (to go on from), and at the end weights/ (the EMA weights);
@@ -137,7 +137,9 @@ def main() -> None:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if os.environ.get("DS_ACCELERATOR") == "cpu":
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    train(Path(sys.argv[1]), Monitor)
+    work = Path(sys.argv[1])
+    with process_exit.noting_failure(work):
+        train(work, Monitor)
 
 
 if __name__ == "__main__":

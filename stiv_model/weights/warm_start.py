@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stiv_model.latents.dataset import LatentData
 from stiv_model.network.conditions import MICRO_CONDITIONS
-from stiv_model.process_exit import die_with_parent
+from stiv_model.process_exit import die_with_parent, noting_failure
 from stiv_model.settings import Encoders, Pattern, Run, is_mixture
 from stiv_model.weights import (
     certificate,
@@ -285,8 +285,10 @@ def main() -> None:
     """Make the starting weights of the run whose folder is on the command line."""
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    work = Path(sys.argv[1])
     try:
-        make_start(Path(sys.argv[1]))
+        with noting_failure(work):
+            make_start(work)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(str(error))
 

@@ -6,6 +6,7 @@ It changes nothing, and asks no host but the Prefect server.
 import configparser
 import os
 import platform
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -18,6 +19,7 @@ import torch
 from prefect.settings import get_current_settings
 
 from stiv_model import package_files
+from stiv_model.settings import TrainingSettings
 from tasks.sandbox import pool
 from tasks.sandbox.settings import SandboxSettings
 
@@ -26,6 +28,8 @@ NEEDED_DISK = 4 * GIB  # the embedded default's data, checkpoints and DVC cache,
 NEEDED_MEMORY = 3 * GIB  # two training ranks and the Prefect server
 DECODERS = ("h264", "hevc", "vp9", "av1")
 ENCODERS = ("libx264",)
+_LAUNCHER = "{python} -m stiv_model.distributed.local_ranks {ranks_per_node} -m stiv_model.training.train {work}"
+_ONE_THAT_LISTENS = re.compile(r"torch\.distributed\.(run|launch)|torchrun|deepspeed\.launcher\.runner")
 
 
 class Finding(NamedTuple):
@@ -37,18 +41,19 @@ class Finding(NamedTuple):
     """What to do about it; empty when ok."""
 
 
-def examine(root: Path, limits: SandboxSettings, ranks: int | None = None) -> list[Finding]:
+def examine(root: Path, limits: SandboxSettings, training: TrainingSettings | None = None) -> list[Finding]:
     """Look at everything that the pipeline needs of this machine, and return one finding for each.
 
     Args:
         root: the project's folder.
         limits: of the process that opens a raw video (params.yaml: sandbox).
-        ranks: training processes asked for (params.yaml: training.ranks), None when that is unknown.
+        training: how training runs (params.yaml: training), None when that is unknown.
     """
     return [
         python(),
         gpu(),
-        deepspeed(ranks, cores()),
+        deepspeed(training.ranks if training else None, cores()),
+        *([launcher(training)] if training else []),
         codecs(),
         memory(available_memory()),
         disk(shutil.disk_usage(root).free),
@@ -117,6 +122,17 @@ def deepspeed(ranks: int | None, cores: float) -> Finding:
         remedy = f"set training.ranks to {room} in params.yaml"
         return Finding("DeepSpeed", "warning", f"{fits}, training.ranks is {ranks}: they will share", remedy)
     return Finding("DeepSpeed", "ok", fits, "")
+
+
+def launcher(training: TrainingSettings) -> Finding:
+    """Say who reaches the port where the ranks meet: nobody is asked who he is, and what comes in is unpickled."""
+    if training.nodes > 1:
+        detail = f"ranks of {training.nodes} machines: whoever reaches their ports can run commands as you"
+        return Finding("launcher", "warning", detail, "keep the nodes in a network of their own: docs/launching.md")
+    if found := _ONE_THAT_LISTENS.search(training.launcher):
+        detail = f"{found[0]} listens on all interfaces: whoever reaches its port can run commands as you"
+        return Finding("launcher", "warning", detail, f"set training.launcher: {_LAUNCHER!r} in params.yaml")
+    return Finding("launcher", "ok", "training on this machine listens on loopback only", "")
 
 
 def codecs() -> Finding:

@@ -16,7 +16,7 @@ from stiv_model.encoders import provenance
 from stiv_model.latents import data_plan, training_set
 from stiv_model.latents.folder import TABLE
 from stiv_model.network.transformer import StivTransformer
-from stiv_model.process_exit import mark_stopped, stopped_at
+from stiv_model.process_exit import failure, forget_failures, mark_stopped, stopped_at
 from stiv_model.settings import ModelSettings, MonitoringSettings, RecipeSettings, Run, TrainingSettings
 from stiv_model.training.run_files import INCIDENTS, LEDGER, LOSSES, NOISE_LEVEL_LOSSES, SHOWN
 from stiv_model.weights import metadata
@@ -45,8 +45,8 @@ def environment(training: TrainingSettings) -> dict[str, str]:
     }
     if training.device == "cpu":
         wanted["DS_ACCELERATOR"] = "cpu"
-        if training.nodes == 1:
-            wanted["GLOO_SOCKET_IFNAME"] = "lo"
+    if training.nodes == 1:  # nobody else is to reach what the ranks listen on
+        wanted |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     return os.environ | wanted
 
 
@@ -142,9 +142,7 @@ def make_start(run: Run, work: Path) -> None:
         RuntimeError: the parents' weights cannot be handed on; the message says why.
     """
     if not (work / START).exists():
-        processes.run(
-            [sys.executable, "-m", "stiv_model.weights.warm_start", str(work)], environment(run.training), _tell
-        )
+        _run([sys.executable, "-m", "stiv_model.weights.warm_start", str(work)], run, work)
 
 
 def make_prompts(run: Run, work: Path) -> None:
@@ -155,8 +153,22 @@ def make_prompts(run: Run, work: Path) -> None:
     Raises:
         RuntimeError: the text encoder is missing or another one, or a prompt is too long; the message says which.
     """
-    program = [sys.executable, "-m", "stiv_model.monitoring.prompt_features", str(work)]
-    processes.run(program, environment(run.training), _tell)
+    _run([sys.executable, "-m", "stiv_model.monitoring.prompt_features", str(work)], run, work)
+
+
+def _run(command: list[str], run: Run, work: Path) -> None:
+    """Run a program that notes its failures in the folder of a run.
+
+    Raises:
+        RuntimeError: it failed; the message is the error that it noted first, or else its last lines.
+    """
+    forget_failures(work)
+    try:
+        processes.run(command, environment(run.training), _tell)
+    except RuntimeError:
+        if (line := failure(work)) is None:
+            raise
+        raise RuntimeError(line) from None
 
 
 def _failed_by_itself(_task: object, task_run: object, state: object) -> bool:
@@ -173,13 +185,14 @@ def run_ranks(run: Run, work: Path) -> None:
     """Run all ranks to the end of the recipe, from where an earlier attempt stopped.
 
     Raises:
-        RuntimeError: they failed, or were asked to stop (SIGTERM) and saved their work.
+        RuntimeError: they failed, and the message is what the first of them that did so said; or they were asked to
+            stop (SIGTERM) and saved their work.
     """
     if (work / "weights").exists():
         return
     mark_stopped(work, None)
     try:
-        processes.run(launch_command(run.training, work), environment(run.training), _tell)
+        _run(launch_command(run.training, work), run, work)
     except RuntimeError:
         step = stopped_at(work)
         if step is None:

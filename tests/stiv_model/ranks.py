@@ -10,9 +10,9 @@ import gc
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -20,19 +20,12 @@ from typing import Any
 
 import psutil
 
+from stiv_model.distributed.local_ranks import environment as rank_environment
 from stiv_model.process_exit import die_with_parent
 from stiv_model.settings import Run, TrainingSettings
 from tasks.training.launch import environment
 
 ROOT = Path(__file__).parents[2]
-
-
-def address(ranks: int) -> dict[str, str]:
-    """Return where so many ranks on this machine meet, as a launcher tells them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
 
 
 def fork(function: Callable[..., None], ranks: int, *args: Any) -> None:
@@ -43,14 +36,16 @@ def fork(function: Callable[..., None], ranks: int, *args: Any) -> None:
     """
     import torch
 
-    torch.multiprocessing.start_processes(_call, (function, address(ranks), args), nprocs=ranks, start_method="fork")
+    with tempfile.TemporaryDirectory() as folder:
+        given = (function, ranks, Path(folder), args)
+        torch.multiprocessing.start_processes(_call, given, nprocs=ranks, start_method="fork")
 
 
-def _call(rank: int, function: Callable[..., None], meeting: dict[str, str], args: tuple[Any, ...]) -> None:
+def _call(rank: int, function: Callable[..., None], ranks: int, folder: Path, args: tuple[Any, ...]) -> None:
     import torch.distributed as dist
 
     die_with_parent()
-    os.environ |= meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= rank_environment({}, rank, ranks, folder)
     function(rank, *args)
     if dist.is_initialized():
         dist.barrier()
@@ -69,6 +64,12 @@ def run_script(file: str, training: TrainingSettings, *args: Path, timeout: floa
         timeout=timeout,
     )
     assert done.returncode == 0, done.stdout
+
+
+def listening(process: psutil.Process) -> set[str]:
+    """Return the addresses at which a process listens."""
+    found = process.net_connections(kind="inet")
+    return {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
 
 
 class Attempt:
@@ -147,18 +148,20 @@ def serve() -> None:
     gc.freeze()
     for line in sys.stdin:
         asked = json.loads(line)
-        meeting = address(asked["ranks"])
-        pids = [_fork_rank(rank, Path(asked["work"]), meeting, asked["path"]) for rank in range(asked["ranks"])]
-        print(json.dumps(pids), flush=True)
-        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+        work, ranks = Path(asked["work"]), asked["ranks"]
+        with tempfile.TemporaryDirectory() as folder:
+            told = [rank_environment({}, rank, ranks, Path(folder)) for rank in range(ranks)]
+            pids = [_fork_rank(work, environment, asked["path"]) for environment in told]
+            print(json.dumps(pids), flush=True)
+            print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
 
 
-def _fork_rank(rank: int, work: Path, meeting: dict[str, str], python_path: list[str]) -> int:
+def _fork_rank(work: Path, told: dict[str, str], python_path: list[str]) -> int:
     if pid := os.fork():
         return pid
     code = 1
     try:
-        os.environ |= meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        os.environ |= told
         log = os.open(work / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for descriptor in (1, 2):
             os.dup2(log, descriptor)

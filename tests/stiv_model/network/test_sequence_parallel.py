@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -84,18 +83,14 @@ def loss(velocity: Tensor, number: int) -> Tensor:
 def main(folder: Path) -> None:
     import stiv_model.distributed.deepspeed_engine  # noqa: F401  # DeepSpeed takes seconds: once instead of in every rank
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.start_processes(run_rank, (folder, port), nprocs=RANKS, start_method="fork")
+    torch.multiprocessing.start_processes(run_rank, (folder,), nprocs=RANKS, start_method="fork")
 
 
-def run_rank(rank: int, folder: Path, port: int) -> None:
-    from stiv_model.distributed import deepspeed_engine
+def run_rank(rank: int, folder: Path) -> None:
+    from stiv_model.distributed import deepspeed_engine, local_ranks
 
     die_with_parent()
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(RANKS), "RANK": str(rank)}
-    os.environ |= address | {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(RANKS)}
+    os.environ |= local_ranks.environment({}, rank, RANKS, folder)
     deepspeed_engine.start(training())
     torch.set_num_threads(1)
     groups = {ranks: sequence_parallel.new_group(ranks) for ranks in (1, *SHARED_BY)}

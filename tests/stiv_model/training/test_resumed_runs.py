@@ -20,7 +20,7 @@ from stiv_model.latents.order import Order
 from stiv_model.process_exit import STOPPED, stopped_at
 from stiv_model.settings import Run
 from stiv_model.training.run_files import LEDGER, LOSSES, NOISE_LEVEL_LOSSES
-from tests.stiv_model.ranks import ROOT, Attempt
+from tests.stiv_model.ranks import ROOT, Attempt, listening
 from tests.stiv_model.runs import RECIPE as SHORT
 from tests.stiv_model.runs import SETTINGS, TRAINING, make_latents, prepare, table
 
@@ -208,7 +208,7 @@ def test_a_run_moves_from_two_ranks_to_one_and_back_within_an_epoch(
     assert losses == pytest.approx(undisturbed_losses, rel=1e-4)
 
 
-# ---- stopped, through torchrun
+# ---- stopped, through the launcher
 
 
 def of_run(work: Path) -> dict[str, list[psutil.Process]]:
@@ -217,7 +217,7 @@ def of_run(work: Path) -> dict[str, list[psutil.Process]]:
     for process in psutil.process_iter(["cmdline", "status"]):
         words = process.info["cmdline"] or []
         if words[-1:] == [str(work)] and "stiv_model.training.train" in words and process.info["status"] != "zombie":
-            found["launcher" if "torch.distributed.run" in words else "rank"].append(process)
+            found["launcher" if "stiv_model.distributed.local_ranks" in words else "rank"].append(process)
     return found
 
 
@@ -268,6 +268,8 @@ def test_a_stage_whose_launcher_is_killed_or_that_is_asked_to_stop_leaves_no_ran
 
     process = stage(work)
     wait_until(lambda: steps(work) >= 3, lambda: process.poll() is None, work)
+    assert [listening(one) for one in of_run(work)["launcher"]] == [set()]
+    assert [listening(one) for one in of_run(work)["rank"]] == [{"127.0.0.1"}] * run.training.ranks  # gloo's pairs
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == -signal.SIGTERM, (work / "log").read_text()
     assert of_run(work) == {"launcher": [], "rank": []}

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from flows.params import load_params
 from stiv_model.latents import data_plan
 from stiv_model.network.transformer import StivTransformer
+from stiv_model.process_exit import failure
 from stiv_model.settings import Encoders, Run
 from stiv_model.weights import certificate, files, warm_start
 from stiv_model.weights.certificate import CERTIFICATE, START
@@ -86,14 +87,15 @@ def test_no_run_starts_without_a_certificate(work):
 
 def test_the_ranks_refuse_to_train_without_a_certificate(work):
     (work / START / CERTIFICATE).unlink()
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"]
+    launcher = [sys.executable, "-m", "stiv_model.distributed.local_ranks", "1"]
     run = Run.model_validate_json((work / "run.json").read_bytes())
     command = [*launcher, "-m", "stiv_model.training.train", str(work)]
     planned = data_plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
     (work / data_plan.FILE).write_text(planned.model_dump_json())
     done = subprocess.run(command, env=environment(run.training), capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
-    assert "no training starts from" in done.stderr
+    assert "no training starts from" in (failure(work) or "")
+    assert done.stderr.splitlines()[-1] == "rank 0 of 1 ended with exit code 1"
     assert not (work / "losses.tsv").exists()
 
 

@@ -3,11 +3,15 @@
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
+from flows.params import load_params
 from tasks.operations import doctor
 from tasks.operations.doctor import GIB, Finding
+
+TRAINING = load_params(Path(__file__).parents[2] / "params.yaml").training
 
 
 @pytest.fixture
@@ -95,6 +99,25 @@ def test_a_folder_without_dvc_is_no_repository(tmp_path):
     assert doctor.dvc_repository(tmp_path).state == "missing"
 
 
+@pytest.mark.parametrize(
+    ("changes", "state", "remedy"),
+    [
+        ({}, "ok", ""),
+        ({"launcher": "{python} -m torch.distributed.run --standalone {work}"}, "warning", "local_ranks"),
+        ({"launcher": "torchrun --nnodes 1 {work}"}, "warning", "local_ranks"),
+        ({"launcher": "bash infra/slurm/train.sh {nodes} {work}", "nodes": 2}, "warning", "docs/launching.md"),
+    ],
+)
+def test_a_launcher_whose_port_others_reach_is_warned_of(changes, state, remedy):
+    finding = doctor.launcher(TRAINING.model_copy(update=changes))
+    assert finding.state == state
+    assert remedy in finding.remedy
+
+
+def test_the_launcher_that_is_recommended_is_the_default():
+    assert TRAINING.launcher == doctor._LAUNCHER
+
+
 def test_a_repository_of_dvc_needs_one_of_git_unless_it_is_told_otherwise(tmp_path):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").touch()
@@ -147,6 +170,6 @@ def test_the_table_is_aligned_and_tells_each_remedy():
 
 
 def test_the_whole_examination_is_quick_and_complete(tmp_path, sandbox_settings):
-    findings = doctor.examine(tmp_path, sandbox_settings, ranks=1)
-    assert len({finding.subject for finding in findings}) == len(findings) == 12
+    findings = doctor.examine(tmp_path, sandbox_settings, TRAINING)
+    assert len({finding.subject for finding in findings}) == len(findings) == 13
     assert all(bool(finding.remedy) == (finding.state != "ok") for finding in findings)

@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 
 from flows.params import load_params
 from stiv_model.network.transformer import StivTransformer
+from stiv_model.process_exit import failure
 from stiv_model.settings import Encoders, ModelSettings
 from stiv_model.weights import files
 from stiv_model.weights.metadata import WEIGHTS, Trained
@@ -91,8 +92,10 @@ def test_what_cannot_be_handed_on_leaves_no_start_and_says_why(latents: Path, tm
     run = describe(latents, {"weights": parent})
     work = atomic.open_workdir(tmp_path / "t2v", run.model_dump())
     (parent / WEIGHTS).write_bytes(b"overwritten")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError) as failed:
         launch.make_start(run, work)
+    assert str(failed.value) == failure(work), "the last word is the program's own, and nothing else"
+    assert "exit code" not in str(failed.value)
     assert not (work / "start").exists()
 
 
