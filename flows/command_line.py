@@ -125,7 +125,7 @@ def parser_of(name: str, verb: Verb) -> argparse.ArgumentParser:
 
 
 def with_sections(verb: Verb, values: dict[str, Any], params: Params) -> dict[str, Any]:
-    """Return what was parsed of a verb's options with the sections of params.yaml in the places of their names.
+    """Return the parsed options of a verb, with sections of params.yaml in place of their names.
 
     Raises:
         ValueError: there is no such section, or it is of another kind.
@@ -135,6 +135,7 @@ def with_sections(verb: Verb, values: dict[str, Any], params: Params) -> dict[st
 
 
 def takes_settings(verb: Verb) -> bool:
+    """Say whether a verb reads a section of params.yaml."""
     return any(is_settings(arg.annotation) for arg in verb.arguments)
 
 

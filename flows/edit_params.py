@@ -1,4 +1,4 @@
-"""Change values of params.yaml, in thought or in the file, where every other byte stays as it is."""
+"""Change values of params.yaml, for one run only or in the file, where every other byte stays as it is."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ PRESETS = Path("infra/selections")
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """Return the values of a named selection.
+    """Return the thresholds of a selection in `infra/selections`: keys of section `clips`, with their values.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: there is no selection of this name.
     """
     path = PRESETS / f"{name}.yaml"
     known = sorted(file.stem for file in PRESETS.glob("*.yaml"))
@@ -29,10 +29,15 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Return the values of params.yaml with others set by `SECTION.key=value`, the values as YAML has them.
+    """Return the values of params.yaml with those of some assignments in their places.
+
+    Args:
+        values: as params.yaml has them.
+        assignments: each `SECTION.KEY=VALUE`, the value written as in YAML.
 
     Raises:
-        ValueError: no such form; a key that is not there; or only some keys of a section that is null.
+        ValueError: an assignment has another form, or a key that params.yaml has not, or it sets only some keys of a
+            section that is null.
     """
     before = values
     for assignment in assignments:
@@ -84,7 +89,7 @@ def _below(annotation: Any, key: str) -> Any:
 
 
 def _check_parts(before: Any, values: dict[str, Any], annotation: Any, place: str) -> None:
-    """Refuse a section that was null and of which only some keys are given now."""
+    """Refuse a section that was null and of which only some keys are set now."""
     kind = _settings_in(annotation)
     for key, value in values.items():
         if not isinstance(value, dict) or (kind and key not in kind.model_fields):
@@ -97,12 +102,12 @@ def _check_parts(before: Any, values: dict[str, Any], annotation: Any, place: st
             _check_parts(old, value, below, f"{place}{key}.")
 
 
-def _check_whole(place: str, given: dict[str, Any], kind: type[Settings] | None) -> None:
-    absent = [key for key in kind.model_fields if key not in given] if kind else []
+def _check_whole(place: str, values: dict[str, Any], kind: type[Settings] | None) -> None:
+    absent = [key for key in kind.model_fields if key not in values] if kind else []
     if not kind or not absent:
         return
     blank = "null" if issubclass(kind, Range) else "..."
-    words = [f"{place}.{key}={_written(given[key]) if key in given else blank}" for key in kind.model_fields]
+    words = [f"{place}.{key}={_written(values[key]) if key in values else blank}" for key in kind.model_fields]
     raise ValueError(
         f"--set gives {place} no {' and no '.join(absent)}, and it is null in params.yaml: give all of its keys, such "
         f"as --set {' '.join(words)}"
@@ -117,17 +122,21 @@ def _settings_in(annotation: Any) -> type[Settings] | None:
 
 
 def merged(old: Any, new: Any) -> Any:
-    """Return `old` with what `new` says otherwise; mappings are merged key by key."""
+    """Return `new` over `old`: mappings are merged key by key, anything else is replaced."""
     if isinstance(old, dict) and isinstance(new, dict):
         return old | {key: merged(old.get(key), value) for key, value in new.items()}
     return new
 
 
 def rewrite(text: str, values: dict[str, Any]) -> str:
-    """Return a YAML text with other values in the places of those that differ, and nothing else touched.
+    """Return a YAML text in which some values are replaced, and every other byte is as before.
+
+    Args:
+        text: of params.yaml.
+        values: by key, sections as mappings; those that the text already has change nothing.
 
     Raises:
-        ValueError: a key is not there, or its value is written in block style, where comments may stand between.
+        ValueError: the text lacks a key, or has its value on several lines, between which comments may stand.
     """
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     assert isinstance(root, yaml.MappingNode), "params.yaml holds sections"

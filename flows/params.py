@@ -83,7 +83,7 @@ class Params(Settings):
 
 
 def load_params(path: Path = PARAMS) -> Params:
-    """Read and check the whole file.
+    """Return the settings of a params file, read and checked whole.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -93,7 +93,7 @@ def load_params(path: Path = PARAMS) -> Params:
 
 
 def read_params(path: Path = PARAMS) -> dict[str, Any]:
-    """Read the values of the file as they stand there.
+    """Return the values of a params file as YAML has them, unchecked.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -119,14 +119,15 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
 
 
 def check_params(values: dict[str, Any], place: object = PARAMS) -> Params:
-    """Check values as they stand, or could stand, in the file.
+    """Return settings from values as a params file has them.
 
     Args:
-        place: what gave them, for the message.
+        values: sections by name.
+        place: the file or option that they come from, for the message.
 
     Raises:
-        ValueError: as `load_params`; or a key, or the module in training.launcher, goes by an earlier name; with the
-            one of today.
+        ValueError: as `load_params`; or a key, or the module in training.launcher, has an earlier name: the message
+            says the one of today.
     """
     old = [f"{name} is called {new} now: rename it" for name, new in RENAMED.items() if _found(values, name)]
     if any(
@@ -179,4 +180,5 @@ def section_of(params: Params, name: str, kind: type[Section], option: str) -> S
 
 
 def is_settings(annotation: object) -> TypeIs[type[Settings]]:
+    """Say whether an annotation is a settings class: a section of params.yaml."""
     return inspect.isclass(annotation) and issubclass(annotation, Settings)

@@ -7,7 +7,7 @@ def latent_sides(params: Params, downsampling: int) -> tuple[int, int]:
     """Return the rows and columns of the latents that the settings will make.
 
     Args:
-        downsampling: pixels per latent of the VAE, on each side.
+        downsampling: pixels that the VAE turns into one latent, on each side.
     Raises:
         ValueError: it does not divide the sides.
     """
@@ -21,7 +21,14 @@ def latent_sides(params: Params, downsampling: int) -> tuple[int, int]:
 
 
 def clip_bytes(params: Params, downsampling: int) -> int:
-    """Return the size of one clip in a shard that the settings will make: float16, and a byte per token's mask."""
+    """Return the size of one clip in the latents that the settings will make, bytes: float16, and a byte per token.
+
+    Args:
+        downsampling: pixels that the VAE turns into one latent, on each side.
+
+    Raises:
+        ValueError: it does not divide the sides.
+    """
     rows, columns = latent_sides(params, downsampling)
     latents = params.latents.frames * params.model.latent_channels * rows * columns
     text = (params.text.tokens + 1) * params.model.text_width

@@ -17,14 +17,16 @@ from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
 
 
 class Prices(NamedTuple):
+    """What turns FLOPs into hours and money; None is unknown."""
+
     tflops: float | None
-    """What one GPU sustains, in 1e12 executed FLOPs per second."""
+    """TFLOP/s (1e12 executed FLOPs per second) that one GPU sustains."""
     gpu_rate: float | None
-    """Of one GPU for one hour."""
+    """Price of one GPU for one hour, in any currency."""
 
 
 class Forecast(NamedTuple):
-    """Of one recipe. FLOPs are those executed, of matrix products and attention. What is unknown is None."""
+    """The forecast of one recipe. FLOPs are those executed, of matrix products and attention; None is unknown."""
 
     recipe: RecipeSettings
     data: Plan | None
@@ -32,9 +34,9 @@ class Forecast(NamedTuple):
     """Why training would not start on these latents."""
     micro_batch: int
     tokens: int
-    """Of one sample."""
+    """Tokens of one sample."""
     step_flops: int
-    """Of all ranks."""
+    """FLOPs of one optimizer step, on all ranks together."""
     memory: dict[str, int]
     """Bytes on one rank, by what they are for."""
     gpu_hours: float | None
@@ -46,29 +48,41 @@ class Forecast(NamedTuple):
 
     @property
     def flops(self) -> int:
-        """Of all steps."""
+        """FLOPs of all steps, on all ranks together."""
         return self.recipe.steps * self.step_flops
 
 
 def forecast(
     name: str, recipe: RecipeSettings, latents: Path | None, params: Params, prices: Prices, downsampling: int
 ) -> Forecast:
-    """Count one recipe: its data where there are latents, its costs always."""
+    """Return the forecast of one recipe: of its costs always, of its data where there are latents.
+
+    Args:
+        name: of the recipe.
+        latents: folder with the latents to train on; None leaves what depends on them unknown.
+        downsampling: pixels that the VAE turns into one latent, on each side.
+
+    Raises:
+        FileNotFoundError: the folder has no table of latents.
+    """
     data, refused = count(name, recipe, latents, params)
     training = params.training
     share = data_plan.micro_batch(recipe, training)
     shape = SampleShape(recipe.frames, *sides(data, params, downsampling), params.text.tokens)
     sample, fixed = cost(params.model, training, shape, recipe.mask_ratio)
     if training.activation_checkpointing:
-        flops, kept_bytes = sample.checkpointed_training_flops, sample.checkpointed_activation_bytes
+        flops, activation_bytes = sample.checkpointed_training_flops, sample.checkpointed_activation_bytes
     else:
-        flops, kept_bytes = sample.training_flops, sample.activation_bytes
+        flops, activation_bytes = sample.training_flops, sample.activation_bytes
     step_flops = recipe.batch * flops
     gpu_hours = price = None
     if prices.tflops is not None:
         gpu_hours = recipe.steps * step_flops / (prices.tflops * 1e12) / 3600
         price = None if prices.gpu_rate is None else gpu_hours * prices.gpu_rate
-    needed = {**fixed._asdict(), "activations": math.ceil(share * kept_bytes / data_plan.together(recipe, training))}
+    needed = {
+        **fixed._asdict(),
+        "activations": math.ceil(share * activation_bytes / data_plan.together(recipe, training)),
+    }
     return Forecast(recipe, data, refused, share, sample.tokens, step_flops, needed, gpu_hours, price)
 
 
@@ -107,7 +121,7 @@ def sides(data: Plan | None, params: Params, downsampling: int) -> tuple[int, in
 
 
 def figures(one: Forecast) -> dict[str, Any]:
-    """Return the forecast for machines; plan.json of a run has the same fields as its `data`."""
+    """Return the forecast as JSON has it; its `data` has the fields of a run's plan.json."""
     derived = ("steps_per_epoch", "epochs", "never_drawn")
     data = one.data
     return {

@@ -160,7 +160,7 @@ def sample_table(samples: dict[Case, SampleCost], params: Params) -> list[str]:
         f"one sample, {params.text.tokens} text tokens, {params.training.precision}",
         f"{'':26}{'TFLOP':>18}{'':>15}{'activations, GB':>24}",
         f"{'pixels':>6}{'frames':>7}{'tokens':>7}{'mask':>6}{'forward':>10}{'training':>10}{'checkpointed':>13}"
-        f"{'kept':>10}{'checkpointed':>14}",
+        f"{'stored':>10}{'checkpointed':>14}",
     ]
     for case, cost in samples.items():
         lines.append(
@@ -171,10 +171,10 @@ def sample_table(samples: dict[Case, SampleCost], params: Params) -> list[str]:
         )
     lines += [
         "Training: forward and backward. Checkpointed: with activation checkpointing. FLOPs: of matrix products and of",
-        "attention, multiplication and addition being two. Kept: by forward for backward, as flash attention keeps it.",
+        "attention, multiplication and addition being two. Stored: by forward for backward, as flash attention does.",
     ]
     if params.model.image_condition != "replacement":
-        lines.append("Given frames that cross-attention would see are not counted.")
+        lines.append("Clean frames that cross-attention would see are not counted.")
     return lines
 
 

@@ -174,7 +174,7 @@ def notes(prices: Prices, params: Params) -> list[str]:
     if training.temporal_mask_ratio:
         lines.append("training.temporal_mask_ratio is not counted: FLOP, memory and hours are lower with it.")
     if params.model.image_condition != "replacement":
-        lines.append("Given frames that cross-attention sees are not counted: FLOP, memory and hours are higher.")
+        lines.append("Clean frames that cross-attention sees are not counted: FLOP, memory and hours are higher.")
     if prices.tflops is None:
         lines.append("GPU-hours: unknown without --tflops, what one GPU sustains; a price also needs --gpu-rate.")
     return lines

@@ -16,7 +16,7 @@ def code_of(stage: str) -> str:
     """Return one hash of the files that decide about the bytes of a stage's output.
 
     Rows that other code made are not mixed with new ones: neither those of an attempt that was killed, nor those that
-    are taken over from an earlier run. Settings are followed by their values, so the classes that hold them count not.
+    are reused from an earlier run. Settings count by their values, so the modules settings.py do not.
     """
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
     digest = hashlib.sha256()

@@ -4,6 +4,6 @@ import logging
 
 
 def show_ours() -> None:
-    """Let INFO of our packages through: by default Python drops it before Prefect sees it."""
+    """Let lines of level INFO of our packages through: by default Python drops them before Prefect sees them."""
     for package in ("flows", "tasks", "stiv_model"):
         logging.getLogger(package).setLevel(logging.INFO)

@@ -20,8 +20,9 @@ class Work(NamedTuple):
 
     name: str
     size: float
-    """In the unit of the log."""
+    """In the unit that the log counts in."""
     submit: Callable[[], PrefectFuture[Any]]
+    """Starts its task."""
 
 
 def _one(_: Any) -> float:
@@ -38,9 +39,9 @@ def run_shards(
     """Submit every shard that is not done yet, wait for all, and log how far they are.
 
     Args:
-        unit: what is counted, for the log.
+        unit: what is counted, in the plural, for the log.
         submit: starts one shard's task.
-        weight: of one thing that a shard is given: 1, unless told otherwise.
+        weight: returns how much one item of a shard counts, in `unit`; without it, 1.
 
     Raises:
         Exception: of the first shard that failed, once the others have ended; what is done stays done.
@@ -51,6 +52,9 @@ def run_shards(
 
 def follow(unit: str, work: list[Work]) -> None:
     """Submit pieces of work, wait for all, and log how far they are; the slow ones at the end are named.
+
+    Args:
+        unit: what is counted, in the plural, for the log.
 
     Raises:
         Exception: of the first one that failed, once the others have ended.
@@ -76,7 +80,7 @@ def follow(unit: str, work: list[Work]) -> None:
 
 
 def publish(stage: str, *accounts: tables.Account) -> None:
-    """Write a stage's accounts to the log and to the flow run's page."""
+    """Write a stage's accounts to the log, and as a table to the page of the flow run in Prefect's UI."""
     for account in accounts:
         why = ", ".join(f"{reason} {count}" for reason, count in account.reasons.items())
         log.info(

@@ -16,7 +16,11 @@ from tasks.storage.stage import Stage, run
 
 
 def run_stage(stage: Stage[Any], out: Path, report: Path, engine: EngineSettings) -> None:
-    """Make a stage's output in `out` and its account in `report`, by the engine's shards.
+    """Make a stage's output, its shards as tasks of the engine, and publish its accounts.
+
+    Args:
+        out: folder that is written, whole or not at all.
+        report: file for the accounts (JSON).
 
     Raises:
         ValueError, OSError: as the stage's methods say.
@@ -43,5 +47,5 @@ def submit_all(stage: Stage[Any], work_on: Callable[[Shard], None], parts: list[
 
 @task
 def work_on_shard(work_on: Callable[[Shard], None], shard: Shard) -> None:
-    """Do one shard of a stage."""
+    """Work on one shard of a stage, as a task of Prefect's."""
     work_on(shard)

@@ -8,7 +8,7 @@ from stiv_model.settings import Settings
 
 
 class EngineSettings(Settings):
-    """Who runs the shards of the data engine's stages. Decides about no byte of the output."""
+    """What runs the shards of the data engine's stages; it changes no byte of their output."""
 
     kind: Literal["local", "ray"]
     """local: threads on this machine, over the sandbox's processes; ray: the tasks of a Ray cluster."""
@@ -23,7 +23,7 @@ class EngineSettings(Settings):
 
 
 class PipelineSettings(Settings):
-    """How the pipeline treats stages that have changed."""
+    """When the pipeline repeats a stage that has changed."""
 
     retrain_hours: NonNegativeFloat
     """A training whose last run took longer than this, hours, is not repeated when only code has changed;

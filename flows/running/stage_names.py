@@ -19,7 +19,7 @@ def with_account() -> tuple[str, ...]:
 
 
 def with_table() -> tuple[str, ...]:
-    """Return those whose rows are in `data/STAGE`, and not raw videos."""
+    """Return the stages that keep account and have a table in `data/STAGE`, in the order of dvc.yaml."""
     declared = _declared()
     return tuple(name for name in with_account() if f"data/{name}" in declared[name]["outs"])
 

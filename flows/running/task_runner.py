@@ -1,4 +1,4 @@
-"""Who runs a stage's shards: threads of this process, or a Ray cluster (`engine` of params.yaml)."""
+"""What runs a stage's shards: threads of this process, or a Ray cluster (`engine` of params.yaml)."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ def runner(settings: EngineSettings) -> TaskRunner[Any]:
 
 
 def resources(settings: EngineSettings) -> contextlib.AbstractContextManager[Any]:
-    """Return the context in which shards are submitted with what each may use of the cluster."""
+    """Return the context in which to submit shards, so that Ray reserves CPUs and GPUs for each."""
     if settings.kind == "local":
         return contextlib.nullcontext()
     from prefect_ray.context import remote_options

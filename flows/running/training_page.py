@@ -1,4 +1,4 @@
-"""What the page of a training's flow run says once it is whole."""
+"""The page of a training in Prefect's UI, once the training is done."""
 
 import csv
 import json
@@ -13,11 +13,12 @@ _SHARE = 10
 
 
 def page(out: Path, curve: Path, levels: Path, shown: Path) -> str:
-    """Return Markdown: where the losses, overall and by noise level, came to, what it took, and what went wrong.
+    """Return the page as Markdown: the last losses, overall and by noise level, speed, memory, time and incidents.
 
     Args:
-        out: the checkpoint.
-        curve: losses per step, as `levels` per noise level too.
+        out: folder of the trained weights.
+        curve: file with the losses per step (TSV).
+        levels: file with the losses per step and noise level (TSV).
         shown: folder of TensorBoard's files and the validation videos.
     """
     rows, by_level = _rows(curve), _rows(levels)

@@ -93,23 +93,23 @@ class _Worker:
 class Sandbox:
     """A pool of `settings.workers` sandboxed processes; a context manager, usable from several threads.
 
-    Entering it tries what a child can reach on this machine: a warning names what is not confined.
+    Entering it attempts what a child must not do on this machine: a warning names what the kernel does not forbid.
 
     Args:
         settings: the limits. A child that crosses one is killed, and its file is `failed` with a reason:
             timeout, memory, too_much_output, killed, crashed, bad_result.
     Raises:
-        OSError: on entering, no child can be started, or `settings.strict` and one is not confined in every way.
+        OSError: on entering, no child can be started; or with `settings.strict`, a protection is missing.
     """
 
     def __init__(self, settings: SandboxSettings) -> None:
         self.settings = settings
         self.cpu_seconds = 0.0
-        """Of all children so far."""
+        """CPU time of all children so far, seconds."""
         self.peak_bytes = 0
-        """Resident memory of the child that had most."""
+        """Largest resident memory of any child so far, bytes."""
         self.restarts = 0
-        """Workers that died, which a child's end does not do to them."""
+        """Worker processes that died and were replaced; the end of a child does not end its worker."""
         self._limits = settings.model_dump(exclude={"workers"})
         self._idle: queue.Queue[_Worker] = queue.Queue()
         self._counting = threading.Lock()
@@ -138,19 +138,23 @@ class Sandbox:
         log.debug("children used %.1f s of CPU and at most %.0f MiB", self.cpu_seconds, self.peak_bytes / 2**20)
 
     def call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Run one function of `worker.FUNCTIONS` in a fresh child and return what it gave.
+        """Run one function of `worker.FUNCTIONS` in a fresh child and return its checked answer.
 
         Args:
+            name: of the function.
             arguments: the function's own; `path`, if there is one, is the only file that the child may read.
+
         Returns:
-            What `answer_schemas` declares of the function, or Rejected or Failed; or failed by a limit.
+            status, reason, and what `answer_schemas` declares of the function; `failed` with a reason where the child
+            crossed a limit.
+
         Raises:
             OSError: no worker can be started on this machine.
         """
         return self._run(name, arguments, self._limits).values
 
     def map(self, name: str, arguments: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Call one function for each of many files, `workers` at once; results in the order given."""
+        """Call one function with each of several arguments, `workers` at once; answers in the arguments' order."""
         return list(self._threads.map(lambda one: self.call(name, one), arguments))
 
     def seconds(self, arguments: dict[str, Any]) -> float:
@@ -251,7 +255,14 @@ def _absent(holds: dict[str, bool]) -> str:
 
 
 def available(settings: SandboxSettings) -> tuple[dict[str, bool], dict[str, str]]:
-    """Return which protections this machine gives, by attempting what each forbids, and why some are missing."""
+    """Attempt on this machine what each protection forbids.
+
+    Returns:
+        By protection, whether it held; and by protection that the kernel refused to set up, why.
+
+    Raises:
+        OSError: no child can be started.
+    """
     small = {"strict": False, "seconds": 1.0, "max_result_bytes": 1 << 20, "memory_bytes": 1 << 30, "workers": 1}
     with Sandbox(settings.model_copy(update=small)) as sandbox:
         return sandbox.prove([*REACH, *_LIMITS])
