@@ -8,7 +8,6 @@ own. The newest checkpoint in which every byte is as written is used. A damaged 
 
 import hashlib
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from stiv_model.distributed import rank_state, run_identity
 from stiv_model.distributed.ema import Ema
 from stiv_model.settings import Run, Settings, TrainingSettings
+from stiv_model.weights import durable
 
 log = logging.getLogger(__name__)
 
@@ -179,14 +179,13 @@ def _complete(tmp_path: Path, final: Path, manifest: Manifest) -> None:
             raise RuntimeError(f"{path} is not there as rank {rank} wrote it: all nodes must share {tmp_path.parent}")
     with (tmp_path / MANIFEST).open("x") as file:
         file.write(manifest.text())
-        file.flush()
-        os.fsync(file.fileno())
-    _fsync(tmp_path)
+    durable.sync(tmp_path / MANIFEST)
+    durable.sync(tmp_path)
     replaced = final.with_name(f"{final.name}.replaced.tmp")
     if final.exists():  # a run that went back comes by again
         final.rename(replaced)
     tmp_path.rename(final)
-    _fsync(final.parent)
+    durable.sync(final.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -202,11 +201,3 @@ def _free_name(path: Path) -> Path:
     while (free := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
     return free
-
-
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

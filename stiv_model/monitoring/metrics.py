@@ -7,12 +7,15 @@ incidents.jsonl the steps that were not taken, and why: of it nothing is ever ta
 import hashlib
 import json
 import logging
+import math
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from stiv_model.training.run_files import INCIDENTS, LEDGER, LEVEL_NAMES, LOSSES, NOISE_LEVEL_LOSSES, NOISE_LEVELS
+from stiv_model.weights import durable
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +52,19 @@ class Records:
     """
 
     def __init__(self, work: Path, done: int, steps: int, batch: int, speed: Speed):
-        self.steps, self.batch, self.speed = steps, batch, speed
-        self.tables = {name: _open(work / name, _COLUMNS[name], done) for name in (LOSSES, NOISE_LEVEL_LOSSES, LEDGER)}
-        self.incidents = (work / INCIDENTS).open("a+", buffering=1)
-        self.incidents.seek(0)
-        self.noted = set(self.incidents.read().splitlines())
-        rows = (work / LOSSES).read_text().splitlines()[1:]
-        self.before = float(rows[-1].split("\t")[-1]) if rows else 0.0
+        self.work, self.steps, self.batch, self.speed = work, steps, batch, speed
+        self.incidents = _open_lines(work / INCIDENTS)
+        self.noted = set((work / INCIDENTS).read_text(errors="replace").splitlines())
+        self.tables: dict[str, TextIO] = {}
+        for name in (LOSSES, NOISE_LEVEL_LOSSES, LEDGER):
+            rows, lost = _rows(work / name, len(_COLUMNS[name]), done)
+            if lost:
+                self.incident(done, lost_rows=len(lost), of=name, first=lost[0], last=lost[-1])
+                rows |= {step: self._lost(name, step) for step in lost}
+            _replace(work / name, ["\t".join(_COLUMNS[name]), *(rows[step] for step in range(1, done + 1))])
+            self.tables[name] = (work / name).open("a", buffering=1)
+        seconds = [float(row.split("\t")[-1]) for row in (work / LOSSES).read_text().splitlines()[1:]]
+        self.before = max((one for one in seconds if math.isfinite(one)), default=0.0)
         self.started = self.said = time.monotonic()
         self.taken = 0
 
@@ -128,6 +137,20 @@ class Records:
             self.noted.add(line)
             self.incidents.write(f"{line}\n")
 
+    def sync(self) -> None:
+        """Put on the disk what was written down: a checkpoint that will be there after a power loss finds its lines."""
+        for file in (*self.tables.values(), self.incidents):
+            file.flush()
+            os.fsync(file.fileno())
+        durable.sync(self.work)
+
+    def _lost(self, name: str, step: int) -> str:
+        """Return the row of a step of which no row is left: its positions are known, its figures are not."""
+        first = (step - 1) * self.batch
+        known = (str(first), str(first + self.batch - 1), "lost") if name == LEDGER else ()
+        empty = "" if name == NOISE_LEVEL_LOSSES else "nan"
+        return "\t".join([str(step), *known, *[empty] * (len(_COLUMNS[name]) - 1 - len(known))])
+
     def close(self) -> None:
         """Close the files."""
         for file in (*self.tables.values(), self.incidents):
@@ -137,9 +160,39 @@ class Records:
         self.tables[name].write("\t".join([str(step), *values]) + "\n")
 
 
-def _open(path: Path, columns: Sequence[str], done: int) -> Any:
-    kept = path.read_text().splitlines()[1 : done + 1] if path.exists() else []
-    tmp_path = path.with_name(f"{path.name}.tmp")  # a kill between emptying and writing would lose the lines
-    tmp_path.write_text("\n".join(["\t".join(columns), *kept]) + "\n")
-    tmp_path.replace(path)
+def _rows(path: Path, columns: int, done: int) -> tuple[dict[int, str], list[int]]:
+    """Return the whole rows of the first steps of a table, by step, and the steps of which there is none."""
+    found: dict[int, str] = {}
+    for line in path.read_text(errors="replace").split("\n")[1:-1] if path.exists() else []:
+        step, *others = line.split("\t")
+        if step.isdecimal() and len(others) == columns - 1 and "\0" not in line:
+            found[int(step)] = line
+    return found, [step for step in range(1, done + 1) if step not in found]
+
+
+def _open_lines(path: Path) -> TextIO:
+    """Open a file of JSON lines for more of them, without those that a power loss tore."""
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    whole = [line for line in lines if _is_json(line)]
+    if len(whole) < len(lines):
+        log.warning("%s: %d of %d lines are torn, and left out", path, len(lines) - len(whole), len(lines))
+        _replace(path, whole)
     return path.open("a", buffering=1)
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _replace(path: Path, lines: Sequence[str]) -> None:
+    """Write a file anew, durably and at once: a kill between emptying and writing would lose the lines."""
+    tmp_path = path.with_name(f"{path.name}.tmp")
+    with tmp_path.open("w") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    durable.sync(tmp_path)
+    tmp_path.replace(path)
+    durable.sync(path.parent)

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from stiv_model.encoders import provenance
 from stiv_model.process_exit import die_with_parent, noting_failure
 from stiv_model.settings import Run
+from stiv_model.weights import durable
 
 FILE = "prompts.safetensors"
 """Beside run.json."""
@@ -47,6 +48,7 @@ def make(work: Path) -> None:
     text = TextEncoder(settings).encode(list(prompts), cut=False)
     tmp_path = work / f"{FILE}.tmp"
     save_file({name: part.contiguous() for name, part in text._asdict().items()}, tmp_path, metadata=_metadata(prompts))
+    durable.sync(tmp_path)
     tmp_path.rename(work / FILE)
 
 

@@ -79,6 +79,7 @@ class RunLog:
 
     def flush(self) -> None:
         """Put all of it on the disk."""
+        self.records.sync()
         self.trackers.tell(lambda tracker: tracker.flush())
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ from stiv_model.settings import Run, TrainingSettings
 from stiv_model.training import stop_request
 from stiv_model.training.loop import Loop
 from stiv_model.training.observer import Observe
-from stiv_model.weights import files, initialisation, warm_start
+from stiv_model.weights import durable, files, initialisation, warm_start
 from stiv_model.weights.certificate import START
 
 
@@ -104,7 +104,9 @@ def export(run: Run, work: Path, data: LatentData, engine: DeepSpeedEngine, ema:
         return
     tmp_path = work / "weights.tmp"
     files.save(tmp_path, ema.each(), run.model, engine.module.is_video, warm_start.target(run, data))
+    durable.sync_tree(tmp_path)
     tmp_path.rename(work / "weights")
+    durable.sync(work)
 
 
 def _device(training: TrainingSettings) -> torch.device:

@@ -22,6 +22,7 @@ from stiv_model.process_exit import die_with_parent, noting_failure
 from stiv_model.settings import Encoders, Pattern, Run, is_mixture
 from stiv_model.weights import (
     certificate,
+    durable,
     files,
     initialisation,
     metadata,
@@ -271,7 +272,9 @@ def make_start(work: Path) -> None:
     parents = {role: Path(folder) for role, (folder, _) in run.parents.items()}
     made = write_start(child, run.training.seed, parents, tmp_path)
     certificate.check(tmp_path, run)
+    durable.sync_tree(tmp_path)
     tmp_path.rename(work / START)
+    durable.sync(work)
     counts = Counter(row.transform for row in made.rows)
     log.info(
         "%s: %s; %d checks passed",

@@ -53,10 +53,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     tmp_path = path.with_name(_ASIDE.format(name=path.name, process=os.getpid()))
     try:
         yield tmp_path
-        with tmp_path.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(tmp_path)
         tmp_path.replace(path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
     finally:
         tmp_path.unlink(missing_ok=True)
 
@@ -64,14 +63,23 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def finish(product: Path, out: Path) -> None:
     """Rename the finished folder to `out`, in place of whatever is there, without temporary files of killed processes.
 
-    The two must be on one file system.
+    The two must be on one file system. All of it is on the disk before it gets its name, so that what it was made from
+    may be deleted after.
     """
     for tmp_path in product.rglob(_ASIDE.format(name="*", process="*")):
         tmp_path.unlink()
+    sync_tree(product)
     if out.exists():
         shutil.rmtree(out)
     product.rename(out)
-    _sync_folder(out.parent)
+    _sync(out.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Put a folder on the disk with all that is in it."""
+    for inside in [*folder.rglob("*"), folder]:
+        if not inside.is_symlink():
+            _sync(inside)
 
 
 def discard_workdir(out: Path) -> None:
@@ -97,8 +105,8 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

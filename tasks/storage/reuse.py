@@ -7,6 +7,7 @@ and works on the others. Only the newest key of a stage stays, and nothing depen
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,11 +15,17 @@ from typing import Any
 
 from tasks.storage import atomic
 
+log = logging.getLogger(__name__)
+
+HASHES = "hashes.json"
+"""The SHA-256 of every file of a folder of reusable tables."""
 EARLIER = Path(".cache/earlier")
 
 
 def folder(cache: Path, stage: str, made_with: dict[str, Any]) -> Path:
     """Return the folder for a stage's tables that were made with these settings and this code.
+
+    Where a file there is no longer what was saved, all of it goes: it costs the reuse, never the stage.
 
     Args:
         cache: folder of the tables of all stages, EARLIER.
@@ -26,7 +33,11 @@ def folder(cache: Path, stage: str, made_with: dict[str, Any]) -> Path:
         made_with: everything but the data that decides about a row, as JSON has it.
     """
     key = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()
-    return cache / stage / key[:20]
+    earlier = cache / stage / key[:20]
+    if earlier.exists() and (said := _damage(earlier)):
+        log.warning("%s: %s; nothing is reused from an earlier run", earlier, said)
+        shutil.rmtree(earlier)
+    return earlier
 
 
 def fingerprint(earlier: Path) -> int | None:
@@ -44,7 +55,20 @@ def save_reusable(files: Iterable[Path], earlier: Path) -> None:
     tmp_path.mkdir(parents=True)
     for file in files:
         atomic.link(file, tmp_path / file.name)
+    hashes = {file.name: atomic.sha256_file(file) for file in sorted(tmp_path.iterdir())}
+    (tmp_path / HASHES).write_text(json.dumps(hashes, indent=1))
+    atomic.sync_tree(tmp_path)
     for old in earlier.parent.iterdir():
         if old != tmp_path:
             shutil.rmtree(old)
     tmp_path.rename(earlier)
+
+
+def _damage(earlier: Path) -> str | None:
+    """Say what is wrong with a folder of reusable tables; None when every byte is as it was saved."""
+    try:
+        hashes = json.loads((earlier / HASHES).read_text())
+        wrong = [name for name, sha256 in hashes.items() if atomic.sha256_file(earlier / name) != sha256]
+    except (OSError, ValueError, AttributeError) as error:
+        return f"it cannot be read ({error})"
+    return f"{wrong[0]} is not what was saved" if wrong else None

@@ -1,6 +1,8 @@
 import io
 import json
 import logging
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,3 +109,89 @@ def test_a_video_is_a_picture_that_moves():
         assert moving.format == "GIF"
         assert moving.info["loop"] == 0
     assert found == [0, 128, 255]
+
+
+def last_row_torn(content: bytes) -> bytes:
+    return content[:-8]
+
+
+def zeros_at_the_end(content: bytes) -> bytes:
+    return content[:-8] + bytes(8)
+
+
+def three_rows_missing(content: bytes) -> bytes:
+    return b"".join(content.splitlines(keepends=True)[:-3])
+
+
+def a_row_in_the_middle_torn(content: bytes) -> bytes:
+    lines = content.splitlines(keepends=True)
+    return b"".join([*lines[:3], lines[3][:1] + b"\n", *lines[4:]])
+
+
+def gone(content: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("name", [LOSSES, NOISE_LEVEL_LOSSES, LEDGER])
+@pytest.mark.parametrize(
+    ("damage", "lost"),
+    [
+        (last_row_torn, [6]),
+        (zeros_at_the_end, [6]),
+        (three_rows_missing, [4, 5, 6]),
+        (a_row_in_the_middle_torn, [3]),
+        (gone, [1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_rows_that_a_power_loss_took_are_told_and_the_run_goes_on(tmp_path, name, damage, lost):
+    write(tmp_path, range(1, 7))
+    whole = (tmp_path / name).read_text().splitlines()
+    (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+    write(tmp_path, [7, 8], done=6)
+    rows = (tmp_path / name).read_text().splitlines()
+    assert [row.split("\t")[0] for row in rows] == ["step", *map(str, range(1, 9))]
+    assert [step for step in range(1, 7) if rows[step] != whole[step]] == lost
+    assert len({row.count("\t") for row in rows}) == 1
+    told = [json.loads(line) for line in (tmp_path / INCIDENTS).read_text().splitlines()]
+    assert told == [{"step": 6, "lost_rows": len(lost), "of": name, "first": lost[0], "last": lost[-1]}]
+
+
+def test_the_ledger_still_says_which_positions_a_lost_row_was_of(tmp_path):
+    write(tmp_path, range(1, 5))
+    (tmp_path / LEDGER).write_text("")
+    write(tmp_path, [], done=4)
+    rows = [line.split("\t") for line in (tmp_path / LEDGER).read_text().splitlines()[1:]]
+    assert [row[1:] for row in rows] == [[str(2 * step), str(2 * step + 1), "lost"] for step in range(4)]
+
+
+def test_a_torn_row_of_a_later_step_than_the_checkpoint_is_none_of_its_business(tmp_path):
+    write(tmp_path, range(1, 7))
+    (tmp_path / LOSSES).write_bytes(last_row_torn((tmp_path / LOSSES).read_bytes()))
+    write(tmp_path, [], done=5)
+    assert first_columns(tmp_path, LOSSES) == ["step", *map(str, range(1, 6))]
+    assert (tmp_path / INCIDENTS).read_text() == ""
+
+
+def test_an_incident_that_was_torn_is_left_out(tmp_path, caplog):
+    (tmp_path / INCIDENTS).write_text('{"step": 3, "why": "loss is nan"}\n{"step": 4, "wh')
+    records = Records(tmp_path, 0, 10, 2, SPEED)
+    records.incident(5, why="loss is inf")
+    records.close()
+    steps = [json.loads(line)["step"] for line in (tmp_path / INCIDENTS).read_text().splitlines()]
+    assert steps == [3, 5]
+    assert "1 of 2 lines are torn" in caplog.text
+
+
+def test_a_checkpoint_finds_its_rows_on_the_disk(tmp_path, monkeypatch):
+    records = Records(tmp_path, 0, 10, 2, SPEED)
+    synced, fsync = set(), os.fsync
+
+    def watch(descriptor: int) -> None:
+        synced.add(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    records.sync()
+    assert synced == {str(tmp_path / name) for name in (LOSSES, NOISE_LEVEL_LOSSES, LEDGER, INCIDENTS)} | {
+        str(tmp_path)
+    }

@@ -45,6 +45,44 @@ def test_an_outlier_does_not_become_usual():
     assert all(guard.judge(9.0, 0.5) for _ in range(300))
 
 
+def noisy(factor_per_step: float, steps: int) -> list[float]:
+    noise = torch.randn(steps, generator=torch.Generator().manual_seed(1)).double()
+    return [(factor_per_step**step) * math.exp(0.05 * one) for step, one in enumerate(noise.tolist())]
+
+
+@pytest.mark.parametrize("factor", [1.01, 1.003])
+def test_a_loss_that_rises_a_little_with_each_step_is_refused_before_it_has_risen_far(factor):
+    guard = steady(300)
+    losses = noisy(factor, 2000)
+    refused = next(step for step, loss in enumerate(losses) if guard.judge(loss, 0.5))
+    assert losses[refused] < 5
+    assert "loss has risen" in guard.judge(losses[refused + 1], 0.5)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.99, 1.0001])
+def test_a_loss_that_stays_falls_or_wanders_a_little_is_not(factor):
+    guard = steady(300)
+    assert not any(guard.judge(loss, 0.5) for loss in noisy(factor, 3000))
+
+
+def test_what_it_has_risen_from_is_remembered_with_a_checkpoint():
+    guard = steady(300)
+    losses = noisy(1.003, 2000)
+    for loss in losses[:150]:
+        guard.judge(loss, 0.5)
+    taken_up = Guard(TRAINING, json.loads(json.dumps(guard.memory())))
+    assert [guard.judge(loss, 0.5) for loss in losses[150:400]] == [
+        taken_up.judge(loss, 0.5) for loss in losses[150:400]
+    ]
+    assert taken_up.bad_in_a_row > 0
+
+
+def test_a_gradient_that_is_exactly_zero_is_refused_and_a_tiny_one_is_not():
+    guard = Guard(TRAINING, {})
+    assert "gradient norm is 0" in guard.judge(0.5, 0.0)
+    assert guard.judge(0.5, 1e-20) is None
+
+
 def test_bad_steps_are_counted_in_a_row():
     guard = steady(60)
     for value in (math.nan, math.nan, 1.0, math.nan):

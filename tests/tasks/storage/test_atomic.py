@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -102,3 +103,21 @@ def test_a_child_does_not_outlive_its_killed_parent(tmp_path):
             return
         time.sleep(0.05)
     pytest.fail("the child lives on")
+
+
+def test_all_of_an_output_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    product, out = tmp_path / "product", tmp_path / "out"
+    (product / "inside").mkdir(parents=True)
+    for file in ("table", "inside/table"):
+        (product / file).write_text("rows")
+    synced, fsync = [], os.fsync
+
+    def watch(descriptor: int) -> None:
+        assert out.exists() == (len(synced) == 4), "it had its name too early"
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    atomic.finish(product, out)
+    assert {*synced[:4]} == {str(product / part) for part in (".", "table", "inside", "inside/table")}
+    assert synced[4:] == [str(tmp_path)]

@@ -119,3 +119,32 @@ def test_only_the_newest_of_what_a_stage_made_is_kept(tmp_path):
         assert [path.name for path in (tmp_path / "kept" / "shots").iterdir()] == [folder.name]
     assert reuse.fingerprint(folder) is not None
     assert (folder / "table").read_text() == "rows"
+
+
+def torn(file: Path) -> None:
+    content = file.read_bytes()
+    file.unlink()  # it is a link: the table of the stage itself stays as it is
+    file.write_bytes(content[: len(content) // 2])
+
+
+def flipped(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.unlink()
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [torn, flipped, Path.unlink])
+@pytest.mark.parametrize("victim", ["videos.parquet", reuse.HASHES])
+def test_what_was_kept_and_went_bad_costs_the_reuse_and_not_the_stage(tmp_path, caplog, damage, victim):
+    table = tmp_path / "videos.parquet"
+    table.write_bytes(bytes(range(256)))
+    kept = reuse.folder(tmp_path / "earlier", "videos", {"key": 1})
+    reuse.save_reusable([table], kept)
+    assert reuse.folder(tmp_path / "earlier", "videos", {"key": 1}).exists()
+    assert not caplog.records
+    damage(kept / victim)
+    assert reuse.folder(tmp_path / "earlier", "videos", {"key": 1}) == kept
+    assert not kept.exists()
+    assert "nothing is reused" in caplog.text
+    assert table.read_bytes() == bytes(range(256))
