@@ -25,6 +25,8 @@ TEXT_PARTS = ("tokens", "mask", "pooled")
 TEXT_SHA256 = "features_sha256"
 """In the metadata of the null text, which has no row in the table: `text_sha256` of its features."""
 
+_LARGEST_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors library itself: a header is read whole, and claims its own size."""
 _OTHER_FILES = 64
 """Descriptors that a process needs beside those of the shards."""
 _DTYPES = {"F16": torch.float16, "F32": torch.float32, "BOOL": torch.bool}
@@ -54,6 +56,8 @@ class Shard:
         weakref.finalize(self, os.close, self.descriptor)
         length = int.from_bytes(os.pread(self.descriptor, 8, 0), "little")
         size = os.fstat(self.descriptor).st_size
+        if length > _LARGEST_HEADER_BYTES:
+            raise ValueError(f"{path} is not a shard of latents (a header of {length} bytes): {AGAIN}")
         try:
             header = json.loads(os.pread(self.descriptor, min(length, size), 8))
             self.made_by: dict[str, str] = header.pop("__metadata__")

@@ -4,17 +4,33 @@ Requests are repeated with exponential backoff and jitter (botocore's standard m
 objects come in ranges; what the store knows as checksum is compared on the way (botocore's default).
 """
 
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from threading import Thread
+from typing import Any, NamedTuple, TypeVar
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
+
+T = TypeVar("T")
 
 PREFIX = "s3://"
 _ATTEMPTS = 8
+_FIRST_WAIT = 0.1
+"""Seconds before an object is fetched once more; twice as long before each further time."""
+_PATIENCE_SECONDS = 120.0
+_SLOWEST_BYTES_PER_SECOND = 20_000
+"""One object has its patience and a second for so many of its bytes: botocore waits a minute for every single byte."""
 _HEADS_AT_ONCE = 16
 
 
@@ -88,27 +104,70 @@ def download(uri: str, path: Path) -> None:
     """Fetch an object into a file.
 
     Raises:
-        FileNotFoundError, ConnectionError: as above.
+        FileNotFoundError, ConnectionError: as above; or it came too slowly.
     """
     bucket, key = split(uri)
-    try:
+
+    def fetch() -> None:
         with path.open("wb") as file:
             client().download_fileobj(bucket, key, file)
+
+    try:
+        size_bytes = client().head_object(Bucket=bucket, Key=key)["ContentLength"]
+        _in_time(uri, size_bytes, fetch)
     except (ClientError, BotoCoreError) as error:
         raise _explained(uri, error) from error
+    if (got := path.stat().st_size) != size_bytes:
+        raise ConnectionError(f"{uri} has {size_bytes} bytes, of which {got} came: run again")
 
 
 def head(uri: str, size_bytes: int | None = None) -> bytes:
-    """Return the first bytes of an object, or all of them.
+    """Return the first bytes of an object, or all of them; fetched again where the connection ended before.
 
     Raises:
-        FileNotFoundError, ConnectionError: as above.
+        FileNotFoundError, ConnectionError: as above; or it came too slowly, or never whole.
     """
     bucket, key = split(uri)
+
+    def fetch() -> tuple[bytes, int]:
+        answer = client().get_object(Bucket=bucket, Key=key)
+        length = answer["ContentLength"]
+        wanted = length if size_bytes is None else min(size_bytes, length)
+        return answer["Body"].read(wanted), wanted
+
+    for attempt in range(_ATTEMPTS):
+        time.sleep(attempt and _FIRST_WAIT * 2 ** (attempt - 1))
+        try:
+            content, wanted = _in_time(uri, size_bytes or 0, fetch)
+        except (IncompleteReadError, ResponseStreamingError, ReadTimeoutError):
+            continue  # a request is repeated by botocore, its answer is not
+        except (ClientError, BotoCoreError) as error:
+            raise _explained(uri, error) from error
+        if len(content) == wanted:
+            return content
+    raise ConnectionError(f"{uri}: the connection ended before the object was whole, {_ATTEMPTS} times: run again")
+
+
+def _in_time(uri: str, size_bytes: int, fetch: Callable[[], T]) -> T:
+    """Return what a function fetches; a thread that is too slow is left to itself, for nothing can end it.
+
+    Raises:
+        ConnectionError: it is slower than any store that works.
+    """
+    limit = _PATIENCE_SECONDS + size_bytes / _SLOWEST_BYTES_PER_SECOND
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(fetch())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    Thread(target=run, daemon=True, name=f"fetch {uri}").start()
     try:
-        return client().get_object(Bucket=bucket, Key=key)["Body"].read(size_bytes)
-    except (ClientError, BotoCoreError) as error:
-        raise _explained(uri, error) from error
+        return outcome.result(limit)
+    except TimeoutError:
+        raise ConnectionError(f"{uri} did not come within {limit:.0f} s: its store is too slow; run again") from None
 
 
 def delete(uri: str) -> None:

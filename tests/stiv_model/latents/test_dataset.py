@@ -1,5 +1,6 @@
 import threading
 import time
+import tracemalloc
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from stiv_model.latents.dataset import LatentData
 from stiv_model.latents.folder import NULL_TEXT
-from stiv_model.latents.shard_files import TEXT_PARTS
+from stiv_model.latents.shard_files import TEXT_PARTS, Shard
 from stiv_model.training.prefetch import ReadAhead
 from tasks.storage import tables
 from tests.stiv_model.runs import RECIPE
@@ -223,3 +224,18 @@ def test_waiting_is_measured_and_readiness_is_not():
         next(ahead)
         assert waited > 0.04
         assert ahead.stall_seconds - waited < 0.04
+
+
+@pytest.mark.parametrize("claimed", [2 << 30, 2**63 - 1, 2**64 - 1])
+def test_a_header_that_claims_to_be_large_is_refused_unread(tmp_path, claimed):
+    path = tmp_path / "shard-00000.safetensors"
+    with path.open("wb") as file:
+        file.write(claimed.to_bytes(8, "little"))
+        file.truncate((2 << 30) + 8)  # sparse: nothing on the disk
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=f"a header of {claimed} bytes"):
+            Shard(path)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
