@@ -120,7 +120,7 @@ class Captions(Stage[dict[str, Any]]):
     def shard_size(self) -> float:
         return self.settings.shard_clips
 
-    def worker(self, product: Path, kept: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
+    def worker(self, product: Path, reusable: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
         return alone(partial(caption_shard, settings=self.settings))
 
     def join(self, parts: list[shards.Shard], product: Path) -> Joined:

@@ -46,7 +46,7 @@ _CARRIED = (
 _OF_FRAMES = ("crop_top", "crop_left", "stride_frames", "frames", "sha256", "text_sha256")
 
 Tensors = dict[str, torch.Tensor]
-"""What is kept of one clip: its latents and its text features; or of several, one entry for each."""
+"""What is reusable of one clip: its latents and its text features; or of several, one entry for each."""
 
 
 class FrameSource(NamedTuple):
@@ -105,7 +105,7 @@ def _load(vae: VaeSettings, text: TextSettings) -> Encoders:
 
 
 def encode_clips(
-    clips: list[dict[str, Any]], frames: FrameSource, encoding: Encoding, kept: Path
+    clips: list[dict[str, Any]], frames: FrameSource, encoding: Encoding, reusable: Path
 ) -> tuple[list[dict[str, Any]], Tensors]:
     """Return one row of LATENTS for each clip, without its shard, and the tensors of those that are ok.
 
@@ -113,10 +113,10 @@ def encode_clips(
 
     Args:
         clips: rows of CLIPS with `captioner` and `text`.
-        kept: folder of an earlier run with the same settings, encoders and code.
+        reusable: folder of an earlier run with the same settings, encoders and code.
     """
-    taken = find_kept(kept, clips)
-    new = [clip for clip in clips if clip["clip"] not in taken]
+    reused = find_reusable(reusable, clips)
+    new = [clip for clip in clips if clip["clip"] not in reused]
     results = dict(zip((clip["clip"] for clip in new), _frames_of(new, frames), strict=True))
     rows: list[dict[str, Any]] = []
     parts: list[Tensors] = []
@@ -124,8 +124,8 @@ def encode_clips(
         texts = _text_of([clip["text"] for clip in new if results[clip["clip"]]["status"] == "ok"], lent.text)
         for clip in clips:
             row = {key: clip[key] for key in _CARRIED}
-            if clip["clip"] in taken:
-                before, tensors = taken[clip["clip"]]
+            if clip["clip"] in reused:
+                before, tensors = reused[clip["clip"]]
                 row |= {"status": "ok", "reason": None, "row": len(parts)} | {name: before[name] for name in _OF_FRAMES}
                 parts.append(tensors)
             else:
@@ -150,25 +150,25 @@ def encode_clips(
     return rows, {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
 
 
-def find_kept(kept: Path, clips: list[dict[str, Any]]) -> dict[str, tuple[dict[str, Any], Tensors]]:
+def find_reusable(reusable: Path, clips: list[dict[str, Any]]) -> dict[str, tuple[dict[str, Any], Tensors]]:
     """Return, of the clips that an earlier run has encoded with the same text, row and tensors by name.
 
     Args:
-        kept: folder with the earlier run's table and the shards that it speaks of, if there was one.
+        reusable: folder with the earlier run's table and the shards that it speaks of, if there was one.
     """
-    table = kept / TABLE
+    table = reusable / TABLE
     if not table.exists():
         return {}
     tables.check_columns(table, tables.LATENTS)
     texts = {clip["clip"]: clip["text"] for clip in clips}
     rows = pq.read_table(table, filters=pc.field("clip").isin(list(texts))).to_pylist()
     same = (row for row in tables.ok(rows) if row["text"] == texts[row["clip"]])
-    return {row["clip"]: (row, tensors) for row in same if (tensors := _kept_tensors(kept, row)) is not None}
+    return {row["clip"]: (row, tensors) for row in same if (tensors := _reusable_tensors(reusable, row)) is not None}
 
 
-def _kept_tensors(kept: Path, row: dict[str, Any]) -> Tensors | None:
+def _reusable_tensors(reusable: Path, row: dict[str, Any]) -> Tensors | None:
     """Return a clip's tensors, None if their bytes went bad since they were written."""
-    with safe_open(kept / row["shard"], "pt") as shard:
+    with safe_open(reusable / row["shard"], "pt") as shard:
         tensors = {name: shard.get_slice(name)[row["row"]] for name in shard.keys()}  # noqa: SIM118 (no mapping)
     latent = hashlib.sha256(tensors["latents"].numpy().tobytes()).hexdigest()
     text_hash = _text_sha256({name: tensor for name, tensor in tensors.items() if name != "latents"})
@@ -244,9 +244,9 @@ def _save(tensors: Tensors, path: Path, metadata: dict[str, str]) -> None:
         file.write(text)
 
 
-def encode_shard(shard: Shard, frames: FrameSource, encoding: Encoding, kept: Path, product: Path) -> None:
+def encode_shard(shard: Shard, frames: FrameSource, encoding: Encoding, reusable: Path, product: Path) -> None:
     """Encode one shard of clips into a file of `product`."""
-    rows, tensors = encode_clips(shard.given, frames, encoding, kept)
+    rows, tensors = encode_clips(shard.given, frames, encoding, reusable)
     file = product / f"{shard.path.stem}.safetensors"
     if tensors:
         with encoders(encoding) as lent:
@@ -260,7 +260,7 @@ def encode_shard(shard: Shard, frames: FrameSource, encoding: Encoding, kept: Pa
 class Latents(Stage[dict[str, Any]]):
     """One row of tables.LATENTS per clip that has a caption, in the order of the clips, and the shards of tensors.
 
-    What an earlier run has encoded is taken over within each shard, so that a shard's file is that of a run on all.
+    What an earlier run has encoded is reused within each shard, so that a shard's file is that of a run on all.
 
     Args:
         source: folder, bucket or list of raw videos.
@@ -316,14 +316,14 @@ class Latents(Stage[dict[str, Any]]):
     def shard_size(self) -> float:
         return self.settings.shard_clips
 
-    def save_reusable(self, given: list[dict[str, Any]], out: Path, kept: Path) -> None:
-        reuse.save_reusable([out / TABLE, *sorted(out.glob("shard-*.safetensors"))], kept)
+    def save_reusable(self, given: list[dict[str, Any]], out: Path, reusable: Path) -> None:
+        reuse.save_reusable([out / TABLE, *sorted(out.glob("shard-*.safetensors"))], reusable)
 
     @contextmanager
-    def worker(self, product: Path, kept: Path) -> Iterator[Callable[[Shard], None]]:
+    def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[Shard], None]]:
         with self.open_sandbox(self.sandbox) as opened:
             frames = FrameSource(self.source, self.settings, opened, CACHE)
-            yield partial(encode_shard, frames=frames, encoding=self.encoding, kept=kept, product=product)
+            yield partial(encode_shard, frames=frames, encoding=self.encoding, reusable=reusable, product=product)
 
     def join(self, parts: list[Shard], product: Path) -> Joined:
         rows = [row for part in parts for row in tables.read_rows(part.path, tables.LATENTS)]

@@ -144,17 +144,17 @@ def score_shard(shard: shards.Shard, stills: Path, settings: ScoreSettings) -> N
     shard.write(rows, tables.SCORES)
 
 
-def load_reusable(kept: Path, work: Path, shots: list[tuple[int, dict[str, Any]]], stills: Path) -> shards.Shard:
+def load_reusable(reusable: Path, work: Path, shots: list[tuple[int, dict[str, Any]]], stills: Path) -> shards.Shard:
     """Make a shard of the shots that an earlier run has scored, with the same row and the same stills.
 
     Args:
-        kept: folder of the earlier run's scores, and of the stills that they were made of.
+        reusable: folder of the earlier run's scores, and of the stills that they were made of.
         shots: what is given now, with the numbers of their rows in `stills`.
     """
-    table = kept / tables.SCORE_TABLE
+    table = reusable / tables.SCORE_TABLE
     if not table.exists():
-        return shards.taken(work, [])
-    before, now = (dict(_hashes(path)) for path in (kept / tables.STILL_TABLE, stills))
+        return shards.reused(work, [])
+    before, now = (dict(_hashes(path)) for path in (reusable / tables.STILL_TABLE, stills))
     scores = {row["clip"]: row for row in shards.rows(table, tables.SCORES)}
     measured = [name for name in tables.SHOTS.names if name not in _OF_SOURCE]
 
@@ -163,10 +163,10 @@ def load_reusable(kept: Path, work: Path, shots: list[tuple[int, dict[str, Any]]
         is_alike = found is not None and all(found[name] == shot[name] for name in measured)
         return is_alike and before.get(shot["clip"]) == now[shot["clip"]]
 
-    taken = shards.taken(work, [one for one in shots if is_same(one[1])])
-    if taken.given and not taken.is_done:
-        taken.write([scores[shot["clip"]] | shot for _, shot in taken.given], tables.SCORES)
-    return taken
+    reused = shards.reused(work, [one for one in shots if is_same(one[1])])
+    if reused.given and not reused.is_done:
+        reused.write([scores[shot["clip"]] | shot for _, shot in reused.given], tables.SCORES)
+    return reused
 
 
 def _hashes(stills: Path) -> Iterator[tuple[str, bytes]]:
@@ -210,13 +210,13 @@ class Scores(Stage[tuple[int, dict[str, Any]]]):
     def shard_size(self) -> float:
         return self.settings.shard_shots
 
-    def load_reusable(self, kept: Path, work: Path, given: list[tuple[int, dict[str, Any]]]) -> shards.Shard:
-        return load_reusable(kept, work, given, self.stills)
+    def load_reusable(self, reusable: Path, work: Path, given: list[tuple[int, dict[str, Any]]]) -> shards.Shard:
+        return load_reusable(reusable, work, given, self.stills)
 
-    def save_reusable(self, given: list[tuple[int, dict[str, Any]]], out: Path, kept: Path) -> None:
-        reuse.save_reusable([out / tables.SCORE_TABLE, self.stills], kept)
+    def save_reusable(self, given: list[tuple[int, dict[str, Any]]], out: Path, reusable: Path) -> None:
+        reuse.save_reusable([out / tables.SCORE_TABLE, self.stills], reusable)
 
-    def worker(self, product: Path, kept: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
+    def worker(self, product: Path, reusable: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
         return alone(partial(score_shard, stills=self.stills, settings=self.settings))
 
     def join(self, parts: list[shards.Shard], product: Path) -> Joined:

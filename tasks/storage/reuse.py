@@ -33,24 +33,24 @@ def folder(cache: Path, stage: str, made_with: dict[str, Any]) -> Path:
         made_with: everything but the data that decides about a row, as JSON has it.
     """
     key = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()
-    earlier = cache / stage / key[:20]
-    if earlier.exists() and (said := _damage(earlier)):
-        log.warning("%s: %s; nothing is reused from an earlier run", earlier, said)
-        shutil.rmtree(earlier)
-    return earlier
+    reusable = cache / stage / key[:20]
+    if reusable.exists() and (said := _damage(reusable)):
+        log.warning("%s: %s; nothing is reused from an earlier run", reusable, said)
+        shutil.rmtree(reusable)
+    return reusable
 
 
-def fingerprint(earlier: Path) -> int | None:
+def fingerprint(reusable: Path) -> int | None:
     """Return what tells one version of a folder of reusable tables from the next, None if there is none.
 
     It belongs to the identity of a run that reuses rows from there: its shards were cut from the other items.
     """
-    return earlier.stat().st_mtime_ns if earlier.exists() else None
+    return reusable.stat().st_mtime_ns if reusable.exists() else None
 
 
-def save_reusable(files: Iterable[Path], earlier: Path) -> None:
-    """Link a finished stage's files into the folder `earlier`, whole or not at all, and delete those of other keys."""
-    tmp_path = earlier.with_name(f"{earlier.name}.tmp")
+def save_reusable(files: Iterable[Path], reusable: Path) -> None:
+    """Link a finished stage's files into the folder `reusable`, whole or not at all, and delete those of other keys."""
+    tmp_path = reusable.with_name(f"{reusable.name}.tmp")
     shutil.rmtree(tmp_path, ignore_errors=True)
     tmp_path.mkdir(parents=True)
     for file in files:
@@ -58,17 +58,17 @@ def save_reusable(files: Iterable[Path], earlier: Path) -> None:
     hashes = {file.name: atomic.sha256_file(file) for file in sorted(tmp_path.iterdir())}
     (tmp_path / HASHES).write_text(json.dumps(hashes, indent=1))
     atomic.sync_tree(tmp_path)
-    for old in earlier.parent.iterdir():
+    for old in reusable.parent.iterdir():
         if old != tmp_path:
             shutil.rmtree(old)
-    tmp_path.rename(earlier)
+    tmp_path.rename(reusable)
 
 
-def _damage(earlier: Path) -> str | None:
+def _damage(reusable: Path) -> str | None:
     """Say what is wrong with a folder of reusable tables; None when every byte is as it was saved."""
     try:
-        hashes = json.loads((earlier / HASHES).read_text())
-        wrong = [name for name, sha256 in hashes.items() if atomic.sha256_file(earlier / name) != sha256]
+        hashes = json.loads((reusable / HASHES).read_text())
+        wrong = [name for name, sha256 in hashes.items() if atomic.sha256_file(reusable / name) != sha256]
     except (OSError, ValueError, AttributeError) as error:
         return f"it cannot be read ({error})"
     return f"{wrong[0]} is not what was saved" if wrong else None

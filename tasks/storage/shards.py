@@ -12,19 +12,23 @@ import pyarrow.parquet as pq
 from tasks.storage import atomic, tables
 
 _GROUP_ROWS = 4096
-"""Of a joined table. Fixed: the same rows are the same bytes, however they were shared out."""
+"""Rows in a row group of a joined table. Fixed: the same rows are the same bytes, however they were cut into shards."""
 
-_TAKEN = "taken"
+_REUSED = "taken"
+"""Beginning of the name of the table with reused rows."""
 
 
 class Shard(NamedTuple):
-    """A piece of a stage's input, and the table that its rows become."""
+    """A part of a stage's work: some of its inputs, and the table of their rows."""
 
     path: Path
+    """File of the table; it exists when the shard is done."""
     given: list[Any]
+    """The inputs."""
 
     @property
     def is_done(self) -> bool:
+        """Whether the table is written, which is whole then."""
         return self.path.exists()
 
     def write(self, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
@@ -34,51 +38,58 @@ class Shard(NamedTuple):
 
 
 def cut(work: Path, given: list[Any], size: float, weight: Callable[[Any], float] = lambda _: 1) -> list[Shard]:
-    """Cut what a stage is given, in its order, into shards that weigh at most `size`, with their tables in `work`.
+    """Cut a stage's inputs, in their order, into shards that weigh at most `size`.
 
     Args:
-        weight: of one thing: 1, so that `size` counts them, unless told otherwise. One that weighs more than `size`
-            is a shard of its own.
+        work: folder for the shards' tables.
+        given: the inputs.
+        weight: returns the weight of one input; without it 1, so that `size` counts inputs. One that weighs more than
+            `size` is a shard of its own.
     """
     groups: list[list[Any]] = []
-    full = float("inf")
-    for thing in given:
-        heavy = weight(thing)
-        if full + heavy > size:
+    total = float("inf")
+    for item in given:
+        own = weight(item)
+        if total + own > size:
             groups.append([])
-            full = 0
-        groups[-1].append(thing)
-        full += heavy
+            total = 0
+        groups[-1].append(item)
+        total += own
     return [Shard(work / f"shard-{number:05d}.parquet", group) for number, group in enumerate(groups)]
 
 
-def taken(work: Path, given: list[Any]) -> Shard:
-    """Return the shard of what an earlier run has made already (`tasks/storage/reuse.py`)."""
-    return Shard(work / f"{_TAKEN}.parquet", given)
+def reused(work: Path, given: list[Any]) -> Shard:
+    """Return the shard of the inputs whose rows an earlier run has made already (`tasks/storage/reuse.py`).
+
+    Args:
+        work: folder for the shards' tables.
+        given: those inputs.
+    """
+    return Shard(work / f"{_REUSED}.parquet", given)
 
 
-def rest(given: list[Any], taken: Shard) -> list[Any]:
-    """Return what is given without what is taken over, which are the same objects, in order.
+def rest(given: list[Any], reused: Shard) -> list[Any]:
+    """Return the inputs of a stage without those of the shard `reused`, which are the same objects, in order.
 
     Raises:
-        AssertionError: something is taken over that is not given.
+        AssertionError: the shard has an input that is not among them.
     """
-    ids = {id(thing) for thing in taken.given}
-    left = [thing for thing in given if id(thing) not in ids]
-    assert len(left) + len(taken.given) == len(given), f"{len(taken.given)} of {len(given)} taken, {len(left)} left"
+    ids = {id(item) for item in reused.given}
+    left = [item for item in given if id(item) not in ids]
+    assert len(left) + len(reused.given) == len(given), f"{len(reused.given)} of {len(given)} reused, {len(left)} left"
     return left
 
 
-def order(given: Iterable[str]) -> dict[str, int]:
-    """Return the place of each thing in the order given."""
-    return {name: place for place, name in enumerate(given)}
+def order(keys: Iterable[str]) -> dict[str, int]:
+    """Return the place of each key, counted from 0."""
+    return {key: place for place, key in enumerate(keys)}
 
 
 def rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    """Give the rows of a table, a group of them in memory at a time.
+    """Give the rows of a table, a few thousand in memory at a time.
 
     Raises:
-        ValueError: its columns are others.
+        ValueError: it has other columns than `schema`.
     """
     tables.check_columns(path, schema)
     with pq.ParquetFile(path) as file:
@@ -93,19 +104,23 @@ def join(
     key: Callable[[dict[str, Any]], Any],
     group_rows: int = _GROUP_ROWS,
 ) -> None:
-    """Write the rows of several tables as one, in the order of `key`, a group of rows in memory at a time.
+    """Write the rows of several shards' tables as one table, in the order of `key`.
 
-    The tables of shards are in that order one after the other; that of the shard TAKEN is merged in.
+    Args:
+        paths: the shards' tables: in that order one after the other, and that of reused rows, which is merged in.
+        out: file for the joined table.
+        key: returns what a row is sorted by.
+        group_rows: rows in memory at a time, and in a row group of the file.
     """
     paths = list(paths)
-    cut_ones = chain.from_iterable(rows(path, schema) for path in paths if not path.name.startswith(_TAKEN))
-    runs = [cut_ones, *(rows(path, schema) for path in paths if path.name.startswith(_TAKEN))]
+    cut_ones = chain.from_iterable(rows(path, schema) for path in paths if not path.name.startswith(_REUSED))
+    runs = [cut_ones, *(rows(path, schema) for path in paths if path.name.startswith(_REUSED))]
     write(out, merge(*runs, key=key), schema, group_rows)
 
 
-def write(out: Path, given: Iterable[dict[str, Any]], schema: pa.Schema, group_rows: int = _GROUP_ROWS) -> None:
-    """Write rows as a table, a group of them in memory at a time."""
-    left = iter(given)
+def write(out: Path, table: Iterable[dict[str, Any]], schema: pa.Schema, group_rows: int = _GROUP_ROWS) -> None:
+    """Write rows as a table, `group_rows` of them in memory at a time."""
+    left = iter(table)
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:
         while group := list(islice(left, group_rows)):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))

@@ -54,7 +54,7 @@ class Stage(ABC, Generic[Item]):
     def decides(self) -> dict[str, Any]:
         """Return what decides about a row beside the code and the inputs, as JSON has it: settings, models.
 
-        Rows that were made with the same are taken over from an earlier run, by stages that reuse.
+        Rows that were made with the same are reused from an earlier run, by stages that reuse.
         """
 
     @abstractmethod
@@ -76,20 +76,20 @@ class Stage(ABC, Generic[Item]):
         """Return how much an item adds to the progress, in `unit`."""
         return 1
 
-    def load_reusable(self, kept: Path, work: Path, given: list[Item]) -> Shard:
-        """Make a shard, `shards.taken`, of what an earlier run has made already; of nothing, unless a stage reuses."""
-        return shards.taken(work, [])
+    def load_reusable(self, reusable: Path, work: Path, given: list[Item]) -> Shard:
+        """Make a shard, `shards.reused`, of what an earlier run has made already; of nothing, unless a stage reuses."""
+        return shards.reused(work, [])
 
-    def save_reusable(self, given: list[Item], out: Path, kept: Path) -> None:
+    def save_reusable(self, given: list[Item], out: Path, reusable: Path) -> None:
         """Keep what `load_reusable` of the next run looks for."""
 
     @abstractmethod
-    def worker(self, product: Path, kept: Path) -> AbstractContextManager[Callable[[Shard], None]]:
+    def worker(self, product: Path, reusable: Path) -> AbstractContextManager[Callable[[Shard], None]]:
         """Return a context that gives the function for one shard, which may be called in other processes.
 
         Args:
             product: folder that becomes the output, for what a shard writes beside its table.
-            kept: folder of what an earlier run has made, for a stage that takes over within its shards.
+            reusable: folder of what an earlier run has made, for a stage that reuses rows within its shards.
         """
 
     @abstractmethod
@@ -135,21 +135,21 @@ def run(
     """
     given = stage.given()
     made_with = stage.decides() | {"code": code}
-    kept = reuse.folder(earlier, stage.name, made_with)
-    work = atomic.open_workdir(out, made_with | stage.inputs(given) | {"earlier": reuse.fingerprint(kept)})
+    reusable = reuse.folder(earlier, stage.name, made_with)
+    work = atomic.open_workdir(out, made_with | stage.inputs(given) | {"earlier": reuse.fingerprint(reusable)})
     product = work / "product"
     product.mkdir(exist_ok=True)
-    taken = stage.load_reusable(kept, work, given)
-    if taken.given:
-        log.info("%d are taken over from an earlier run", len(taken.given))
-    parts = shards.cut(work, shards.rest(given, taken), stage.shard_size(), stage.weight)
-    with stage.worker(product, kept) as work_on:
+    reused = stage.load_reusable(reusable, work, given)
+    if reused.given:
+        log.info("%d are reused from an earlier run", len(reused.given))
+    parts = shards.cut(work, shards.rest(given, reused), stage.shard_size(), stage.weight)
+    with stage.worker(product, reusable) as work_on:
         run_shards(stage, work_on, parts)
-    accounts, others = stage.join([*([taken] if taken.given else []), *parts], product)
+    accounts, others = stage.join([*([reused] if reused.given else []), *parts], product)
     write_report(report, *accounts, **others)
     atomic.finish(product, out)
     atomic.discard_workdir(out)
-    stage.save_reusable(given, out, kept)
+    stage.save_reusable(given, out, reusable)
     return accounts
 
 

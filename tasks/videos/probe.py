@@ -102,15 +102,15 @@ def probe_shard(shard: shards.Shard, source: str, settings: VideoSettings, sandb
     shard.write(probe_videos(source, shard.given, settings, sandbox, cache), tables.VIDEOS)
 
 
-def load_reusable(kept: Path, work: Path, items: list[Item], settings: VideoSettings) -> shards.Shard:
+def load_reusable(reusable: Path, work: Path, items: list[Item], settings: VideoSettings) -> shards.Shard:
     """Make a shard of the files that an earlier run has probed and that are the same still, unless they failed.
 
     Args:
-        kept: folder of the earlier run's table, with the items that it was given (`Videos.save_reusable`).
+        reusable: folder of the earlier run's table, with the items that it was given (`Videos.save_reusable`).
     """
-    table, given = kept / tables.VIDEO_TABLE, kept / _ITEMS
+    table, given = reusable / tables.VIDEO_TABLE, reusable / _ITEMS
     if not table.exists() or not given.exists():
-        return shards.taken(work, [])
+        return shards.reused(work, [])
     before = {item[0]: item for item in json.loads(given.read_text())}
     same = {item.uri: item for item in items if before.get(item.uri) == json.loads(json.dumps(item))}
     rows = {}
@@ -122,10 +122,10 @@ def load_reusable(kept: Path, work: Path, items: list[Item], settings: VideoSett
         elif row["reason"] == "forgotten" or row["status"] == "failed" or row["uri"] not in same:
             continue
         rows[row["uri"]] = row
-    taken = shards.taken(work, [item for uri, item in same.items() if uri in rows])
-    if taken.given and not taken.is_done:
-        taken.write([rows[item.uri] for item in taken.given], tables.VIDEOS)
-    return taken
+    reused = shards.reused(work, [item for uri, item in same.items() if uri in rows])
+    if reused.given and not reused.is_done:
+        reused.write([rows[item.uri] for item in reused.given], tables.VIDEOS)
+    return reused
 
 
 class Videos(Stage[Item]):
@@ -166,17 +166,17 @@ class Videos(Stage[Item]):
     def shard_size(self) -> float:
         return SHARD_FILES
 
-    def load_reusable(self, kept: Path, work: Path, given: list[Item]) -> shards.Shard:
-        return load_reusable(kept, work, given, self.settings)
+    def load_reusable(self, reusable: Path, work: Path, given: list[Item]) -> shards.Shard:
+        return load_reusable(reusable, work, given, self.settings)
 
-    def save_reusable(self, given: list[Item], out: Path, kept: Path) -> None:
+    def save_reusable(self, given: list[Item], out: Path, reusable: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             items = Path(folder) / _ITEMS
             items.write_text(json.dumps(given))
-            reuse.save_reusable([out / tables.VIDEO_TABLE, items], kept)
+            reuse.save_reusable([out / tables.VIDEO_TABLE, items], reusable)
 
     @contextmanager
-    def worker(self, product: Path, kept: Path) -> Iterator[Callable[[shards.Shard], None]]:
+    def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[shards.Shard], None]]:
         with self.open_sandbox(self.sandbox) as opened:
             yield partial(probe_shard, source=self.source, settings=self.settings, sandbox=opened, cache=sources.CACHE)
 

@@ -152,31 +152,37 @@ def split_shard(shard: shards.Shard, source: str, settings: ShotSettings, sandbo
     shard.write(splits, tables.SPLITS)  # last: with it, the shard is done
 
 
-def load_reusable(kept: Path, work: Path, videos: list[dict[str, Any]]) -> shards.Shard:
+def load_reusable(reusable: Path, work: Path, videos: list[dict[str, Any]]) -> shards.Shard:
     """Make a shard of the videos that an earlier run has split, unless they failed: those are tried again.
 
     Args:
-        kept: folder of the earlier run's tables.
+        reusable: folder of the earlier run's tables.
         videos: what is given now, sorted by sha256, as the earlier tables are.
     """
-    found = {row["video"]: row for row in _kept(kept, tables.SPLIT_TABLE, tables.SPLITS) if row["status"] != "failed"}
+    found = {
+        row["video"]: row
+        for row in _read_reusable(reusable, tables.SPLIT_TABLE, tables.SPLITS)
+        if row["status"] != "failed"
+    }
     given = {video["video"]: video for video in videos if video["video"] in found}
-    taken = shards.taken(work, list(given.values()))
-    if not given or taken.is_done:
-        return taken
+    reused = shards.reused(work, list(given.values()))
+    if not given or reused.is_done:
+        return reused
     shots = (
         row | {name: given[row["video"]][name] for name in _OF_VIDEO}
-        for row in _kept(kept, tables.SHOT_TABLE, tables.SHOTS)
+        for row in _read_reusable(reusable, tables.SHOT_TABLE, tables.SHOTS)
         if row["video"] in given
     )
     short = {_short(video) for video in given}
-    stills = (row for row in _kept(kept, tables.STILL_TABLE, tables.STILLS) if _short(row["clip"]) in short)
-    with atomic.atomic_write(_beside(taken.path, tables.SHOT_TABLE)) as tmp_path:
+    stills = (
+        row for row in _read_reusable(reusable, tables.STILL_TABLE, tables.STILLS) if _short(row["clip"]) in short
+    )
+    with atomic.atomic_write(_beside(reused.path, tables.SHOT_TABLE)) as tmp_path:
         shards.write(tmp_path, shots, tables.SHOTS)
-    with atomic.atomic_write(_beside(taken.path, tables.STILL_TABLE)) as tmp_path:
+    with atomic.atomic_write(_beside(reused.path, tables.STILL_TABLE)) as tmp_path:
         shards.write(tmp_path, stills, tables.STILLS, _STILL_ROWS)
-    taken.write([found[video] for video in given], tables.SPLITS)
-    return taken
+    reused.write([found[video] for video in given], tables.SPLITS)
+    return reused
 
 
 def _short(name: str) -> str:
@@ -184,8 +190,8 @@ def _short(name: str) -> str:
     return tables.clip_id(name, 0, 0).partition("-")[0]
 
 
-def _kept(kept: Path, name: str, schema: pa.Schema) -> Iterable[dict[str, Any]]:
-    return shards.rows(kept / name, schema) if (kept / name).exists() else ()
+def _read_reusable(reusable: Path, name: str, schema: pa.Schema) -> Iterable[dict[str, Any]]:
+    return shards.rows(reusable / name, schema) if (reusable / name).exists() else ()
 
 
 def _beside(shard: Path, name: str) -> Path:
@@ -238,14 +244,16 @@ class Shots(Stage[dict[str, Any]]):
     def amount(self, item: dict[str, Any]) -> float:
         return float(item["seconds"]) / 3600
 
-    def load_reusable(self, kept: Path, work: Path, given: list[dict[str, Any]]) -> shards.Shard:
-        return load_reusable(kept, work, given)
+    def load_reusable(self, reusable: Path, work: Path, given: list[dict[str, Any]]) -> shards.Shard:
+        return load_reusable(reusable, work, given)
 
-    def save_reusable(self, given: list[dict[str, Any]], out: Path, kept: Path) -> None:
-        reuse.save_reusable([out / name for name in (tables.SPLIT_TABLE, tables.SHOT_TABLE, tables.STILL_TABLE)], kept)
+    def save_reusable(self, given: list[dict[str, Any]], out: Path, reusable: Path) -> None:
+        reuse.save_reusable(
+            [out / name for name in (tables.SPLIT_TABLE, tables.SHOT_TABLE, tables.STILL_TABLE)], reusable
+        )
 
     @contextmanager
-    def worker(self, product: Path, kept: Path) -> Iterator[Callable[[shards.Shard], None]]:
+    def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[shards.Shard], None]]:
         with self.open_sandbox(self.sandbox) as opened:
             yield partial(split_shard, source=self.source, settings=self.settings, sandbox=opened, cache=sources.CACHE)
 

@@ -79,7 +79,7 @@ class Words(Stage[dict[str, Any]]):
     def shard_size(self) -> float:
         return self.settings.shard_captions
 
-    def worker(self, product: Path, kept: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
+    def worker(self, product: Path, reusable: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
         return alone(partial(count_shard, settings=self.settings))
 
     def join(self, parts: list[shards.Shard], product: Path) -> Joined:
