@@ -314,7 +314,7 @@ def test_only_whole_blocks_are_gathered_and_the_buckets_are_one_block(settings):
 
 def test_an_nvme_drive_without_libaio_is_refused_at_the_door(monkeypatch):
     monkeypatch.setattr(deepspeed_engine.AsyncIOBuilder, "is_compatible", lambda self: False)
-    with pytest.raises(ValueError, match=r"training\.offload is nvme, which needs libaio"):
+    with pytest.raises(ValueError, match=r"training\.offload is nvme, .*libaio"):
         deepspeed_engine.start(training_of(offload="nvme", nvme_path="/nowhere"))
 
 

@@ -115,7 +115,7 @@ def test_a_caption_is_cut_to_the_number_of_tokens_where_that_is_asked(clip):
 
 
 def test_a_caption_that_is_too_long_is_refused_with_both_numbers(clip):
-    with pytest.raises(ValueError, match=r'"abcdefghijklmnop" has 18 tokens, but the model has learnt from 12'):
+    with pytest.raises(ValueError, match=r'"abcdefghijklmnop" .*\b18\b.*\b12 \(text\.tokens\)'):
         clip.encode(["a", "abcdefghijklmnop"], cut=False)
 
 
@@ -126,7 +126,7 @@ def test_the_tokens_of_captions_can_be_counted_before_they_are_cut(clip):
 @pytest.mark.parametrize("kind", ["clip", "bert"])
 def test_more_tokens_than_the_encoder_has_positions_for_are_refused(clip_folder, kind):
     source, limit = {"clip": (clip_folder, 12), "bert": (EMBEDDED, 512)}[kind]
-    with pytest.raises(ValueError, match=rf"text\.tokens is {limit + 1}, but .* takes at most {limit}"):
+    with pytest.raises(ValueError, match=rf"text\.tokens is {limit + 1}, .*\b{limit}\b"):
         TextEncoder(settings(source, kind, limit + 1))
 
 
@@ -137,7 +137,7 @@ def test_weights_are_frozen(clip):
 
 def test_an_encoder_with_the_stated_hash_loads_and_another_is_refused(clip_folder, clip):
     assert TextEncoder(settings(clip_folder, "clip", 12, sha256=clip.sha256)).sha256 == clip.sha256
-    with pytest.raises(ValueError, match=rf"text\.sha256 is {'0' * 64}, but .* has {clip.sha256}"):
+    with pytest.raises(ValueError, match=rf"text\.sha256 is {'0' * 64}, .*{clip.sha256}"):
         TextEncoder(settings(clip_folder, "clip", 12, sha256="0" * 64))
 
 
@@ -167,7 +167,7 @@ def test_weights_of_another_tower_are_left_and_missing_ones_refused(clip_folder,
 
 @pytest.mark.parametrize("revision", [None, "main"])
 def test_a_hub_name_without_a_commit_is_refused(revision):
-    with pytest.raises(ValueError, match=rf"text\.revision is {revision or 'null'}: copy them from https://"):
+    with pytest.raises(ValueError, match=rf"text\.revision is {revision or 'null'}: .*https://"):
         TextEncoder(settings("someone/some-clip", "clip", 77, revision=revision))
 
 

@@ -184,13 +184,13 @@ def test_the_hash_changes_with_one_byte_of_the_weights_or_the_config(tmp_path):
 
 def test_a_vae_with_the_stated_hash_loads_and_another_is_refused(vae):
     assert load(settings(EMBEDDED, sha256=vae.sha256)).sha256 == vae.sha256
-    with pytest.raises(ValueError, match=rf"vae\.sha256 is {'0' * 64}, but {EMBEDDED} has {vae.sha256}"):
+    with pytest.raises(ValueError, match=rf"vae\.sha256 is {'0' * 64}, .*{EMBEDDED} .*{vae.sha256}"):
         load(settings(EMBEDDED, sha256="0" * 64))
 
 
 @pytest.mark.parametrize("revision", [None, "main"])
 def test_a_hub_name_without_a_commit_is_refused(revision):
-    with pytest.raises(ValueError, match=rf"vae\.revision is {revision or 'null'}: copy them from https://"):
+    with pytest.raises(ValueError, match=rf"vae\.revision is {revision or 'null'}: .*https://"):
         load(settings("someone/some-vae", revision=revision))
 
 
@@ -220,7 +220,7 @@ def test_another_model_s_folder_is_refused(tmp_path):
     tiny_model().save_pretrained(tmp_path / "tiny")
     config = tmp_path / "tiny" / "config.json"
     config.write_text(config.read_text().replace('"AutoencoderKL"', '"UNet2DModel"'))
-    with pytest.raises(ValueError, match=r"a UNet2DModel: takes an AutoencoderKL or"):
+    with pytest.raises(ValueError, match=r"UNet2DModel.*AutoencoderKL"):
         load(settings(tmp_path / "tiny"))
 
 

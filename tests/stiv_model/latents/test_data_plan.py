@@ -118,15 +118,13 @@ def test_bytes_on_disk_are_those_of_the_files(latents, make):
 )
 def test_a_clip_that_would_be_lost_without_a_reason_is_named(make, edit, change):
     edit(change)
-    with pytest.raises(
-        ValueError, match=r"latents\.parquet: 1 clips, such as clip-0-2, are neither ok .* stage latents"
-    ):
+    with pytest.raises(ValueError, match=r"latents\.parquet: 1 .*clip-0-2.*stage latents"):
         make()
 
 
 def test_a_clip_that_is_there_twice_is_refused(make, edit):
     edit(another())
-    with pytest.raises(ValueError, match="11 rows for 10 clips"):
+    with pytest.raises(ValueError, match=r"latents\.parquet .*\b11\b.*\b10\b"):
         make()
 
 
@@ -143,13 +141,13 @@ def test_a_clip_that_is_there_twice_is_refused(make, edit):
 )
 def test_a_shard_that_holds_other_clips_than_the_table_is_refused(make, edit, change):
     edit(change)
-    with pytest.raises(ValueError, match=r"shard-0\.safetensors holds 6 clips, but latents\.parquet has other ones"):
+    with pytest.raises(ValueError, match=r"shard-0\.safetensors .*\b6\b.*latents\.parquet"):
         make()
 
 
 def test_a_shard_of_which_the_table_knows_nothing_is_refused(latents, make, edit):
     edit(lambda at, row: [row] if row["shard"] == "shard-0.safetensors" else [])
-    with pytest.raises(ValueError, match=r"shard-1\.safetensors holds 4 clips, but .* \(0 places\)"):
+    with pytest.raises(ValueError, match=r"shard-1\.safetensors .*\b4\b.*latents\.parquet .*\b0\b"):
         make()
 
 
@@ -157,30 +155,28 @@ def test_a_missing_shard_and_one_that_is_cut_off_are_named(latents, make):
     shard = latents / "shard-1.safetensors"
     content = shard.read_bytes()
     shard.write_bytes(content[:-1])
-    with pytest.raises(ValueError, match=r"shard-1\.safetensors is not a whole shard"):
+    with pytest.raises(ValueError, match=r"shard-1\.safetensors .*\(.+\): .*stage latents"):
         make()
     shard.unlink()
-    with pytest.raises(ValueError, match=r"shard-1\.safetensors does not exist, but latents\.parquet has clips in it"):
+    with pytest.raises(ValueError, match=r"shard-1\.safetensors .*latents\.parquet"):
         make()
 
 
 def test_a_folder_without_a_table_names_the_stage(latents, make):
     (latents / "latents.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match=r"latents\.parquet does not exist: run stage latents first"):
+    with pytest.raises(FileNotFoundError, match=r"latents\.parquet .*stage latents"):
         make()
 
 
 def test_fewer_samples_than_one_batch_are_refused_with_both_numbers(make):
-    with pytest.raises(ValueError, match=r"train\.stiv\.batch is 12, but .* has 10 samples for it, of 10 clips"):
+    with pytest.raises(ValueError, match=r"train\.stiv\.batch is 12, .*\b10 samples .*\b10 clips"):
         make(batch=12)
-    with pytest.raises(
-        ValueError, match=r"batch is 4, but .* has 3 samples .*\(outside_best_fraction 7\): not one batch"
-    ):
+    with pytest.raises(ValueError, match=r"batch is 4, .*\b3 samples .*\(outside_best_fraction 7\)"):
         make(best_fraction=0.3)
 
 
 def test_clips_too_short_for_the_recipe_leave_nothing_to_train_on(make):
-    with pytest.raises(ValueError, match=r"has 0 samples for it, of 10 clips \(too_few_frames 10\)"):
+    with pytest.raises(ValueError, match=r"\b0 samples .*\b10 clips \(too_few_frames 10\)"):
         make(frames=8)
 
 
@@ -188,7 +184,7 @@ def test_without_a_usable_clip_there_are_zero_batches(latents, make, edit):
     edit(lambda at, row: [row | {"status": "failed", "reason": "timeout", "shard": None, "row": None}])
     for shard in latents.glob("shard-*"):
         shard.unlink()
-    with pytest.raises(ValueError, match=r"has 0 samples for it, of 10 clips \(failed: timeout 10\)"):
+    with pytest.raises(ValueError, match=r"\b0 samples .*\b10 clips \(failed: timeout 10\)"):
         make()
 
 
@@ -200,7 +196,7 @@ def test_each_shape_is_counted_apart_and_several_are_refused(latents, make):
     assert short.dropped == {"too_few_frames": 4}
     assert (long.frames, long.rows, long.clips, long.samples) == (4, 8, 6, 5)
     assert planned.dropped == {"too_few_frames": 4, "outside_best_fraction": 1}
-    with pytest.raises(ValueError, match=r"several shapes, 2 x 6 x 8 \(4 clips\), 4 x 8 x 8 \(6 clips\)"):
+    with pytest.raises(ValueError, match=r"2 x 6 x 8 \(4 clips\), 4 x 8 x 8 \(6 clips\)"):
         data_plan.check_buckets(planned)
 
 
@@ -211,8 +207,8 @@ def test_one_shape_can_be_trained_on(make):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"latent_channels": 8}, r"model\.latent_channels is 8, but .*shard-0\.safetensors has 4"),
-        ({"text_width": 16}, r"model\.text_width is 16, but .*shard-0\.safetensors has 12"),
+        ({"latent_channels": 8}, r"model\.latent_channels is 8, .*shard-0\.safetensors .*\b4\b"),
+        ({"text_width": 16}, r"model\.text_width is 16, .*shard-0\.safetensors .*\b12\b"),
         ({"spatial_patch": 3}, r"model\.spatial_patch is 3, .*shard-0\.safetensors, 8 x 8"),
     ],
 )
@@ -232,12 +228,12 @@ def test_a_plan_whose_counts_do_not_balance_is_refused(tmp_path, make, key):
     written = json.loads(make().model_dump_json())
     written[key] += 1
     (tmp_path / data_plan.FILE).write_text(json.dumps(written))
-    with pytest.raises(ValueError, match=r"plan\.json does not hold together: .* does not balance"):
+    with pytest.raises(ValueError, match=r"plan\.json .*\b\d+\b"):
         data_plan.read(tmp_path)
 
 
 def test_without_a_plan_there_is_no_training(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"plan\.json does not exist: no training without a plan"):
+    with pytest.raises(FileNotFoundError, match=r"plan\.json"):
         data_plan.read(tmp_path)
 
 
@@ -245,11 +241,11 @@ def test_ranks_refuse_what_was_not_planned_and_name_each_difference(latents, set
     planned, run = make(), a_run(latents, settings)
     clips = [sample.clip for sample in LatentData(latents, RECIPE).samples]
     data_plan.check_run(planned, run, 2, clips)
-    with pytest.raises(ValueError, match=r"train\.stiv is not what plan\.json says: ranks 2, found 3: start"):
+    with pytest.raises(ValueError, match=r"train\.stiv .*plan\.json.*: ranks 2, found 3"):
         data_plan.check_run(planned, run, 3, clips)
     with pytest.raises(ValueError, match="samples 10, found 9; samples_sha256"):
         data_plan.check_run(planned, run, 2, clips[1:])
-    with pytest.raises(ValueError, match="says: samples_sha256"):
+    with pytest.raises(ValueError, match=": samples_sha256"):
         data_plan.check_run(planned, run, 2, ["another", *clips[1:]])
     longer = run.model_copy(update={"recipe": RECIPE.model_copy(update={"steps": 7})})
     with pytest.raises(ValueError, match="steps 6, found 7"):

@@ -1,19 +1,15 @@
 """What is counted without running the model, against formulas and against runs."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from flows.params import load_params
-from stiv_model.distributed.zero_sizes import elements
-from stiv_model.monitoring import costs, memory_estimate
+from stiv_model.monitoring import costs
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
 from stiv_model.network.masking import TokenMask
 from stiv_model.network.transformer import StivTransformer
-from stiv_model.settings import LearnedSettings, TrainingSettings
+from stiv_model.settings import LearnedSettings
 
 SHAPE = costs.SampleShape(frames=4, rows=16, columns=16, text_tokens=7)
 LEARNED = LearnedSettings(kind="learned", rows=8, columns=8, num_temporal=2)
@@ -23,18 +19,6 @@ VARIANTS = [
     {"adaln": "per_layer", "temporal_modulation": True},
     {"sandwich_norm": False, "cross_attention_norm": True, "positions": LEARNED},
 ]
-
-
-@pytest.fixture
-def training() -> TrainingSettings:
-    params = load_params(Path(__file__).parents[2] / "params.yaml")
-    return params.training.model_copy(update={"device": "cpu", "precision": "float32"})
-
-
-@pytest.fixture
-def deep(settings):
-    """Several blocks of each kind, since only one of each is executed for counting."""
-    return settings.model_copy(update={"depth": 3, "unmasked_depth": 2})
 
 
 def forward(model: StivTransformer, mask_ratio: float) -> torch.Tensor:
@@ -153,37 +137,6 @@ def test_every_parameter_has_one_place(deep):
         assert costs.count_parameters(model).total() == sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize(("precision", "per_parameter"), [("float32", 4 + 4 + 12 + 4), ("bfloat16", 2 + 2 + 12 + 4)])
-def test_one_gpu_holds_weights_gradients_master_weights_moments_and_average(deep, training, precision, per_parameter):
-    model = costs.build_on_meta(deep, is_video=True)
-    held = memory_estimate.per_gpu(model, training.model_copy(update={"precision": precision}), world=1)
-    count = sum(parameter.numel() for parameter in model.parameters())
-    assert sum(held) - held.gathered - held.buckets - held.update == per_parameter * count
-
-
-def test_more_gpus_hold_a_share_each_but_the_blocks_in_use(deep, training):
-    model = costs.build_on_meta(deep, is_video=True)
-    one, eight = (memory_estimate.per_gpu(model, training, world) for world in (1, 8))
-    outside = elements(model) - 5 * elements(model.main_blocks[0])
-    assert eight.gathered == one.gathered == 4 * (outside + 2 * elements(model.main_blocks[0]))
-    assert eight.buckets == one.buckets
-    for part in ("parameters", "gradients", "optimizer", "ema", "update"):
-        assert getattr(eight, part) == pytest.approx(getattr(one, part) / 8, rel=0.01), part
-
-
-def test_lower_zero_stages_leave_parameters_and_gradients_whole(deep, training):
-    model = costs.build_on_meta(deep, is_video=True)
-    stages = {
-        stage: memory_estimate.per_gpu(model, training.model_copy(update={"zero_stage": stage}), 8)
-        for stage in range(4)
-    }
-    whole = 4 * elements(model)
-    assert [stages[stage].parameters == whole for stage in stages] == [True, True, True, False]
-    assert [stages[stage].gradients == whole for stage in stages] == [True, True, False, False]
-    assert [stages[stage].ema == whole for stage in stages] == [True, False, False, False]
-    assert stages[0].optimizer == 3 * whole > stages[1].optimizer == stages[3].optimizer
-
-
 def test_frames_that_cannot_be_cut_into_patches_are_refused(deep, training):
-    with pytest.raises(ValueError, match=r"5 latent frames cannot be cut .* model\.temporal_patch = 2"):
+    with pytest.raises(ValueError, match=r"\b5 latent frames .*model\.temporal_patch = 2"):
         costs.sample_cost(deep, training, True, SHAPE._replace(frames=5), 0.0)

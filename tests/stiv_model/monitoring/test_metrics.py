@@ -1,18 +1,12 @@
-import io
 import json
 import logging
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image, ImageSequence
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stiv_model.monitoring.metrics import Records, Speed
-from stiv_model.monitoring.tensorboard_log import TensorBoardLog, gif
 from stiv_model.training.run_files import INCIDENTS, LEDGER, LOSSES, NOISE_LEVEL_LOSSES, NOISE_LEVELS
-from tests.stiv_model.runs import describe
 
 SPEED = Speed(tokens=10, flops=1000, peak_flops_per_second=1e6)
 
@@ -82,33 +76,6 @@ def test_what_is_worth_a_curve_says_samples_tokens_and_flops_alike(tmp_path):
     assert figures["speed/MFU"] == pytest.approx(1000 * samples / 1e6)
     row = dict(zip(*(line.split("\t") for line in (tmp_path / LOSSES).read_text().splitlines()), strict=True))
     assert float(row["mfu"]) == pytest.approx(figures["speed/MFU"])
-
-
-def test_tensorboard_shows_no_step_twice_after_a_return_to_a_checkpoint(tmp_path):
-    frames = np.zeros((2, 4, 4, 3), np.uint8)
-    for done, steps in ((0, range(1, 6)), (3, range(4, 8))):
-        tracker = TensorBoardLog()
-        tracker.start(describe(), tmp_path, done)
-        for step in steps:
-            tracker.log(step, {"loss": 10 * done + step, "nothing": float("nan")})
-            tracker.video(step, "video", frames, 8)
-        tracker.end()
-    found = EventAccumulator(str(tmp_path)).Reload()
-    assert [(event.step, event.value) for event in found.Scalars("loss")] == [
-        *((step, step) for step in range(1, 4)),
-        *((step, 30 + step) for step in range(4, 8)),
-    ]
-    assert "nothing" not in found.Tags()["scalars"]
-    assert [event.step for event in found.Images("video")][-1] == 7
-
-
-def test_a_video_is_a_picture_that_moves():
-    frames = np.stack([np.full((4, 6, 3), value, np.uint8) for value in (0, 128, 255)])
-    with Image.open(io.BytesIO(gif(frames, fps=8))) as moving:
-        found = [np.asarray(frame.convert("RGB"))[0, 0, 0] for frame in ImageSequence.Iterator(moving)]
-        assert moving.format == "GIF"
-        assert moving.info["loop"] == 0
-    assert found == [0, 128, 255]
 
 
 def last_row_torn(content: bytes) -> bytes:

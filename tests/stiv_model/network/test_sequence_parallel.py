@@ -287,7 +287,7 @@ def test_training_under_zero_goes_the_same_way_on_all_ranks_of_a_group(seen):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ranks": 4, "sequence_ranks": 3}, "training.sequence_ranks is 3, but training.ranks is 4"),
+        ({"ranks": 4, "sequence_ranks": 3}, r"training\.sequence_ranks is 3, .*training\.ranks is 4"),
         ({"ranks": 4, "sequence_ranks": 2, "temporal_mask_ratio": 0.5}, "training.temporal_mask_ratio"),
     ],
 )

@@ -64,16 +64,16 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused():
 
 def test_frames_that_the_ranks_of_a_sequence_cannot_share_are_refused(settings):
     training = TRAINING.model_copy(update={"sequence_ranks": 2})
-    with pytest.raises(ValueError, match=r"3 temporal tokens, which training\.sequence_ranks 2"):
+    with pytest.raises(ValueError, match=r"\b3 temporal tokens.*training\.sequence_ranks 2"):
         data_plan.check("t2v", RECIPE.model_copy(update={"frames": 6}), settings, training)
 
 
 def test_more_ranks_than_cores_are_refused(settings, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
-    with pytest.raises(ValueError, match=r"training\.ranks is 2, but this process may use 1 core"):
+    with pytest.raises(ValueError, match=r"training\.ranks is 2, .*\b1 core"):
         data_plan.check("stiv", RECIPE, settings, TRAINING)
 
 
 def test_frames_that_the_temporal_patch_does_not_divide_are_refused(settings):
-    with pytest.raises(ValueError, match=r"train\.t2v\.frames is 3, but model\.temporal_patch is 2"):
+    with pytest.raises(ValueError, match=r"train\.t2v\.frames is 3, .*model\.temporal_patch is 2"):
         data_plan.check("t2v", RECIPE.model_copy(update={"frames": 3}), settings, TRAINING)

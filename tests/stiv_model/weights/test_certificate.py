@@ -81,7 +81,7 @@ def test_the_same_run_makes_the_same_start(work):
 
 def test_no_run_starts_without_a_certificate(work):
     (work / START / CERTIFICATE).unlink()
-    with pytest.raises(ValueError, match=r"certificate\.json is missing, and no training starts"):
+    with pytest.raises(ValueError, match=r"certificate\.json .*stiv train"):
         start_again(work)
 
 
@@ -104,22 +104,20 @@ def test_starting_weights_with_a_byte_flipped_are_refused(work):
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is of other weights: sha256"):
+    with pytest.raises(ValueError, match=r"certificate\.json .*sha256 \w+ .*\bmodel\.safetensors"):
         start_again(work)
 
 
 @pytest.mark.parametrize("role", ["weights", "temporal"])
 def test_a_certificate_of_another_parent_is_refused(work, role):
     names = ("parent", "parent_sha256") if role == "weights" else ("temporal_parent", "temporal_parent_sha256")
-    with pytest.raises(ValueError, match=rf"is of another {role} parent: .* 00ff in run\.json \(checkpoints/other\)"):
+    with pytest.raises(ValueError, match=rf"\b{role} parent: .*\b00ff in run\.json \(checkpoints/other\)"):
         start_again(work, **dict(zip(names, ("checkpoints/other", "00ff"), strict=True)))
 
 
 def test_a_certificate_for_another_model_is_refused(work, settings):
     larger = settings.positions.model_copy(update={"spatial_scale": 0.5})
-    with pytest.raises(
-        ValueError, match=r"for another model \(model\.positions\.spatial_scale 1\.0 there, 0\.5 here\)"
-    ):
+    with pytest.raises(ValueError, match=r"\(model\.positions\.spatial_scale 1\.0 there, 0\.5 here\)"):
         start_again(work, model=settings.model_copy(update={"positions": larger}))
 
 
@@ -128,7 +126,7 @@ def test_a_certificate_that_states_a_failed_check_is_refused(work):
     content = json.loads(path.read_text())
     content["checks"][-1]["measured"] = 0.5
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="states a check that failed: one repeated frame"):
+    with pytest.raises(ValueError, match=r"one repeated frame.*\d, tolerance"):
         start_again(work)
 
 
@@ -139,6 +137,6 @@ def test_a_parent_that_changed_since_the_run_was_described_is_refused_before_the
     tensors["mask_token"] += 1
     save_file(tensors, t2i / "new", {"averaged": TRAINED.averaged})
     (t2i / "new").rename(t2i / WEIGHTS)
-    with pytest.raises(ValueError, match="is of another weights parent"):
+    with pytest.raises(ValueError, match="weights parent"):
         warm_start.make_start(work)
     assert not (work / START).exists()

@@ -47,7 +47,7 @@ def test_a_card_of_before_is_refused_by_file_and_key(tmp_path):
 
 def test_a_parent_of_another_size_is_refused_by_name_and_value(settings, tmp_path):
     parent = checkpoint(tmp_path / "t2v", settings.model_copy(update={"ffn_ratio": 3.0}), is_video=True)
-    with pytest.raises(ValueError, match=r"t2v holds a model of another size \(ffn_ratio 3\.0 there, 2\.0 here\)"):
+    with pytest.raises(ValueError, match=r"t2v .*\(ffn_ratio 3\.0 there, 2\.0 here\)"):
         metadata.check_parents({"weights": parent}, settings, is_video=True)
 
 
@@ -82,22 +82,22 @@ def test_image_tokens_may_be_added_to_a_model_but_not_taken_from_it(settings, tm
 
 def test_an_image_recipe_does_not_start_from_a_video_model(settings, tmp_path):
     parent = checkpoint(tmp_path / "t2v", settings, is_video=True)
-    with pytest.raises(ValueError, match="t2v holds a video model"):
+    with pytest.raises(ValueError, match=r"t2v .*frames: 1"):
         metadata.check_parents({"weights": parent}, settings, is_video=False)
 
 
 def test_temporal_attention_does_not_come_from_an_image_model(settings, tmp_path):
     image = checkpoint(tmp_path / "t2i", settings, is_video=False)
-    with pytest.raises(ValueError, match="of kind image: --temporal-init"):
+    with pytest.raises(ValueError, match=r"kind image\b.*--temporal-init"):
         metadata.check_parents({"weights": image, "temporal": image}, settings, is_video=True)
 
 
 def test_temporal_attention_alone_is_no_start(settings, tmp_path):
-    with pytest.raises(ValueError, match="name --init too"):
+    with pytest.raises(ValueError, match=r"--temporal-init .*--init\b"):
         metadata.check_parents({"temporal": tmp_path}, settings, is_video=True)
 
 
 def test_weights_that_no_training_made_are_no_start(settings, tmp_path):
     parent = checkpoint(tmp_path / "t2v", settings, is_video=True, trained=None)
-    with pytest.raises(ValueError, match="t2v does not say how it was trained"):
+    with pytest.raises(ValueError, match=r"t2v .*model\.json"):
         metadata.check_parents({"weights": parent}, settings, is_video=True)

@@ -132,7 +132,7 @@ def test_modulation_of_temporal_attention_is_added_with_zeros(parent, start_from
     assert len(widened) == (2 if adaln == "shared" else 6)
     broken = child.state_dict()[widened[0]].clone()
     broken[-1] = 1e-3
-    with pytest.raises(ValueError, match=f"taken from the weights parent .*{widened[0]}"):
+    with pytest.raises(ValueError, match=f"weights parent .*{widened[0]}"):
         executed(made, child, {"weights": t2i}, **{widened[0]: broken})
 
 
@@ -150,7 +150,7 @@ def test_an_inflated_kernel_with_one_slice_scaled_is_refused(parent, start_from,
     child, made, _ = start_from({}, parents)
     broken = child.state_dict()[name].clone()
     broken[index] *= 1.01
-    with pytest.raises(ValueError, match="one repeated frame gives what the image model gives"):
+    with pytest.raises(ValueError, match="one repeated frame"):
         executed(made, child, parents, **{name: broken})
 
 
@@ -252,7 +252,7 @@ def test_a_weight_one_bit_off_is_refused_by_name(parent, start_from, name):
     child, made, _ = start_from(FIRST, parents)
     broken = child.state_dict()[name].clone()
     broken.view(-1)[3] = torch.nextafter(broken.view(-1)[3], torch.tensor(9.0))
-    with pytest.raises(ValueError, match=f"bit for bit .not so: {name}"):
+    with pytest.raises(ValueError, match=f"weights parent .*{name}"):
         executed(made, child, parents, **{name: broken})
 
 
@@ -292,7 +292,7 @@ def test_a_parent_that_changes_while_it_is_read_is_refused(parent):
     content[-1] ^= 1
     (t2v / "new").write_bytes(content)
     (t2v / "new").rename(t2v / WEIGHTS)
-    with pytest.raises(ValueError, match="changed while it was read"):
+    with pytest.raises(ValueError, match=rf"{WEIGHTS} .*sha256 {loaded.parent.sha256}"):
         warm_start_checks.check_average("weights", loaded)
 
 
@@ -327,7 +327,7 @@ def test_positions_that_miss_the_old_angles_are_refused(parent, start_from, sett
     loaded = {"weights": warm_start.load_parent(parents["weights"], found_metadata["weights"])}
     changes = tuple(position_interpolation.axis_changes(found_metadata, child.settings, True, made.target))
     missing = child.settings.model_copy(update=rotary(settings, spatial_scale=0.5, base=9000.0))
-    with pytest.raises(ValueError, match="positions interpolated in space give the old angles at the old points"):
+    with pytest.raises(ValueError, match="positions interpolated in space"):
         here = CheckpointMetadata(model=missing, is_video=True, trained=made.target)
         warm_start_checks.execute(child.state_dict(), here, made.rows, loaded, changes)
 
@@ -338,7 +338,7 @@ def test_learned_positions_are_resized(parent, start_from):
     assert made.kind == "T2V -> STIV, places resized, moments resized"
     assert child.places.shape == (8, 6, 32)
     for name in ("places", "moments"):
-        with pytest.raises(ValueError, match=f"{name} are the mix of their old neighbours"):
+        with pytest.raises(ValueError, match=f"{name} "):
             executed(made, child, parents, **{name: child.state_dict()[name] * 1.01})
 
 
@@ -371,7 +371,7 @@ def test_temporal_weights_of_another_model_are_refused(two_parents, start_from, 
     child, made, _ = start_from(LARGE, parents, **large)
     other = load_file(parent("another-t2v", {}) / WEIGHTS)
     name = "main_blocks.0.temporal_attention.qkv.weight"
-    with pytest.raises(ValueError, match=f"taken from the temporal parent .*{name}"):
+    with pytest.raises(ValueError, match=f"temporal parent .*{name}"):
         executed(made, child, parents, **{name: other[name]})
 
 
@@ -386,7 +386,7 @@ def test_modulation_is_joined_from_both_parents(parent, start_from, adaln):
     for role, row in (("weights", 0), ("temporal", 200)):
         broken = weight.clone()
         broken[row] += 1
-        with pytest.raises(ValueError, match=f"taken from the {role} parent .*{name}"):
+        with pytest.raises(ValueError, match=f"{role} parent .*{name}"):
             executed(made, child, parents, **{name: broken})
 
 

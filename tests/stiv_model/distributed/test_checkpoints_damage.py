@@ -139,7 +139,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(run, folder
     for path in folder.glob("step-*"):
         remove(path, random.Random(0))
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"no whole checkpoint, only step-00000004\.damaged-1"):
+        with pytest.raises(ValueError, match=r"step-00000004\.damaged-1"):
             checkpoints.resume(folder, run[1], None, None)
 
 
@@ -180,7 +180,7 @@ def test_a_malicious_pickle_is_not_executed_even_with_a_manifest_that_agrees(fol
 def test_a_checkpoint_of_another_run_is_refused_by_the_settings_that_differ(run, folder):
     _, described = run
     recipe = described.recipe.model_copy(update={"learning_rate": 0.5})
-    with pytest.raises(ValueError, match=r"of another run \(recipe.learning_rate was 0.001, is 0.5\)"):
+    with pytest.raises(ValueError, match=r"recipe\.learning_rate was 0\.001, is 0\.5"):
         checkpoints.resume(folder, described.model_copy(update={"recipe": recipe}), None, None)
     with pytest.raises(ValueError, match="latents_sha256 was 1, is 2"):
         checkpoints.resume(folder, described.model_copy(update={"latents_sha256": "2"}), None, None)
