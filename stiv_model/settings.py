@@ -204,7 +204,7 @@ class OptimizerSettings(Settings):
     clip_norm: PositiveFloat
     """Largest norm of the gradient of all parameters together; a larger gradient is scaled down to it."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
-    """Decay per step of the exponential moving average of the weights, which is what a run hands on."""
+    """Decay per step of the exponential moving average of the weights, which are the weights that a run leaves."""
 
 
 class TrainingSettings(Settings):

@@ -182,7 +182,7 @@ def judge_before_update(engine: DeepSpeedEngine, judge: Callable[[float], bool])
     """Ask `judge` about the gradient norm, the same number on all ranks, before each update; False skips it.
 
     DeepSpeed itself skips an update whose gradient norm is not finite, in silence, and under ZeRO-1 and -2 with bf16 it
-    does not even do that: here it is told one, and told to heed it. Replaces the methods of its optimizer that measure
+    does not even do that: here it is given one, and made to heed it. Replaces the methods of its optimizer that measure
     the norm, internals of the pinned release.
     """
     zero: Any = engine.optimizer
