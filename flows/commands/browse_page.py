@@ -11,8 +11,9 @@ from tasks.lineage import lineage
 from tasks.lineage.lineage import Workspace
 from tasks.pages.columns import COLUMNS
 from tasks.pages.gallery import SHOWN, Filters, Gallery
-from tasks.pages.preview import preview
+from tasks.pages.preview import Piece, preview
 from tasks.sandbox.pool import Sandbox
+from tasks.storage import fields
 from tasks.storage.tables import STATUSES
 from tasks.videos import sources
 
@@ -108,7 +109,7 @@ def play(row: dict[str, Any]) -> None:
     """Play the shot, decoded in the sandbox, where its raw video is at hand."""
     try:
         path = sources.local_file(load_params().source, row["uri"], row["video"], sources.CACHE)
-        film = preview(row, path, sandbox())
+        film = preview(fields.take(Piece, row), path, sandbox())
     except (OSError, ValueError) as error:
         st.warning(f"The shot cannot be played: {error}")
         return

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tasks.captions.settings import CaptionSettings
-from tasks.storage import atomic, shards, tables
+from tasks.storage import atomic, fields, shards, tables
 from tasks.storage.stage import Joined, Stage, alone
 
 log = logging.getLogger(__name__)
@@ -42,31 +42,45 @@ class Describe:
     name = "describe"
 
     def caption(self, clips: list[dict[str, Any]]) -> list[str | None]:
-        return [describe(clip) for clip in clips]
+        return [describe(clip) for clip in fields.take_all(Measured, clips)]
 
 
 CAPTIONERS: dict[str, Captioner] = {captioner.name: captioner for captioner in (Sidecar(), Describe())}
 
 
-def describe(clip: dict[str, Any]) -> str:
+@fields.columns_of(tables.CLIPS)
+class Measured(NamedTuple):
+    """What a description says of a clip."""
+
+    width: int
+    height: int
+    orientation: str
+    colours: list[str]
+    brightness: float
+    motion: float
+    motion_x: float
+    motion_y: float
+
+
+def describe(clip: Measured) -> str:
     """Return e.g. "a dark landscape video, 640 by 272 pixels, mostly grey, moving fast to the left"."""
-    brightness = "dark" if clip["brightness"] < 0.25 else "bright" if clip["brightness"] > 0.65 else "evenly lit"
+    brightness = "dark" if clip.brightness < 0.25 else "bright" if clip.brightness > 0.65 else "evenly lit"
     article = "an" if brightness[0] == "e" else "a"
-    colours = clip["colours"]
+    colours = clip.colours
     listed = " and ".join([", ".join(colours[:-1]), colours[-1]] if len(colours) > 1 else colours)
-    size = f"{clip['width']} by {clip['height']} pixels"
-    return f"{article} {brightness} {clip['orientation']} video, {size}, mostly {listed}, {movement(clip)}"
+    size = f"{clip.width} by {clip.height} pixels"
+    return f"{article} {brightness} {clip.orientation} video, {size}, mostly {listed}, {movement(clip)}"
 
 
-def movement(clip: dict[str, Any]) -> str:
+def movement(clip: Measured) -> str:
     """Say how much moves, and where to unless it goes several ways at once."""
-    if clip["motion"] < _STILL:
+    if clip.motion < _STILL:
         return "almost still"
     # per cent of the width and of the height are no common measure; the picture's own sides make them one
-    x, y = clip["motion_x"] * clip["width"], clip["motion_y"] * clip["height"]
-    amount = "slowly" if clip["motion"] < _FAST else "fast"
-    diagonal = (clip["width"] ** 2 + clip["height"] ** 2) ** 0.5
-    if (x * x + y * y) ** 0.5 < 0.5 * clip["motion"] * diagonal:
+    x, y = clip.motion_x * clip.width, clip.motion_y * clip.height
+    amount = "slowly" if clip.motion < _FAST else "fast"
+    diagonal = (clip.width**2 + clip.height**2) ** 0.5
+    if (x * x + y * y) ** 0.5 < 0.5 * clip.motion * diagonal:
         return f"moving {amount} in several directions"
     if abs(x) >= abs(y):
         return f"moving {amount} to the {'right' if x > 0 else 'left'}"

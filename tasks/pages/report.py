@@ -17,7 +17,8 @@ from prefect import task
 
 from tasks.clips.settings import ClipSettings, Range
 from tasks.pages import figures
-from tasks.storage import atomic, tables
+from tasks.storage import atomic, fields, tables
+from tasks.storage.fields import Fields
 from tasks.storage.scores import SCORES
 
 log = logging.getLogger(__name__)
@@ -108,40 +109,75 @@ def histograms(selected: Path, clips: ClipSettings) -> list[dict[str, Any]]:
     return result
 
 
-def examples(inputs: Inputs) -> list[dict[str, Any]]:
+@fields.columns_of(tables.CAPTIONS)
+class Caption(NamedTuple):
+    """A clip that has a caption."""
+
+    clip: str
+    captioner: str
+    text: str
+
+
+@fields.columns_of(tables.CLIPS)
+class Clip(NamedTuple):
+    """What is shown of a clip."""
+
+    clip: str
+    uri: str
+    seconds: float
+    motion: float
+    aesthetic: float
+
+
+@fields.columns_of(tables.STILLS)
+class Stills(NamedTuple):
+    """The pictures of a clip, JPEG in the order of time."""
+
+    clip: str
+    stills: list[bytes]
+
+
+class Example(NamedTuple):
+    """One clip of the page: its caption, its measures, and its stills as data URIs."""
+
+    caption: Caption
+    clip: Clip
+    stills: list[str]
+
+
+def examples(inputs: Inputs) -> list[Example]:
     """Return some clips with stills and captions, as many of each captioner, spread evenly over the table."""
     path = inputs.captions / tables.CAPTION_TABLE
     check_columns(path, "captions", tables.CAPTIONS)
     texts = pq.read_table(path)
-    written = sorted(tables.ok(texts.to_pylist()), key=lambda row: row["clip"])
-    captioners = sorted({row["captioner"] for row in written})
-    chosen: list[dict[str, Any]] = []
+    written = sorted(fields.take_all(Caption, tables.ok(texts.to_pylist())), key=lambda caption: caption.clip)
+    captioners = sorted({caption.captioner for caption in written})
+    chosen: list[Caption] = []
     for number, captioner in enumerate(captioners):
-        rows = [row for row in written if row["captioner"] == captioner]
-        count = min(len(rows), (EXAMPLES - len(chosen)) // (len(captioners) - number))
-        chosen += [rows[place * len(rows) // count] for place in range(count)]
-    names = [row["clip"] for row in chosen]
-    facts = _rows_of(inputs.selected / tables.CLIP_TABLE, "clips", tables.CLIPS, names)
-    pictures = _rows_of(inputs.shots / tables.STILL_TABLE, "shots", tables.STILLS, names)
+        own = [caption for caption in written if caption.captioner == captioner]
+        count = min(len(own), (EXAMPLES - len(chosen)) // (len(captioners) - number))
+        chosen += [own[place * len(own) // count] for place in range(count)]
+    named = [caption.clip for caption in chosen]
+    clips = _rows_of(inputs.selected / tables.CLIP_TABLE, "clips", tables.CLIPS, Clip, named)
+    stills = _rows_of(inputs.shots / tables.STILL_TABLE, "shots", tables.STILLS, Stills, named)
     return [
-        row | {"stills": [data_uri("image/jpeg", still) for still in pictures[row["clip"]]["stills"]],
-               "uri": facts[row["clip"]]["uri"], "seconds": facts[row["clip"]]["seconds"],
-               "motion": facts[row["clip"]]["motion"], "aesthetic": facts[row["clip"]]["aesthetic"]}
-        for row in chosen
-    ]  # fmt: skip
+        Example(caption, clip, [data_uri("image/jpeg", still) for still in pictures.stills])
+        for caption, clip, pictures in zip(chosen, clips, stills, strict=True)
+    ]
 
 
-def _rows_of(path: Path, stage: str, schema: pa.Schema, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Return the rows of these shots, read without the rest of the table.
+def _rows_of(path: Path, stage: str, schema: pa.Schema, kind: type[Fields], clips: list[str]) -> list[Fields]:
+    """Return what is read of the rows of these clips, in their order, without reading the rest of the table.
 
     Raises:
         ValueError: a shot has no row.
     """
     check_columns(path, stage, schema)
-    found = {row["clip"]: row for row in pq.read_table(path, filters=[("clip", "in", names)]).to_pylist()}
-    if absent := sorted(set(names) - found.keys()):
+    table = pq.read_table(path, columns=list(kind._fields), filters=[("clip", "in", clips)])
+    found = {row["clip"]: row for row in table.to_pylist()}
+    if absent := sorted(set(clips) - found.keys()):
         raise ValueError(f"{path} has no row of {absent[:3]}, which captions name: dvc repro -f {stage}")
-    return found
+    return fields.take_all(kind, (found[clip] for clip in clips))
 
 
 def read_losses(reports: Path, recipes: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:

@@ -1,8 +1,9 @@
 import pytest
 
 from tasks.captions.settings import CaptionSettings
-from tasks.captions.stage import Captions, caption_clips, describe, movement
+from tasks.captions.stage import Captions, Measured, caption_clips, describe, movement
 from tasks.storage import stage, tables
+from tasks.storage.fields import take
 
 BOTH = CaptionSettings(captioners=["sidecar", "describe"], shard_clips=2)
 
@@ -33,7 +34,7 @@ def test_a_clip_without_an_answer_is_failed_and_keeps_its_row():
 
 
 def test_describe_says_what_was_measured():
-    text = describe(clip(brightness=0.1, motion=2.0, motion_x=-2.2))
+    text = describe(take(Measured, clip(brightness=0.1, motion=2.0, motion_x=-2.2)))
     assert text == "a dark landscape video, 640 by 360 pixels, mostly grey and green, moving fast to the left"
 
 
@@ -48,11 +49,11 @@ def test_describe_says_what_was_measured():
     ],
 )
 def test_movement_has_the_direction_of_the_moving_part(x, y, words):
-    assert movement(clip(motion=1.0, motion_x=x, motion_y=y)) == words
+    assert movement(take(Measured, clip(motion=1.0, motion_x=x, motion_y=y))) == words
 
 
 def test_what_hardly_moves_is_called_still():
-    assert movement(clip(motion=0.05)) == "almost still"
+    assert movement(take(Measured, clip(motion=0.05))) == "almost still"
 
 
 def test_a_killed_stage_goes_on_to_the_same_bytes(tmp_path):

@@ -3,10 +3,10 @@ import io
 import av
 import pytest
 
-from tasks.pages.preview import preview
+from tasks.pages.preview import Piece, preview
 from tasks.sandbox.pool import Sandbox
 
-SHOT = {"start": 0.0, "end": 1.0, "start_pts": 0, "end_pts": 24 * 512, "frames": 24, "width": 96, "height": 96}
+SHOT = Piece(start_pts=0, end_pts=24 * 512, start=0.0, end=1.0, frames=24, width=96, height=96)
 
 
 @pytest.fixture(scope="module")
@@ -24,4 +24,4 @@ def test_a_shot_becomes_a_small_film_of_the_same_length(video_with_cut, sandbox)
 
 def test_a_shot_that_is_not_in_the_file_says_why(video_with_cut, sandbox):
     with pytest.raises(ValueError, match="too_few_frames"):
-        preview(SHOT | {"start_pts": 100 * 512, "end_pts": 124 * 512}, video_with_cut, sandbox)
+        preview(SHOT._replace(start_pts=100 * 512, end_pts=124 * 512), video_with_cut, sandbox)
