@@ -34,10 +34,11 @@ from torch import Tensor
 from flows.params import load_params
 from stiv_model.latents import data_plan
 from stiv_model.latents.dataset import LatentData
-from stiv_model.latents.folder import NULL_TEXT, TABLE
+from stiv_model.latents.folder import TABLE
 from stiv_model.latents.order import Order, micro_batches
 from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
 from stiv_model.network.transformer import StivTransformer
+from stiv_model.settings import NULL_TEXT
 from stiv_model.training.prefetch import ReadAhead
 from tasks.storage import tables
 

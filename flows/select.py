@@ -9,7 +9,7 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 
 from tasks.clips.expectations import GateResult
 from tasks.clips.select import GateFailedError, select_clips
-from tasks.clips.settings import ClipSettings
+from tasks.clips.settings import DOCS_INDEX, ClipSettings
 from tasks.pages.funnel_page import picture
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def select(scores: Path, out: Path, report: Path, docs: Path, clips: ClipSetting
 
 
 def _show_gate(gate: GateResult, docs: Path) -> None:
-    first = (docs / "index.html").resolve()
+    first = (docs / DOCS_INDEX).resolve()
     lines = [
         f"**{'Passed' if gate.success else 'Failed'}**: {gate.evaluated} expectations evaluated.",
         *(f"- {sentence}" for sentence in gate.failed),

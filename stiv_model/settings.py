@@ -413,11 +413,20 @@ class SamplerSettings(Settings):
         return self
 
 
+NULL_TEXT = "null_text.safetensors"
+"""In the folder of stage latents: the features of the empty caption, as a shard of one clip. Its metadata says which
+`Encoders` made all."""
+
+
 class Encoders(Settings):
     """Which frozen encoders made some latents, and so what a model trained on them needs."""
 
     vae_sha256: str
     text_sha256: str
+
+
+RUN_FILE = "run.json"
+"""In the folder of a training, and beside the weights that come of it: its `Run`."""
 
 
 class Run(Settings):

@@ -15,7 +15,7 @@ import yaml
 from flows.__main__ import COMMANDS, FLOWS, load, module_of
 from flows.command_line import Verb, describe, parser_of
 from flows.params import is_settings, load_params, section
-from flows.running.code_hash import is_code
+from flows.running.code_hash import PACKAGES, is_code
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -34,6 +34,14 @@ BORDER: set[tuple[str, str]] = {("stiv_model.training.train", "stiv_model.monito
 SHOW = {"report", "samples"}
 """Stages that make what is looked at: a page; videos, by the pipeline."""
 DECIDE_ABOUT_NO_BYTE = {"engine", "monitoring"}  # sections of params.yaml
+FILE_NAME = re.compile(r"[\w./*-]*\w[\w*-]*\.(parquet|jsonl?|safetensors|tar|html|ya?ml|[tc]sv|txt|mp4|png|svg|lock)")
+SPELT_TWICE = {
+    # of two kinds of work, and storage imports nothing of ours
+    "run.json": {"tasks.storage.atomic", "stiv_model.settings"},
+    # of transformers, and of our checkpoints
+    "model.safetensors": {"stiv_model.encoders.pinned", "stiv_model.weights.metadata"},
+}
+"""Names that two modules own, each of files of its own."""
 RECORDED_BY_THE_PIPELINE = {".cache/times.json"}
 
 
@@ -151,6 +159,22 @@ def test_deps_name_the_modules_that_the_flow_itself_uses(stage):
     assert used - {"tasks.storage.tables"}, "the flow does nothing"
     unnamed = {name for name in used - named_by(stage) if stage in SHOW or not is_within(name, WATCHES)}
     assert unnamed <= {"tasks.storage.tables", *TRACKED_BY_VALUE}, unnamed
+
+
+def file_names(path: Path) -> set[str]:
+    """Return the names of files, or patterns of such, that a module spells out in full, messages left out."""
+    tree = ast.parse(path.read_text())
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {Path(text).name for text in texts if FILE_NAME.fullmatch(text)}
+
+
+def test_the_name_of_a_file_is_spelt_in_the_module_that_owns_it_and_nowhere_else():
+    spelt: dict[str, set[str]] = {}
+    for path in sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        for name in file_names(path) - {"params.yaml", "dvc.yaml"}:
+            spelt.setdefault(name, set()).add(module(str(path.relative_to(ROOT))))
+    assert {"latents.parquet", "run.json", "samples.json", "clips.parquet"} <= spelt.keys()
+    assert {name: modules for name, modules in spelt.items() if len(modules) > 1} == SPELT_TWICE
 
 
 @pytest.mark.parametrize("verb", sorted(FLOWS | COMMANDS))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flows.running.server import refuse_taken
 from flows.running.services import TOKEN
+from tasks.storage import tables
 
 
 def browse(port: int = 8501) -> None:
@@ -30,7 +31,7 @@ def browse(port: int = 8501) -> None:
     """
     if not 1 <= port <= 65535:
         raise ValueError(f"--port is {port}: give one from 1024 to 65535, such as 8501")
-    shots = Path("data/shots/shots.parquet")
+    shots = Path("data/shots") / tables.SHOT_TABLE
     if not shots.exists():
         raise FileNotFoundError(f"{shots} does not exist: run stiv pipeline, or dvc repro, first")
     refuse_taken(port)

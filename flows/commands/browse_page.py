@@ -101,7 +101,7 @@ def details(shown: Gallery, row: dict[str, Any]) -> None:
             width="stretch",
         )
     with st.expander("History"):
-        here = Workspace(Path("data"), Path("checkpoints"), Path("reports"), stage_names.with_table())
+        here = Workspace.below(Path(), stage_names.with_table(), stage_names.pages())
         st.json(lineage.history(here, row["clip"]))
 
 

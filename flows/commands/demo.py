@@ -14,11 +14,10 @@ from typing import Any
 from uuid import UUID
 
 from flows import stages
+from flows.running import stage_names
 from flows.running.server import START_SECONDS, child, free_port, only_one, refuse_ended, server
 
 _HOME = Path(".prefect")
-_REPORT = Path("reports/report.html")
-_JUDGE = Path("reports/judge.json")
 
 
 def demo(port: int = 0) -> None:
@@ -49,9 +48,10 @@ def demo(port: int = 0) -> None:
             state = asyncio.run(_run(started, serving))
     if not state.is_completed():
         raise ValueError(f"{state.name}: {state.message}; once that is mended, the same command goes on from there")
-    for mode, figures in json.loads(_JUDGE.read_text())["modes"].items():
+    report, judged = (Path(stage_names.made_by(stage)[0]) for stage in ("report", "judge"))
+    for mode, figures in json.loads(judged.read_text())["modes"].items():
         _say(started, f"judge, {mode}: {_shares(figures)}")
-    _say(started, f"done in {time.monotonic() - started:.0f} s; the report: {_REPORT.resolve()}")
+    _say(started, f"done in {time.monotonic() - started:.0f} s; the report: {report.resolve()}")
 
 
 async def _close_dead_runs() -> None:

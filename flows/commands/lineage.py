@@ -27,7 +27,7 @@ from tasks.videos import sources
 
 log = logging.getLogger(__name__)
 
-HERE = Workspace(Path("data"), Path("checkpoints"), Path("reports"), stage_names.with_table())
+HERE = Workspace.below(Path(), stage_names.with_table(), stage_names.pages())
 LOCK = Path("dvc.lock")  # where DVC keeps the settings that each stage was last run with
 _CHANGED = "params.yaml has changed since the selection: `dvc repro clips` selects anew"
 

@@ -24,12 +24,29 @@ def with_table() -> tuple[str, ...]:
     return tuple(name for name in with_account() if f"data/{name}" in declared[name]["outs"])
 
 
+def made_by(stage: str) -> tuple[str, ...]:
+    """Return the files and folders that a stage makes: its outputs, then the figures that it reports."""
+    declared = _declared()[stage]
+    return tuple(path for key in ("outs", "metrics") for path in _paths(declared, key))
+
+
+def pages() -> tuple[str, ...]:
+    """Return the files and folders that stages make to be looked at, in `reports`."""
+    return tuple(
+        path for stage in _declared().values() for path in _paths(stage, "outs") if path.startswith("reports/")
+    )
+
+
+def _paths(stage: dict[str, Any], key: str) -> list[str]:
+    return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in stage.get(key, [])]
+
+
 def _makes_data(stage: dict[str, Any]) -> bool:
-    return any(isinstance(out, str) and out.startswith("data/") for out in stage.get("outs", []))
+    return any(path.startswith("data/") for path in _paths(stage, "outs"))
 
 
 def _keeps_account(name: str, stage: dict[str, Any]) -> bool:
-    return any(f"reports/{name}.json" in metric for metric in stage.get("metrics", []))
+    return f"reports/{name}.json" in _paths(stage, "metrics")
 
 
 def _declared() -> dict[str, Any]:

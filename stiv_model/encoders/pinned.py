@@ -13,6 +13,11 @@ _REPOSITORY = Path(__file__).parents[2]
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _COMMIT = re.compile("[0-9a-f]{40}")
 
+CONFIG = "config.json"
+"""In the folder of a model of transformers or diffusers: what it is."""
+TRANSFORMERS_FILES = (CONFIG, "model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
+"""What a model of transformers is made of, as patterns; other formats that a repository may hold are not read."""
+
 
 def find(section: str, source: str, revision: str | None, files: Sequence[str]) -> Path:
     """Return the folder of `source`: as given, in the repository of this package, in a package, or from the hub.

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from stiv_model.settings import Encoders, TextSettings, VaeSettings
+from stiv_model.settings import NULL_TEXT, Encoders, TextSettings, VaeSettings
 
 FILE = "encoders.json"
-_NULL_TEXT = "null_text.safetensors"
 
 
 def write(folder: Path, vae: VaeSettings, text: TextSettings, made_by: dict[str, str]) -> None:
@@ -44,7 +43,7 @@ def read(folder: Path, batch: int) -> tuple[VaeSettings, TextSettings]:
     text = TextSettings(**found["text"], batch=batch)
     said = Encoders(vae_sha256=str(vae.sha256), text_sha256=str(text.sha256))
     if (made_by := hashes(folder)) != said:
-        raise ValueError(f"{path} says {said}, but {_NULL_TEXT} beside it {made_by}: run stage latents again")
+        raise ValueError(f"{path} says {said}, but {NULL_TEXT} beside it {made_by}: run stage latents again")
     return vae, text
 
 
@@ -54,7 +53,7 @@ def hashes(folder: Path) -> Encoders:
     Raises:
         FileNotFoundError: it has no features of the empty caption, which carry them.
     """
-    path = folder / _NULL_TEXT
+    path = folder / NULL_TEXT
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: run stage latents first")
     with safe_open(path, "numpy") as file:

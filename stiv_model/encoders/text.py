@@ -21,10 +21,7 @@ KINDS: dict[str, type[transformers.PreTrainedModel]] = {
     "bert": transformers.BertModel,
 }
 _FILES = (
-    "config.json",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "model-*.safetensors",
+    *pinned.TRANSFORMERS_FILES,
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
 )

@@ -22,7 +22,7 @@ KINDS: dict[str, type[Autoencoder]] = {
     "AutoencoderDC": AutoencoderDC,
 }
 _FILES = (
-    "config.json",
+    pinned.CONFIG,
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.safetensors.index.json",
     "diffusion_pytorch_model-*.safetensors",
@@ -143,14 +143,14 @@ def load(settings: VaeSettings, device: str | torch.device = "cpu") -> Vae:
     """
     folder = find(settings)
     files = sorted(path for pattern in _FILES for path in folder.glob(pattern))
-    if not (folder / "config.json").exists() or not any(path.suffix == ".safetensors" for path in files):
+    if not (folder / pinned.CONFIG).exists() or not any(path.suffix == ".safetensors" for path in files):
         raise FileNotFoundError(
             f"vae.source is {settings.source}, but {folder} has no config.json or no "
             "diffusion_pytorch_model.safetensors: save it with diffusers' save_pretrained"
         )
     sha256 = pinned.hash_files(files)
     pinned.check_sha256("vae", settings.source, settings.sha256, sha256)
-    name = json.loads((folder / "config.json").read_text()).get("_class_name")
+    name = json.loads((folder / pinned.CONFIG).read_text()).get("_class_name")
     if name not in KINDS:
         raise ValueError(f"vae.source is {settings.source}, a {name}: takes an {' or '.join(KINDS)}")
     model: Any = read(KINDS[name], folder, torch.float32)

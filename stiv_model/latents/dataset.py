@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from stiv_model.latents.choice import choose
-from stiv_model.latents.folder import NULL_TEXT, TABLE
+from stiv_model.latents.folder import TABLE
 from stiv_model.latents.shard_files import (
     AGAIN,
     TEXT_PARTS,
@@ -36,7 +36,7 @@ from stiv_model.latents.shard_files import (
     text_sha256,
 )
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
-from stiv_model.settings import RecipeSettings
+from stiv_model.settings import NULL_TEXT, RecipeSettings
 
 _TEXT = tuple(zip(TEXT_PARTS, Text._fields, strict=True))
 _NEEDED = ("shard", "row", "sha256", "text_sha256", "aesthetic", *MICRO_CONDITIONS)

@@ -2,5 +2,3 @@
 
 TABLE = "latents.parquet"
 """One row per clip: whether it was encoded, and where in the shards it is."""
-NULL_TEXT = "null_text.safetensors"
-"""Features of the empty caption, in the form of a shard of one clip."""

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from stiv_model.encoders import provenance
 from stiv_model.process_exit import die_with_parent, noting_failure
-from stiv_model.settings import Run
+from stiv_model.settings import RUN_FILE, Run
 from stiv_model.weights import durable
 
 FILE = "prompts.safetensors"
@@ -35,7 +35,7 @@ def make(work: Path) -> None:
         FileNotFoundError: the latents do not say which that was, or it is not there.
         ValueError: it is another one, or a prompt has more tokens than captions may have.
     """
-    run = Run.model_validate_json((work / "run.json").read_bytes())
+    run = Run.model_validate_json((work / RUN_FILE).read_bytes())
     prompts = run.training.validation_prompts
     if is_made(work, prompts):
         return

@@ -63,7 +63,7 @@ class StivTransformerModel(StivTransformer, ModelMixin, ConfigMixin):
         trained: `Trained`, as a dict; None where it is not known.
     """
 
-    config_name = "config.json"  # type: ignore[assignment]
+    config_name = pinned.CONFIG  # type: ignore[assignment]
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(self, model: dict[str, Any], is_video: bool, trained: dict[str, Any] | None):

@@ -29,7 +29,7 @@ from stiv_model.distributed.ema import Ema
 from stiv_model.latents import data_plan
 from stiv_model.latents.dataset import LatentData
 from stiv_model.network import sequence_parallel
-from stiv_model.settings import Run, TrainingSettings
+from stiv_model.settings import RUN_FILE, Run, TrainingSettings
 from stiv_model.training import stop_request
 from stiv_model.training.loop import Loop
 from stiv_model.training.observer import Observe
@@ -49,7 +49,7 @@ def train(work: Path, observe: Observe) -> None:
         FloatingPointError: loss or gradient norm went bad again and again; incidents.jsonl names the clips.
         SystemExit: a request to stop, after the work was saved.
     """
-    run = Run.model_validate_json((work / "run.json").read_bytes())
+    run = Run.model_validate_json((work / RUN_FILE).read_bytes())
     stop = stop_request.StopRequest()
     deepspeed_engine.start(run.training)
     lock = _hold(work)  # noqa: F841  # until this process ends

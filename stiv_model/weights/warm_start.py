@@ -19,7 +19,7 @@ from torch import Tensor
 from stiv_model.latents.dataset import LatentData
 from stiv_model.network.conditions import MICRO_CONDITIONS
 from stiv_model.process_exit import die_with_parent, noting_failure
-from stiv_model.settings import Encoders, Pattern, Run, is_mixture
+from stiv_model.settings import RUN_FILE, Encoders, Pattern, Run, is_mixture
 from stiv_model.weights import (
     certificate,
     durable,
@@ -263,7 +263,7 @@ def make_start(work: Path) -> None:
     Raises:
         FileNotFoundError, ValueError: as `write_start`; or a parent is not what run.json says.
     """
-    run = Run.model_validate(json.loads((work / "run.json").read_text()))
+    run = Run.model_validate(json.loads((work / RUN_FILE).read_text()))
     tmp_path = work / f"{START}.tmp"
     if tmp_path.exists():
         shutil.rmtree(tmp_path)

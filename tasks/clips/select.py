@@ -12,7 +12,7 @@ from prefect import task
 
 from tasks.clips import duplicates, releases, thresholds
 from tasks.clips.expectations import GateResult, check
-from tasks.clips.settings import BestSettings, ClipSettings
+from tasks.clips.settings import DOCS_INDEX, BestSettings, ClipSettings
 from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class GateFailedError(ValueError):
         lost = ", ".join(f"{reason} {count}" for reason, count in account.reasons.items()) or "none lost"
         super().__init__(
             f"the gate on clips failed: {'; '.join(gate.failed)}. Of {account.given} shots {account.ok} were "
-            f"kept ({lost}). Look at {docs / 'index.html'}; then change the key of params.yaml named above, "
+            f"kept ({lost}). Look at {docs / DOCS_INDEX}; then change the key of params.yaml named above, "
             "or mend what made the scores"
         )
 

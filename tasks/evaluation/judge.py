@@ -65,7 +65,7 @@ def read_samples(folder: Path) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError: stage samples has not run.
     """
-    path = folder / "samples.json"
+    path = folder / tables.SAMPLE_LIST
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (dvc repro samples)")
     return json.loads(path.read_text())["samples"]

@@ -20,7 +20,7 @@ from stiv_model.weights import metadata
 from tasks.demo import shapes
 from tasks.generation.settings import SampleSettings
 from tasks.latents.settings import LatentSettings
-from tasks.storage import atomic
+from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +195,6 @@ def generate_all(
     for batch in product.glob("*.json"):
         batch.unlink()
     content = {"checkpoint": str(checkpoint), "sampler": sampler.model_dump(), "samples": rows}
-    (product / "samples.json").write_text(json.dumps(content, indent=2) + "\n")
+    (product / tables.SAMPLE_LIST).write_text(json.dumps(content, indent=2) + "\n")
     atomic.finish(product, out)
     atomic.discard_workdir(out)

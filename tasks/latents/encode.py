@@ -26,9 +26,9 @@ from stiv_model.encoders.provenance import write as write_encoders
 from stiv_model.encoders.text import TextEncoder
 from stiv_model.encoders.vae import Vae
 from stiv_model.encoders.vae import load as load_vae
-from stiv_model.latents.folder import NULL_TEXT, TABLE
+from stiv_model.latents.folder import TABLE
 from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
-from stiv_model.settings import TextSettings, VaeSettings
+from stiv_model.settings import NULL_TEXT, TextSettings, VaeSettings
 from tasks.latents.settings import LatentSettings
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import DECIDE_NOTHING, SandboxSettings

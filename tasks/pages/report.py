@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 from prefect import task
 
-from tasks.clips.settings import ClipSettings, Range
+from tasks.clips.settings import DOCS_INDEX, ClipSettings, Range
 from tasks.pages import figures
 from tasks.storage import atomic, fields, tables
 from tasks.storage.fields import Fields
@@ -67,7 +67,7 @@ def accounts(reports: Path, stages: Iterable[str]) -> list[dict[str, Any]]:
     """Return one row per stage and unit, with whether given = ok + rejected + failed."""
     rows = []
     for stage in stages:
-        for unit, account in read_json(reports / f"{stage}.json", stage).items():
+        for unit, account in read_json(reports / tables.report_name(stage), stage).items():
             if isinstance(account, dict) and "given" in account:
                 total = account["ok"] + account["rejected"] + account["failed"]
                 rows.append({"stage": stage, "unit": unit, "balances": account["given"] == total} | account)
@@ -212,7 +212,7 @@ def curves(losses: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
 def shown_samples(folder: Path, verdicts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the samples with their files as data URIs; beyond `MAX_VIDEO_BYTES` they are only named."""
     rows, spent = [], 0
-    for sample in read_json(folder / "samples.json", "samples")["samples"]:
+    for sample in read_json(folder / tables.SAMPLE_LIST, "samples")["samples"]:
         row = sample | {"verdict": verdicts.get(sample["id"], {}), "video_uri": None, "image_uri": None}
         if sample["status"] == "ok":
             content = require(folder / sample["video"], "samples").read_bytes()
@@ -253,13 +253,13 @@ def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
         ValueError: an input is not what its stage writes.
     """
     # Everything is read before anything is drawn: a missing input must not cost the drawing.
-    selection = read_json(inputs.reports / "clips.json", "clips")
-    judgement = read_json(inputs.reports / "judge.json", "judge")
-    made = read_json(inputs.samples / "samples.json", "samples")
+    selection = read_json(inputs.reports / tables.report_name("clips"), "clips")
+    judgement = read_json(inputs.reports / tables.report_name("judge"), "judge")
+    made = read_json(inputs.samples / tables.SAMPLE_LIST, "samples")
     samples = shown_samples(inputs.samples, {row["id"]: row for row in judgement["verdicts"]})
     balance, shown = accounts(inputs.reports, inputs.stages), examples(inputs)
     losses, stages = read_losses(inputs.reports, inputs.recipes), read_times(times)
-    require(inputs.reports / "data_docs" / "index.html", "clips")
+    require(inputs.reports / "data_docs" / DOCS_INDEX, "clips")
     steps = [
         (row["step"].replace("_", " "), row["clips"], row["seconds"], row["lost_seconds"])
         for row in selection["funnel"]

@@ -15,7 +15,6 @@ from stiv_model.encoders import pinned
 from tasks.scores.settings import ImageEncoderSettings
 from tasks.storage import atomic
 
-_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
 # Of OpenAI's CLIP, and of those trained after it: mean and standard deviation of red, green, blue
 _MEAN, _DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -43,14 +42,14 @@ class ClipEncoder:
     def __init__(self, place: str, settings: ImageEncoderSettings):
         if settings.device == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"{place}.device is cuda, but torch finds no GPU here: set it to cpu")
-        folder = pinned.find(place, settings.source, settings.revision, _FILES)
+        folder = pinned.find(place, settings.source, settings.revision, pinned.TRANSFORMERS_FILES)
         self.device = torch.device(settings.device)
         self._model = _read(folder).to(self.device)  # type: ignore[arg-type]  # as transformers wraps it
         self._pixels: int = self._model.config.image_size
         self.width: int = self._model.config.projection_dim
         weights = [atomic.sha256_file(file) for file in sorted(folder.glob("*.safetensors"))]
         self.name = " ".join([settings.source, *weights])
-        made_of = [atomic.sha256_file(folder / "config.json"), *weights]
+        made_of = [atomic.sha256_file(folder / pinned.CONFIG), *weights]
         self.digest = hashlib.sha256("".join(made_of).encode()).hexdigest()[:16]
 
     @torch.inference_mode()

@@ -23,6 +23,7 @@ VIDEO_TABLE, SPLIT_TABLE, SHOT_TABLE, STILL_TABLE = (
     "stills.parquet",
 )
 SCORE_TABLE, CLIP_TABLE, CAPTION_TABLE = "scores.parquet", "clips.parquet", "captions.parquet"
+SAMPLE_LIST = "samples.json"  # in the folder of stage samples
 
 STATUSES = ("ok", "rejected", "failed")
 _STATE = [("status", pa.string()), ("reason", pa.string())]  # reason: a short fixed code, null when ok
@@ -257,6 +258,11 @@ def check_failures(account: Account, limit: float, place: str) -> None:
         )
     if not account.ok:
         raise ValueError(f"none of {account.given} {account.unit} is usable ({why})")
+
+
+def report_name(stage: str) -> str:
+    """Return the name of a stage's report among those of all stages."""
+    return f"{stage}.json"
 
 
 def write_report(path: Path, *accounts: Account, **others: object) -> None:

@@ -17,7 +17,7 @@ from stiv_model.latents import data_plan, training_set
 from stiv_model.latents.folder import TABLE
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.process_exit import failure, forget_failures, mark_stopped, stopped_at
-from stiv_model.settings import ModelSettings, MonitoringSettings, RecipeSettings, Run, TrainingSettings
+from stiv_model.settings import RUN_FILE, ModelSettings, MonitoringSettings, RecipeSettings, Run, TrainingSettings
 from stiv_model.training.run_files import INCIDENTS, LEDGER, LOSSES, NOISE_LEVEL_LOSSES, SHOWN
 from stiv_model.weights import metadata
 from stiv_model.weights.certificate import CERTIFICATE, START
@@ -266,7 +266,7 @@ def train(run: Run, out: Path, curve: Path, levels: Path, shown: Path) -> None:
         _link(shown, work / SHOWN)
     run_ranks(run, work)
     training_set.write(run, planned, weights)
-    for record in ("run.json", data_plan.FILE, NOISE_LEVEL_LOSSES, LEDGER, INCIDENTS):
+    for record in (RUN_FILE, data_plan.FILE, NOISE_LEVEL_LOSSES, LEDGER, INCIDENTS):
         shutil.copy(work / record, weights / record)
     if run.parents:
         shutil.copy(work / START / CERTIFICATE, weights / CERTIFICATE)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from stiv_model.distributed import run_identity
-from stiv_model.settings import Run
+from stiv_model.settings import RUN_FILE, Run
 from tasks.storage import atomic
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def open_run(run: Run, out: Path) -> Path:
         log.info("%s held the beginning of another run, without a checkpoint: emptied", work)
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
-    with atomic.atomic_write(work / "run.json") as tmp_path:
+    with atomic.atomic_write(work / RUN_FILE) as tmp_path:
         tmp_path.write_text(json.dumps(today, indent=2, sort_keys=True))
     return work
 
@@ -57,7 +57,7 @@ def open_run(run: Run, out: Path) -> Path:
 def recorded(work: Path) -> dict[str, object] | None:
     """Return what the run.json of a folder says; None without one that can be read."""
     try:
-        found = json.loads((work / "run.json").read_text())
+        found = json.loads((work / RUN_FILE).read_text())
     except (FileNotFoundError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from flows.params import load_params
 from stiv_model.latents import data_plan
-from stiv_model.latents.folder import NULL_TEXT
 from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
 from stiv_model.network.conditions import Text
-from stiv_model.settings import Encoders, RecipeSettings, Run, TrainingSettings
+from stiv_model.settings import NULL_TEXT, Encoders, RecipeSettings, Run, TrainingSettings
 from stiv_model.training.run_files import INCIDENTS
 from tasks.storage import tables
 

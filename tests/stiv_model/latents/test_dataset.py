@@ -7,8 +7,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from stiv_model.latents.dataset import LatentData
-from stiv_model.latents.folder import NULL_TEXT
 from stiv_model.latents.shard_files import TEXT_PARTS, Shard
+from stiv_model.settings import NULL_TEXT
 from stiv_model.training.prefetch import ReadAhead
 from tasks.storage import tables
 from tests.stiv_model.runs import RECIPE

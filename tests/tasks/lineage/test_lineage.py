@@ -33,7 +33,7 @@ def shot(video: int, part: int) -> str:
 @pytest.fixture
 def space(tmp_path: Path) -> Workspace:
     """Three videos of four shots each; the last shot of each is rejected, all others are clips with latents."""
-    found = Workspace(tmp_path / "data", tmp_path / "checkpoints", tmp_path / "reports", stage_names.with_table())
+    found = Workspace.below(tmp_path, stage_names.with_table(), stage_names.pages())
     raw = tmp_path / "raw"
     raw.mkdir()
     videos = [{"uri": f"{index}.mp4", "video": video, "status": "ok"} for index, video in enumerate(VIDEOS)]
