@@ -1,26 +1,23 @@
 """The flows from raw files to scored shots: collect, probe, split, score."""
 
-from functools import partial
 from pathlib import Path
 
 from prefect import flow
 
-from flows.running.progress import Work, follow, publish
 from flows.running.run_stage import run_stage
 from flows.running.settings import EngineSettings
-from tasks.demo.corpus import SHARD_VIDEOS, finish_corpus, make_shapes
+from tasks.demo.corpus import Corpus
 from tasks.demo.settings import CorpusSettings
 from tasks.sandbox.settings import SandboxSettings
 from tasks.scores.settings import ScoreSettings
 from tasks.scores.stage import Scores
-from tasks.storage import atomic
 from tasks.videos.probe import Videos
 from tasks.videos.settings import ShotSettings, VideoSettings
 from tasks.videos.split import Shots
 
 
 @flow
-def collect(out: Path, report: Path, corpus: CorpusSettings, videos: VideoSettings) -> None:
+def collect(out: Path, report: Path, corpus: CorpusSettings, videos: VideoSettings, engine: EngineSettings) -> None:
     """Make the embedded raw videos: generated shapes with captions, and real videos that a package carries.
 
     Args:
@@ -30,14 +27,7 @@ def collect(out: Path, report: Path, corpus: CorpusSettings, videos: VideoSettin
     examples:
       stiv collect --out data/raw --report reports/corpus.json
     """
-    run = {"corpus": corpus.model_dump(), "forgotten": videos.forgotten}
-    product = atomic.open_workdir(out, run) / "product"
-    product.mkdir(exist_ok=True)
-    starts = range(0, corpus.shapes, SHARD_VIDEOS)
-    parts = [range(start, min(corpus.shapes, start + SHARD_VIDEOS)) for start in starts]
-    submit = make_shapes.submit
-    follow("videos", [Work(f"{part}", len(part), partial(submit, part, product, corpus)) for part in parts])
-    publish("corpus", *finish_corpus(product, out, report, corpus, videos.forgotten))
+    run_stage(Corpus(corpus, videos.forgotten), out, report, engine)
 
 
 @flow

