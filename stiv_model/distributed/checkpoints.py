@@ -17,7 +17,7 @@ from deepspeed import DeepSpeedEngine
 from pydantic import JsonValue, NonNegativeInt, PositiveInt
 from safetensors import SafetensorError, safe_open
 
-from stiv_model.distributed import rank_state, run_identity
+from stiv_model.distributed import rank_state, replicas, run_identity
 from stiv_model.distributed.ema import Ema
 from stiv_model.settings import Run, Settings, TrainingSettings
 from stiv_model.weights import durable
@@ -64,8 +64,11 @@ def save(folder: Path, run: Run, engine: DeepSpeedEngine, ema: Ema, progress: Pr
     """Write the state of all ranks, on all ranks, and delete what `training.keep_*` no longer keeps.
 
     Raises:
-        RuntimeError: the ranks do not see the same folder.
+        RuntimeError: the ranks do not see the same folder, or hold different bits of what they hold alike.
+        OSError: it would not fit on the disk; nothing of it was written.
     """
+    replicas.check(engine, ema)
+    _check_space(folder, engine, ema)
     rank, name = dist.get_rank(), f"step-{progress.step:08d}"
     tmp_path = folder / f"{name}.tmp"
     if rank == 0:
@@ -194,6 +197,22 @@ def _prune(folder: Path, training: TrainingSettings) -> None:
         step = int(old.name.removeprefix("step-"))
         if not (training.keep_every_steps and step % training.keep_every_steps == 0):
             shutil.rmtree(old.rename(old.with_name(f"{old.name}.tmp")))  # half a folder never looks like a checkpoint
+
+
+def _check_space(folder: Path, engine: DeepSpeedEngine, ema: Ema) -> None:
+    """Look, on all ranks together, whether a checkpoint fits beside those that are there.
+
+    Raises:
+        OSError: on every rank, with the bytes that are missing and what to do.
+    """
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, (rank_state.size_bytes(engine, ema), shutil.disk_usage(folder.parent).free))
+    needed, free = sum(size for size, _ in found), min(free for _, free in found)
+    if needed > free:
+        raise OSError(
+            f"{folder} has {free:,} bytes free, and a checkpoint takes {needed:,}: nothing was written. Free some "
+            "space or lower training.keep_checkpoints, and the same command goes on from the last checkpoint"
+        )
 
 
 def _free_name(path: Path) -> Path:

@@ -27,6 +27,7 @@ from stiv_model.distributed.partitions import Piece
 from stiv_model.weights.streaming_file import StreamedFile
 
 _WEIGHT, _AVERAGE, _MOMENT = "weight", "average", "moment."  # slices
+_ELEMENT_BYTES = 4  # all of it is float32
 _SCALAR, _TABLE = "scalar.", "table."  # whole, in the file of rank 0
 
 
@@ -47,6 +48,13 @@ def write(path: Path, engine: DeepSpeedEngine, ema: Ema) -> tuple[int, str]:
         for name, _, tensor in _state(engine, ema, partitions.visit(engine)):
             file.put(name, tensor)
     return path.stat().st_size, digest.hexdigest()
+
+
+def size_bytes(engine: DeepSpeedEngine, ema: Ema) -> int:
+    """Return the bytes of the tensors that `write` would write on this rank; nothing is fetched from NVMe."""
+    rows = partitions.pieces(engine, dist.get_rank())
+    state = _state(engine, ema, zip(rows, partitions.masters(engine), strict=True))
+    return sum(math.prod(shape) * _ELEMENT_BYTES for _, shape, _ in state)
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """A request to stop: heard by one rank, answered by all.
 
-SIGTERM, as Slurm, Kubernetes, Prefect and `tasks.operations.processes` send it, or SIGINT, which torchrun passes on
-after Ctrl-C.
+SIGTERM, as Slurm, Kubernetes, Prefect and `tasks.operations.processes` send it; SIGUSR1, of which Slurm users have the
+habit (`--signal=USR1@300`); or SIGINT, which torchrun passes on after Ctrl-C. Several are one request: whoever passes
+it on may have been asked too. Who cannot wait for the checkpoint asks `tasks.operations.processes` twice, or kills.
 """
 
 import signal
@@ -13,11 +14,11 @@ import torch.distributed as dist
 
 
 class StopRequest:
-    """Remembers SIGTERM and SIGINT from the moment it is made; only the main thread may make one."""
+    """Remembers a request from the moment it is made; only the main thread may make one."""
 
     def __init__(self) -> None:
         self.is_made = False
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._make)
 
     def _make(self, number: int, frame: FrameType | None) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -15,6 +16,9 @@ from stiv_model.process_exit import die_with_parent
 
 log = logging.getLogger(__name__)
 
+_ONE_REQUEST_SECONDS = 2.0
+"""Whoever stops a whole group of processes asks each of them, and we pass on what we are asked: that is one request."""
+
 
 def run(
     command: list[str],
@@ -23,8 +27,10 @@ def run(
 ) -> None:
     """Run `command`, handing each line it prints to `on_line`.
 
-    SIGTERM and Ctrl-C are passed on, as SIGTERM to the process group of the child. When it has ended, its work saved,
-    they have the effect here that they would have had at once; of Prefect's handler, that the flow run is cancelled.
+    SIGTERM, SIGUSR1 and Ctrl-C are passed on, as SIGTERM to the process group of the child. When it has ended, its work
+    saved, they have the effect here that they would have had at once (SIGUSR1 that of SIGTERM); of Prefect's handler,
+    that the flow run is cancelled. A second request, two seconds or more after the first, does not wait: the child is
+    killed, and what it was saving is not saved.
 
     Raises:
         RuntimeError: it ended with another exit code than 0; the message carries its last lines.
@@ -57,13 +63,15 @@ class _Requests:
 
     def __init__(self) -> None:
         self.made: int | None = None
+        self.made_at = 0.0
         self.child: subprocess.Popen[str] | None = None
         self.is_passed_on = False
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # no other hears of signals
-            self.before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+            numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+            self.before = {number: signal.getsignal(number) for number in numbers}
             for number, handler in self.before.items():
                 if handler != signal.SIG_IGN:
                     signal.signal(number, self._hear)
@@ -81,8 +89,14 @@ class _Requests:
         self._pass_on()
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.made = self.made or number
-        self._pass_on()
+        if self.made is None:
+            # of SIGUSR1 nobody but us knows what it asks for
+            self.made, self.made_at = signal.SIGTERM if number == signal.SIGUSR1 else number, time.monotonic()
+            self._pass_on()
+        elif self.child and time.monotonic() - self.made_at > _ONE_REQUEST_SECONDS:
+            log.warning("asked to stop again: killing what is saving its work")
+            with suppress(ProcessLookupError):
+                os.killpg(self.child.pid, signal.SIGKILL)
 
     def _pass_on(self) -> None:
         # once: a launcher that is asked twice no longer waits for its ranks

@@ -262,9 +262,16 @@ def caption_of(source: str, item: Item, max_characters: int) -> tuple[str | None
     return text or None, None
 
 
+_DIRECTIONS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+
+
 def normalise(text: str) -> str:
-    """Return the text in Unicode form NFC, without control characters, with single spaces."""
-    composed = unicodedata.normalize("NFC", text)
+    """Return the text in Unicode form NFC, without control characters, with single spaces.
+
+    Marks that turn the direction of writing go too (bidirectional embeddings, overrides, isolates): with them a text
+    reads otherwise than its characters stand, on every page that shows it.
+    """
+    composed = unicodedata.normalize("NFC", text).translate(_DIRECTIONS)
     return " ".join("".join(" " if unicodedata.category(one) == "Cc" else one for one in composed).split())
 
 

@@ -1,6 +1,8 @@
 """What ranks save, other ranks read exactly. Run as a script, this file is 2 ranks, then 1, then 3."""
 
+import json
 import random
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stiv_model.distributed import checkpoints, deepspeed_engine, rank_state
+from stiv_model.distributed import checkpoints, deepspeed_engine, rank_state, run_identity
 from stiv_model.distributed.checkpoints import MANIFEST, Manifest, Progress
 from stiv_model.distributed.ema import Ema
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
@@ -29,7 +31,7 @@ from tests.stiv_model.runs import RECIPE, SETTINGS, TRAINING, describe
 BATCH, FRAMES, CHANNELS, PIXELS = 6, 2, 4, 4
 SAVED, HANDED_ON, END = 3, 4, 6  # steps
 CASES: dict[str, dict[str, Any]] = {
-    "float32 adamw": {},
+    "float32 adamw": {"persistent_parameters": 64},
     "bfloat16 adafactor": {"precision": "bfloat16", "kind": "adafactor"},
     "offloaded adamw": {"precision": "bfloat16", "offload": "cpu"},
 }
@@ -68,6 +70,7 @@ def saves_and_goes_on(folder: Path, run: Run) -> None:
         if step + 1 <= SAVED:
             save(folder / "checkpoints", run, with_ema, step + 1)
     export(folder, run, with_ema[1])
+    refuses(folder, run, with_ema)
     step = resume(folder / "checkpoints", run, with_ema)
     for _ in range(2):
         save(folder / "back", run, with_ema, step)
@@ -129,6 +132,31 @@ def export(folder: Path, run: Run, ema: Ema) -> None:
             for _ in ema.each():
                 pass
     (folder / f"held-{dist.get_rank()}").write_text(str(held.peak))
+
+
+def refuses(folder: Path, run: Run, with_ema: tuple[Any, Ema]) -> None:
+    """Write what `save` says with one bit flipped on the second rank, and with no room on the disk."""
+    engine = with_ema[0]
+    said = {}
+    for one in [one for one in engine.module.parameters() if one.ds_persist][:1]:
+        bits = one.data.view(torch.int32).view(-1)
+        bits[0] ^= dist.get_rank()
+        said["bit"] = refusal(folder, run, with_ema)
+        bits[0] ^= dist.get_rank()
+    usage = shutil.disk_usage
+    if dist.get_rank() == 0:  # as seen by one node: all must stop
+        shutil.disk_usage = lambda path: usage(path)._replace(free=1000)
+    said["disk"] = refusal(folder, run, with_ema)
+    shutil.disk_usage = usage
+    (folder / f"refused-{dist.get_rank()}.json").write_text(json.dumps(said))
+
+
+def refusal(folder: Path, run: Run, with_ema: tuple[Any, Ema]) -> str:
+    try:
+        save(folder / "refused", run, with_ema, 1)
+    except (RuntimeError, OSError) as error:
+        return str(error)
+    return "saved"
 
 
 def train(curve: Path, with_ema: tuple[Any, Ema], step: int) -> None:
@@ -240,12 +268,26 @@ def test_the_newest_are_kept_and_for_good_those_of_every_so_many_steps(root):
     assert sorted(path.name for path in kept.iterdir()) == [name(step) for step in (3, 6, 7, 8)]
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_that_hold_different_bits_and_a_disk_without_room_make_no_checkpoint(root, case):
+    for rank in range(2):
+        said = json.loads((root / case / f"refused-{rank}.json").read_text())
+        assert "has 1,000 bytes free, and a checkpoint takes " in said["disk"]
+        if case == "float32 adamw":  # the one that leaves parameters whole on every rank
+            assert "rank 1 holds other bits of " in said["bit"]
+        needed = int(said["disk"].partition("takes ")[2].partition(":")[0].replace(",", ""))
+        written = root / case / "checkpoints" / name(SAVED)
+        size_bytes = sum(file.size_bytes for file in manifest(written).files)
+        assert needed <= size_bytes <= needed * 1.5  # this small a state is a good part header
+    assert not (root / case / "refused").exists()
+
+
 def test_a_run_is_the_same_on_other_machines_and_elsewhere():
     run = run_of()
     training = run.training.model_copy(update={"ranks": 8, "offload": "cpu", "keep_checkpoints": 9})
     moved = run.model_copy(update={"training": training, "latents": "/elsewhere"})
-    assert checkpoints.identity(moved) == checkpoints.identity(run)
-    what = {key.split(".")[1] for key in checkpoints.identity(run) if key.startswith("training.")}
+    assert run_identity.identity(moved) == run_identity.identity(run)
+    what = {key.split(".")[1] for key in run_identity.identity(run) if key.startswith("training.")}
     assert what == {  # a new setting is one of these, or one of how a run is computed
         "precision",
         "timestep_density",

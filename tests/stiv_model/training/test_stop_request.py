@@ -6,10 +6,12 @@ import pytest
 from stiv_model import process_exit
 from stiv_model.training import stop_request
 
+NUMBERS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+
+@pytest.mark.parametrize("number", NUMBERS)
 def test_a_request_to_stop_is_remembered_and_ends_nothing(number):
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in NUMBERS}
     try:
         request = stop_request.StopRequest()
         assert not request.is_made

@@ -76,13 +76,28 @@ def test_lines_are_handed_on_and_a_failure_carries_the_last_of_them():
 
 
 @pytest.mark.parametrize("script", [SAVES, LEAVES], ids=["a child", "what a child has started"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_request_to_stop_is_passed_on_and_has_its_effect_when_the_work_is_saved(start, tmp_path, script, number):
     process = start(script)
     pid = int(read(tmp_path / "ready"))
     process.send_signal(number)
-    assert process.wait(timeout=60) == -number
+    process.send_signal(signal.SIGTERM)  # as who stops a group may do; it is the same request
+    assert process.wait(timeout=60) == -(signal.SIGTERM if number == signal.SIGUSR1 else number)
     assert (tmp_path / "saved").exists()
+    assert not is_running(pid)
+
+
+def test_who_asks_again_does_not_wait_for_the_work_to_be_saved(start, tmp_path):
+    process = start(
+        "trap 'echo heard >heard; sleep 100; echo saved >saved' TERM; echo $$ >ready; while :; do sleep 0.05; done"
+    )
+    pid = int(read(tmp_path / "ready"))
+    process.send_signal(signal.SIGTERM)
+    read(tmp_path / "heard")
+    time.sleep(processes._ONE_REQUEST_SECONDS)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == -signal.SIGTERM
+    assert not (tmp_path / "saved").exists()
     assert not is_running(pid)
 
 

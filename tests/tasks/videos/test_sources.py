@@ -59,6 +59,8 @@ def test_links_out_of_the_source_are_marked_and_links_inside_are_followed(tmp_pa
     [
         (b"a \n red\tcar\x00 \r\n", "a red car", None),
         ("\ufeffe\u0301t\u00e9".encode(), "\u00e9t\u00e9", None),
+        ("a \u202ered\u202c car\u2066\u2069".encode(), "a red car", None),  # shown as "der"
+        ("a family \U0001f468\u200d\U0001f469".encode(), "a family \U0001f468\u200d\U0001f469", None),
         (b" \n\t", None, None),
         (b"x" * 30, "x" * 30, None),
         (b"x" * 31, None, "caption_too_long"),
