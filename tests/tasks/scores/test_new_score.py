@@ -113,7 +113,7 @@ def copy(tmp_path_factory) -> Path:
     """The code with one file and one row more."""
     top = tmp_path_factory.mktemp("copy")
     for name in ("flows", "tasks", "stiv_model", "docs"):
-        shutil.copytree(ROOT / name, top / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, top / name)  # with what is compiled already
     shutil.copy(ROOT / "params.yaml", top)
     (top / "data/scores").mkdir(parents=True)
     (top / "tasks/scores/redness.py").write_text(FILE)
@@ -126,6 +126,15 @@ def found(copy) -> dict[str, Any]:
     """What the code then makes and says."""
     run(copy, "-c", USED)
     return json.loads((copy / "found.json").read_text())
+
+
+def test_the_page_tells_of_one_file_and_one_row():
+    told = (ROOT / "docs/scores.md").read_text().split("## To add a score\n")[1].split("\n## ")[0]
+    steps = re.findall(r"^\d\. .*", told, re.MULTILINE)
+    assert [re.findall(r"`(tasks/[\w/]+\.py)`", step) for step in steps] == [
+        ["tasks/scores/NAME.py"],
+        ["tasks/storage/scores.py"],
+    ]
 
 
 def test_a_new_score_is_measured_and_has_its_column(found):
