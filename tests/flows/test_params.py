@@ -77,7 +77,7 @@ def test_every_wrong_value_is_told_at_once(changed):
 
 
 def test_a_section_that_is_not_there_is_named_with_those_that_are():
-    with pytest.raises(ValueError, match=r"train\.t3v: t3v is none of .*t2v"):
+    with pytest.raises(ValueError, match=r"train\.t3v: .*t2v"):
         section(load_params(ROOT / "params.yaml"), "train.t3v")
 
 
@@ -96,7 +96,7 @@ def test_outside_of_a_repository_the_command_says_where_to_go(tmp_path, monkeypa
 
 
 def test_an_unknown_verb_is_answered_with_the_known_ones():
-    with pytest.raises(SystemExit, match=r"no verb trian: .*train"):
+    with pytest.raises(SystemExit, match=r"\btrian\b.*\btrain\b"):
         main(["trian"])
 
 
@@ -105,7 +105,7 @@ def test_a_misspelt_key_is_told_with_the_one_that_is_nearest(tmp_path, old, new,
     path = tmp_path / "params.yaml"
     path.write_text((ROOT / "params.yaml").read_text().replace(f"\n{old}", f"\n{new}", 1))
     wrong, meant = (word.strip().split(":")[0] for word in (new, old))
-    with pytest.raises(ValueError, match=rf"{place}{wrong}: Extra inputs .*: did you mean {meant}\?"):
+    with pytest.raises(ValueError, match=rf"{place}{wrong}: .*\b{meant}\b"):
         load_params(path)
 
 
@@ -140,13 +140,13 @@ def test_a_file_that_holds_no_settings_is_named_in_one_line(tmp_path, content, s
 def test_a_section_of_another_kind_is_refused_with_those_that_fit(monkeypatch, words, known):
     monkeypatch.chdir(ROOT)
     *_, option, name = words
-    with pytest.raises(SystemExit, match=rf": {option} is {name}, which .* no section of that kind: .* {known}"):
+    with pytest.raises(SystemExit, match=rf": {option} is {name}, .*\b{known}"):
         main(words)
 
 
 def test_probe_without_a_file_says_so_as_shots_does(monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(SystemExit, match="stiv probe: no file is named"):
+    with pytest.raises(SystemExit, match=r"^stiv probe: .*file"):
         main(["probe"])
 
 
@@ -159,7 +159,7 @@ def test_a_key_by_its_earlier_name_is_refused_with_the_one_of_today(tmp_path, ol
     part[before] = part.pop(now, 1)  # not every section has all of its keys: kinds of positions differ
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(params))
-    with pytest.raises(ValueError, match=rf"^{path}: {old} is called {new} now: rename it$"):
+    with pytest.raises(ValueError, match=rf"^{path}: {old} .*\b{new}\b"):
         load_params(path)
 
 
@@ -194,5 +194,5 @@ def test_a_launcher_of_an_earlier_module_is_refused_with_the_one_of_today(change
 
 @pytest.mark.parametrize(("wrong", "meant"), [("sandbx", "sandbox"), ("train.t2vv", "t2v")])
 def test_a_misspelt_section_is_told_with_the_one_that_is_nearest(wrong, meant):
-    with pytest.raises(ValueError, match=rf"has no section {wrong}: .*: did you mean {meant}\?$"):
+    with pytest.raises(ValueError, match=rf"\b{wrong}: .*\b{meant}\b"):
         section(load_params(ROOT / "params.yaml"), wrong)

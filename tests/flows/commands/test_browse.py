@@ -110,11 +110,11 @@ def test_the_page_is_served_to_this_machine_only_and_ends_with_its_command(works
 
 @pytest.mark.parametrize("port", [99999999, 65536, 0, -1])
 def test_a_number_that_is_no_port_is_refused_at_once(port):
-    with pytest.raises(ValueError, match=rf"^--port is {port}: give one from 1024 to 65535, such as 8501$"):
+    with pytest.raises(ValueError, match=rf"^--port is {port}: .*\b65535\b"):
         browse(port)
 
 
 def test_without_shots_the_command_says_what_to_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="run stiv pipeline, or dvc repro, first"):
+    with pytest.raises(FileNotFoundError, match=r"data/shots/shots\.parquet .*dvc repro"):
         browse()

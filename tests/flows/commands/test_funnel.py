@@ -140,9 +140,9 @@ def test_nothing_to_change_changes_nothing():
 
 
 def test_values_of_several_lines_and_unknown_keys_are_left_to_the_hand():
-    with pytest.raises(ValueError, match="by hand"):
+    with pytest.raises(ValueError, match=r"clips\.list\b"):
         rewrite("clips:\n  list:\n    - 1  # one\n", {"clips": {"list": [2]}})
-    with pytest.raises(ValueError, match=r"no clips\.other"):
+    with pytest.raises(ValueError, match=r"clips\.other\b"):
         rewrite("clips:\n  a: 1\n", {"clips": {"other": 2}})
 
 

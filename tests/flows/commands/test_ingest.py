@@ -51,7 +51,7 @@ def test_a_folder_that_ingest_did_not_make_is_not_replaced(tmp_path: Path, name:
     mine = tmp_path / "mine" / name
     mine.parent.mkdir()
     mine.write_text("x")
-    with pytest.raises(SystemExit, match=rf"--out .*/mine was not made by ingest, it holds {name}: name a new"):
+    with pytest.raises(SystemExit, match=rf"--out {mine.parent} .*\b{name}\b"):
         main(["ingest", str(tar(tmp_path / "a.tar")), "--out", str(mine.parent)])
     assert mine.read_text() == "x"
 
@@ -61,14 +61,14 @@ def test_what_is_read_is_not_replaced(tmp_path: Path, out: str):
     folder = curated(tmp_path / "deep" / "c")
     (tmp_path / "link").symlink_to(folder)
     before = files(tmp_path)
-    with pytest.raises(SystemExit, match=r"would replace what is read from .*/deep/c: name another folder$"):
+    with pytest.raises(SystemExit, match=rf"--out .*{folder}\b"):
         main(["ingest", str(folder), "--out", str(tmp_path / out)])
     assert files(tmp_path) == before
 
 
 def test_the_folder_of_unfinished_work_is_not_what_is_read(tmp_path: Path):
     source = tar(tmp_path / "out.partial" / "a.tar")
-    with pytest.raises(SystemExit, match=r"/out\.partial would replace what is read from"):
+    with pytest.raises(SystemExit, match=rf"--out .*/out\.partial .*{source}"):
         main(["ingest", str(source), "--out", str(tmp_path / "out")])
     assert source.exists()
 
@@ -84,5 +84,5 @@ def test_the_empty_folder_one_stands_in_may_be_out(tmp_path: Path, monkeypatch: 
 
 def test_a_path_named_twice_is_an_error(tmp_path: Path):
     path = str(tar(tmp_path / "a.tar"))
-    with pytest.raises(SystemExit, match=r"a\.tar is named twice: once is enough$"):
+    with pytest.raises(SystemExit, match=rf"{path} .*twice"):
         main(["ingest", path, path, "--out", str(tmp_path / "out")])

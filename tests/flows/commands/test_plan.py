@@ -104,7 +104,7 @@ def test_what_training_would_refuse_is_an_error_after_the_figures(capsys, latent
     tables = latents / "latents.parquet"
     rows = manifest.read_rows(tables, manifest.LATENTS)
     manifest.write_rows(tables, [row | {"reason": None} for row in rows], manifest.LATENTS)
-    with pytest.raises(SystemExit, match=r"stiv plan: training would not start: .* 1 clips, such as broken"):
+    with pytest.raises(SystemExit, match=r"^stiv plan: .*\b1 clips, .*\bbroken\b"):
         main(["plan", "--params", PARAMS, "--latents", str(latents), "--recipe", "train.t2v"])
     assert "refused" in capsys.readouterr().out
 
@@ -151,6 +151,6 @@ def test_training_refuses_to_start_without_a_plan_and_leaves_nothing_behind(tmp_
         recipe=params.train["t2v"].model_copy(update={"batch": 16}),
         training=params.training,
     )
-    with pytest.raises(ValueError, match=r"train\.t2v\.batch is 16, but .* has 9 samples"):
+    with pytest.raises(ValueError, match=r"train\.t2v\.batch is 16, .*\b9 samples"):
         launch.train(run, *(tmp_path / name for name in ("checkpoints/t2v", "t2v.tsv", "levels.tsv", "shown")))
     assert not (tmp_path / "checkpoints").exists()

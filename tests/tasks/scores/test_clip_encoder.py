@@ -58,14 +58,14 @@ def test_another_activation_is_another_encoder(clip_folder, tmp_path):
 def test_an_encoder_without_its_weights_is_refused(clip_folder, tmp_path):
     model = CLIPVisionModelWithProjection.from_pretrained(clip_folder)
     model.save_pretrained(tmp_path, state_dict={k: v for k, v in model.state_dict().items() if "projection" not in k})
-    with pytest.raises(ValueError, match="does not hold the weights of this model"):
+    with pytest.raises(ValueError, match=rf"{tmp_path}.*projection"):
         load(tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_named(clip_folder):
     asked = ImageEncoderSettings(source=str(clip_folder), revision=None, device="cuda")
-    with pytest.raises(ValueError, match=r"scores\.embedding\.device is cuda, but torch finds no GPU here"):
+    with pytest.raises(ValueError, match=r"scores\.embedding\.device is cuda, .*\bcpu\b"):
         ClipEncoder("scores.embedding", asked)
 
 

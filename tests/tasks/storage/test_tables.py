@@ -40,18 +40,18 @@ def test_names_given_as_a_mapping_are_names_and_not_counts():
 
 def test_too_many_failures_stop_a_stage_and_name_the_setting():
     account = tables.reconcile("clips", "abcd", [row("a"), *(row(name, "failed", "timeout") for name in "bcd")], "clip")
-    with pytest.raises(ValueError, match=r"3 of 4 clips failed \(timeout 3\).*latents\.max_failed_fraction = 0\.5"):
+    with pytest.raises(ValueError, match=r"\b3 of 4 clips .*timeout 3\b.*latents\.max_failed_fraction = 0\.5"):
         tables.check_failures(account, 0.5, "latents.max_failed_fraction")
 
 
 def test_nothing_usable_is_an_error_and_not_an_empty_table():
     account = tables.reconcile("clips", ["a"], [row("a", "rejected", "too_short")], "clip")
-    with pytest.raises(ValueError, match=r"none of 1 clips is usable \(too_short 1\)"):
+    with pytest.raises(ValueError, match=r"\b1 clips .*\btoo_short 1\b"):
         tables.check_failures(account, 1.0, "anything")
 
 
 def test_a_column_that_the_schema_has_not_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"no column for .*colour"):
+    with pytest.raises(ValueError, match=r"captions\.parquet: .*\bcolour\b"):
         tables.write_rows(tmp_path / "captions.parquet", [row("a") | {"colour": "red"}], tables.CAPTIONS)
 
 
@@ -59,9 +59,9 @@ def test_rows_read_as_they_were_written(tmp_path):
     rows = [dict.fromkeys(tables.CAPTIONS.names) | row("a") | {"text": "a red circle"}]
     tables.write_rows(tmp_path / "captions.parquet", rows, tables.CAPTIONS)
     assert tables.read_rows(tmp_path / "captions.parquet", tables.CAPTIONS) == rows
-    with pytest.raises(ValueError, match="make it again"):
+    with pytest.raises(ValueError, match=r"captions\.parquet has columns .*\bcaptioner\b.*\bsize_bytes\b"):
         tables.read_rows(tmp_path / "captions.parquet", tables.VIDEOS)
-    with pytest.raises(FileNotFoundError, match="run the stage that makes it"):
+    with pytest.raises(FileNotFoundError, match=r"clips\.parquet .*dvc repro"):
         tables.read_rows(tmp_path / "clips.parquet", tables.CLIPS)
 
 
@@ -72,5 +72,5 @@ def test_a_table_of_an_earlier_version_is_refused_with_both_names_of_a_column(tm
         names = [old if name == new else name for name in tables.CLIPS.names]
         earlier = tmp_path / f"{old}.parquet"
         pq.write_table(pq.read_table(table).rename_columns(names), earlier)
-        with pytest.raises(ValueError, match=f"its column {old} is called {new} now: make it again"):
+        with pytest.raises(ValueError, match=rf"{earlier} .*\b{old} .*\b{new}\b"):
             tables.read_rows(earlier, tables.CLIPS)

@@ -76,7 +76,7 @@ def test_a_parent_of_another_size_is_refused_before_anything_runs(latents: Path,
 
 def test_a_temporal_parent_that_is_an_image_model_is_refused_before_anything_runs(latents: Path, tmp_path: Path):
     parent = checkpoint(tmp_path / "t2i", SMALL, 1)
-    with pytest.raises(ValueError, match="--temporal-init is for a video model"):
+    with pytest.raises(ValueError, match="--temporal-init"):
         describe(latents, {"weights": parent, "temporal": parent})
 
 
@@ -104,7 +104,7 @@ def test_what_cannot_be_handed_on_leaves_no_start_and_says_why(latents: Path, tm
 )
 def test_a_parent_trained_on_latents_of_another_encoder_is_refused(latents: Path, tmp_path: Path, other, kind):
     parent = checkpoint(tmp_path / "t2i", SMALL, 1, **other)
-    with pytest.raises(ValueError, match=rf"t2i was trained on latents of the {kind}"):
+    with pytest.raises(ValueError, match=rf"{parent} .*{kind}"):
         describe(latents, {"weights": parent})
 
 
@@ -114,7 +114,7 @@ def test_a_run_says_which_encoders_made_its_latents(latents: Path):
 
 def test_a_run_that_validates_is_refused_where_its_latents_do_not_say_where_the_encoders_are(latents: Path):
     watched = PARAMS.training.model_copy(update={"validation_steps": 2})
-    with pytest.raises(FileNotFoundError, match=r"encoders\.json does not exist.*training\.validation_steps"):
+    with pytest.raises(FileNotFoundError, match=rf"{latents}/encoders\.json .*training\.validation_steps"):
         launch.describe_run(latents, {}, "t2v", SMALL, PARAMS.train["t2v"], watched, PARAMS.monitoring)
 
 
