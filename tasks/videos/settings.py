@@ -15,11 +15,13 @@ class VideoSettings(Settings):
     min_seconds: NonNegativeFloat
     """Shorter videos are rejected."""
     max_seconds: PositiveFloat
-    """Longer ones are rejected."""
+    """Longer videos are rejected."""
     min_side: PositiveInt
+    """A video with a smaller width or height is rejected, pixels."""
     max_caption_characters: PositiveInt
-    """A longer text beside a video rejects it: half a caption would be trained on."""
+    """A video with a longer text beside it is rejected: training would see half a caption."""
     max_failed_fraction: Fraction
+    """Largest share of the files that may fail before the stage stops."""
     forgotten: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
     """sha256 of videos that are never used again; `stiv forget` adds to it."""
 
@@ -44,16 +46,18 @@ class ShotSettings(Settings):
     """Cuts, fades and dissolves, and what is measured in the same decoding pass."""
 
     detector: Literal["content", "adaptive", "both", "transnet"]
-    """Of hard cuts: PySceneDetect's ContentDetector or AdaptiveDetector as they are; both, of the content one only what
-    stands out (a fast pan does not); or the network TransNet V2, which finds fades and dissolves too."""
+    """What finds hard cuts: content or adaptive, PySceneDetect's detectors as they are; both, the two together, of the
+    content one only what stands out (a fast pan does not); or transnet, the network TransNet V2, which finds fades and
+    dissolves too."""
     content_threshold: PositiveFloat
     """PySceneDetect ContentDetector: mean change of hue, saturation and value (levels) that makes a hard cut."""
     adaptive_threshold: PositiveFloat
-    """PySceneDetect AdaptiveDetector: times the change around it that a hard cut's is."""
+    """PySceneDetect AdaptiveDetector: how many times the change of the frames around it a hard cut changes the
+    picture."""
     adaptive_min_content: NonNegativeFloat
-    """PySceneDetect AdaptiveDetector: change below which nothing is a cut."""
+    """PySceneDetect AdaptiveDetector: change (levels) below which nothing is a hard cut."""
     fade_threshold: PositiveFloat
-    """Levels (0-255) from black, or from white, at which the picture has faded out."""
+    """A picture at most this many levels (of 255) from black, or from white, has faded out."""
     dissolve_misfit: Annotated[float, Field(gt=0, lt=1)]
     """How far the dip of contrast may be from a dissolve's, relative to its depth; higher finds more, and more that
     are none."""
@@ -62,19 +66,21 @@ class ShotSettings(Settings):
     transnet_threshold: Annotated[float, Field(gt=0, lt=1)]
     """Probability from which TransNet V2 counts a frame as one of a transition."""
     min_seconds: PositiveFloat
+    """Shorter shots are rejected."""
     max_seconds: PositiveFloat
+    """Longer shots are split."""
     analysis_pixels: PositiveInt
-    """Longer side of the picture that is analysed."""
+    """Longer side of the picture that is analysed, pixels."""
     motion: Annotated[DisSettings | RaftSettings, Field(discriminator="kind")]
     """What estimates the motion from a frame to the next."""
     motion_every: PositiveInt
-    """Motion is measured on one pair of frames in this many."""
+    """Motion is measured on every n-th pair of frames."""
     stills: PositiveInt
     """Small pictures kept per shot for the scores, captions and report."""
     part_seconds: PositiveFloat
-    """Of a video that one process analyses: a longer one is shared out, and a shot is split where parts meet."""
+    """A longer video is cut into parts of this many seconds for several processes; a shot is split where parts meet."""
     shard_seconds: PositiveFloat
-    """Of video in one shard: work is shared out by duration, and at most this much is lost when it is killed."""
+    """Seconds of video per shard of work; at most one shard's work is lost when the stage is killed."""
     max_failed_fraction: Fraction
     """Share of the videos that may fail to be split before the stage stops."""
 
