@@ -26,6 +26,21 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 """Takes x (B, ...) and timestep_B, returns the velocity, data - noise, of the shape of x."""
 OnStep = Callable[[int, Tensor], Tensor | None]
 """Called with the number of sampling steps done and x; may return another x to go on from."""
+_FLOAT32 = 1e-6
+"""What a time in float32 may differ from the same in float64."""
+
+
+@dataclass
+class SamplingControl:
+    """What may be changed while a sample is made; looked at before every sampling step.
+
+    Attributes:
+        settings: guidance, its scales and its interval; the solver and the number of steps stay those of the start.
+        is_stopped: whether the sampling steps that are left are left out.
+    """
+
+    settings: SamplerSettings
+    is_stopped: bool = False
 
 
 class _Solver(NamedTuple):
@@ -53,6 +68,31 @@ def timestep_schedule(steps: int, shift: float) -> Tensor:
     return shift_timesteps(torch.arange(steps + 1, dtype=torch.float64) / steps, shift)
 
 
+def scheduler_timesteps(scheduler: "FlowMatchEulerDiscreteScheduler", steps: int) -> Tensor:
+    """Return the timesteps (steps + 1,) of a scheduler of diffusers, from 0, noise, to 1, data, in float64.
+
+    Its sigma is our 1 - t. It is given even sigmas, which it shifts or spreads as it is set up: its own are spread from
+    1 to 1 / 1000 with 0 after them, so that the last step would go a thousandth of the way and the others more. Where
+    all that it does is its shift, its float32 numbers are those of `timestep_schedule` rounded, which is returned.
+
+    Args:
+        scheduler: its times are set anew.
+        steps: sampling steps.
+
+    Raises:
+        ValueError: its times do not rise from noise to data.
+    """
+    scheduler.set_timesteps(sigmas=[1 - step / steps for step in range(steps)])
+    timesteps = 1 - scheduler.sigmas.double().cpu()
+    if not (timesteps[0] >= -_FLOAT32 and timesteps[-1] == 1 and (timesteps.diff() > 0).all()):
+        raise ValueError(
+            f"the scheduler's sigmas for {steps} sampling steps are {scheduler.sigmas.tolist()}, but they must fall "
+            "from 1, noise, to 0, data: set it up otherwise, or take another number of steps"
+        )
+    exact = timestep_schedule(steps, scheduler.shift)
+    return exact if torch.allclose(timesteps, exact, rtol=0, atol=_FLOAT32) else timesteps
+
+
 def solve(
     velocity: Velocity,
     x: Tensor,
@@ -60,8 +100,9 @@ def solve(
     solver: str,
     draw_noise: Callable[[], Tensor] | None = None,
     on_step: OnStep = lambda done, x: None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Tensor:
-    """Integrate from noise to data; return x (B, ...) at the last timestep.
+    """Integrate from noise to data; return x (B, ...) at the last timestep, or where it was stopped.
 
     `euler` and `heun` follow the ODE dx = v dt, with order 1 and 2. `euler_maruyama` and `heun_sde` follow the SDE
     with the same marginals (paper, appendix A), dx = (v + w/2 score) dt + sqrt(w) dW with
@@ -80,6 +121,7 @@ def solve(
         solver: as `SamplerSettings.solver`.
         draw_noise: fresh normal noise of x's shape, for the SDE.
         on_step: see `OnStep`.
+        is_stopped: asked before every step, which is not made where it says so, nor are those after it.
 
     Raises:
         ValueError: a solver of the SDE has no source of noise.
@@ -89,6 +131,8 @@ def solve(
         raise ValueError(f"sampler.solver is {solver}, which adds noise at every step: pass draw_noise, or use heun")
     intervals = list(pairwise(timesteps.tolist()))
     for done, (now, then) in enumerate(intervals, start=1):
+        if is_stopped():
+            break
         step_size, step_noise = then - now, torch.zeros_like(x)
         drift = velocity
         if draw_noise is not None and is_stochastic and done < len(intervals):
@@ -109,21 +153,24 @@ def solve_with_scheduler(
     x: Tensor,
     steps: int,
     on_step: OnStep = lambda done, x: None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Tensor:
     """Integrate from noise to data by a scheduler of diffusers; at the same shift it agrees with `euler`.
 
-    Its sigma is our 1 - t and its model output our -v. It is given even sigmas, which it shifts: its own are spread
-    from 1 to 1 / 1000 with 0 after them, so that the last step would go a thousandth of the way and the others more.
+    Its sigma is our 1 - t and its model output our -v. It is given even sigmas: see `scheduler_timesteps`.
 
     Args:
-        scheduler: its state is set anew.
+        scheduler: its state is set anew and counts the steps, so that one call at a time may have it.
         velocity: what is integrated.
         x: noise (B, ...).
         steps: sampling steps.
         on_step: see `OnStep`.
+        is_stopped: as in `solve`.
     """
     scheduler.set_timesteps(sigmas=[1 - step / steps for step in range(steps)], device=x.device)
     for done, scheduler_timestep in enumerate(scheduler.timesteps, start=1):
+        if is_stopped():
+            break
         now = 1 - float(scheduler_timestep) / scheduler.config["num_train_timesteps"]
         output = -velocity(x, _expand_timestep(now, x))
         x_then = scheduler.step(output, scheduler_timestep, x, return_dict=False)[0]  # type: ignore[arg-type]  # any Tensor will do
@@ -152,7 +199,7 @@ class _ModelInputs(NamedTuple):
     frame_condition: FrameCondition | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class GuidedVelocity:
     """The velocity of a model under classifier-free guidance (paper, section 2.3.2): call it with x and timesteps.
 
@@ -264,7 +311,7 @@ def _concatenated(rows: Sequence[tuple[Tensor, ...]]) -> Iterator[Tensor]:
     return (torch.cat(parts) for parts in zip(*rows, strict=True))
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: on_step may want gradients of its own, or keep what it is shown
 def sample(
     model: StivTransformer,
     noise_BFCHW: Tensor,
@@ -277,6 +324,8 @@ def sample(
     draw_noise: Callable[[], Tensor] | None = None,
     on_step: OnStep = lambda done, x: None,
     scheduler: "FlowMatchEulerDiscreteScheduler | None" = None,
+    timesteps: Tensor | None = None,
+    control: SamplingControl | None = None,
 ) -> Tensor:
     """Return latents (B, F, C, H, W); the given frames in them are the given ones, bit for bit.
 
@@ -292,7 +341,10 @@ def sample(
         draw_noise: fresh noise of the same shape at every call, for the solvers of the SDE.
         on_step: called with the number of sampling steps done and x, its given frames restored; what it returns,
             unless None, replaces x.
-        scheduler: integrates instead of `settings.solver`, with its own shift.
+        scheduler: integrates instead of `settings.solver`, at its own times.
+        timesteps: (steps + 1,) from 0 to 1 for `settings.solver`; None is `timestep_schedule`.
+        control: through which `on_step`, or another thread, changes the guidance or stops; its settings go before
+            `settings`.
 
     Raises:
         ValueError: the given frames do not fit the noise, or a solver of the SDE has no `draw_noise`.
@@ -300,18 +352,24 @@ def sample(
     if frame_condition is not None:
         _check_fit(frame_condition, noise_BFCHW)
     velocity = GuidedVelocity(model, noise_BFCHW, text, null_text, micro_BM, settings, frame_condition, null_image)
+    control = control or SamplingControl(settings)
 
     def restore_then_on_step(done: int, x: Tensor) -> Tensor:
         x = velocity.restore_clean_frames(x)
         changed = on_step(done, x)
         return x if changed is None else changed
 
+    def is_stopped() -> bool:
+        velocity.settings = control.settings
+        return control.is_stopped
+
     x = velocity.restore_clean_frames(noise_BFCHW)
     if scheduler is None:
-        timesteps = timestep_schedule(settings.steps, settings.shift)
-        x = solve(velocity, x, timesteps, settings.solver, draw_noise, restore_then_on_step)
+        if timesteps is None:
+            timesteps = timestep_schedule(settings.steps, settings.shift)
+        x = solve(velocity, x, timesteps, settings.solver, draw_noise, restore_then_on_step, is_stopped)
     else:
-        x = solve_with_scheduler(scheduler, velocity, x, settings.steps, restore_then_on_step)
+        x = solve_with_scheduler(scheduler, velocity, x, settings.steps, restore_then_on_step, is_stopped)
     return x if frame_condition is None else replace_frames(x, *frame_condition)
 
 

@@ -4,6 +4,7 @@ Shapes: B captions, L tokens, E width of the features.
 """
 
 import hashlib
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ KINDS: dict[str, type[transformers.PreTrainedModel]] = {
     "t5": transformers.T5EncoderModel,
     "bert": transformers.BertModel,
 }
+_TOKENIZING = threading.Lock()
+"""A tokenizer keeps how it pads and cuts from call to call: two threads would set it for each other."""
 _FILES = (
     *pinned.TRANSFORMERS_FILES,
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -106,7 +109,8 @@ def encode(
     """
     if not cut:
         check_lengths(tokenizer, captions, tokens)
-    given = tokenizer(captions, padding="max_length", truncation=True, max_length=tokens, return_tensors="pt")
+    with _TOKENIZING:
+        given = tokenizer(captions, padding="max_length", truncation=True, max_length=tokens, return_tensors="pt")
     given = given.to(model.device if device is None else device)
     out = model(input_ids=given.input_ids, attention_mask=given.attention_mask)
     mask = given.attention_mask.bool()
@@ -130,7 +134,9 @@ def check_lengths(tokenizer: transformers.PreTrainedTokenizerBase, captions: lis
 
 def lengths(tokenizer: transformers.PreTrainedTokenizerBase, captions: list[str]) -> list[int]:
     """Return the number of tokens of each caption, those that the tokenizer adds included."""
-    return [len(ids) for ids in tokenizer(captions, truncation=False, verbose=False)["input_ids"]]
+    with _TOKENIZING:
+        given = tokenizer(captions, truncation=False, verbose=False)
+    return [len(ids) for ids in given["input_ids"]]
 
 
 def most_tokens(model: transformers.PreTrainedModel) -> int | None:

@@ -1,6 +1,7 @@
 """What a pipeline folder is made of: the transformer as diffusers stores models, and the defaults of a call."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,17 +102,48 @@ class StivTransformerModel(StivTransformer, ModelMixin, ConfigMixin):
         return model.requires_grad_(False)
 
 
+NAMES = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler")
+"""Of the components of a pipeline: its arguments, its attributes and the folders of its files."""
+
+
+def check_present(parts: Mapping[str, Any]) -> None:
+    """Refuse a pipeline of which a part was left out.
+
+    Args:
+        parts: by name; those of NAMES that are not there are not looked at.
+
+    Raises:
+        ValueError: with the name of the part.
+    """
+    for name in NAMES:
+        if name in parts and parts[name] is None:
+            raise ValueError(
+                f"{name} is None, but a StivPipeline needs all of {', '.join(NAMES)}: leave the argument out. To open "
+                f"one part by itself use its own class, such as StivTransformerModel.from_pretrained(FOLDER, "
+                'subfolder="transformer")'
+            )
+
+
 def check_parts(
     autoencoder: vae.Autoencoder,
     encoder: transformers.PreTrainedModel,
     model: StivTransformer,
     defaults: PipelineDefaults,
 ) -> None:
-    """Refuse parts that were not made for each other.
+    """Refuse parts of other kinds than those that the pipeline uses, and parts that were not made for each other.
 
     Raises:
         ValueError: with both values.
     """
+    for name, part, kinds in (
+        ("vae", autoencoder, tuple(vae.KINDS.values())),
+        ("text_encoder", encoder, tuple(text.KINDS.values())),
+        ("transformer", model, (StivTransformer,)),
+    ):
+        part = getattr(part, "_orig_mod", part)  # torch.compile wraps it
+        if not isinstance(part, kinds):
+            allowed = " or ".join(kind.__name__ for kind in kinds)
+            raise ValueError(f"{name} is a {type(part).__name__}: takes {allowed}")
     made, settings = autoencoder.config["latent_channels"], model.settings
     if made != settings.latent_channels:
         raise ValueError(

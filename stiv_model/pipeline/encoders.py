@@ -6,12 +6,12 @@ from typing import Any
 import torch
 
 from stiv_model.encoders import pinned, text, vae
+from stiv_model.pipeline import folders
 from stiv_model.weights.metadata import Trained
 
 PARTS = ("vae", "text_encoder", "tokenizer")
 HASHES = "_encoders"
 """Their hashes in model_index.json, where diffusers leaves alone what begins so."""
-_DECIDES = (".json", ".safetensors", ".txt", ".model")
 
 
 def check(checkpoint: Path, trained: Trained | None, autoencoder: vae.Vae, encoder: text.TextEncoder) -> None:
@@ -40,7 +40,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def _hash(part: Path) -> str:
-    return pinned.hash_files(path for path in sorted(part.iterdir()) if path.suffix in _DECIDES)
+    return pinned.hash_files(path for path in sorted(part.iterdir()) if path.suffix in folders.SUFFIXES)
 
 
 def read(

@@ -3,44 +3,37 @@
 Shapes: P prompts, F frames, C channels, H height, W width, M micro-conditions.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from numbers import Integral
+from typing import Any
 
-import numpy as np
 import torch
 import transformers
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
-from PIL.Image import Image
 from torch import Tensor
 
-from stiv_model.encoders.pixels import to_pixels
 from stiv_model.encoders.text import encode as encode_text
-from stiv_model.encoders.vae import Autoencoder, encode
-from stiv_model.network.conditions import MICRO_CONDITIONS, FrameCondition, Text
+from stiv_model.network.conditions import MICRO_CONDITIONS, Text
 from stiv_model.pipeline.components import PipelineDefaults
 from stiv_model.settings import ModelSettings, SamplerSettings
 from stiv_model.weights.metadata import Trained
 
-Picture = Image | np.ndarray | Tensor
-"""RGB: PIL, uint8 (H, W, 3), or values from -1 to 1 (3, H, W)."""
-Pictures = Picture | Sequence[Picture]
-"""One for all prompts, or one per prompt."""
-
-
-class Asked(NamedTuple):
-    """Pictures that are given for one frame."""
-
-    where: str
-    """The argument, for messages."""
-    pictures: Pictures
-
-
-Generators = torch.Generator | list[torch.Generator] | None
+Texts = str | Sequence[str]
+"""One, or a list or tuple of them."""
+Generators = torch.Generator | Sequence[torch.Generator] | None
+"""One for all videos, or one per video; None is torch's own."""
 _OUTPUTS = ("pil", "np", "pt", "latent")
+_UNFIT = {
+    "use_dynamic_shifting": "the shift of this model does not depend on the size: set_shift instead",
+    "invert_sigmas": "the model goes from noise to data: leave it out",
+    "stochastic_sampling": 'its noise is of no generator: use solver="euler_maruyama" instead',
+}
+"""Options of the scheduler that no call can follow, with the reason."""
 
 
 def check_call(scheduler: Any, output_type: str) -> None:
-    """Refuse a scheduler of another kind of diffusion, and an unknown form of the videos.
+    """Refuse a scheduler of another kind of diffusion or set up for one, and an unknown form of the videos.
 
     Raises:
         ValueError: with the value and those allowed.
@@ -52,6 +45,9 @@ def check_call(scheduler: Any, output_type: str) -> None:
             f"the scheduler is a {type(scheduler).__name__}, but the model makes velocities of a rectified flow: use "
             "FlowMatchEulerDiscreteScheduler, and choose another solver by `solver`"
         )
+    for option, reason in _UNFIT.items():
+        if scheduler.config.get(option):
+            raise ValueError(f"the scheduler has {option} {scheduler.config[option]}, but {reason}")
 
 
 def check_size(model: ModelSettings, is_video: bool, frames: int, height: int, width: int, downsampling: int) -> None:
@@ -101,98 +97,128 @@ def check_guidance(settings: SamplerSettings, has_given: bool, trained: Trained 
             )
 
 
-def given_pictures(
-    image: Pictures | None,
-    frames: Mapping[int, Pictures] | None,
-    num_frames: int,
-    trained: Trained | None,
-) -> dict[int, Asked]:
-    """Return the given pictures by frame: `image` is frame 0, and frame 1 too where the model's views start there.
+def prompts_of(prompt: Texts) -> list[str]:
+    """Return the prompts.
 
     Raises:
-        ValueError: a frame outside the video, one given twice, or none left to make.
+        ValueError: none, or something that is no text.
     """
-    given = {index: Asked(f"frames[{index}]", pictures) for index, pictures in (frames or {}).items()}
-    if image is not None:
-        is_views = trained is not None and trained.clean_frames == "views"
-        for index in (0, 1) if is_views else (0,):
-            if index in given:
-                raise ValueError(f"image is frame {index}, and frames[{index}] is given too: leave one of them out")
-            given[index] = Asked("image", image)
-    for index in given:
-        if not 0 <= index < num_frames:
-            raise ValueError(f"frames[{index}] is given, but the video has frames 0 to {num_frames - 1}")
-    if len(given) == num_frames:
-        raise ValueError(f"all {num_frames} frames are given (num_frames {num_frames}): leave one to make")
-    return dict(sorted(given.items()))
+    prompts = _texts("prompt", prompt)
+    if not prompts:
+        raise ValueError(f"prompt is {prompt!r}: give a text, or a list of at least one")
+    return prompts
 
 
-def given_of(
-    autoencoder: Autoencoder,
-    given: Mapping[int, Asked],
-    prompts: int,
-    shape: tuple[int, ...],
-    size: PipelineDefaults,
-    device: torch.device,
-) -> FrameCondition | None:
-    """Return the given frames of each prompt, coded; None where there are none.
+def negatives_of(negative_prompt: Texts | None, prompts: int) -> list[str]:
+    """Return what stands for no text with each prompt: the empty text, one for all, or one per prompt.
+
+    Raises:
+        ValueError: not one per prompt, or something that is no text.
+    """
+    if negative_prompt is None or isinstance(negative_prompt, str):
+        return [negative_prompt or ""] * prompts
+    negatives = _texts("negative_prompt", negative_prompt)
+    if len(negatives) != prompts:
+        raise ValueError(f"negative_prompt has {len(negatives)} texts for {prompts} prompts: give one, or as many")
+    return negatives
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name} is {_short(value)}: give a text, or a list of texts")
+    for place, text in enumerate(value):
+        if not isinstance(text, str):
+            raise ValueError(f"{name}[{place}] is {_short(text)}: give a text")
+    return list(value)
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"a {type(value).__name__}, {shown[:60]} ..."
+
+
+def count_of(name: str, value: Any) -> int:
+    """Return a number of things.
+
+    Raises:
+        ValueError: not a whole number of 1 or more.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} is {_short(value)}: give a whole number of 1 or more")
+    return int(value)
+
+
+def callback_inputs_of(callback: Any, names: Collection[str] | None, known: Collection[str]) -> list[str]:
+    """Return the names of the tensors that a callback is given: its own where it is one of diffusers' classes.
 
     Args:
-        shape: of the latents of one video, (F, C, H, W).
-        size: height and width of the pictures, and the frames that the VAE codes at once.
+        callback: what is called at the end of a sampling step, or None.
+        names: as the call was asked; None is all.
+        known: those that there are.
 
     Raises:
-        ValueError: as `pixels_of`.
+        ValueError: it cannot be called, or asks for a tensor that there is not.
     """
-    if not given:
-        return None
-    pixels = [pixels_of(each, prompts, size.height, size.width) for each in given.values()]
-    encoded = encode(autoencoder, torch.cat(pixels).to(device), size.vae_batch_frames).float()
-    latents_PFCHW = torch.zeros(prompts, *shape, device=device)
-    is_clean_PF = torch.zeros(prompts, shape[0], dtype=torch.bool, device=device)
-    for index, latents_PCHW in zip(given, encoded.split([len(each) for each in pixels]), strict=True):
-        latents_PFCHW[:, index] = latents_PCHW
-        is_clean_PF[:, index] = True
-    return FrameCondition(latents_PFCHW, is_clean_PF)
-
-
-def pixels_of(asked: Asked, prompts: int, height: int, width: int) -> Tensor:
-    """Return the pictures of one frame (1 or P, C, H, W), from -1 to 1: one, or one per prompt.
-
-    Raises:
-        ValueError: another size, number of channels, type or range, or not one per prompt.
-    """
-    where, pictures = asked
-    each: Sequence[Any] = pictures if isinstance(pictures, list | tuple) else [pictures]
-    if len(each) not in (1, prompts):
-        raise ValueError(f"{where} has {len(each)} pictures for {prompts} prompts: give one, or one per prompt")
-    return torch.stack([_to_pixels(picture, where, height, width) for picture in each])
-
-
-def _to_pixels(picture: Picture, where: str, height: int, width: int) -> Tensor:
-    if isinstance(picture, Image):
-        if picture.mode != "RGB":
-            raise ValueError(f'{where} is a picture of mode {picture.mode}: convert it to RGB, image.convert("RGB")')
-        picture = np.asarray(picture)
-    if isinstance(picture, np.ndarray):
-        _check_shape(picture.shape, (height, width, 3), where, "height, width, channels")
-        if picture.dtype != np.uint8:
-            raise ValueError(f"{where} is an array of {picture.dtype}: give uint8, 0 to 255")
-        return to_pixels(picture[None].copy())[0]
-    if isinstance(picture, Tensor):
-        _check_shape(picture.shape, (3, height, width), where, "channels, height, width")
-        least, most = picture.min().item(), picture.max().item()
-        if not (picture.is_floating_point() and least >= -1 and most <= 1):
-            raise ValueError(f"{where} is a tensor of {picture.dtype} from {least} to {most}: give floats from -1 to 1")
-        return picture.float().cpu()
-    raise ValueError(f"{where} is a {type(picture).__name__}: give a PIL image, a uint8 array or a tensor")
-
-
-def _check_shape(found: Sequence[int], wanted: tuple[int, ...], where: str, names: str) -> None:
-    if tuple(found) != wanted:
+    if callback is not None and not callable(callback):
         raise ValueError(
-            f"{where} is {' x '.join(map(str, found))} ({names}), but the video is {' x '.join(map(str, wanted))}: "
-            "resize or crop it to the video, or set height and width"
+            f"callback_on_step_end is {_short(callback)}: give a function of the pipeline, the sampling step, its "
+            "timestep and the tensors"
+        )
+    where = "callback_on_step_end_tensor_inputs"
+    if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
+        names, where = callback.tensor_inputs, f"{type(callback).__name__}.tensor_inputs"
+    if names is None:
+        return list(known)
+    if isinstance(names, str) or not isinstance(names, Collection) or not set(names) <= set(known):
+        raise ValueError(f"{where} is {_short(names)}: use a list of those among {', '.join(known)}")
+    return list(names)
+
+
+def changed_latents(returned: Any, x: Tensor) -> Tensor | None:
+    """Return the latents that a callback wants in the place of x, of its shape, type and device; None leaves x.
+
+    Args:
+        returned: what the callback returned: a dict, or None for no change.
+        x: latents (B, F, C, H, W).
+
+    Raises:
+        ValueError: it is something else, or latents of another shape.
+    """
+    if returned is None:
+        return None
+    if not isinstance(returned, dict):
+        raise ValueError(f'callback_on_step_end returned {_short(returned)}: return {{"latents": ...}}, or None')
+    if unknown := set(returned) - {"latents"}:
+        raise ValueError(f"callback_on_step_end returned {_short(unknown.pop())}: it may change latents only")
+    latents = returned.get("latents")
+    if latents is None:
+        return None
+    _check_latents("callback_on_step_end returned latents that are", latents, tuple(x.shape))
+    return latents.detach().to(x)
+
+
+def latents_of(latents: Tensor, shape: tuple[int, ...], videos: int, device: torch.device) -> Tensor:
+    """Return given noise (videos, *shape) in float32 on the device.
+
+    Raises:
+        ValueError: another type or shape, or a value that is not finite.
+    """
+    _check_latents("latents is", latents, (videos, *shape))
+    if not latents.isfinite().all():
+        raise ValueError("latents has values that are not finite: give normal noise")
+    return latents.detach().to(device, torch.float32)
+
+
+def _check_latents(what: str, latents: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(latents, Tensor) or not latents.is_floating_point():
+        kind = f"a tensor of {latents.dtype}" if isinstance(latents, Tensor) else f"a {type(latents).__name__}"
+        raise ValueError(f"{what} {kind}: give a tensor of floats")
+    if tuple(latents.shape) != shape:
+        raise ValueError(
+            f"{what} {' x '.join(map(str, latents.shape))}, but the call makes {' x '.join(map(str, shape))} (videos, "
+            "frames, channels, height, width of latents): give that shape"
         )
 
 
@@ -208,10 +234,8 @@ def texts_of(
     """Return the features of the prompts and of what stands for no text, `repeats` times each.
 
     Raises:
-        ValueError: not one negative text per prompt, or a text of more than `tokens`.
+        ValueError: a text of more than `tokens`.
     """
-    if len(negative) != len(prompts):
-        raise ValueError(f"negative_prompt has {len(negative)} texts for {len(prompts)} prompts: give one, or as many")
     features = encode_text(encoder, tokenizer, [*prompts, *negative], tokens, cut=False, device=device)
     pairs = [part.repeat_interleave(repeats, dim=0).chunk(2) for part in features]
     return Text(*(positive for positive, _ in pairs)), Text(*(without for _, without in pairs))
@@ -221,9 +245,12 @@ def noise_of(shape: tuple[int, ...], videos: int, generator: Generators, device:
     """Return what draws noise (videos, *shape), each video from its generator and on the generator's device.
 
     Raises:
-        ValueError: a list of generators that is not one per video.
+        ValueError: something that is no generator, or not one per video.
     """
-    generators = generator if isinstance(generator, list) else [generator] * videos
+    generators: list[Any] = list(generator) if isinstance(generator, list | tuple) else [generator] * videos
+    for one in generators if generator is not None else ():
+        if not isinstance(one, torch.Generator):
+            raise ValueError(f"generator is or has {_short(one)}: give torch.Generator().manual_seed(SEED)")
     if len(generators) != videos:
         raise ValueError(f"generator has {len(generators)} generators for {videos} videos: give one, or one per video")
 

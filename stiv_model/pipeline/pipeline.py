@@ -3,13 +3,15 @@
 Shapes: P prompts, B videos (P times those per prompt), F frames, C channels, H height, W width, M micro-conditions.
 """
 
+import copy
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
 import transformers
@@ -23,30 +25,45 @@ from torch import Tensor
 
 from stiv_model import settings_errors
 from stiv_model.diffusion.frame_conditioning import null_image
-from stiv_model.diffusion.sampler import OnStep, sample, timestep_schedule
+from stiv_model.diffusion.sampler import SamplingControl, sample, scheduler_timesteps
 from stiv_model.encoders.text import TextEncoder
 from stiv_model.encoders.vae import Autoencoder, decode, downsampling
 from stiv_model.encoders.vae import load as load_vae
 from stiv_model.network.conditions import FrameCondition
 from stiv_model.pipeline import encoders as pipeline_encoders
-from stiv_model.pipeline.components import PipelineDefaults, StivTransformerModel, check_parts
+from stiv_model.pipeline import folders
+from stiv_model.pipeline.calls import Call, CallProperties, Calls
+from stiv_model.pipeline.components import NAMES, PipelineDefaults, StivTransformerModel, check_parts, check_present
 from stiv_model.pipeline.inputs import (
     Generators,
-    Pictures,
+    Texts,
+    callback_inputs_of,
+    changed_latents,
     check_call,
     check_guidance,
     check_size,
-    given_of,
-    given_pictures,
+    count_of,
+    latents_of,
     micro_of,
+    negatives_of,
     noise_of,
+    prompts_of,
     texts_of,
 )
+from stiv_model.pipeline.pictures import Pictures, given_of, given_pictures
 from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
 
-OnStepEnd = Callable[["StivPipeline", int, float, dict[str, Tensor]], dict[str, Tensor]]
-_FROM_HUB = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision")
-_REFUSED = ("trust_remote_code", "custom_pipeline", "variant", "use_onnx", "use_flashpack")
+OnStepEnd = Callable[["StivPipeline", int, float, dict[str, Tensor]], dict[str, Tensor] | None]
+_FROM_HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+_TO_HUB = ("repo_id", "commit_message", "private", "token", "create_pr")
+_FILES = "StivPipeline reads and writes plain safetensors only; leave it out"
+_REFUSED = dict.fromkeys(("trust_remote_code", "custom_pipeline", "variant", "use_onnx", "use_flashpack"), _FILES) | {
+    "proxies": "set HTTPS_PROXY in the environment",
+    "device_map": "load without it, then use .to(DEVICE) or enable_model_cpu_offload()",
+    "quantization_config": "the encoders are those of the training, in floats: use dtype",
+}
+"""Arguments that cannot be followed, with the reason or the remedy."""
+_CHECKED = "_is_checked"
 
 
 @dataclass
@@ -56,22 +73,27 @@ class StivPipelineOutput(BaseOutput):
     frames: list[list[Image]] | np.ndarray | Tensor
 
 
-class StivPipeline(DiffusionPipeline):
+class StivPipeline(CallProperties, DiffusionPipeline):
     """Text to video, and text and given frames to video.
+
+    Several threads, pipelines of `from_pipe` and callbacks may call it at the same time: each call makes what it makes
+    alone. What may be read and changed of a call while it runs: `CallProperties`.
 
     Args:
         vae: an image autoencoder, applied to each frame by itself.
         text_encoder: a CLIP text tower, a T5 encoder or a BERT.
         tokenizer: of the text encoder.
         transformer: the model.
-        scheduler: its shift places the sampling steps of every solver; those of `euler` it makes itself.
+        scheduler: its times are those of every solver, `set_shift` and its options included; the steps of `euler` it
+            makes itself. Each call takes a copy of it.
         defaults: `PipelineDefaults`, as a dict.
 
     Raises:
-        ValueError: the parts do not fit each other.
+        ValueError: a part is missing, of another kind, or does not fit the others.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"  # type: ignore[assignment]
+    _callback_tensor_inputs = ["latents"]  # noqa: RUF012  # as in every pipeline of diffusers
 
     def __init__(
         self,
@@ -83,6 +105,15 @@ class StivPipeline(DiffusionPipeline):
         defaults: dict[str, Any] | None = None,  # diffusers takes what has a default for no component
     ):
         super().__init__()
+        check_present(
+            {
+                "vae": vae,
+                "text_encoder": text_encoder,
+                "tokenizer": tokenizer,
+                "transformer": transformer,
+                "scheduler": scheduler,
+            }
+        )
         if defaults is None:
             raise ValueError("defaults is None: give PipelineDefaults as a dict, or use from_checkpoint")
         checked = settings_errors.checked(PipelineDefaults, defaults, "defaults")
@@ -92,6 +123,7 @@ class StivPipeline(DiffusionPipeline):
         )
         self.register_to_config(defaults=checked.model_dump(mode="json"))
         self.video_processor = VideoProcessor(do_resize=False)
+        self._calls = Calls(last=Call(checked.sampler.guidance_scale, checked.sampler.steps))
 
     @classmethod
     def from_checkpoint(
@@ -141,31 +173,87 @@ class StivPipeline(DiffusionPipeline):
         """Load a folder that `save_pretrained` wrote, or such a repository of the hub; arguments as in diffusers.
 
         Only safetensors and only classes of diffusers, transformers and this package are read: no code and no pickle.
+        A part that is handed over, such as `vae=...`, is neither read nor fetched.
 
         Raises:
+            FileNotFoundError: there is no such folder, and no such repository that can be reached.
             ValueError: weights are missing or unknown, an encoder is not the one that was written with the transformer,
-                the folder names another class, or an argument would let in code or other files.
+                the folder names another class, a part is None, or an argument cannot be followed or would let in code
+                or other files.
         """
         _refuse(kwargs, _REFUSED)
-        name, hub = str(pretrained_model_name_or_path), {key: kwargs.pop(key) for key in _FROM_HUB if key in kwargs}
-        folder = Path(name) if Path(name).is_dir() else Path(cls.download(name, use_safetensors=True, **hub))
+        check_present(kwargs)
+        dtype = kwargs.get("dtype") or kwargs.get("torch_dtype")
+        _check_dtype(dtype)
+        hub = {key: kwargs.pop(key) for key in _FROM_HUB if key in kwargs}
+        folder = folders.find(str(pretrained_model_name_or_path), set(NAMES) - kwargs.keys(), **hub)
         index = json.loads((folder / cls.config_name).read_text())
-        missing = set(pipeline_encoders.PARTS) - kwargs.keys()
-        encoders = pipeline_encoders.read(folder, index, missing, kwargs.get("dtype") or kwargs.get("torch_dtype"))
+        kind = index.get("_class_name")
+        # a list names a file of code, which diffusers refuses to run
+        if not isinstance(kind, list) and kind not in [each.__name__ for each in cls.__mro__]:
+            raise ValueError(f"{folder}/{cls.config_name} is of a {kind}: open it with the class of that name")
+        encoders = pipeline_encoders.read(folder, index, set(pipeline_encoders.PARTS) - kwargs.keys(), dtype)
         # without accelerate, diffusers would warn that it falls back to this
         memory = {"low_cpu_mem_usage": is_accelerate_available()}
-        return super().from_pretrained(folder, **(memory | encoders | kwargs | {"use_safetensors": True}))
+        checked = {"use_safetensors": True, _CHECKED: True}
+        return super().from_pretrained(folder, **(memory | encoders | kwargs | checked))
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Take apart model_index.json, for `from_pretrained` of this class only.
+
+        Raises:
+            ValueError: `DiffusionPipeline.from_pretrained` came here, which compares no hashes, leaves weights that are
+                missing at random, and would read pickles.
+        """
+        if not kwargs.pop(_CHECKED, False):
+            raise ValueError(
+                "this folder is of a StivPipeline, whose encoders and weights DiffusionPipeline does not check: open "
+                "it with `from stiv_model.pipeline import StivPipeline` and StivPipeline.from_pretrained"
+            )
+        return super().extract_init_dict(config_dict, **kwargs)
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> "StivPipeline":
+        """Return a pipeline of the parts of another one, which both then share; arguments as in diffusers.
+
+        Unlike diffusers', it leaves the parts in the precision they have where no `dtype` is asked for: they are the
+        other pipeline's too.
+
+        Raises:
+            ValueError: the other pipeline has not all parts, or they do not fit.
+        """
+        if isinstance(pipeline, StivPipeline) and not {"dtype", "torch_dtype"} & kwargs.keys():
+            return cls(**(pipeline.components | {"defaults": pipeline.config["defaults"]} | kwargs))
+        return super().from_pipe(pipeline, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
         """Write a folder that opens on another machine: no path of this one, safetensors only.
 
+        It takes the place of a pipeline that was saved there before, whatever that was split into; other files of the
+        folder stay. The scheduler is written with the shift it has, `set_shift` included.
+
+        Args:
+            save_directory: the folder.
+            kwargs: as in diffusers; `safe_serialization` is true, whatever it says. With `push_to_hub` the pipeline is
+                uploaded as well, by `repo_id` or the name of the folder.
+
         Raises:
-            ValueError: an argument would write other files.
+            ValueError: an argument would write other files, or the folder holds what is of no `StivPipeline`.
         """
-        _refuse(kwargs, ("variant", "use_flashpack"))
+        _refuse(kwargs, dict.fromkeys(("variant", "use_flashpack"), _FILES))
+        hub = {key: kwargs.pop(key) for key in _TO_HUB if key in kwargs}
+        is_pushed = kwargs.pop("push_to_hub", False)
+        check_present(self.components)
         for part in (self, self.vae, self.transformer):
             part.register_to_config(_name_or_path=None)
-        super().save_pretrained(save_directory, **(kwargs | {"safe_serialization": True}))
+        if isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
+            self.scheduler.register_to_config(shift=self.scheduler.shift)
+        folder = Path(save_directory)
+        with folders.replaced(folder, type(self).__name__, NAMES) as new:
+            super().save_pretrained(new, **(kwargs | {"safe_serialization": True}))
+        if is_pushed:
+            self.push_to_hub(**({"repo_id": folder.absolute().name} | hub))
 
     def save_config(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Write model_index.json: the last file of `save_pretrained`, with the hashes of the encoders beside it."""
@@ -188,8 +276,8 @@ class StivPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | list[str],
-        negative_prompt: str | list[str] | None = None,
+        prompt: Texts,
+        negative_prompt: Texts | None = None,
         image: Pictures | None = None,
         frames: Mapping[int, Pictures] | None = None,
         num_frames: int | None = None,
@@ -203,7 +291,9 @@ class StivPipeline(DiffusionPipeline):
         image_guidance_scale: float | None = None,
         num_videos_per_prompt: int = 1,
         generator: Generators = None,
+        latents: Tensor | None = None,
         callback_on_step_end: OnStepEnd | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
     ) -> StivPipelineOutput | tuple:
@@ -212,7 +302,8 @@ class StivPipeline(DiffusionPipeline):
         Args:
             prompt: one or several.
             negative_prompt: what a video shall not show, in the place of the empty text; one, or one per prompt.
-            image: the first frame, `height` x `width`; one, or one per prompt.
+            image: the first frame, `height` x `width`, in any form that a call returns: RGB as PIL, an array
+                (H, W, 3) or a tensor (3, H, W), uint8 or floats from 0 to 1; one, or one per prompt.
             frames: given frames by their place in the video, each as `image`.
             num_frames: 1 with an image model.
             height: pixels, as `width`.
@@ -220,77 +311,108 @@ class StivPipeline(DiffusionPipeline):
             num_inference_steps: sampling steps.
             solver: `euler`, by the scheduler; `heun`; or of the SDE `euler_maruyama`, `heun_sde`.
             guidance: `text` (CFG), `joint` (JIT-CFG) or `separate` (SIT-CFG, which reads image_guidance_scale).
-            guidance_scale: 1 is none.
+            guidance_scale: 1 is none, 0 is the negative prompt alone.
+            image_guidance_scale: of the image, with `separate`; 1 is none.
+            num_videos_per_prompt: videos of one prompt lie next to each other.
             generator: one, from which videos draw in turn, or one per video, which then depends on its own seed only.
-            callback_on_step_end: called with the pipeline, the sampling step from 0, its timestep (1000 is noise, 0
-                data) and {"latents": (B, F, C, H, W)}; latents in what it returns take their place.
+            latents: normal noise (B, F, C, H, W) of latents to start from; None draws it from `generator`. The solvers
+                of the SDE draw what they add from `generator` all the same.
+            callback_on_step_end: called with the pipeline, the sampling step from 0, its timestep
+                (`num_train_timesteps` of the scheduler, 1000, is noise, 0 data) and the tensors by name; `latents`
+                (B, F, C, H, W) in the dict that it returns take their place. One of diffusers' classes for callbacks
+                says itself which tensors it wants. While it runs, `guidance_scale`, `num_timesteps` and `interrupt`
+                are those of its own call: `pipe._interrupt = True` leaves out the sampling steps that are left,
+                `pipe._guidance_scale = ...` holds for them.
+            callback_on_step_end_tensor_inputs: names of the tensors that the callback is given; `latents` is all.
             output_type: `pil`, `np`, `pt` or `latent`.
+            return_dict: whether a `StivPipelineOutput` or a tuple is returned.
 
         Returns:
             the videos, or a tuple of them where not `return_dict`.
 
         Raises:
-            ValueError: what is asked does not fit the model, with both values.
+            ValueError: what is asked does not fit the model, or what the callback returned its latents, with both
+                values.
         """
+        check_present(self.components)
         check_call(self.scheduler, output_type)
+        scheduler = copy.deepcopy(self.scheduler)  # it counts its steps, and other calls have theirs
         asked = self.defaults.replaced(
             {"height": height, "width": width, "frames": num_frames, "stride_frames": stride_frames},
             {
                 "steps": num_inference_steps,
-                "shift": self.scheduler.config.shift,
+                "shift": scheduler.shift,
                 "solver": solver,
                 "guidance": guidance,
                 "guidance_scale": guidance_scale,
                 "image_guidance_scale": image_guidance_scale,
             },
         )
+        check_parts(self.vae, self.text_encoder, self.transformer, asked)
         settings, model, device, scale = asked.sampler, self.transformer, self._execution_device, downsampling(self.vae)
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        timesteps = scheduler_timesteps(scheduler, settings.steps)
+        prompts = prompts_of(prompt)
+        negatives = negatives_of(negative_prompt, len(prompts))
+        per_prompt = count_of("num_videos_per_prompt", num_videos_per_prompt)
+        names = callback_inputs_of(
+            callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
+        )
         check_size(model.settings, model.is_video, asked.frames, asked.height, asked.width, scale)
         pictures = given_pictures(image, frames, asked.frames, model.trained)
         check_guidance(settings, bool(pictures), model.trained)
 
-        videos = len(prompts) * num_videos_per_prompt
+        videos = len(prompts) * per_prompt
         shape = (asked.frames, model.settings.latent_channels, asked.height // scale, asked.width // scale)
         draw_noise = noise_of(shape, videos, generator, device)
-        negative = negative_prompt if isinstance(negative_prompt, list) else [negative_prompt or ""] * len(prompts)
-        texts = texts_of(
-            self.text_encoder, self.tokenizer, prompts, negative, num_videos_per_prompt, asked.text_tokens, device
-        )
-        clean = given_of(self.vae, pictures, len(prompts), shape, asked, device)
-        given = (
-            None
-            if clean is None
-            else FrameCondition(*(part.repeat_interleave(num_videos_per_prompt, 0) for part in clean))
-        )
-        micro_BM = micro_of(asked).to(device).expand(videos, -1)
-        with self.progress_bar(total=settings.steps) as bar:
-            latents = sample(
-                model,
-                draw_noise(),
-                *texts,
-                micro_BM,
-                settings,
-                given,
-                null_image(model.trained.clean_frames if model.trained else "none"),
-                draw_noise,
-                self._on_step(settings, callback_on_step_end, bar),
-                self.scheduler if settings.solver == "euler" else None,
+        noise = None if latents is None else latents_of(latents, shape, videos, device)
+        control = SamplingControl(settings)
+        with self._calls.run(Call(settings.guidance_scale, settings.steps)) as call:
+            texts = texts_of(
+                self.text_encoder, self.tokenizer, prompts, negatives, per_prompt, asked.text_tokens, device
             )
-        made = self._to_frames(latents, output_type)
+            clean = given_of(self.vae, pictures, len(prompts), shape, asked, device)
+            given = (
+                None if clean is None else FrameCondition(*(part.repeat_interleave(per_prompt, 0) for part in clean))
+            )
+            micro_BM = micro_of(asked).to(device).expand(videos, -1)
+            with self.progress_bar(total=settings.steps) as bar:
+
+                def follow() -> None:
+                    control.is_stopped = call.interrupt
+                    if call.guidance_scale != control.settings.guidance_scale:
+                        now = asked.replaced({}, {"guidance_scale": call.guidance_scale}).sampler
+                        check_guidance(now, bool(pictures), model.trained)
+                        control.settings = now
+
+                def on_step(done: int, x: Tensor) -> Tensor | None:
+                    bar.update()
+                    call.current_timestep = scheduler.config["num_train_timesteps"] * (1 - timesteps[done - 1].item())
+                    changed = None
+                    if callback_on_step_end is not None:
+                        tensors = {name: x for name in names}  # `latents` is the only one
+                        returned = callback_on_step_end(self, done - 1, call.current_timestep, tensors)
+                        changed = changed_latents(returned, x)
+                    follow()
+                    return changed
+
+                follow()
+                made = sample(
+                    model,
+                    draw_noise() if noise is None else noise,
+                    *texts,
+                    micro_BM,
+                    settings,
+                    given,
+                    null_image(model.trained.clean_frames if model.trained else "none"),
+                    draw_noise,
+                    on_step,
+                    scheduler if settings.solver == "euler" else None,
+                    timesteps,
+                    control,
+                )
+            videos_made = self._to_frames(made, output_type)
         self.maybe_free_model_hooks()
-        return StivPipelineOutput(frames=made) if return_dict else (made,)
-
-    def _on_step(self, settings: SamplerSettings, callback: OnStepEnd | None, bar: Any) -> OnStep:
-        timesteps = [1000 * (1 - time) for time in timestep_schedule(settings.steps, settings.shift).tolist()]
-
-        def on_step(done: int, x: Tensor) -> Tensor | None:
-            bar.update()
-            if callback is None:
-                return None
-            return callback(self, done - 1, timesteps[done - 1], {"latents": x}).get("latents")
-
-        return on_step
+        return StivPipelineOutput(frames=videos_made) if return_dict else (videos_made,)
 
     def _to_frames(self, latents_BFCHW: Tensor, output_type: str) -> list[list[Image]] | np.ndarray | Tensor:
         if output_type == "latent":
@@ -300,7 +422,18 @@ class StivPipeline(DiffusionPipeline):
         return self.video_processor.postprocess_video(pixels_BCFHW, output_type)
 
 
-def _refuse(arguments: dict[str, Any], names: tuple[str, ...]) -> None:
-    for name in names:
+def _refuse(arguments: dict[str, Any], reasons: Mapping[str, str]) -> None:
+    for name, reason in reasons.items():
         if value := arguments.pop(name, None):
-            raise ValueError(f"{name} is {value!r}: StivPipeline reads and writes plain safetensors only; leave it out")
+            raise ValueError(f"{name} is {value!r}: {reason}")
+
+
+def _check_dtype(dtype: Any) -> None:
+    for one in dtype.values() if isinstance(dtype, dict) else [dtype]:
+        if not isinstance(one, torch.dtype | None):
+            raise ValueError(
+                f"dtype is {dtype!r}: give a torch.dtype, such as torch.bfloat16, or a dict of them by part"
+            )
+
+
+diffusers.StivPipeline = StivPipeline  # type: ignore[attr-defined]  # the name in model_index.json, for diffusers' own

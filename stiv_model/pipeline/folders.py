@@ -1,0 +1,119 @@
+"""Pipeline folders: where one is, and how one takes the place of another."""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+
+INDEX = "model_index.json"
+SUFFIXES = (".json", ".safetensors", ".txt", ".model")
+"""Of the files that are read: configurations, weights and vocabularies; no code and no pickle."""
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def find(name: str, parts: Collection[str], **hub: Any) -> Path:
+    """Return a folder as it is, or of a repository of the hub what is read of it.
+
+    Args:
+        name: a folder, or `ORGANISATION/NAME`.
+        parts: the components that are to be read; nothing is fetched for others.
+        hub: where to look and with what, as `huggingface_hub.snapshot_download` takes it.
+
+    Raises:
+        FileNotFoundError: it is neither, or the hub cannot be reached or does not have it.
+    """
+    if Path(name).is_dir():
+        folder = Path(name)
+    elif not _HUB_NAME.fullmatch(name):
+        raise FileNotFoundError(f"{name}: no such folder, and no name of a hub repository, ORGANISATION/NAME, either")
+    else:
+        wanted = [INDEX, *(f"{part}/*{suffix}" for part in sorted(parts) for suffix in SUFFIXES)]
+        try:
+            folder = Path(snapshot_download(name, allow_patterns=wanted, **hub))
+        except (OSError, ValueError) as error:
+            raise FileNotFoundError(
+                f"{name}: no such folder here, and as a hub repository it cannot be loaded ({type(error).__name__}): "
+                "check name, revision and token, or fetch it where the hub can be reached and name the folder"
+            ) from error
+    if not (folder / INDEX).is_file():
+        raise FileNotFoundError(f"{name} has no {INDEX}: name a folder that save_pretrained or `stiv export` wrote")
+    return folder
+
+
+@contextmanager
+def replaced(folder: Path, kind: str, parts: Collection[str]) -> Iterator[Path]:
+    """Give an empty folder to write to, whose content then takes the place of an earlier one of the same kind.
+
+    An earlier one stays whole until the new one is: files that the new one lacks, such as shards, are gone after it,
+    and weights that are still mapped from the earlier files stay readable. Other files of `folder` are left alone.
+
+    Args:
+        folder: where the pipeline shall be.
+        kind: `_class_name` of the pipeline.
+        parts: names of its components, each a folder.
+
+    Raises:
+        ValueError: `folder` is a file, or holds such a folder that is not of an earlier pipeline of this kind.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a folder")
+    index = folder / INDEX
+    earlier = _class_name(index)
+    if earlier != kind and (there := [name for name in (*parts, INDEX) if (folder / name).exists()]):
+        raise ValueError(
+            f"{folder} has {there[0]}, which is of no {kind} and would be overwritten: name another folder, or move "
+            "it away"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    # within the folder, so that it is on the same disk, wherever that is mounted
+    aside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+    new, old = aside / "new", aside / "old"
+    new.mkdir()
+    old.mkdir()
+    try:
+        yield new
+        _sync(new)
+    except BaseException:
+        shutil.rmtree(aside)
+        raise
+    index.unlink(missing_ok=True)  # without it nobody takes what is half exchanged for a pipeline
+    for path in sorted(new.iterdir()):
+        if path.name != INDEX:
+            if (folder / path.name).exists():
+                (folder / path.name).rename(old / path.name)
+            path.rename(folder / path.name)
+    (new / INDEX).rename(index)
+    _sync_folder(folder)
+    shutil.rmtree(aside)
+
+
+def _class_name(index: Path) -> str | None:
+    try:
+        return json.loads(index.read_text())["_class_name"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            _sync_folder(path)
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
