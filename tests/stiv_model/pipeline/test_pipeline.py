@@ -67,7 +67,7 @@ DEFAULTS = PipelineDefaults(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def encoders(tmp_path_factory) -> Path:
     """A folder `vae` with a VAE of 2 x 2 pixels per latent, and a folder `text` with a CLIP tower for letters."""
     folder = tmp_path_factory.mktemp("encoders")
@@ -211,9 +211,9 @@ def test_given_frames_come_out_as_they_were_coded(make, condition):
 
 def test_an_image_is_the_first_frame_in_any_form(pipe):
     array = np.asarray(picture())
-    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1).float() / 127.5 - 1
+    whole = torch.from_numpy(array.copy()).permute(2, 0, 1)
     expected = latents(pipe, frames={0: picture()})
-    for image in (picture(), array, tensor, [picture()]):
+    for image in (picture(), array, array / 255, whole, whole / 255, [picture()], array[None], whole[None] / 255):
         torch.testing.assert_close(latents(pipe, image=image), expected, rtol=0, atol=1e-5)
 
 
@@ -584,9 +584,14 @@ def test_what_does_not_fit_the_model_is_refused_with_both_values(pipe, asked, me
         (picture().convert("RGBA"), "image is a picture of mode RGBA"),
         (picture().convert("L"), "image is a picture of mode L"),
         (np.zeros((PIXELS, PIXELS, 4), dtype=np.uint8), "image is 16 x 16 x 4"),
-        (np.zeros((PIXELS, PIXELS, 3)), "array of float64: give uint8"),
+        (np.zeros((PIXELS, PIXELS, 3), dtype=np.int64), "array of int64: give uint8"),
+        (np.full((PIXELS, PIXELS, 3), 255.0), "from 255.0 to 255.0: give floats from 0 to 1"),
+        (np.full((PIXELS, PIXELS, 3), np.nan), "from nan to nan: give floats from 0 to 1"),
         (torch.zeros(1, PIXELS, PIXELS), r"image is 1 x 16 x 16 \(channels, height, width\)"),
-        (torch.full((3, PIXELS, PIXELS), 255.0), "from 255.0 to 255.0: give floats from -1 to 1"),
+        (torch.full((3, PIXELS, PIXELS), 255.0), "from 255.0 to 255.0: give floats from 0 to 1"),
+        (torch.zeros(3, PIXELS, PIXELS, dtype=torch.int32), r"tensor of torch\.int32: give uint8"),
+        (torch.zeros(2, 3, PIXELS, PIXELS), "image has 2 pictures for 1 prompts"),
+        ([], "image has 0 pictures for 1 prompts"),
         ("cat.png", "image is a str: give a PIL image"),
     ],
 )
