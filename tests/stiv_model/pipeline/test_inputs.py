@@ -1,0 +1,85 @@
+"""Texts, counts and generators of a call: forms that mean the same, and those that mean nothing."""
+
+import numpy as np
+import pytest
+import torch
+
+from stiv_model.pipeline import StivPipeline
+from tests.stiv_model.pipeline.test_pipeline import latents, seeded
+
+_BUILT: list[StivPipeline] = []
+
+
+@pytest.fixture
+def pipe(make) -> StivPipeline:
+    """One pipeline for all tests here, none of which changes it."""
+    if not _BUILT:
+        _BUILT.append(make())
+    return _BUILT[0]
+
+
+def test_texts_come_as_a_list_or_a_tuple(pipe):
+    expected = latents(pipe, ["abc", "de"], negative_prompt=["xx", "yy"])
+    assert torch.equal(latents(pipe, ("abc", "de"), negative_prompt=("xx", "yy")), expected)
+    # a tuple taken for one pair of sentences would stand for both
+    swapped = latents(pipe, ("abc", "de"), negative_prompt=("yy", "xx"))
+    assert (swapped - expected).abs().amax((1, 2, 3, 4)).min() > 1e-3
+
+
+def test_one_negative_prompt_serves_all(pipe):
+    one, each = (latents(pipe, ["abc", "de"], negative_prompt=text) for text in ("xx", ("xx", "xx")))
+    assert torch.equal(one, each)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"prompt": []}, r"prompt is \[\]: give a text, or a list of at least one"),
+        ({"prompt": ()}, r"prompt is \(\): give a text"),
+        ({"prompt": None}, "prompt is None: give a text, or a list of texts"),
+        ({"prompt": 5}, "prompt is 5"),
+        ({"prompt": b"abc"}, "prompt is b'abc'"),
+        ({"prompt": {"abc": 1}}, "prompt is {'abc': 1}"),
+        ({"prompt": ["abc", None]}, r"prompt\[1\] is None: give a text"),
+        ({"prompt": [("a", "b")]}, r"prompt\[0\] is \('a', 'b'\): give a text"),
+        ({"prompt": [["a"]]}, r"prompt\[0\] is \['a'\]"),
+        ({"negative_prompt": 0}, "negative_prompt is 0: give a text, or a list of texts"),
+        ({"negative_prompt": False}, "negative_prompt is False"),
+        ({"negative_prompt": []}, "negative_prompt has 0 texts for 1 prompts"),
+        ({"negative_prompt": [None]}, r"negative_prompt\[0\] is None"),
+        ({"negative_prompt": [("x", "y")]}, r"negative_prompt\[0\] is \('x', 'y'\)"),
+        ({"prompt": ["abc", "de"], "negative_prompt": ["x"]}, "negative_prompt has 1 texts for 2 prompts"),
+        ({"num_videos_per_prompt": 0}, "num_videos_per_prompt is 0: give a whole number of 1 or more"),
+        ({"num_videos_per_prompt": -2}, "num_videos_per_prompt is -2"),
+        ({"num_videos_per_prompt": 1.5}, "num_videos_per_prompt is 1.5"),
+        ({"num_videos_per_prompt": None}, "num_videos_per_prompt is None"),
+        ({"num_videos_per_prompt": True}, "num_videos_per_prompt is True"),
+        ({"generator": 0}, r"generator is or has 0: give torch\.Generator\(\)\.manual_seed"),
+        ({"generator": "cpu"}, "generator is or has 'cpu'"),
+        ({"generator": [None]}, "generator is or has None"),
+        ({"generator": []}, "generator has 0 generators for 1 videos"),
+        ({"generator": tuple(seeded(0, 1))}, "generator has 2 generators for 1 videos"),
+        ({"callback_on_step_end": 3}, "callback_on_step_end is 3: give a function"),
+        ({"frames": [1]}, r"frames is a list: give pictures by their place, such as frames={0: image}"),
+        ({"frames": {"0": 1}}, r"frames\['0'\] is given, but places are whole numbers"),
+        ({"frames": {1.0: 1}}, r"frames\[1\.0\] is given, but places are whole numbers"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
+        ({"guidance_scale": -1}, "guidance_scale is -1"),
+        ({"num_frames": 2.5}, "num_frames is 2.5"),
+        ({"height": "high"}, "height is 'high'"),
+    ],
+)
+def test_what_means_nothing_is_refused_by_the_name_of_the_argument(pipe, asked, message):
+    with pytest.raises(ValueError, match=f"^{message}") as error:
+        pipe(**({"prompt": "abc"} | asked))
+    assert "\n" not in str(error.value)
+
+
+def test_generators_come_as_a_list_or_a_tuple(pipe):
+    assert torch.equal(latents(pipe, generator=tuple(seeded(3))), latents(pipe, generator=seeded(3)))
+
+
+def test_numbers_of_numpy_are_numbers(pipe):
+    asked = {"num_videos_per_prompt": np.int64(2), "num_inference_steps": np.int64(3), "guidance_scale": np.float32(2)}
+    asked |= {"height": np.int32(24), "generator": seeded(0, 1)}
+    assert latents(pipe, **asked).shape == (2, 4, 4, 12, 8)
