@@ -287,8 +287,7 @@ class GuidedVelocity:
 
     def run_model(self, inputs: _ModelInputs, timestep_B: Tensor, micro_BM: Tensor) -> Tensor:
         """Return the model's velocity in the type of x: sums of steps stay precise where the model's numbers do not."""
-        # a model of diffusers says in what it computes where its weights are stored shorter (layerwise casting)
-        dtype = getattr(self.model, "dtype", None) or next(self.model.parameters()).dtype
+        dtype = next(self.model.parameters()).dtype
         x_BFCHW, text, frames = inputs
         v = self.model(x_BFCHW.to(dtype), timestep_B, text, micro_BM, frame_condition=frames)
         return v.to(x_BFCHW.dtype)

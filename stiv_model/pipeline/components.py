@@ -101,6 +101,30 @@ class StivTransformerModel(StivTransformer, ModelMixin, ConfigMixin):
         pinned.check_names(pretrained_model_name_or_path, info["missing_keys"], info["unexpected_keys"])
         return model.requires_grad_(False)
 
+    def enable_layerwise_casting(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse to store weights shorter than they are computed with: the network computes in what its weights are.
+
+        Raises:
+            ValueError: always, with what to do instead.
+        """
+        raise ValueError("this model computes in the precision of its weights: use .to(torch.bfloat16) instead")
+
+    def enable_group_offload(
+        self,
+        onload_device: torch.device,
+        offload_device: torch.device = torch.device("cpu"),  # noqa: B008  # as in diffusers
+        offload_type: str = "block_level",
+        **kwargs: Any,
+    ) -> None:
+        """Move parts to an accelerator as they are used, layer by layer; arguments as in diffusers.
+
+        Raises:
+            ValueError: `offload_type` is not `leaf_level`: the blocks are no lists of layers that could be cut.
+        """
+        if offload_type != "leaf_level":
+            raise ValueError(f'offload_type is {offload_type!r}, but this model moves by layers: use "leaf_level"')
+        super().enable_group_offload(onload_device, offload_device, offload_type, **kwargs)
+
 
 NAMES = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler")
 """Of the components of a pipeline: its arguments, its attributes and the folders of its files."""

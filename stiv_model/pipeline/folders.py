@@ -1,7 +1,6 @@
 """Pipeline folders: where one is, and how one takes the place of another."""
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+
+from stiv_model.weights import durable
 
 INDEX = "model_index.json"
 SUFFIXES = (".json", ".safetensors", ".txt", ".model")
@@ -79,7 +80,7 @@ def replaced(folder: Path, kind: str, parts: Collection[str]) -> Iterator[Path]:
     old.mkdir()
     try:
         yield new
-        _sync(new)
+        durable.sync_tree(new)
     except BaseException:
         shutil.rmtree(aside)
         raise
@@ -90,7 +91,7 @@ def replaced(folder: Path, kind: str, parts: Collection[str]) -> Iterator[Path]:
                 (folder / path.name).rename(old / path.name)
             path.rename(folder / path.name)
     (new / INDEX).rename(index)
-    _sync_folder(folder)
+    durable.sync(folder)
     shutil.rmtree(aside)
 
 
@@ -99,21 +100,3 @@ def _class_name(index: Path) -> str | None:
         return json.loads(index.read_text())["_class_name"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            _sync_folder(path)
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,7 @@
 """Calls beside each other and within each other, and what a callback sees and changes of its own."""
 
 import copy
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 
 from stiv_model.diffusion.sampler import timestep_schedule
+from stiv_model.encoders import text
 from stiv_model.pipeline import StivPipeline
 from tests.stiv_model.pipeline.test_pipeline import FRAMES, SAMPLER, TRAINED, latents, picture, seeded
 
@@ -45,6 +47,25 @@ def test_calls_in_several_threads_make_what_they_make_alone(pipe, solver):
     together = at_once([lambda number=number: call(number) for number in range(4)])
     for one, other in zip(alone, together, strict=True):
         assert torch.equal(one, other)
+
+
+def test_threads_do_not_set_the_tokenizer_for_each_other(pipe):
+    def encode_padded() -> None:
+        for _ in range(150):
+            text.encode(pipe.text_encoder, pipe.tokenizer, ["abc"], 10, cut=False)
+
+    def count() -> set[int]:
+        return {text.lengths(pipe.tokenizer, ["abc"])[0] for _ in range(3000)}
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads change places in the middle of a call, as they seldom do else
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            padding, counted = pool.submit(encode_padded), pool.submit(count)
+            padding.result(60)
+            assert counted.result(60) == {5}, "three letters and what the tokenizer adds, never the padding"
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_two_pipelines_of_the_same_parts_sample_beside_each_other(pipe):
