@@ -43,6 +43,9 @@ def last_line(env: dict[str, str], folder: Path, *words: str, before: tuple[str,
 
 def test_a_port_in_use_is_named_with_the_remedy(here, monkeypatch):
     monkeypatch.chdir(here)
+    (here / ".dvc").mkdir()
+    (here / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    (here / "dvc.yaml").write_text("stages: {only: {cmd: python -m flows doctor, outs: [out]}}")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
