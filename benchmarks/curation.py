@@ -38,6 +38,7 @@ from scenedetect import SceneManager
 from scenedetect.detectors import AdaptiveDetector, ContentDetector, ThresholdDetector
 
 from benchmarks import curation_clips, made_shots, transitions
+from benchmarks.stability_shots import rate_of
 from flows.params import Params, load_params
 from tasks.decoding import cuts, decode, measures, planes
 from tasks.decoding.limits import Limits
@@ -65,7 +66,8 @@ def bare(path: Path, params: Params) -> None:
 
 
 def whole(path: Path, params: Params) -> None:
-    found = cuts.split(str(path), limits_of(params), claimed_frames=0, **shot_rules.rules_of(params.shots))
+    rules = shot_rules.rules_of(params.shots)
+    found = cuts.split(str(path), limits_of(params), claimed_frames=0, fps=rate_of(path, params), **rules)
     assert found["status"] == "ok", found
 
 
@@ -185,7 +187,12 @@ def same_cuts(paths: list[Path], params: Params) -> dict[str, dict[str, float]]:
 
 def scaling(path: Path, params: Params, rounds: int) -> list[float]:
     """Return how much sooner two sandboxed processes are done with some videos than one, on the wall clock."""
-    request = {"path": str(path), "claimed_frames": 0, **shot_rules.rules_of(params.shots)}
+    request = {
+        "path": str(path),
+        "claimed_frames": 0,
+        "fps": rate_of(path, params),
+        **shot_rules.rules_of(params.shots),
+    }
     taken: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):
         for workers, kept in taken.items():

@@ -96,7 +96,8 @@ def encode(shot: Shot, way: Way, path: Path) -> Path:
 def scores_of(path: Path, params: Params, scorer: Scorer) -> dict[str, float] | None:
     """Return every score that is a number, as the stages make them; None if a cut is found."""
     limits = stability_shots.limits_of(params)
-    found = cuts.split(str(path), limits, claimed_frames=0, **shot_rules.rules_of(params.shots))
+    rules = shot_rules.rules_of(params.shots)
+    found = cuts.split(str(path), limits, claimed_frames=0, fps=stability_shots.rate_of(path, params), **rules)
     if found["status"] != "ok":
         raise RuntimeError(f"{path} is {found['status']}: {found['reason']}")
     if len(found["shots"]) != 1:

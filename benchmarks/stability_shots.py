@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from flows.params import Params
-from tasks.decoding import cuts
+from tasks.decoding import cuts, decode
 from tasks.decoding.limits import Limits
 from tasks.demo import shapes
 from tasks.videos import shot_rules
@@ -38,9 +38,16 @@ def limits_of(params: Params) -> Limits:
     return Limits(**{field: getattr(params.sandbox, field) for field in Limits._fields})
 
 
+def rate_of(path: Path, params: Params) -> float:
+    """Return the frames per second that the file says."""
+    with decode.open_video(str(path), limits_of(params)) as opened:
+        return float(decode.frame_rate(opened))
+
+
 def real(path: Path, params: Params, most: int) -> Iterator[Shot]:
     """Give the beginning of up to `most` shots of a video, evenly spread over it."""
-    found = cuts.split(str(path), limits_of(params), claimed_frames=0, **shot_rules.rules_of(params.shots))
+    rules = shot_rules.rules_of(params.shots)
+    found = cuts.split(str(path), limits_of(params), claimed_frames=0, fps=rate_of(path, params), **rules)
     starts, first = [], 0
     for row in found["shots"]:
         if row["status"] == "ok" and row["frames"] >= _LEAST_FRAMES + 2 * _TRIMMED:

@@ -18,8 +18,9 @@ from mkdocs.structure.files import File, Files
 from docs.generate import hooks, licences, reference, score_table
 from flows.__main__ import COMMANDS, FLOWS
 from flows.params import Params
+from tasks.decoding import packets
 from tasks.pages.columns import COLUMNS
-from tasks.pages.reasons import REASONS, meaning_of
+from tasks.pages.reasons import REASONS, REPAIRS, meaning_of
 from tasks.sandbox import answer_schemas
 from tasks.storage import tables
 
@@ -72,6 +73,11 @@ def test_every_reason_that_the_sandbox_may_answer_says_what_to_do():
     assert answered - OF_PROOFS <= CODES
 
 
+def test_every_repair_has_a_sentence_and_may_be_answered():
+    answered = get_args(inspect.get_annotations(answer_schemas.Probed)["repairs"])[0]
+    assert REPAIRS.keys() == set(packets.REPAIRS) == set(get_args(get_args(answered)[0]))
+
+
 def test_every_reason_with_a_sentence_is_given_somewhere():
     written = {text for _, tree in modules() for text in texts(tree)}
     assert {code for code in CODES if not code.startswith("SCORE_")} <= written
@@ -118,6 +124,8 @@ def test_the_reference_has_every_key_verb_column_and_reason():
     for verb in FLOWS | COMMANDS:
         assert f"\n## stiv {verb}\n" in pages["verbs.md"]
     for code in CODES:
+        assert f"| `{code}` |" in pages["reasons.md"]
+    for code in REPAIRS:
         assert f"| `{code}` |" in pages["reasons.md"]
     for table in reference.TABLES:
         for column in getattr(tables, table).names:

@@ -21,7 +21,7 @@ from flows import __main__ as verbs
 from flows.command_line import describe, documented, parser_of
 from flows.params import Params
 from tasks.pages.columns import described
-from tasks.pages.reasons import REASONS
+from tasks.pages.reasons import REASONS, REPAIRS
 from tasks.storage import tables
 
 FULL_SIZE = "infra/params/xl-256.yaml"
@@ -278,6 +278,9 @@ def reasons_page() -> str:
     for group, codes in REASONS.items():
         lines += ["", f"## {group}", "", "| reason | what it means | what to do |", "|---|---|---|"]
         lines += [f"| `{code}` | {_cell(reason.meaning)} | {_cell(reason.remedy)} |" for code, reason in codes.items()]
+    lines += ["", "## What is repaired", "", "A video that is used has these in its column `repairs`.", ""]
+    lines += ["| repair | what it means | what to do |", "|---|---|---|"]
+    lines += [f"| `{code}` | {_cell(repair.meaning)} | {_cell(repair.remedy)} |" for code, repair in REPAIRS.items()]
     return "\n".join(lines) + "\n"
 
 

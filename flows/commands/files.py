@@ -16,9 +16,9 @@ from tasks.videos.settings import ShotSettings, VideoSettings
 def probe(*files: str, videos: VideoSettings, sandbox: SandboxSettings) -> None:
     """Say what files are, and whether the pipeline would use them: a line of JSON per file.
 
-    A line has status, reason, codec, width, height, fps, seconds and frames. Status and reason are those that stage
-    videos would find; captions, and copies of a file, only the stage itself looks at. Exit code 1 when no file would
-    be used. With --source this verb does the work of stage videos instead, as dvc.yaml calls it:
+    A line has status, reason, codec, width, height, fps, seconds, frames and repairs. Status and reason are those
+    that stage videos would find; captions, and copies of a file, only the stage itself looks at. Exit code 1 when
+    no file would be used. With --source this verb does the work of stage videos instead, as dvc.yaml calls it:
     stiv probe --source data/raw --out data/videos --report reports/videos.json
 
     Args:
@@ -79,7 +79,8 @@ def cut(files: Sequence[Path], rules: dict[str, Any], sandbox: Sandbox) -> Itera
     for known in probed(files, sandbox):
         found = known
         if known["status"] == "ok":
-            found = sandbox.call("split", {"path": known["file"], "claimed_frames": known["frames"], **rules})
+            asked = {"path": known["file"], "fps": known["fps"], "repairs": known["repairs"], **rules}
+            found = sandbox.call("split", asked | {"claimed_frames": known["frames"]})
         if found["status"] != "ok":
             yield {"file": known["file"], "status": found["status"], "reason": found["reason"]}
             continue

@@ -1,13 +1,20 @@
 """Decode the frames of one clip at the size that the model sees. Runs in the sandbox only."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
 
-from tasks.decoding import decode, planes
+from tasks.decoding import decode, packets, planes
 from tasks.decoding.limits import Limits
+
+# before the start, of the key frame that is looked for: in mpegts it is not found by its own time, as FFmpeg looks
+# for one whose decoding time, a little earlier, is not later; and some frames are shown before the key frame that they
+# are decoded after
+_BACK_SECONDS = (0, 1, 8)
 
 
 class Cut(NamedTuple):
@@ -33,6 +40,7 @@ def clip_frames(
     stride_frames: int,
     height: int,
     width: int,
+    repairs: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Decode a clip's frames at the size that the model sees: upright, square pixels, one field if interlaced.
 
@@ -43,15 +51,20 @@ def clip_frames(
         end_pts: time of the frame after its last.
         frames: how many to take, every `stride_frames`-th from the first.
         height: the picture is scaled to cover height x width (area interpolation) and cut out at its centre.
+        repairs: what `decode.probe` said of the video.
 
     Returns:
         `frames`: uint8 (frames, height, width, 3) RGB; `crop_top`, `crop_left`: pixels of the scaled picture.
-        Or status failed with reason frame_not_found, too_few_frames, decode_error ..., or rejected with size_changes.
+        Or status failed with reason frame_not_found, too_few_frames, damaged, decode_error ..., or rejected with
+        size_changes.
     """
     try:
-        with decode.open_video(path, limits) as opened:
-            wanted = _between(opened, start_pts, end_pts)
-            taken, cut = _take(opened, wanted, frames, stride_frames, height, width)
+        with decode.open_video(path, limits, repairs) as opened:
+            marks = packets.Marks()
+            decoding = decoded_from(opened, start_pts, marks)
+            wanted = _between(decoding, start_pts, end_pts)
+            taken, cut, times = _take(opened, wanted, frames, stride_frames, height, width)
+            _refuse_damage(opened, decoding, times, marks)
     except decode.Refused as refused:
         return refused.result()
     except av.error.MemoryError:
@@ -63,8 +76,9 @@ def clip_frames(
 
 def _take(
     opened: decode.Opened, given: Iterator[av.VideoFrame], frames: int, stride_frames: int, height: int, width: int
-) -> tuple[list[np.ndarray], Cut]:
+) -> tuple[list[np.ndarray], Cut, list[int]]:
     taken: list[np.ndarray] = []
+    times: list[int] = []
     size = how = cut = None
     for position, frame in enumerate(given):
         if how is None or cut is None:
@@ -73,10 +87,11 @@ def _take(
             cut = _cut(how, height, width)
         if (frame.width, frame.height) != size:
             raise decode.Refused("rejected", "size_changes")
+        times.append(cast(int, frame.pts))  # decoded gives no frame without a time
         if position % stride_frames == 0:
             taken.append(cut.of(_upright(frame, how, cut)))
         if len(taken) == frames:
-            return taken, cut
+            return taken, cut, times
     raise decode.Refused("failed", "too_few_frames")
 
 
@@ -93,11 +108,11 @@ def _upright(frame: av.VideoFrame, how: planes.Shown, cut: Cut) -> np.ndarray:
     return how.upright(scaled.to_ndarray())
 
 
-def _between(opened: decode.Opened, start_pts: int, end_pts: int) -> Iterator[av.VideoFrame]:
+def _between(frames: Iterator[av.VideoFrame], start_pts: int, end_pts: int) -> Iterator[av.VideoFrame]:
     """Give the frames from exactly `start_pts` up to `end_pts`."""
     is_begun = False
-    for frame in decoded_from(opened, start_pts):
-        pts = cast(int, frame.pts)  # decoded refuses frames without a time
+    for frame in frames:
+        pts = cast(int, frame.pts)  # decoded gives no frame without a time
         if pts >= end_pts:
             return
         if not is_begun and pts > start_pts:
@@ -107,17 +122,35 @@ def _between(opened: decode.Opened, start_pts: int, end_pts: int) -> Iterator[av
             yield frame
 
 
-def decoded_from(opened: decode.Opened, start_pts: int) -> Iterator[av.VideoFrame]:
+def _refuse_damage(
+    opened: decode.Opened, decoding: Iterator[av.VideoFrame], times: list[int], marks: packets.Marks
+) -> None:
+    """Refuse a clip with a frame that does not decode cleanly, or follows one that did not.
+
+    A frame that is shown after the clip may have been decoded before its end: some are looked at.
+    """
+    with suppress(decode.Refused, av.error.FFmpegError):
+        for _ in islice(decoding, opened.stream.codec_context.reorder_depth):
+            pass
+    if not marks.damaged.isdisjoint(times):
+        raise decode.Refused("failed", "damaged")
+
+
+def decoded_from(opened: decode.Opened, start_pts: int, marks: packets.Marks) -> Iterator[av.VideoFrame]:
     """Give frames from `start_pts` or earlier on."""
-    # FFmpeg seeks to the key frame before; what lies between it and the start must be decoded and thrown away
-    opened.container.seek(start_pts, stream=opened.stream, backward=True)
-    frames = decode.decoded(opened)
-    first = next(frames, None)
-    # decoded refuses frames without a time; a poor index (mpegts, flv) is read from the beginning, which in mpegts is
-    # not found by its own time: FFmpeg looks for a key frame whose decoding time, a little earlier, is not later
-    if first is None or cast(int, first.pts) > start_pts:
+    if packets.CLOCK_RESTARTS not in opened.repairs:
+        for seconds in _BACK_SECONDS:
+            # FFmpeg seeks to the key frame before; what lies between it and the start must be decoded and thrown away
+            opened.container.seek(start_pts - round(seconds / opened.time_base), stream=opened.stream, backward=True)
+            marks.clear()
+            frames = decode.decoded(opened, marks)
+            first = next(frames, None)
+            if first is not None and cast(int, first.pts) <= start_pts:
+                yield first
+                yield from frames
+                return
         opened.container.seek(min(0, opened.stream.start_time or 0), stream=opened.stream, backward=True)
-        yield from decode.decoded(opened)
-        return
-    yield first
-    yield from frames
+        marks.clear()
+    # a poor index (mpegts, flv), or a clock that has started again, by which nothing is found, not even the beginning
+    # that a file stands at when it is opened: all is read, and decoded from the key frame before the start
+    yield from decode.decoded(opened, marks, start_pts)

@@ -7,8 +7,8 @@ Pictures come from `tasks/decoding/decode.py`, where shots begin and end from a 
 import base64
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 import av
 import numpy as np
 
-from tasks.decoding import clip_frames, decode, measures, motion
+from tasks.decoding import clip_frames, decode, measures, motion, packets
 from tasks.decoding.limits import Limits
 from tasks.decoding.transitions import Detector, Transition, Transitions
 
@@ -81,6 +81,8 @@ class Piece:
     end: int = -1
     is_between: bool = False
     """The frames of a transition, which belong to no shot."""
+    is_damaged: bool = False
+    """Frames that do not decode cleanly, or follow such a one."""
     glances: list[measures.FrameStats] = field(default_factory=list)
     measured: list[tuple[int, measures.PairStats]] = field(default_factory=list)  # (frame, values)
     stills: list[tuple[int, np.ndarray | bytes]] = field(default_factory=list)  # BGR, or JPEG
@@ -126,15 +128,26 @@ class Piece:
         else:
             bounds = list(range(self.first, self.end))
         for first, end in pairwise([*dict.fromkeys(bounds), self.end]):
-            yield Piece(
-                first,
-                self.transition if first == self.first else "split",
-                self.rules,
-                end,
-                glances=self.glances[first - self.first : end - self.first],
-                measured=[entry for entry in self.measured if first < entry[0] < end],
-                stills=[entry for entry in self.stills if first <= entry[0] < end],
-            )
+            yield self.part(first, end)
+
+    def part(self, first: int, end: int) -> "Piece":
+        """Return the frames `first` up to `end` of the piece as one of their own."""
+        return Piece(
+            first,
+            self.transition if first == self.first else "split",
+            self.rules,
+            end,
+            self.is_between,
+            glances=self.glances[first - self.first : end - self.first],
+            measured=[entry for entry in self.measured if first < entry[0] < end],
+            stills=[entry for entry in self.stills if first <= entry[0] < end],
+        )
+
+    def joined(self, after: "Piece") -> "Piece":
+        """Return this piece and the one after it as one, without stills."""
+        return replace(
+            self, end=after.end, glances=self.glances + after.glances, measured=self.measured + after.measured
+        )
 
     def chosen_stills(self) -> list[str]:
         """Return `stills` of the candidates, at even distances from the ends of the piece, as base64 of JPEG."""
@@ -192,8 +205,10 @@ def split(
     path: str,
     limits: Limits,
     claimed_frames: int,
+    fps: float,
     analysis_pixels: int,
     part: list[float] | None = None,
+    repairs: Sequence[str] = (),
     **rules: Any,
 ) -> dict[str, Any]:
     """Cut one video into shots, or one part of a long one.
@@ -202,22 +217,23 @@ def split(
         path: the video.
         limits: the sandbox's.
         claimed_frames: how many frames the file, or the part, should have at least, 0 if unknown.
+        fps: frames per second in the mean, as `decode.probe` says.
         analysis_pixels: longer side of the picture that is analysed.
         part: seconds after the video's first frame, from (inside) and up to (outside). A shot that goes on beyond a
             part's end is split there.
+        repairs: what `decode.probe` said of the video.
         rules: the other fields of Rules but fps.
     Returns:
         status, reason, and if ok `frames` decoded and `shots`, which cover every frame once: the columns of
         tables.SHOTS that do not name the video, and `stills` as base64 of JPEG.
     """
     try:
-        with decode.open_video(path, limits) as opened:
-            all_rules = Rules(**rules, fps=float(decode.frame_rate(opened)))
-            pieces, times = _pieces(opened, _frames(opened, part), analysis_pixels, all_rules)
+        with decode.open_video(path, limits, repairs) as opened:
+            all_rules, marks, time_base = Rules(**rules, fps=fps), packets.Marks(), opened.time_base
+            pieces, times = _pieces(opened, _frames(opened, part, marks), analysis_pixels, all_rules)
             if part is None:
                 decode.check_decoded(opened, len(times) - 1, claimed_frames)
-            time_base = opened.stream.time_base
-            assert time_base is not None, "FFmpeg gives every stream of a file that it reads a time base"
+            pieces = _parted(pieces, times, marks)
             shots = list(shots_of(pieces, times, float(time_base), all_rules))
     except decode.Refused as refused:
         return refused.result()
@@ -260,19 +276,42 @@ def motion_estimator(rules: Rules) -> motion.Estimator:
     return motion.dense
 
 
-def _frames(opened: decode.Opened, part: list[float] | None) -> Iterator[av.VideoFrame]:
+def _frames(opened: decode.Opened, part: list[float] | None, marks: packets.Marks) -> Iterator[av.VideoFrame]:
     if part is None:
-        yield from decode.decoded(opened)
+        yield from decode.decoded(opened, marks)
         return
-    tick, base = opened.stream.time_base, opened.stream.start_time or 0
-    assert tick is not None, "FFmpeg gives every stream of a file that it reads a time base"
-    first, end = (base + ceil(Fraction(seconds) / tick) for seconds in part)
-    for frame in clip_frames.decoded_from(opened, first) if part[0] else decode.decoded(opened):
-        pts = cast(int, frame.pts)  # decoded refuses frames without a time
+    base = opened.stream.start_time or 0
+    first, end = (base + ceil(Fraction(seconds) / opened.time_base) for seconds in part)
+    for frame in clip_frames.decoded_from(opened, first, marks) if part[0] else decode.decoded(opened, marks):
+        pts = cast(int, frame.pts)  # decoded gives no frame without a time
         if pts >= end:
             return
         if pts >= first:
             yield frame
+
+
+def _parted(pieces: list[Piece], times: list[int], marks: packets.Marks) -> list[Piece]:
+    """Cut the pieces where damage begins and ends, and where the clock had started again."""
+    if not marks.damaged and not marks.restarts:
+        return pieces
+    restarts = set(marks.restarts)
+    found: list[Piece] = []
+    for piece in pieces:
+        first = piece.first
+        is_damaged = [time in marks.damaged for time in times[first : piece.end]]
+        bounds = [
+            frame
+            for frame in range(first + 1, piece.end)
+            if is_damaged[frame - first] != is_damaged[frame - first - 1] or times[frame] in restarts
+        ]
+        for start, end in pairwise([first, *bounds, piece.end]):
+            part = piece.part(start, end)
+            part.is_damaged = is_damaged[start - first]
+            if part.is_damaged and found and found[-1].is_damaged:  # a cut in what is damaged means nothing
+                found[-1] = found[-1].joined(part)
+            else:
+                found.append(part)
+    return found
 
 
 def _pieces(
@@ -299,7 +338,7 @@ def _pieces(
 
 
 def shots_of(pieces: list[Piece], times: list[int], time_base: float, rules: Rules) -> Iterator[dict[str, Any]]:
-    """Give one dict per shot, and one per transition that takes time, rejected as such.
+    """Give one dict per shot, and one per transition that takes time, and per stretch of damage, rejected as such.
 
     Neighbouring pieces that are each shorter than min_seconds (a strobe, a whip pan) become one row, rejected as
     too_short: merged into a neighbour they would put a cut inside a shot.
@@ -318,10 +357,13 @@ def shots_of(pieces: list[Piece], times: list[int], time_base: float, rules: Rul
             yield _row(merged, times, time_base, "rejected", "too_short")
 
     for piece in pieces:
-        if not piece.is_between and seconds(piece) < rules.min_seconds:
+        if not (piece.is_between or piece.is_damaged) and seconds(piece) < rules.min_seconds:
             waiting.append(piece)
             continue
         yield from rejected()
+        if piece.is_damaged:
+            yield _row(piece, times, time_base, "rejected", "damaged")
+            continue
         if piece.is_between:
             yield _row(piece, times, time_base, "rejected", "transition")
             continue

@@ -7,7 +7,7 @@ x.mp4 can be a playlist that opens other files; `protocol_whitelist=none` does n
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import av
 import numpy as np
 
-from tasks.decoding import planes
+from tasks.decoding import packets, planes
 from tasks.decoding.limits import MIN_DECODED, DecodeBudget, Limits
 
 # FFmpeg names some of these codecs after the library that decodes them
@@ -24,6 +24,9 @@ _DECODERS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx": "vp8", "libvpx-vp
 _MOV_BOXES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot"))
 _ANALYSED_MICROSECONDS = "5000000"  # of the video, at its beginning, to find out what the streams are
 _MAX_PIXEL_ASPECT = 8
+_HEAD_BYTES = 2048
+_FEW_REPEATED = 3  # frames without a later time than the one before, before a share of them means anything
+_SAME_RATE = 0.02  # a rate that a header claims is that of the packets, if they differ by no more
 _TOGETHER = 16  # pictures handed on at a time: decoding and analysing by turns empties each other's caches
 
 
@@ -39,26 +42,34 @@ class Refused(Exception):  # noqa: N818 (a verdict on the file, not a fault of o
 
 
 class Opened(NamedTuple):
-    """A container with its first video stream."""
+    """A container with the video stream that players show."""
 
     container: av.container.InputContainer
     stream: av.VideoStream
     codec: str
     size_bytes: int
     limits: Limits
+    repairs: Sequence[str]
+    """Of packets.REPAIRS, what `probe` found needful."""
+
+    @property
+    def time_base(self) -> Fraction:
+        """Seconds of a tick."""
+        assert self.stream.time_base is not None, "FFmpeg gives every stream of a file that it reads a time base"
+        return self.stream.time_base
 
 
 def sniff(head: bytes) -> str | None:
-    """Return the container format that a file's first 512 bytes show, None if it is none that we know."""
+    """Return the container format that a file's first 2048 bytes show, None if it is none that we know."""
     if head[4:8] in _MOV_BOXES:
         return "mov"
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return "matroska"
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return "avi"
-    if len(head) > 376 and head[0] == head[188] == head[376] == 0x47:
-        return "mpegts"
-    return "flv" if head[:4] == b"FLV\x01" else None
+    if head[:4] == b"FLV\x01":
+        return "flv"
+    return "mpegts" if packets.is_transport_stream(head) else None
 
 
 @contextmanager
@@ -77,14 +88,16 @@ def open_file(path: str, limits: Limits) -> Iterator[tuple[BinaryIO, int]]:
 
 
 @contextmanager
-def open_video(path: str, limits: Limits) -> Iterator[Opened]:
+def open_video(path: str, limits: Limits, repairs: Sequence[str] = ()) -> Iterator[Opened]:
     """Open a video under the rules above.
 
+    Args:
+        repairs: what `probe` said of it.
     Raises:
         Refused: it is no video, or not one that we decode.
     """
     with open_file(path, limits) as (file, size_bytes):
-        format_name = sniff(file.read(512))
+        format_name = sniff(file.read(_HEAD_BYTES))
         if format_name is None:
             raise Refused("rejected", "not_a_video")
         if format_name not in limits.formats:
@@ -110,9 +123,9 @@ def open_video(path: str, limits: Limits) -> Iterator[Opened]:
         with container:
             if len(container.streams) > limits.max_streams:
                 raise Refused("rejected", "too_many_streams")
-            if not container.streams.video:
+            stream = packets.video_stream(container)
+            if stream is None:
                 raise Refused("rejected", "no_video_stream")
-            stream = container.streams.video[0]
             name = stream.codec_context.name if stream.codec_context else ""  # none: FFmpeg has no decoder for it
             codec = _DECODERS.get(name, name)
             if codec not in limits.codecs:
@@ -122,13 +135,14 @@ def open_video(path: str, limits: Limits) -> Iterator[Opened]:
             stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
             stream.codec_context.thread_count = 1
             stream.codec_context.thread_type = "NONE"
-            yield Opened(container, stream, codec, size_bytes, limits)
+            stream.codec_context.copy_opaque = True  # a frame carries what its packet was given: its order
+            yield Opened(container, stream, codec, size_bytes, limits, repairs)
 
 
 def probe(path: str, limits: Limits) -> dict[str, Any]:
-    """Say what a video is: codec, width, height, fps, seconds, frames.
+    """Say what a video is: codec, width, height, fps, seconds, frames, repairs, and how its colours are coded.
 
-    Every packet is read, so the length is what the file holds, not what its header claims; a file that breaks off is
+    Every packet is read, so the length is what the file shows, not what its header claims; a file that breaks off is
     noticed here. Decoded is the first frame alone: width and height are of the picture as it is shown, upright and
     with square pixels.
     """
@@ -145,40 +159,85 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
 
 def _measure(opened: Opened) -> dict[str, Any]:
     stream = opened.stream
-    frames, first, last, how = 0, None, 0, None
-    for packet in opened.container.demux(stream):
+    clock = packets.Clock(opened.time_base, _may_jump(opened))
+    # times of decoding stand in for those of AVI, of which FFmpeg's parser makes up times of presentation
+    is_avi = opened.container.format.name == "avi"
+    times: set[int] = set()
+    frames, lasts, is_rising, is_late = 0, 0, True, False
+    last: int | None = None
+    before: int | None = None
+    how: planes.Shown | None = None
+    for place, (packet, order, time, is_counted, _) in enumerate(
+        packets.shown(opened.container, stream, is_avi, clock)
+    ):
         how = how or _shown_first(opened, packet)
-        time = packet.pts if packet.pts is not None else packet.dts
-        if not packet.size or time is None:
+        is_late = is_late or order > place or not (is_counted or packet.is_discard or not packet.size)
+        if time is None or not is_counted:
             continue
         frames += 1
         if frames > opened.limits.max_frames:
             raise Refused("rejected", "too_many_frames")
-        first = time if first is None else min(first, time)
-        last = max(last, time + (packet.duration or 0))
-    if frames < MIN_DECODED * stream.frames:
+        times.add(time)
+        is_rising = is_rising and (before is None or time >= before)
+        before = time
+        if last is None or time > last:
+            last, lasts = time, packet.duration or 0
+    if frames < MIN_DECODED * _claimed(opened):
         raise Refused("failed", "truncated")
-    if first is None:
+    if last is None:
         raise Refused("failed", "no_frames")
     if how is None:
         raise Refused("failed", "decode_error")
-    assert stream.time_base is not None, "FFmpeg gives every stream of a file that it reads a time base"
-    seconds = float((last - first) * stream.time_base)
-    rate = stream.average_rate or stream.guessed_rate
-    fps = float(rate) if rate else frames / seconds if seconds > 0 else 0.0
-    if not opened.limits.min_fps <= fps <= opened.limits.max_fps:
-        raise Refused("rejected", "fps_out_of_range")
+    first = min(times)
+    # a last frame of no stated length lasts as long as the one before it
+    lasts = lasts or last - max((time for time in times if time != last), default=last)
+    seconds = float((last + lasts - first) * opened.time_base)
+    found = {
+        packets.CLOCK_RESTARTS: clock.restarts > 0,
+        packets.FRAME_ORDER: packets.is_in_decoding_order(
+            opened.container.format.name, stream.codec_context.reorder_depth, is_rising
+        ),
+        packets.LATE_START: is_late,
+        packets.REPEATED_TIMES: len(times) < frames,
+    }
     return {
         "codec": opened.codec,
         "width": how.width,
         "height": how.height,
-        "fps": fps,
+        "fps": _rate(opened, len(times), seconds),
         "seconds": seconds,
-        "frames": frames,
+        "frames": len(times),
+        "repairs": [repair for repair in packets.REPAIRS if found[repair]],
     }
 
 
-def _shown_first(opened: Opened, packet: "av.Packet[av.VideoStream]") -> planes.Shown | None:
+def _may_jump(opened: Opened) -> bool:
+    return opened.container.format.name in packets.MAY_JUMP
+
+
+def _claimed(opened: Opened) -> int:
+    """Return how many frames the file says that it shows, 0 if it does not say."""
+    if "mov" not in opened.container.format.name:
+        return opened.stream.frames
+    # the index has what edit lists leave, the header what they leave out too
+    return sum(not entry.is_discard for entry in opened.stream.index_entries)
+
+
+def _rate(opened: Opened, frames: int, seconds: float) -> float:
+    """Return the frames per second: in the mean, or what the header says if that is about the same.
+
+    Raises:
+        Refused: it is outside the limits.
+    """
+    mean = frames / seconds if seconds > 0 else 0.0
+    claimed = float(opened.stream.average_rate or opened.stream.guessed_rate or 0)
+    rate = claimed if abs(claimed - mean) <= _SAME_RATE * mean or not mean else mean
+    if not opened.limits.min_fps <= rate <= opened.limits.max_fps:
+        raise Refused("rejected", "fps_out_of_range")
+    return rate
+
+
+def _shown_first(opened: Opened, packet: Any) -> planes.Shown | None:
     """Return how the video is to be shown if this packet gives the first frame, None if it gives none."""
     try:
         frames = packet.decode()
@@ -189,30 +248,52 @@ def _shown_first(opened: Opened, packet: "av.Packet[av.VideoStream]") -> planes.
     return shown(opened, frames[0]) if frames else None
 
 
-def decoded(opened: Opened) -> Iterator[av.VideoFrame]:
+def decoded(
+    opened: Opened, marks: packets.Marks | None = None, start_pts: int | None = None
+) -> Iterator[av.VideoFrame]:
     """Give the frames in the order in which they are shown, each with a later pts than the one before.
 
+    A frame's pts is its time on a clock that never starts again. One that has no later time than the frame before it
+    is left out, as players do.
+
+    Args:
+        marks: takes what is noticed of the frames.
+        start_pts: frames before it need not be given, where the container is read from its beginning.
     Raises:
-        Refused: too many frames or bytes, or too many that do not decode, or times that do not rise.
+        Refused: too many frames or bytes, or too many that do not decode, or too many times that do not rise.
     """
     spent = DecodeBudget(opened.limits, opened.size_bytes)
-    last = None
-    for packet in opened.container.demux(opened.stream):
+    is_by_order = packets.FRAME_ORDER in opened.repairs
+    clock = packets.Clock(opened.time_base, _may_jump(opened)) if packets.CLOCK_RESTARTS in opened.repairs else None
+    depth = opened.stream.codec_context.reorder_depth
+    timeline = packets.Timeline(opened.codec, depth, is_by_order, packets.Marks() if marks is None else marks)
+    last: int | None = None
+    frames, repeated = 0, 0
+    for given in packets.shown(opened.container, opened.stream, is_by_order, clock, start_pts):
+        timeline.packet(given)
         try:
-            frames = packet.decode()
+            decoded_now = given.packet.decode()
         except av.error.MemoryError:
             raise
         except av.error.FFmpegError:
+            timeline.broken(given)
             if reason := spent.packet(is_broken=True):
                 raise Refused("failed", reason) from None
             continue
         spent.packet(is_broken=False)
-        for frame in frames:
+        for frame in decoded_now:
             if reason := spent.frame(sum(plane.buffer_size for plane in frame.planes)):
                 raise Refused("rejected", reason)
-            if frame.pts is None or (last is not None and frame.pts <= last):
-                raise Refused("failed", "bad_timestamps")
-            last = frame.pts
+            time = timeline.frame(frame)
+            if time is None:
+                continue
+            frames += 1
+            if last is not None and time <= last:
+                repeated += 1
+                if repeated > max(_FEW_REPEATED, (1 - MIN_DECODED) * frames):
+                    raise Refused("failed", "bad_timestamps")
+                continue
+            frame.pts = last = time
             yield frame
 
 
@@ -220,12 +301,12 @@ def check_decoded(opened: Opened, frames: int, claimed: int) -> None:
     """Refuse a video of which far fewer frames decode than it claims to have."""
     if not frames:
         raise Refused("failed", "decode_error")
-    if frames < MIN_DECODED * max(claimed, opened.stream.frames):
+    if frames < MIN_DECODED * max(claimed, _claimed(opened)):
         raise Refused("failed", "truncated")
 
 
 def frame_rate(opened: Opened) -> Fraction:
-    """Return the frames per second, 25 where the file does not say."""
+    """Return the frames per second that the header says, 25 where it does not; `probe` says what they are."""
     return opened.stream.average_rate or opened.stream.guessed_rate or Fraction(25)
 
 

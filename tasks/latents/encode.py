@@ -186,6 +186,7 @@ def _frames_of(clips: list[dict[str, Any]], frames: FrameSource) -> list[dict[st
             "path": str(path),
             "start_pts": clip["start_pts"],
             "end_pts": clip["end_pts"],
+            "repairs": clip["repairs"] or [],
             "frames": settings.frames,
             "stride_frames": settings.stride_frames,
             "height": settings.height,

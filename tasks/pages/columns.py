@@ -10,6 +10,7 @@ from tasks.storage.scores import SCORES
 _OF_VIDEO = {
     "uri": "Path below the source, or s3://...: where the bytes of the video are.",
     "video": "sha256 of the video's bytes, which is its name everywhere; null when they could not be read.",
+    "repairs": "Of the video: what is repaired whenever it is read, each as the page of reasons says; empty for most.",
     "licence": "Of the video, as the list of the source says; null without one.",
     "source_url": "Where the video comes from, as the list of the source says; null without one.",
     "caption": "The text beside the video, which is of all of it; null without one.",
@@ -40,7 +41,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "width": "Pixels, as shown: upright, with square pixels.",
         "height": "Pixels, as shown.",
         "fps": "Frames per second, in the mean.",
-        "seconds": "Length by the times of its packets, not by its header.",
+        "seconds": "Length by the times of the packets that are shown, not by its header.",
+        "frames": "Packets that are shown; what an edit list hides is not.",
     },
     "SPLITS": {
         **_OF_VIDEO,

@@ -115,13 +115,19 @@ REASONS: dict[str, dict[str, Reason]] = {
             "Fetch it again.",
         ),
         "no_frames": Reason("The picture's stream has no packet with a time.", _SAME_FILE),
+        "damaged": Reason(
+            "Frames that do not decode cleanly, and those up to the next key frame, which are predicted from them: "
+            "bytes inside the file are wrong. The other shots of the video are used.",
+            "Fetch the file again; what the disk or the recorder spoilt stays out. Of HEVC, VP8, VP9 and MPEG-4 much "
+            "damage decodes without a sign and cannot be found.",
+        ),
         "decode_error": Reason(
             "More packets than `sandbox.max_broken` allows do not decode, or more in a row than "
             "`sandbox.max_broken_run`, or the first frame does not.",
             _SAME_FILE,
         ),
         "bad_timestamps": Reason(
-            "A frame has no time, or one that is not later than the frame before it.",
+            "A tenth of the frames or more has no later time than the frame before; a few are left out.",
             "Write the container again (ffmpeg -i OLD -c copy NEW).",
         ),
         "changed_since_probe": Reason(
@@ -217,6 +223,31 @@ REASONS: dict[str, dict[str, Reason]] = {
         "listed_twice": Reason("Another clip names the same object in the bucket.", "Nothing."),
     },
 }
+
+
+REPAIRS: dict[str, Reason] = {
+    "clock_restarts": Reason(
+        "The clock starts again within the file, as where two recordings were joined or a broadcast was interrupted. "
+        "What follows goes on where the clock had been; a shot is split there.",
+        "Nothing. Each clip of it is found by reading the file from its beginning: ffmpeg -i OLD -c copy NEW.mp4 "
+        "makes that quicker.",
+    ),
+    "frame_order": Reason(
+        "The container has no times of presentation, though frames are shown in another order than that of decoding "
+        "(AVI with B-frames). The frame shown k-th has the k-th time.",
+        "Nothing.",
+    ),
+    "late_start": Reason(
+        "The file begins in the middle of a group of pictures, as what is cut out of a broadcast does. What comes "
+        "before the first key frame, or is predicted from there, is left out.",
+        "Nothing, unless the first seconds matter: cut the recording at a key frame, or encode it again.",
+    ),
+    "repeated_times": Reason(
+        "Some frames have the time of another. They are left out, as players do.",
+        "Nothing; were it a tenth of the frames, the video would fail as `bad_timestamps`.",
+    ),
+}
+"""What a file needs whenever it is read, to be shown as players show it: codes of the column `repairs`."""
 
 
 def meaning_of(code: str) -> Reason:

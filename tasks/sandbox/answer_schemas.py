@@ -135,6 +135,7 @@ class Failed(TypedDict):
     reason: Literal[
         "bad_timestamps",
         "crashed",
+        "damaged",
         "decode_error",
         "frame_not_found",
         "no_frames",
@@ -171,6 +172,9 @@ class Probed(TypedDict):
     fps: float
     seconds: Annotated[float, Field(ge=0)]
     frames: Count
+    repairs: Annotated[
+        list[Literal["clock_restarts", "frame_order", "late_start", "repeated_times"]], Field(max_length=4)
+    ]
 
 
 def _possible(score: Score) -> Any:
@@ -201,7 +205,7 @@ class Shot(MeasuredScores):
     frames: Count
     transition: Literal["start", "cut", "fade", "dissolve", "split"]
     status: Literal["ok", "rejected"]
-    reason: Literal["too_few_frames", "too_short", "transition"] | None
+    reason: Literal["damaged", "too_few_frames", "too_short", "transition"] | None
     stills: Annotated[list[Still], FailFast()]
 
 

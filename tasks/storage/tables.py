@@ -37,8 +37,10 @@ VIDEOS = pa.schema(
         ("codec", pa.string()),
         ("width", pa.int32()),  # as shown: upright, with square pixels
         ("height", pa.int32()),
-        ("fps", pa.float64()),
+        ("fps", pa.float64()),  # in the mean, where the rate changes
         ("seconds", pa.float64()),
+        ("frames", pa.int64()),  # that are shown, by their packets
+        ("repairs", pa.list_(pa.string())),  # what is repaired whenever it is read: tasks/decoding/packets.py
         ("caption", pa.string()),  # the text beside the video, null without one
         ("licence", pa.string()),  # as the source's list says, null without one
         ("source_url", pa.string()),
@@ -53,6 +55,7 @@ SHOTS = pa.schema(
         ("clip", pa.string()),
         ("video", pa.string()),
         ("uri", pa.string()),
+        ("repairs", pa.list_(pa.string())),  # the video's
         ("start_pts", pa.int64()),  # of the first frame
         ("end_pts", pa.int64()),  # of the frame after the last
         ("time_base", pa.string()),  # seconds per pts tick, "1/12800"

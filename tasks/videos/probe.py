@@ -37,7 +37,7 @@ def probe_videos(
     for row, found in zip(todo, sandbox.map("probe", asked), strict=True):
         row["status"], row["reason"] = found["status"], found["reason"]
         if found["status"] == "ok":
-            row |= {name: found[name] for name in ("codec", "width", "height", "fps", "seconds")}
+            row |= {name: found[name] for name in ("codec", "width", "height", "fps", "seconds", "frames", "repairs")}
             expansions[row["uri"]] = _expansion(row, found["frames"])
             if reason := video_rules.refused_video(row["seconds"], row["width"], row["height"], settings):
                 _refuse(row, "rejected", reason)

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _ALL_SECONDS = 1e6  # beyond the end of any video
 _STILL_ROWS = 64  # of a group: the stage scores reads pieces of the table
-_OF_VIDEO = ("video", "uri", "width", "height", "caption", "licence", "source_url")
+_OF_VIDEO = ("video", "uri", "repairs", "width", "height", "caption", "licence", "source_url")
 
 
 def split_videos(
@@ -45,7 +45,8 @@ def split_videos(
         if reason:
             results[video["video"]] = {"status": "failed", "reason": reason}
         else:
-            asked += [(video["video"], {"path": str(path), **part, **rules}) for part in _parts(video, settings)]
+            of_video = {"path": str(path), "fps": video["fps"], "repairs": video["repairs"]}
+            asked += [(video["video"], {**of_video, **part, **rules}) for part in _parts(video, settings)]
     found = sandbox.map("split", [arguments for _, arguments in asked])
     by_video: dict[str, list[dict[str, Any]]] = {}
     for (name, _), result in zip(asked, found, strict=True):
@@ -67,15 +68,11 @@ def split_videos(
     return splits, shots, stills
 
 
-def _frames(video: dict[str, Any]) -> int:
-    return int(video["seconds"] * video["fps"])
-
-
 def _parts(video: dict[str, Any], settings: ShotSettings) -> list[dict[str, Any]]:
     """Return the arguments that say which part of a video one process analyses; of most videos it is all."""
     count = ceil(video["seconds"] / settings.part_seconds)
     if count <= 1:
-        return [{"claimed_frames": _frames(video)}]
+        return [{"claimed_frames": video["frames"]}]
     bounds = [settings.part_seconds * number for number in range(count)] + [_ALL_SECONDS]
     claimed = int(settings.part_seconds * video["fps"])
     return [{"claimed_frames": claimed, "part": list(part)} for part in pairwise(bounds)]
@@ -86,7 +83,7 @@ def _merged(parts: list[dict[str, Any]], video: dict[str, Any]) -> dict[str, Any
     if broken := next((part for part in parts if part["status"] != "ok"), None):
         return {"status": broken["status"], "reason": broken["reason"]}
     frames = sum(part["frames"] for part in parts)
-    if frames < MIN_DECODED * _frames(video):
+    if frames < MIN_DECODED * video["frames"]:
         return {"status": "failed", "reason": "truncated"}
     rows = [part["shots"] for part in parts if part["shots"]]
     if problem := _contradiction(rows, video["seconds"]):

@@ -110,7 +110,7 @@ def split(tmp_path_factory, write_video, sandbox_settings) -> Iterator[Callable[
 
         def call(weights: Path) -> dict:
             rules = shot_rules.rules_of(by_raft(weights))
-            return sandbox.call("split", {"path": str(video), "claimed_frames": 24, **rules})
+            return sandbox.call("split", {"path": str(video), "claimed_frames": 24, "fps": 24.0, **rules})
 
         yield call
 

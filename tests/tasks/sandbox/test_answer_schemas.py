@@ -27,7 +27,7 @@ PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 BAD = {"status": "failed", "reason": "bad_result"}
 ASKED: dict[str, dict[str, Any]] = {
     "probe": {},
-    "split": {"claimed_frames": 48, **shot_rules.rules_of(ShotSettings.model_validate(PARAMS["shots"]))},
+    "split": {"claimed_frames": 48, "fps": 24.0, **shot_rules.rules_of(ShotSettings.model_validate(PARAMS["shots"]))},
     "clip_frames": {"start_pts": 0, "end_pts": 48 * 512, "frames": 3, "stride_frames": 2, "height": 16, "width": 24},
 }
 
@@ -78,7 +78,7 @@ def test_what_is_true_comes_through_as_it_is(answer, honest):
 
 
 def test_a_shot_has_the_columns_of_the_table():
-    of_video = {"clip", "video", "uri", "width", "height", "caption", "licence", "source_url"}
+    of_video = {"clip", "video", "uri", "repairs", "width", "height", "caption", "licence", "source_url"}
     assert set(get_type_hints(answer_schemas.Shot)) - {"stills"} == set(tables.SHOTS.names) - of_video
 
 

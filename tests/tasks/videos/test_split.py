@@ -14,6 +14,7 @@ from tasks.sandbox.pool import Sandbox
 from tasks.storage import atomic, stage, tables
 from tasks.videos.settings import ShotSettings
 from tasks.videos.split import Shots, _merged, split_videos
+from tests import odd_videos
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 SETTINGS = ShotSettings.model_validate(PARAMS["shots"] | {"max_failed_fraction": 0.5})
@@ -35,7 +36,7 @@ def video_row(path: Path, sandbox: Sandbox) -> dict:
         "licence": "CC0",
         "source_url": None,
     }
-    return row | {name: found.get(name) for name in ("width", "height", "fps", "seconds")}
+    return row | {name: found.get(name) for name in ("width", "height", "fps", "seconds", "frames", "repairs")}
 
 
 def split_one(path: Path, sandbox: Sandbox, **changes) -> tuple[dict, list[dict], list[dict]]:
@@ -299,7 +300,7 @@ def test_a_long_video_of_which_a_part_cannot_be_read_has_failed_as_a_whole(
     assert (split["status"], shots, stills) == ("failed", [], [])
 
 
-VIDEO = {"uri": "long.mp4", "seconds": 4.0, "fps": 10.0}
+VIDEO = {"uri": "long.mp4", "seconds": 4.0, "fps": 10.0, "frames": 40}
 
 
 def part(*shots: tuple[int, int, int]) -> dict:
@@ -338,3 +339,15 @@ def test_parts_that_contradict_each_other_or_the_length_cost_the_video(parts):
 
 def test_too_few_frames_in_all_cost_the_video():
     assert _merged([part((0, 20, 20))], VIDEO) == {"status": "failed", "reason": "truncated"}
+
+
+@pytest.mark.parametrize("name", ["slows_down_mkv", "trimmed", "b_frames_avi", "clock_restarts"])
+def test_the_stage_counts_what_is_shown_as_probing_does(tmp_path, sandbox, name):
+    """Also of a video that is shared out among processes, each of which begins at a time of its own."""
+    path = odd_videos.make(tmp_path)[name]
+    split, shots, _ = split_one(path, sandbox, min_seconds=0.3)
+    assert (split["status"], split["frames"]) == ("ok", video_row(path, sandbox)["frames"])
+    assert {tuple(shot["repairs"]) for shot in shots} == {tuple(video_row(path, sandbox)["repairs"])}
+    shared, parts, _ = split_one(path, sandbox, min_seconds=0.3, part_seconds=0.7)
+    assert (shared["status"], shared["frames"]) == ("ok", split["frames"])
+    assert (parts[0]["start_pts"], parts[-1]["end_pts"]) == (shots[0]["start_pts"], shots[-1]["end_pts"])
