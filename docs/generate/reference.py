@@ -20,20 +20,27 @@ from pydantic.fields import FieldInfo
 from flows import __main__ as verbs
 from flows.command_line import describe, documented, parser_of
 from flows.params import Params
+from stiv_model.latents import folder as latents
 from tasks.pages.columns import described
 from tasks.pages.reasons import REASONS, REPAIRS
 from tasks.storage import tables
 
 FULL_SIZE = "infra/params/xl-256.yaml"
 TABLES = {
-    "VIDEOS": ("data/videos/videos.parquet", "Stage videos: one row per raw file."),
-    "SPLITS": ("data/shots/splits.parquet", "Stage shots: one row per video that was split, and what became of it."),
-    "SHOTS": ("data/shots/shots.parquet", "Stage shots: one row per shot, with what the decoding pass measured."),
-    "STILLS": ("data/shots/stills.parquet", "Stage shots: small pictures of each shot."),
-    "SCORES": ("data/scores/scores.parquet", "Stage scores: all shots, with all scores."),
-    "CLIPS": ("data/clips/clips.parquet", "Stage clips: every scored shot; those that are ok are the clips."),
-    "CAPTIONS": ("data/captions/captions.parquet", "Stage captions: one text per clip."),
-    "LATENTS": ("data/latents/latents.parquet", "Stage latents: one row per captioned clip, and where its latent is."),
+    "VIDEOS": (f"data/videos/{tables.VIDEO_TABLE}", "Stage videos: one row per raw file."),
+    "SPLITS": (
+        f"data/shots/{tables.SPLIT_TABLE}",
+        "Stage shots: one row per video that was split, and what became of it.",
+    ),
+    "SHOTS": (
+        f"data/shots/{tables.SHOT_TABLE}",
+        "Stage shots: one row per shot, with what the decoding pass measured.",
+    ),
+    "STILLS": (f"data/shots/{tables.STILL_TABLE}", "Stage shots: small pictures of each shot."),
+    "SCORES": (f"data/scores/{tables.SCORE_TABLE}", "Stage scores: all shots, with all scores."),
+    "CLIPS": (f"data/clips/{tables.CLIP_TABLE}", "Stage clips: every scored shot; those that are ok are the clips."),
+    "CAPTIONS": (f"data/captions/{tables.CAPTION_TABLE}", "Stage captions: one text per clip."),
+    "LATENTS": (f"data/latents/{latents.TABLE}", "Stage latents: one row per captioned clip, and where its latent is."),
 }
 
 

@@ -46,7 +46,7 @@ class Workspace(NamedTuple):
         return cls(root / "data", root / "checkpoints", root / "reports", stages, shown)
 
     def table(self, stage: str) -> Path:
-        return self.data / stage / f"{stage}.parquet"
+        return self.data / stage / tables.table_name(stage)
 
     @property
     def trained(self) -> list[Path]:

@@ -66,7 +66,7 @@ class Gallery:
         )
 
     def _table(self, stage: str) -> Path:
-        return self.data / stage / f"{stage}.parquet"
+        return self.data / stage / tables.table_name(stage)
 
     def _run(self, query: str, values: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
         return self.database.cursor().execute(query, values)  # a cursor of its own: the page's runs are threads

@@ -263,6 +263,11 @@ def check_failures(account: Account, limit: float, place: str) -> None:
         raise ValueError(f"none of {account.given} {account.unit} is usable ({why})")
 
 
+def table_name(stage: str) -> str:
+    """Return the name of a stage's own table, in the stage's folder."""
+    return f"{stage}.parquet"
+
+
 def report_name(stage: str) -> str:
     """Return the name of a stage's report among those of all stages."""
     return f"{stage}.json"
