@@ -30,6 +30,8 @@ from flows.params import Params, check_params, load_params, read_params
 from flows.running.logs import show_ours
 from stiv_model.settings_errors import nearest
 
+log = logging.getLogger(__name__)
+
 # Where each flow lives. Imported when asked for: a stage that needs no torch must not wait for it.
 FLOWS = {
     "collect": "flows.curate",
@@ -124,20 +126,72 @@ def call(verb: str, argv: list[str]) -> None:
     if not hasattr(function, "fn"):  # no flow
         function(*words, **values)
         return
-    from flows.running.run_context import inherited  # Prefect: two seconds that commands and --help need not wait
-
     if stage := os.environ.get("DVC_STAGE"):
         from flows.stages import check_inputs
 
         check_inputs(stage)
+    if _is_shown(values.get("engine")):
+        _run_shown(verb, function, words, values)
+    else:
+        _run_alone(verb, function, words, values)
+
+
+def _is_shown(engine: Any) -> bool:
+    """Say whether a flow runs under Prefect: as a stage of a pipeline that does, or where its server answers.
+
+    Raises:
+        ValueError: no server answers, and the engine cannot do without.
+    """
+    from flows.running.api import trouble  # Prefect: two seconds that commands and --help need not wait
+    from flows.running.run_context import handed_on
+
+    if (shown := handed_on()) is not None:
+        return shown
+    said = trouble()
+    if said is None:
+        return True
+    if engine is not None and engine.kind == "ray":
+        if said:
+            raise ValueError(f"engine.kind is ray, which works through Prefect, and {said}")
+        return True  # Prefect starts a server for the command
+    if said:
+        log.warning("%s; the work is done, and shown nowhere", said)
+    return False
+
+
+def _run_shown(verb: str, flow: Any, words: list[Any], values: dict[str, Any]) -> None:
+    """Run a flow through Prefect.
+
+    Raises:
+        SystemExit: it did not complete.
+    """
+    from flows.running.run_context import inherited
+
     if "engine" in values:
         from flows.running.task_runner import runner
 
-        function = function.with_options(task_runner=runner(values["engine"]))
+        flow = flow.with_options(task_runner=runner(values["engine"]))
     with inherited():
-        state = function(*words, **values, return_state=True)
+        state = flow(*words, **values, return_state=True)
     if not state.is_completed():
         sys.exit(f"stiv {verb}: {_reason(state)}")
+
+
+def _run_alone(verb: str, flow: Any, words: list[Any], values: dict[str, Any]) -> None:
+    """Do a flow's work without Prefect's server.
+
+    Raises:
+        ValueError, OSError: the request is wrong, or the machine is in the way.
+        SystemExit: it failed.
+    """
+    try:
+        flow.fn(*words, **values)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        if not isinstance(error, RuntimeError):  # which is how our own say that a process failed
+            log.exception("stiv %s", verb)
+        sys.exit(f"stiv {verb}: {explain(error)}")
 
 
 def _params(assignments: list[str] | None) -> Params:

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from flows.running import stage_names
+from flows.running.progress import show
 from tasks.clips.settings import ClipSettings
 from tasks.evaluation.judge import judge_samples
+from tasks.operations.task_runs import call
 from tasks.pages.report import Inputs, write_page
 
 
@@ -22,8 +23,8 @@ def judge(samples: Path, out: Path) -> None:
     examples:
       stiv judge --samples data/samples --out reports/judge.json
     """
-    table = judge_samples(samples, out)
-    create_markdown_artifact(key="judge", markdown=table, description="The judge's figures beside chance")
+    table = call(judge_samples, samples, out)
+    show("markdown", "judge", markdown=table, description="The judge's figures beside chance")
 
 
 @flow
@@ -52,6 +53,6 @@ def report(
       stiv report --reports reports --shots data/shots --selected data/clips --captions data/captions \\
         --samples data/samples --times .cache/times.json --out reports/report.html
     """
-    shown = Inputs(reports, shots, selected, captions, samples, stage_names.with_account(), stage_names.recipes())
-    write_page(shown, out, times, clips)
-    create_link_artifact(key="report", link=out.resolve().as_uri(), description="The report")
+    inputs = Inputs(reports, shots, selected, captions, samples, stage_names.with_account(), stage_names.recipes())
+    call(write_page, inputs, out, times, clips)
+    show("link", "report", link=out.resolve().as_uri(), description="The report")

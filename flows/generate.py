@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 
+from flows.running.progress import show
 from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
 from tasks.generation.samples import generate_all
 from tasks.generation.settings import SampleSettings
@@ -33,8 +33,9 @@ def generate(
       stiv generate --checkpoint checkpoints/unmask_sft --tup checkpoints/tup --out data/samples
     """
     generate_all(checkpoint, tup, out, samples, vae, text, latents, sampler)
-    create_markdown_artifact(
-        f"{samples.text_prompts} videos from text, {samples.image_prompts} from text and image, "
+    show(
+        "markdown",
+        "samples",
+        markdown=f"{samples.text_prompts} videos from text, {samples.image_prompts} from text and image, "
         f"{samples.image_prompts} interpolated in time: `{out}`; the gallery is in `reports/report.html`.",
-        key="samples",
     )

@@ -13,6 +13,7 @@ import flows.stages
 from flows.params import load_params
 from flows.running.logs import show_ours
 from flows.running.run_context import child_environment
+from tasks.operations.task_runs import call
 from tasks.storage import atomic
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list
                     refuse_retraining(stage, found, load_params().pipeline.retrain_hours)
                 if found.removes:
                     check_start(stage)
-            reproduce(stage, force)
+            call(reproduce, stage, force)
 
 
 def refuse_retraining(stage: str, changes: flows.stages.Changes, limit_hours: float) -> None:

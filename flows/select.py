@@ -5,11 +5,12 @@ from base64 import b64encode
 from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
+from flows.running.progress import show
 from tasks.clips.expectations import GateResult
 from tasks.clips.select import GateFailedError, select_clips
 from tasks.clips.settings import DOCS_INDEX, ClipSettings
+from tasks.operations.task_runs import call
 from tasks.pages.funnel_page import picture
 
 log = logging.getLogger(__name__)
@@ -29,15 +30,15 @@ def select(scores: Path, out: Path, report: Path, docs: Path, clips: ClipSetting
       stiv select --scores data/scores --out data/clips --report reports/clips.json --docs reports/data_docs
     """
     try:
-        selection = select_clips(scores, out, report, docs, clips)
+        selection = call(select_clips, scores, out, report, docs, clips)
     except GateFailedError as error:
         _show_gate(error.gate, error.docs)
         raise
     _show_gate(selection.gate, docs)
     _show_drift(selection.drift)
-    create_table_artifact(key="funnel", table=selection.funnel, description="What each threshold left and lost")
+    show("table", "funnel", table=selection.funnel, description="What each threshold left and lost")
     drawn = b64encode(picture(selection.funnel).encode()).decode()
-    create_image_artifact(key="funnel-figure", image_url=f"data:image/svg+xml;base64,{drawn}", description="The funnel")
+    show("image", "funnel-figure", image_url=f"data:image/svg+xml;base64,{drawn}", description="The funnel")
 
 
 def _show_gate(gate: GateResult, docs: Path) -> None:
@@ -48,7 +49,7 @@ def _show_gate(gate: GateResult, docs: Path) -> None:
         # browsers follow no link from a page of a server to a file: the path is there to be copied
         f"\n[Data Docs]({first.as_uri()}), on the machine that ran this: `{first}`",
     ]
-    create_markdown_artifact(key="gate", markdown="\n".join(lines), description="The gate on the table of clips")
+    show("markdown", "gate", markdown="\n".join(lines), description="The gate on the table of clips")
 
 
 def _show_drift(drift: dict[str, float | None]) -> None:
@@ -58,4 +59,4 @@ def _show_drift(drift: dict[str, float | None]) -> None:
     rows = [
         {"score": score, "distance": "not in the last release" if far is None else far} for score, far in drift.items()
     ]
-    create_table_artifact(key="drift", table=rows, description="Distance (Kolmogorov-Smirnov) from the last release")
+    show("table", "drift", table=rows, description="Distance (Kolmogorov-Smirnov) from the last release")

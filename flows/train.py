@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 
+from flows.running.progress import show
 from flows.running.training_page import page
 from stiv_model.settings import ModelSettings, MonitoringSettings, RecipeSettings, TrainingSettings
 from tasks.training import launch
@@ -49,6 +49,5 @@ def train(
     parents = launch.parents_of(init, temporal_init)
     run = launch.describe_run(latents, parents, out.name, model, recipe, training, monitoring)
     launch.train(run, out, curve, levels / f"{out.name}.tsv", shown / out.name)
-    create_markdown_artifact(
-        page(out, curve, levels / f"{out.name}.tsv", shown / out.name), key=f"train-{out.name.replace('_', '-')}"
-    )
+    told = page(out, curve, levels / f"{out.name}.tsv", shown / out.name)
+    show("markdown", f"train-{out.name.replace('_', '-')}", markdown=told)

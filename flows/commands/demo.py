@@ -15,7 +15,7 @@ from uuid import UUID
 
 from flows import stages
 from flows.running import stage_names
-from flows.running.server import START_SECONDS, child, free_port, only_one, refuse_ended, server
+from flows.running.server import START_SECONDS, child, free_port, only_one, refuse_ended, refuse_taken, server
 
 _HOME = Path(".prefect")
 
@@ -35,8 +35,9 @@ def demo(port: int = 0) -> None:
     example: stiv demo            (a free port is taken; --port 4200 asks for that one)
     """
     started = time.monotonic()
-    stages.in_order()  # refuses, before anything is started, a workspace that DVC cannot read
     port = port or free_port()
+    refuse_taken(port)
+    stages.in_order()  # refuses, before anything is started, a workspace that DVC cannot read
     with only_one(_HOME, port), server(_HOME, port) as env:
         login = f"password in {_HOME}/auth; its log: {_HOME}/server.log"
         _say(started, f"Prefect server with UI: http://127.0.0.1:{port} ({login})")

@@ -1,18 +1,27 @@
-"""What the flows of sharded stages share: run shards with progress in the log, publish accounts."""
+"""What the flows share: run shards with progress in the log, show accounts and pages."""
 
+import concurrent.futures
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from prefect.artifacts import create_table_artifact
-from prefect.futures import PrefectFuture, as_completed
+import prefect.artifacts
+import prefect.futures
+from prefect import Task
+from prefect.futures import PrefectFuture
 
+from tasks.operations.task_runs import call, is_shown
 from tasks.storage import tables
 from tasks.storage.shards import Shard
 
 log = logging.getLogger(__name__)
+
+
+Future = PrefectFuture[Any] | concurrent.futures.Future[Any]
 
 
 class Work(NamedTuple):
@@ -21,7 +30,7 @@ class Work(NamedTuple):
     name: str
     size: float
     """In the unit that the log counts in."""
-    submit: Callable[[], PrefectFuture[Any]]
+    submit: Callable[[], Future]
     """Starts its task."""
 
 
@@ -29,12 +38,30 @@ def _one(_: Any) -> float:
     return 1
 
 
+@contextmanager
+def submitter(unit: Task[..., Any], at_once: int) -> Iterator[Callable[..., Future]]:
+    """Give what submits a unit of work: to the flow's task runner, or to threads of ours where no flow run is shown.
+
+    Args:
+        at_once: threads; a task runner has a number of its own.
+    """
+    if is_shown():
+        yield unit.submit
+        return
+    with ThreadPoolExecutor(at_once) as threads:
+        try:
+            yield partial(threads.submit, call, unit)
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)  # what has begun ends
+            raise
+
+
 _TAIL = 3
 """When so few shards are left, they are named with how long they take."""
 
 
 def run_shards(
-    unit: str, parts: list[Shard], submit: Callable[[Shard], PrefectFuture[Any]], weight: Callable[[Any], float] = _one
+    unit: str, parts: list[Shard], submit: Callable[[Shard], Future], weight: Callable[[Any], float] = _one
 ) -> None:
     """Submit every shard that is not done yet, wait for all, and log how far they are.
 
@@ -62,6 +89,7 @@ def follow(unit: str, work: list[Work]) -> None:
     started, total, done = time.monotonic(), sum(one.size for one in work), 0.0
     left = {one.submit(): one for one in work}
     futures = list(left)
+    as_completed: Any = prefect.futures.as_completed if is_shown() else concurrent.futures.as_completed
     for future in as_completed(futures):
         done += left.pop(future).size
         seconds = time.monotonic() - started
@@ -89,6 +117,14 @@ def publish(stage: str, *accounts: tables.Account) -> None:
             f" ({why})" if why else "",
         )
     table = [account._asdict() | {"reasons": str(account.reasons or "")} for account in accounts]
-    create_table_artifact(
-        key=f"account-{stage}", table=table, description=f"What became of everything in stage {stage}"
-    )
+    show("table", f"account-{stage}", table=table, description=f"What became of everything in stage {stage}")
+
+
+def show(kind: Literal["image", "link", "markdown", "table"], key: str, **content: Any) -> None:
+    """Put an artifact of Prefect on the page of the flow run; one that cannot be made costs a line, not the stage."""
+    if not is_shown():
+        return
+    try:
+        getattr(prefect.artifacts, f"create_{kind}_artifact")(key=key, **content)
+    except Exception as error:  # whatever a server that went away may cause
+        log.warning("%s is not on the run's page: %s", key, error)

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import task
 
 from flows.running.code_hash import code_of
-from flows.running.progress import publish, run_shards
+from flows.running.progress import publish, run_shards, submitter
 from flows.running.settings import EngineSettings
 from flows.running.task_runner import resources
 from tasks.storage.shards import Shard
@@ -26,12 +26,15 @@ def run_stage(stage: Stage[Any], out: Path, report: Path, engine: EngineSettings
         ValueError, OSError: as the stage's methods say.
     """
     with resources(engine):
-        accounts = run(stage, out, report, code_of(stage.name), submit_all)
+        accounts = run(stage, out, report, code_of(stage.name), partial(submit_all, engine.shards_at_once))
     publish(stage.name, *accounts)
 
 
-def submit_all(stage: Stage[Any], work_on: Callable[[Shard], None], parts: list[Shard]) -> None:
-    """Submit a Prefect task for every shard that is not done, and wait for all.
+def submit_all(at_once: int, stage: Stage[Any], work_on: Callable[[Shard], None], parts: list[Shard]) -> None:
+    """Submit a unit of work for every shard that is not done, and wait for all.
+
+    Args:
+        at_once: so many are worked on at a time where Prefect's engine does not decide that.
 
     Raises:
         Exception: of the first shard that failed, once the others have ended; what is done stays done.
@@ -42,7 +45,8 @@ def submit_all(stage: Stage[Any], work_on: Callable[[Shard], None], parts: list[
         retries=stage.retries,
         retry_delay_seconds=stage.retry_delay_seconds,
     )
-    run_shards(stage.unit, parts, partial(one.submit, work_on), stage.amount)
+    with submitter(one, at_once) as submit:
+        run_shards(stage.unit, parts, partial(submit, work_on), stage.amount)
 
 
 @task

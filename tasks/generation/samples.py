@@ -20,6 +20,7 @@ from stiv_model.weights import metadata
 from tasks.demo import shapes
 from tasks.generation.settings import SampleSettings
 from tasks.latents.settings import LatentSettings
+from tasks.operations.task_runs import call
 from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)
@@ -189,11 +190,13 @@ def generate_all(
         for mode in modes:
             these = [request for request in requests if request.mode == mode]
             for start in range(0, len(these), settings.batch):
-                rows += generate_batch(pipeline, these[start : start + settings.batch], settings, product)
+                batch = these[start : start + settings.batch]
+                made = call(generate_batch, pipeline, batch, settings, product)
+                rows += made
                 log.info("%d of %d samples", len(rows), len(requests))
     assert [row["id"] for row in rows] == [request.id for request in requests], "a sample is missing"
-    for batch in product.glob("*.json"):
-        batch.unlink()
+    for note in product.glob("*.json"):
+        note.unlink()
     content = {"checkpoint": str(checkpoint), "sampler": sampler.model_dump(), "samples": rows}
     (product / tables.SAMPLE_LIST).write_text(json.dumps(content, indent=2) + "\n")
     atomic.finish(product, out)

@@ -184,8 +184,10 @@ def prefect_server(url: str | None) -> Finding:
     """Ask the Prefect API at `url` for its health."""
     version = f"Prefect {metadata.version('prefect')}"
     if url is None:
-        return Finding("Prefect", "ok", f"{version}, no PREFECT_API_URL: a temporary server is started per stage", "")
-    remedy = "start one (prefect server start), or unset PREFECT_API_URL for a temporary server per stage"
+        return Finding(
+            "Prefect", "ok", f"{version}, no PREFECT_API_URL: stages run without a server, and are shown nowhere", ""
+        )
+    remedy = "start one (prefect server start), or unset PREFECT_API_URL: stages need none"
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=3):
             return Finding("Prefect", "ok", f"{version}, server at {url}", "")
@@ -197,7 +199,8 @@ def prefect_server(url: str | None) -> Finding:
             "check the URL and PREFECT_API_AUTH_STRING",
         )
     except (OSError, ValueError) as error:
-        return Finding("Prefect", "missing", f"no server at {url} ({error})", remedy)
+        state: Literal["warning", "missing"] = "missing" if isinstance(error, ValueError) else "warning"
+        return Finding("Prefect", state, f"no server at {url} ({error})", remedy)
 
 
 def dvc_repository(root: Path) -> Finding:

@@ -23,6 +23,7 @@ from stiv_model.weights import metadata
 from stiv_model.weights.certificate import CERTIFICATE, START
 from stiv_model.weights.metadata import Role
 from tasks.operations import processes
+from tasks.operations.task_runs import call
 from tasks.storage import atomic
 from tasks.training import run_folder
 
@@ -264,7 +265,7 @@ def train(run: Run, out: Path, curve: Path, levels: Path, shown: Path) -> None:
     weights = work / "weights"
     if not weights.exists():
         _link(shown, work / SHOWN)
-    run_ranks(run, work)
+    call(run_ranks, run, work)
     training_set.write(run, planned, weights)
     for record in (RUN_FILE, data_plan.FILE, NOISE_LEVEL_LOSSES, LEDGER, INCIDENTS):
         shutil.copy(work / record, weights / record)

@@ -1,6 +1,7 @@
 """What a person sees who gets something wrong: one line with value, place and remedy, and nothing half-written."""
 
 import contextlib
+import os
 import re
 import shutil
 import socket
@@ -20,6 +21,13 @@ ROOT = Path(__file__).parents[2]
 def prefect(tmp_path_factory):
     with server(tmp_path_factory.mktemp("prefect"), free_port()) as env:
         yield env | {"PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def alone(tmp_path) -> dict[str, str]:
+    """An environment in which no server of Prefect is named."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return others | {"PREFECT_HOME": str(tmp_path / "prefect"), "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture
@@ -62,16 +70,29 @@ def test_a_port_in_use_is_named_with_the_remedy(here, monkeypatch):
     ],
     ids=["missing", "empty"],
 )
-def test_a_source_without_videos_is_named(here, prefect, make, said):
+def test_a_source_without_videos_is_named(here, alone, make, said):
     make(here / "videos")
     line = last_line(
-        prefect, here, "probe", "--source", "videos", "--out", "data/videos", "--report", "reports/videos.json"
+        alone, here, "probe", "--source", "videos", "--out", "data/videos", "--report", "reports/videos.json"
     )
     assert line.startswith("stiv probe: ")
     assert "videos" in line
     assert "source" in line
     assert said in line
     assert not (here / "data/videos").exists()
+
+
+def test_the_work_is_done_without_a_server_and_one_line_says_that_it_is_shown_nowhere(here, alone):
+    command = [sys.executable, "-m", "flows", "collect", "--out", "raw", "--report", "corpus.json", "--set"]
+    env = alone | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    done = subprocess.run([*command, "corpus.shapes=1"], cwd=here, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (here / "raw").is_dir()
+    about = [line for line in done.stderr.splitlines() if "server" in line]
+    assert len(about) == 1
+    assert "PREFECT_API_URL names 127.0.0.1:9, where no server answers" in about[0]
+    assert "shown nowhere" in about[0]
+    assert not (here / "prefect/prefect.db").exists(), "no server was started for it"
 
 
 def test_latents_that_are_not_there_are_named(here, prefect):
@@ -92,7 +113,7 @@ def test_latents_that_are_not_there_are_named(here, prefect):
     assert not list(here.glob("checkpoints*"))
 
 
-def test_a_full_disk_ends_in_one_line_and_leaves_no_output(here, prefect):
+def test_a_full_disk_ends_in_one_line_and_leaves_no_output(here, alone):
     confined = ["unshare", "--map-root-user", "--mount"]
     if subprocess.run([*confined, "true"], capture_output=True).returncode:
         pytest.skip("this kernel lets no user mount a small disk")
@@ -102,7 +123,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_no_output(here, prefect):
     done = subprocess.run(
         [*confined, "sh", "-c", script, "sh", *collect],
         cwd=here,
-        env=prefect,
+        env=alone,
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,0 +1,62 @@
+"""Whether a server of Prefect shows a run: asked for seconds, answered in a line without secrets."""
+
+import base64
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+from flows.running.api import trouble
+
+ANSWERS = {"/api": b'"3.8.8"', "/page": b"<html>", "/other": b"{}"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """A server that asks for `me:right` below /api, and answers otherwise elsewhere; its place."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            place = self.path.removesuffix("/admin/version")
+            known = self.headers.get("Authorization") == f"Basic {base64.b64encode(b'me:right').decode()}"
+            self.send_response(404 if place not in ANSWERS else 401 if place == "/api" and not known else 200)
+            self.end_headers()
+            self.wfile.write(ANSWERS.get(place, b""))
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        yield f"127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("path", "secret", "said"),
+    [
+        ("/api", "me:right", None),
+        ("/api", "me:wrong", "which answers 401: check PREFECT_API_AUTH_STRING"),
+        ("/api", None, "which answers 401: check PREFECT_API_AUTH_STRING"),
+        ("", None, "which answers 404: check the address"),
+        ("/page", None, "which is no server of Prefect"),
+        ("/other", None, "which is no server of Prefect"),
+    ],
+)
+def test_a_server_is_asked_with_our_secret(server, path, secret, said):
+    with temporary_settings({PREFECT_API_URL: f"http://{server}{path}", PREFECT_API_AUTH_STRING: secret}):
+        found = trouble()
+    assert found is None if said is None else found is not None and f"names {server}, {said}" in found
+
+
+def test_nothing_is_asked_where_no_server_is_named():
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        assert trouble() == ""
+
+
+def test_what_stands_in_an_address_is_not_told():
+    with temporary_settings({PREFECT_API_URL: "http://me:hidden@127.0.0.1:9/api"}):
+        found = trouble()
+    assert found == "PREFECT_API_URL names 127.0.0.1:9, where no server answers: start it, or unset PREFECT_API_URL"
