@@ -109,7 +109,7 @@ class StivTransformerModel(StivTransformer, ModelMixin, ConfigMixin):
         """
         raise ValueError("this model computes in the precision of its weights: use .to(torch.bfloat16) instead")
 
-    def enable_group_offload(
+    def enable_group_offload(  # type: ignore[override]  # the others by keyword only
         self,
         onload_device: torch.device,
         offload_device: torch.device = torch.device("cpu"),  # noqa: B008  # as in diffusers
