@@ -18,7 +18,9 @@ from stiv_model.diffusion.rectified_flow import interpolate, shift_timesteps
 from stiv_model.diffusion.sampler import (
     FrameCondition,
     GuidedVelocity,
+    SamplingControl,
     sample,
+    scheduler_timesteps,
     solve,
     solve_with_scheduler,
     timestep_schedule,
@@ -165,6 +167,57 @@ def test_the_scheduler_of_diffusers_agrees_with_euler(shift):
     euler = solve(velocity, noise, timestep_schedule(20, shift), "euler")
     torch.testing.assert_close(by_scheduler, euler, atol=1e-5, rtol=1e-5)
     assert done == list(range(1, 21))
+
+
+@pytest.mark.parametrize("shift", [0.3, 1.0, 3.0, 1000.0])
+@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+def test_the_times_of_a_scheduler_that_only_shifts_are_exact(shift, steps):
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_shift(shift)
+    assert torch.equal(scheduler_timesteps(scheduler, steps), timestep_schedule(steps, shift))
+
+
+def test_the_times_of_a_scheduler_that_spreads_otherwise_are_its_own():
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=2.0, use_karras_sigmas=True)
+    times = scheduler_timesteps(scheduler, 5)
+    torch.testing.assert_close(1 - times, scheduler.sigmas.double(), rtol=0, atol=0)
+    assert (times - timestep_schedule(5, 2.0)).abs().max() > 0.01
+    theirs = solve_with_scheduler(scheduler, lambda x, t: t[:, None] - x, torch.ones(2, 3), 5)
+    ours = solve(lambda x, t: t[:, None] - x, torch.ones(2, 3), times, "euler")
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
+
+
+def test_times_that_do_not_run_from_noise_to_data_are_refused():
+    with pytest.raises(ValueError, match=r"sigmas for 3 sampling steps are \[.*, but they must fall from 1"):
+        scheduler_timesteps(FlowMatchEulerDiscreteScheduler(invert_sigmas=True), 3)
+
+
+@pytest.mark.parametrize("solver", [*SOLVERS, "by a scheduler"])
+def test_control_changes_the_guidance_of_the_steps_that_are_left_and_stops(lively, ask, solver):
+    model, settings = lively(is_video=True), sampling(solver="euler" if solver == "by a scheduler" else solver)
+    scheduler = FlowMatchEulerDiscreteScheduler() if solver == "by a scheduler" else None
+
+    def run(act) -> tuple[list, torch.Tensor]:
+        control, shown = SamplingControl(settings), []
+
+        def on_step(done, x):
+            shown.append(x)
+            act(control, done)
+
+        changes = {"solver": settings.solver}
+        return shown, ask(model, changes, on_step=on_step, control=control, scheduler=scheduler)
+
+    def guide(control, done):
+        control.settings = settings.model_copy(update={"guidance_scale": 5.0})
+
+    def stop(control, done):
+        control.is_stopped = done == 2
+
+    plain, _ = run(lambda control, done: None)
+    guided, _ = run(guide)
+    stopped, last = run(stop)
+    assert torch.equal(guided[0], plain[0]) and (guided[1] - plain[1]).abs().max() > 1e-3
+    assert len(stopped) == 2 and torch.equal(stopped[1], plain[1]) and torch.equal(last, plain[1])
 
 
 def test_a_network_samples_alike_by_the_scheduler_of_diffusers(lively, ask):
