@@ -16,6 +16,7 @@ if __name__ == "__main__" and "DVC_STAGE" in os.environ:
     if is_orphan():
         sys.exit("stiv: the DVC that started this stage is gone: ended, and nothing was touched")
 
+import contextlib
 import errno
 import importlib
 import logging
@@ -27,6 +28,7 @@ from typing import Any
 from flows.command_line import describe, parser_of, takes_settings, with_sections
 from flows.edit_params import override
 from flows.params import Params, check_params, load_params, read_params
+from flows.running import locks
 from flows.running.logs import show_ours
 from stiv_model.settings_errors import nearest
 
@@ -130,10 +132,11 @@ def call(verb: str, argv: list[str]) -> None:
         from flows.stages import check_inputs
 
         check_inputs(stage)
-    if _is_shown(values.get("engine")):
-        _run_shown(verb, function, words, values)
-    else:
-        _run_alone(verb, function, words, values)
+    with locks.output(values["out"], verb) if "out" in values else contextlib.nullcontext():
+        if _is_shown(values.get("engine")):
+            _run_shown(verb, function, words, values)
+        else:
+            _run_alone(verb, function, words, values)
 
 
 def _is_shown(engine: Any) -> bool:

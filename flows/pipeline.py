@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -13,11 +14,14 @@ import flows.stages
 from flows.params import load_params
 from flows.running.logs import show_ours
 from flows.running.run_context import child_environment
+from stiv_model.process_exit import follow_into_end
 from tasks.operations.task_runs import call
 from tasks.storage import atomic
 
 log = logging.getLogger(__name__)
 
+SERVED_BY = "STIV_SERVED_BY"
+"""The variable with the number of the process that serves the pipeline's deployments."""
 TIMES = Path(".cache/times.json")
 
 
@@ -51,6 +55,8 @@ def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list
         ValueError: a name is no stage; or a stage cannot start, or is a training that took long and of which nothing
             but the code has changed. Nothing of that stage is touched then.
     """
+    if served_by := os.environ.get(SERVED_BY):
+        follow_into_end(int(served_by))
     show_ours()  # a worker runs this without our command
     known = flows.stages.in_order()
     if unknown := [stage for stage in [*(stages or []), *(retrain or [])] if stage not in known]:

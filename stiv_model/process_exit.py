@@ -28,6 +28,17 @@ def die_with_parent(last: signal.Signals = signal.SIGKILL, parent: int | None = 
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def follow_into_end(parent: int) -> None:
+    """Ask for SIGTERM when the process that started this one ends.
+
+    Raises:
+        RuntimeError: it has ended already.
+    """
+    die_with_parent(signal.SIGTERM)
+    if os.getppid() != parent:
+        raise RuntimeError(f"process {parent}, which started this one, has ended: nothing was touched")
+
+
 def is_orphan() -> bool:
     """Say whether the process that started this one is gone, of a process that was started in its parent's group.
 

@@ -44,7 +44,9 @@ def demo(port: int = 0) -> None:
         for name in [name for name in os.environ if name.startswith("PREFECT_")]:
             del os.environ[name]  # said to another Prefect
         os.environ |= env  # before the client is imported: it reads the address then
-        asyncio.run(_close_dead_runs())
+        from flows.running import dead_runs
+
+        asyncio.run(dead_runs.close(is_own_server=True))
         with child(["flows", "serve"], _HOME, "serve", env) as serving:
             state = asyncio.run(_run(started, serving))
     if not state.is_completed():
@@ -53,18 +55,6 @@ def demo(port: int = 0) -> None:
     for mode, figures in json.loads(judged.read_text())["modes"].items():
         _say(started, f"judge, {mode}: {_shares(figures)}")
     _say(started, f"done in {time.monotonic() - started:.0f} s; the report: {report.resolve()}")
-
-
-async def _close_dead_runs() -> None:
-    """Mark flow runs of an earlier, killed demo as crashed: nobody else would, and they would run for ever."""
-    from prefect import get_client
-    from prefect.client.schemas.filters import FlowRunFilter
-    from prefect.states import Crashed
-
-    alive = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING", "PENDING", "SCHEDULED"]}}})
-    async with get_client() as client:
-        for run in await client.read_flow_runs(flow_run_filter=alive):
-            await client.set_flow_run_state(run.id, Crashed(message="its process was killed"), force=True)
 
 
 async def _run(started: float, serving: subprocess.Popen[bytes]) -> Any:

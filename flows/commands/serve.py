@@ -1,15 +1,21 @@
 """`stiv serve`: offer the deployments to a Prefect server and run what it asks for, in this process's children."""
 
+import asyncio
 import os
+from hashlib import sha256
+from pathlib import Path
 from typing import cast
 
 import prefect
 from prefect.deployments.runner import EntrypointType, RunnerDeployment
 
 from flows import stages
-from flows.pipeline import pipeline
+from flows.pipeline import SERVED_BY, pipeline
+from flows.running import dead_runs, locks
+from flows.running.api import trouble
 
 NAME = "full-pipeline"
+_HOME = Path(".prefect")
 
 
 def serve() -> None:
@@ -20,13 +26,24 @@ def serve() -> None:
       export PREFECT_API_URL=http://127.0.0.1:4200/api
       stiv serve &
       prefect deployment run stiv/full-pipeline --watch
+
+    Raises:
+        ValueError: no server is named, or none answers there, or another process serves this workspace to it.
     """
     if not os.environ.get("PREFECT_API_URL"):
         raise ValueError(
             "PREFECT_API_URL is not set, so there is no server to serve to: start one (prefect server start) "
             "and export PREFECT_API_URL=http://127.0.0.1:4200/api"
         )
-    prefect.serve(*deployments(), limit=1)  # one at a time: DVC locks the repository
+    if said := trouble():
+        raise ValueError(said)
+    offered = deployments()
+    url = os.environ["PREFECT_API_URL"]
+    lock = _HOME / f"serve-{sha256(url.encode()).hexdigest()[:12]}.lock"
+    with locks.hold(lock, "stiv serve", "{holder} serves this workspace to that server already: stop it first"):
+        asyncio.run(dead_runs.close(is_own_server=False))
+        os.environ[SERVED_BY] = str(os.getpid())  # what it runs ends with it
+        prefect.serve(*offered, limit=1)  # one at a time: DVC locks the repository
 
 
 def deployments() -> list[RunnerDeployment]:
@@ -34,12 +51,14 @@ def deployments() -> list[RunnerDeployment]:
     # by module, not by file: the context that a stage inherits names the flow's module
     whole = pipeline.to_deployment(
         NAME,
+        tags=[dead_runs.tag()],
         description="Every stage of dvc.yaml that is out of date.",
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     single = [
         pipeline.to_deployment(
             stage,
+            tags=[dead_runs.tag()],
             parameters={"stages": [stage]},
             description=f"Only stage {stage}.",
             entrypoint_type=EntrypointType.MODULE_PATH,

@@ -1,7 +1,6 @@
 """A Prefect server of our own, for as long as a block lasts. Everything that is started is stopped again."""
 
 import contextlib
-import fcntl
 import os
 import secrets
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
+from flows.running import locks
 from stiv_model.process_exit import die_with_parent
 from tasks.storage import atomic
 
@@ -150,27 +150,14 @@ def refuse_ended(process: subprocess.Popen[bytes], log: Path) -> None:
         raise OSError(f"{last} ({log}, exit code {process.returncode})")
 
 
-@contextlib.contextmanager
-def only_one(home: Path, port: int) -> Iterator[None]:
-    """Hold the workspace's place for a server of its own as long as the block lasts, or as the process lives.
+def only_one(home: Path, port: int) -> contextlib.AbstractContextManager[None]:
+    """Return the lock on the workspace's place for a server of its own.
 
     Raises:
         ValueError: another process holds it.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            raise ValueError(
-                f"{holder} is at work in this workspace: wait for it, or stop it; nothing was touched"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} (http://127.0.0.1:{port})\n")
-        lock.flush()
-        yield
+    refusal = "{holder} is at work in this workspace: wait for it, or stop it; nothing was touched"
+    return locks.hold(home / "lock", f"http://127.0.0.1:{port}", refusal)
 
 
 @contextlib.contextmanager

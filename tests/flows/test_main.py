@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.__main__ import COMMANDS, FLOWS, main
+from flows.running import locks
 from flows.running.server import free_port, server
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +94,17 @@ def test_the_work_is_done_without_a_server_and_one_line_says_that_it_is_shown_no
     assert "PREFECT_API_URL names 127.0.0.1:9, where no server answers" in about[0]
     assert "shown nowhere" in about[0]
     assert not (here / "prefect/prefect.db").exists(), "no server was started for it"
+
+
+def test_an_output_that_another_process_is_making_is_not_touched(here, monkeypatch):
+    monkeypatch.chdir(here)
+    command = ["collect", "--out", "raw", "--report", "corpus.json"]
+    with (
+        locks.output(here / "raw", "collect"),
+        pytest.raises(SystemExit, match=rf"process {os.getpid()} .* making raw"),
+    ):
+        main(command)
+    assert not list(here.glob("raw*"))
 
 
 def test_latents_that_are_not_there_are_named(here, prefect):

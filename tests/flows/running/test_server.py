@@ -1,18 +1,25 @@
 """The Prefect server of `stiv demo`: whom it answers, and what of the caller's environment it takes."""
 
+import asyncio
 import base64
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
+from prefect import flow, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.states import Completed, Pending, Scheduled
 
+from flows.running import dead_runs
 from flows.running.server import environment, free_port, only_one, refuse_ended, secret, server
 
 ROOT = Path(__file__).parents[3]
@@ -115,6 +122,39 @@ asyncio.run(count())"""
     assert done.stdout == "0\n", done.stderr
     assert (running.home / "prefect.db").exists()
     assert not running.canary.exists()
+
+
+def test_of_a_shared_server_only_our_runs_are_closed_and_of_our_own_all_that_nobody_works_on(running, monkeypatch):
+    @flow(name="some-flow")
+    def some_flow(): ...
+
+    async def make() -> list[FlowRun]:
+        async with get_client() as client:
+            later = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(hours=1))
+            return [
+                await client.create_flow_run(some_flow, state=state, tags=tags)
+                for tags in ([dead_runs.tag(), "night"], ["lab:/home/lab"], [])
+                for state in (Pending(), Scheduled(), later, Completed())
+            ]
+
+    async def states(runs: list[FlowRun]) -> list[str]:
+        async with get_client() as client:
+            found = [await client.read_flow_run(run.id) for run in runs]
+            return [run.state.name for run in found if run.state]
+
+    secret_url = {
+        PREFECT_API_URL: f"{running.url}/api",
+        PREFECT_API_AUTH_STRING: running.env["PREFECT_API_AUTH_STRING"],
+    }
+    monkeypatch.setenv("NO_PROXY", running.env["NO_PROXY"])
+    with temporary_settings(secret_url):
+        runs = asyncio.run(make())
+        untouched = ["Pending", "Scheduled", "Scheduled", "Completed"]
+        assert asyncio.run(states(runs)) == 3 * untouched
+        assert asyncio.run(dead_runs.close(is_own_server=False)) == 1
+        assert asyncio.run(states(runs)) == ["Crashed", *untouched[1:], *untouched, *untouched]
+        assert asyncio.run(dead_runs.close(is_own_server=True)) == 5
+        assert asyncio.run(states(runs)) == 3 * ["Crashed", "Crashed", "Scheduled", "Completed"]
 
 
 def test_children_get_no_setting_of_another_prefect(tmp_path, monkeypatch):
