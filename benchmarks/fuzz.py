@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `benchmarks`, which is
 
 from benchmarks import mutants, traps
 from flows.params import Params, load_params
-from tasks.decoding import decode
+from tasks.decoding import probe
 from tasks.decoding.limits import Limits
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import SandboxSettings
@@ -133,7 +133,7 @@ def spring_traps(folder: Path, params: Params, sandbox: Sandbox) -> dict[str, An
         names = sorted(path.name for path in (folder / "raw").glob("*.mp4"))
         sandboxed = {name: through(folder / "raw", name, params, sandbox) for name in names}
         for path in (path for path in (folder / "raw").iterdir() if path.is_file()):
-            for verdict in (sandbox.call("probe", {"path": str(path)}), decode.probe(str(path), limits)):
+            for verdict in (sandbox.call("probe", {"path": str(path)}), probe.probe(str(path), limits)):
                 assert verdict["status"] in ("rejected", "failed"), f"{path.name}: {verdict}"
     return {
         "verdicts": {name: result["probe"] for name, result in sandboxed.items()},
@@ -180,16 +180,16 @@ def cost(folder: Path, params: Params, calls: int = 200) -> dict[str, float]:
     limits = Limits(**single.model_dump(exclude={"workers"}))
     start = time.process_time()
     for _ in range(calls):
-        decode.probe(str(path), limits)
+        probe.probe(str(path), limits)
     bare = time.process_time() - start
     starting, started = _in_sandbox(single, [])
     empty, _ = _in_sandbox(single, [str(folder)] * calls)
-    probe, _ = _in_sandbox(single, [str(path)] * calls)
+    probing, _ = _in_sandbox(single, [str(path)] * calls)
     return {
         "start_wall_seconds": started,
         "start_cpu_seconds": starting,
         "empty_call_cpu_ms": 1000 * (empty - starting) / calls,
-        "probe_cpu_ms": 1000 * (probe - starting) / calls,
+        "probe_cpu_ms": 1000 * (probing - starting) / calls,
         "bare_probe_cpu_ms": 1000 * bare / calls,
     }
 

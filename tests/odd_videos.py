@@ -86,10 +86,17 @@ def _options(codec: str, b_frames: int) -> dict[str, str]:
     return {}
 
 
-def remux(source: Path, path: Path, keep: Callable[[int, av.Packet], bool], shift: int = 0) -> Path:
+def remux(
+    source: Path,
+    path: Path,
+    keep: Callable[[int, av.Packet], bool],
+    shift: int = 0,
+    prepare: Callable[[av.VideoStream], None] = lambda stream: None,
+) -> Path:
     """Copy the packets that `keep(number, packet)` wants, `shift` ticks later."""
     with av.open(str(source)) as given, av.open(str(path), "w") as container:
         stream = container.add_stream_from_template(given.streams.video[0])
+        prepare(stream)
         for number, packet in enumerate(given.demux(given.streams.video[0])):
             if packet.size and keep(number, packet):
                 packet.stream = stream
@@ -178,6 +185,48 @@ def spoilt(source: Path, path: Path, seed: int, bits: int, start: float = 0.35, 
     for at in random.integers(int(len(content) * start), int(len(content) * end), bits):
         content[at] ^= 1 << int(random.integers(8))
     path.write_bytes(content)
+    return path
+
+
+_TO_BT2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])  # BT.2087
+
+
+def hdr_coded(light: np.ndarray, kind: str) -> np.ndarray:
+    """Code light as displayed, cd/m2 (..., 3), primaries of BT.2020, by PQ or HLG of ITU-R BT.2100: 0 to 1."""
+    if kind == "pq":
+        power = (light / 10_000) ** (2610 / 16384)
+        return ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** (2523 / 32)
+    displayed = (light / 1000).clip(0, 1)
+    luma = np.maximum(displayed @ [0.2627, 0.6780, 0.0593], 1e-6)[..., None]
+    scene = displayed * luma ** (1 / 1.2 - 1)
+    upper = 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
+    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), upper)
+
+
+def hdr(path: Path, pictures: Sequence[np.ndarray], kind: str, matrix: int = 9) -> Path:
+    """Write standard pictures as a camera of high dynamic range stores them: white is 203 cd/m2 (ITU-R BT.2408)."""
+    transfer = {"pq": 16, "hlg": 18}[kind]
+    with av.open(str(path), "w") as container:
+        options = {"preset": "ultrafast", "crf": "8", "x265-params": "range=limited:log-level=none:pools=1"}
+        stream = container.add_stream("libx265", rate=FPS, options=options)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p10le"
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace = 9, transfer, matrix
+        for picture in pictures:
+            coded = hdr_coded(203 * (picture / 255) ** 2.4 @ _TO_BT2020.T, kind)
+            luma = coded @ [0.2627, 0.6780, 0.0593]
+            blue, red = (coded[..., 2] - luma) / 1.8814, (coded[..., 0] - luma) / 1.4746
+            given = av.VideoFrame(stream.width, stream.height, "yuv420p10le")
+            given.colorspace, given.color_range = matrix, 1
+            halves = [plane.reshape(HEIGHT // 2, 2, WIDTH // 2, 2).mean((1, 3)) for plane in (blue, red)]
+            values = [64 + 876 * luma, 512 + 896 * halves[0], 512 + 896 * halves[1]]
+            for plane, value in zip(given.planes, values, strict=True):
+                rows = np.zeros((plane.height, plane.line_size // 2), np.uint16)
+                rows[:, : value.shape[1]] = np.rint(value)
+                plane.update(rows.tobytes())
+            container.mux(stream.encode(given))
+        container.mux(stream.encode(None))
     return path
 
 

@@ -59,13 +59,13 @@ def judged(files: Sequence[Path], videos: VideoSettings, sandbox: Sandbox) -> It
             reason = video_rules.refused_name(file.name, videos)
         if known["status"] == "ok" and not reason:
             is_forgotten = bool(videos.forgotten) and atomic.sha256_file(file) in videos.forgotten
-            outside = video_rules.refused_video(known["seconds"], known["width"], known["height"], videos)
+            outside = video_rules.refused_video(known, videos)
             reason = "forgotten" if is_forgotten else outside
         yield known | ({"status": "rejected", "reason": reason} if reason else {})
 
 
 def probed(files: Sequence[Path], sandbox: Sandbox) -> Iterator[dict[str, Any]]:
-    """Give one dict per file: its name, and what the sandboxed `decode.probe` says."""
+    """Give one dict per file: its name, and what the sandboxed `probe.probe` says."""
     for file, found in zip(files, sandbox.map("probe", [{"path": str(file)} for file in files]), strict=True):
         yield {"file": str(file), **found}
 

@@ -44,14 +44,15 @@ def clip_frames(
 ) -> dict[str, Any]:
     """Decode a clip's frames at the size that the model sees: upright, square pixels, one field if interlaced.
 
-    Colours come out by the video's own matrix and range (BT.601 where it does not say).
+    Colours come out by the video's own matrix and range (BT.601 where it does not say); high dynamic range by
+    `tasks/decoding/tone.py`.
 
     Args:
         start_pts: time of the clip's first frame.
         end_pts: time of the frame after its last.
         frames: how many to take, every `stride_frames`-th from the first.
         height: the picture is scaled to cover height x width (area interpolation) and cut out at its centre.
-        repairs: what `decode.probe` said of the video.
+        repairs: what `probe.probe` said of the video.
 
     Returns:
         `frames`: uint8 (frames, height, width, 3) RGB; `crop_top`, `crop_left`: pixels of the scaled picture.
@@ -103,6 +104,8 @@ def _cut(how: planes.Shown, height: int, width: int) -> Cut:
 
 def _upright(frame: av.VideoFrame, how: planes.Shown, cut: Cut) -> np.ndarray:
     size = how.as_coded(cut.scaled_width, cut.scaled_height)
+    if how.hdr:
+        return how.upright(planes.to_sdr(planes.one_field(frame), size, how.hdr))
     # threads=1: by default a pool of threads is made for every single picture
     scaled = planes.one_field(frame).reformat(*size, "rgb24", interpolation="AREA", threads=1)
     return how.upright(scaled.to_ndarray())

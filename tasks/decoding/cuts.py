@@ -217,11 +217,11 @@ def split(
         path: the video.
         limits: the sandbox's.
         claimed_frames: how many frames the file, or the part, should have at least, 0 if unknown.
-        fps: frames per second in the mean, as `decode.probe` says.
+        fps: frames per second in the mean, as `probe.probe` says.
         analysis_pixels: longer side of the picture that is analysed.
         part: seconds after the video's first frame, from (inside) and up to (outside). A shot that goes on beyond a
             part's end is split there.
-        repairs: what `decode.probe` said of the video.
+        repairs: what `probe.probe` said of the video.
         rules: the other fields of Rules but fps.
     Returns:
         status, reason, and if ok `frames` decoded and `shots`, which cover every frame once: the columns of

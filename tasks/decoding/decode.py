@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import av
 import numpy as np
 
-from tasks.decoding import packets, planes
+from tasks.decoding import packets, planes, tone
 from tasks.decoding.limits import MIN_DECODED, DecodeBudget, Limits
 
 # FFmpeg names some of these codecs after the library that decodes them
@@ -26,7 +26,6 @@ _ANALYSED_MICROSECONDS = "5000000"  # of the video, at its beginning, to find ou
 _MAX_PIXEL_ASPECT = 8
 _HEAD_BYTES = 2048
 _FEW_REPEATED = 3  # frames without a later time than the one before, before a share of them means anything
-_SAME_RATE = 0.02  # a rate that a header claims is that of the packets, if they differ by no more
 _TOGETHER = 16  # pictures handed on at a time: decoding and analysing by turns empties each other's caches
 
 
@@ -139,113 +138,17 @@ def open_video(path: str, limits: Limits, repairs: Sequence[str] = ()) -> Iterat
             yield Opened(container, stream, codec, size_bytes, limits, repairs)
 
 
-def probe(path: str, limits: Limits) -> dict[str, Any]:
-    """Say what a video is: codec, width, height, fps, seconds, frames, repairs, and how its colours are coded.
-
-    Every packet is read, so the length is what the file shows, not what its header claims; a file that breaks off is
-    noticed here. Decoded is the first frame alone: width and height are of the picture as it is shown, upright and
-    with square pixels.
-    """
-    try:
-        with open_video(path, limits) as opened:
-            return {"status": "ok", "reason": None, **_measure(opened)}
-    except Refused as refused:
-        return refused.result()
-    except av.error.MemoryError:
-        raise
-    except av.error.FFmpegError:
-        return {"status": "failed", "reason": "unreadable"}
-
-
-def _measure(opened: Opened) -> dict[str, Any]:
-    stream = opened.stream
-    clock = packets.Clock(opened.time_base, _may_jump(opened))
-    # times of decoding stand in for those of AVI, of which FFmpeg's parser makes up times of presentation
-    is_avi = opened.container.format.name == "avi"
-    times: set[int] = set()
-    frames, lasts, is_rising, is_late = 0, 0, True, False
-    last: int | None = None
-    before: int | None = None
-    how: planes.Shown | None = None
-    for place, (packet, order, time, is_counted, _) in enumerate(
-        packets.shown(opened.container, stream, is_avi, clock)
-    ):
-        how = how or _shown_first(opened, packet)
-        is_late = is_late or order > place or not (is_counted or packet.is_discard or not packet.size)
-        if time is None or not is_counted:
-            continue
-        frames += 1
-        if frames > opened.limits.max_frames:
-            raise Refused("rejected", "too_many_frames")
-        times.add(time)
-        is_rising = is_rising and (before is None or time >= before)
-        before = time
-        if last is None or time > last:
-            last, lasts = time, packet.duration or 0
-    if frames < MIN_DECODED * _claimed(opened):
-        raise Refused("failed", "truncated")
-    if last is None:
-        raise Refused("failed", "no_frames")
-    if how is None:
-        raise Refused("failed", "decode_error")
-    first = min(times)
-    # a last frame of no stated length lasts as long as the one before it
-    lasts = lasts or last - max((time for time in times if time != last), default=last)
-    seconds = float((last + lasts - first) * opened.time_base)
-    found = {
-        packets.CLOCK_RESTARTS: clock.restarts > 0,
-        packets.FRAME_ORDER: packets.is_in_decoding_order(
-            opened.container.format.name, stream.codec_context.reorder_depth, is_rising
-        ),
-        packets.LATE_START: is_late,
-        packets.REPEATED_TIMES: len(times) < frames,
-    }
-    return {
-        "codec": opened.codec,
-        "width": how.width,
-        "height": how.height,
-        "fps": _rate(opened, len(times), seconds),
-        "seconds": seconds,
-        "frames": len(times),
-        "repairs": [repair for repair in packets.REPAIRS if found[repair]],
-    }
-
-
-def _may_jump(opened: Opened) -> bool:
+def may_jump(opened: Opened) -> bool:
+    """Say whether a clock that goes ahead by seconds has started again: see packets.Clock."""
     return opened.container.format.name in packets.MAY_JUMP
 
 
-def _claimed(opened: Opened) -> int:
+def claimed_frames(opened: Opened) -> int:
     """Return how many frames the file says that it shows, 0 if it does not say."""
     if "mov" not in opened.container.format.name:
         return opened.stream.frames
     # the index has what edit lists leave, the header what they leave out too
     return sum(not entry.is_discard for entry in opened.stream.index_entries)
-
-
-def _rate(opened: Opened, frames: int, seconds: float) -> float:
-    """Return the frames per second: in the mean, or what the header says if that is about the same.
-
-    Raises:
-        Refused: it is outside the limits.
-    """
-    mean = frames / seconds if seconds > 0 else 0.0
-    claimed = float(opened.stream.average_rate or opened.stream.guessed_rate or 0)
-    rate = claimed if abs(claimed - mean) <= _SAME_RATE * mean or not mean else mean
-    if not opened.limits.min_fps <= rate <= opened.limits.max_fps:
-        raise Refused("rejected", "fps_out_of_range")
-    return rate
-
-
-def _shown_first(opened: Opened, packet: Any) -> planes.Shown | None:
-    """Return how the video is to be shown if this packet gives the first frame, None if it gives none."""
-    try:
-        frames = packet.decode()
-    except av.error.MemoryError:
-        raise
-    except av.error.FFmpegError:
-        return None  # `decoded` counts those
-    return shown(opened, frames[0]) if frames else None
 
 
 def decoded(
@@ -264,7 +167,7 @@ def decoded(
     """
     spent = DecodeBudget(opened.limits, opened.size_bytes)
     is_by_order = packets.FRAME_ORDER in opened.repairs
-    clock = packets.Clock(opened.time_base, _may_jump(opened)) if packets.CLOCK_RESTARTS in opened.repairs else None
+    clock = packets.Clock(opened.time_base, may_jump(opened)) if packets.CLOCK_RESTARTS in opened.repairs else None
     depth = opened.stream.codec_context.reorder_depth
     timeline = packets.Timeline(opened.codec, depth, is_by_order, packets.Marks() if marks is None else marks)
     last: int | None = None
@@ -301,7 +204,7 @@ def check_decoded(opened: Opened, frames: int, claimed: int) -> None:
     """Refuse a video of which far fewer frames decode than it claims to have."""
     if not frames:
         raise Refused("failed", "decode_error")
-    if frames < MIN_DECODED * max(claimed, _claimed(opened)):
+    if frames < MIN_DECODED * max(claimed, claimed_frames(opened)):
         raise Refused("failed", "truncated")
 
 
@@ -381,9 +284,14 @@ def shown(opened: Opened, frame: av.VideoFrame) -> planes.Shown:
     """Return how the stream's pictures are to be shown, from its first frame.
 
     Raises:
-        Refused: its pixels are more than 8 times as wide as high, or the reverse.
+        Refused: its pixels are more than 8 times as wide as high, or the reverse; or it is of high dynamic range and
+            its colours are by a matrix that is not known here.
     """
     aspect = opened.stream.sample_aspect_ratio or Fraction(1)
     if not 1 / _MAX_PIXEL_ASPECT <= aspect <= _MAX_PIXEL_ASPECT:
         raise Refused("rejected", "pixel_aspect")
-    return planes.shown(frame, aspect)
+    if frame.color_trc not in (tone.PQ, tone.HLG):
+        return planes.shown(frame, aspect)
+    if not planes.is_matrix_known(frame):
+        raise Refused("rejected", "hdr_matrix")
+    return planes.shown(frame, aspect, frame.color_trc)

@@ -13,6 +13,8 @@ import av
 import cv2
 import numpy as np
 
+from tasks.decoding import tone
+
 # AVColorSpace (FFmpeg, libavutil/pixfmt.h) -> Kr, Kb of ITU-T H.273, table 4
 _WEIGHTS = {
     1: (0.2126, 0.0722),  # BT.709
@@ -23,6 +25,7 @@ _WEIGHTS = {
     7: (0.212, 0.087),  # SMPTE 240M
     9: (0.2627, 0.0593),  # BT.2020
 }
+_NOT_SAID = 2
 _MIN_ANALYSIS_PIXELS = 48  # of the shorter side: the motion estimator's patches need that much
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _TO_FULL_RANGE = np.floor((np.arange(256) - 16) * 255 / 219).clip(0, 255).astype(np.uint8)
@@ -45,6 +48,8 @@ class Shown(NamedTuple):
     """Rows become columns; then come the flips."""
     is_flipped_x: bool
     is_flipped_y: bool
+    hdr: int = 0
+    """tone.PQ or tone.HLG if the pictures are of high dynamic range."""
 
     def as_coded(self, width: int, height: int) -> tuple[int, int]:
         """Return the width and height, before turning, of a picture that is to have these when upright."""
@@ -61,19 +66,20 @@ class Shown(NamedTuple):
         return np.ascontiguousarray(picture)
 
 
-def shown(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> Shown:
+def shown(frame: av.VideoFrame, pixel_aspect: Fraction | None, hdr: int = 0) -> Shown:
     """Return how `frame` is to be shown.
 
     Args:
         pixel_aspect: width over height of a pixel (the stream's sample aspect ratio); none or 0 is square.
             As players do, the height stays and the width is stretched.
+        hdr: as of Shown.
     """
     width = max(1, round(frame.width * (pixel_aspect or 1)))
     # ISO/IEC 14496-12, 6.2.2: x' = a x + c y, y' = b x + d y
     a, b, c, d = _display_matrix(frame)
     if abs(a) + abs(d) >= abs(b) + abs(c):
-        return Shown(width, frame.height, False, a < 0, d < 0)
-    return Shown(frame.height, width, True, c < 0, b < 0)
+        return Shown(width, frame.height, False, a < 0, d < 0, hdr)
+    return Shown(frame.height, width, True, c < 0, b < 0, hdr)
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
@@ -177,6 +183,8 @@ def shrink(frame: av.VideoFrame, how: Shown, width: int, height: int, is_fine: b
     Cost at 256 x 144: 0.1 ms, with grey and still 0.3 to 0.5 ms (720p, 1080p).
     """
     size = how.as_coded(width, height)
+    if how.hdr:
+        return _shrink_hdr(frame, how, size, is_fine)
     layout = _layout(frame.format.name, frame.color_range)
     if layout is None or frame.colorspace not in _WEIGHTS:
         return _shrink_any(frame, how, size)
@@ -215,6 +223,51 @@ def _shrink_any(frame: av.VideoFrame, how: Shown, size: tuple[int, int]) -> Smal
     bgr = how.upright(frame.reformat(*size, "bgr24", interpolation="AREA", threads=1).to_ndarray())
     grey = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
     return Small(bgr, cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV), grey, grey, bgr)
+
+
+def _shrink_hdr(frame: av.VideoFrame, how: Shown, size: tuple[int, int], is_fine: bool) -> Small:
+    """Shrink a picture of high dynamic range: in its own coding, in 16 bits, then to the standard range.
+
+    Cost at 256 x 144: 2 ms, where is_fine 4.
+    """
+    bgr = how.upright(_bgr_of_hdr(frame, size, how.hdr, is_fine=False))
+    grey = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
+    fine = how.upright(_bgr_of_hdr(frame, size, how.hdr, is_fine=True)) if is_fine else None
+    of_fine = None if fine is None else cv2.cvtColor(fine, cv2.COLOR_BGR2GRAY)
+    return Small(bgr, cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV), grey, of_fine, fine)
+
+
+def _bgr_of_hdr(frame: av.VideoFrame, size: tuple[int, int], hdr: int, is_fine: bool) -> np.ndarray:
+    layout = _layout(frame.format.name, frame.color_range)
+    if layout is None or layout.is_grey:
+        return to_sdr(frame, size, hdr)[..., ::-1]
+    planes = [_samples(plane, layout.depth) for plane in frame.planes[:3]]
+    if is_fine:
+        planes = [_halved(plane, size) for plane in planes]
+    yuv = cv2.merge([cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR).astype(np.uint16) for plane in planes])
+    matrix = _to_bgr(hdr_matrix(frame), layout.is_full_range).copy()
+    matrix[:, 3] += 0.75  # which imitates the scaler's rounding of 8 bits
+    matrix[:, :3] /= 2 ** (layout.depth - 8)
+    coded = cv2.transform(yuv, 257 * matrix)
+    return tone.to_sdr(coded[..., ::-1], hdr)[..., ::-1]
+
+
+def to_sdr(frame: av.VideoFrame, size: tuple[int, int], hdr: int) -> np.ndarray:
+    """Return a frame of high dynamic range scaled to `size` (width, height), uint8 RGB of the standard range."""
+    frame.colorspace = hdr_matrix(frame)
+    # threads=1: by default a pool of threads is made for every single picture
+    coded = frame.reformat(*size, "rgb48le", interpolation="AREA", threads=1).to_ndarray()
+    return tone.to_sdr(coded, hdr)
+
+
+def hdr_matrix(frame: av.VideoFrame) -> int:
+    """Return the matrix of a frame of high dynamic range: BT.2020 where it does not say."""
+    return tone.BT2020 if frame.colorspace == _NOT_SAID else frame.colorspace
+
+
+def is_matrix_known(frame: av.VideoFrame) -> bool:
+    """Say whether the frame's colours are by a matrix of Y, U and V that is known here."""
+    return frame.colorspace in _WEIGHTS
 
 
 def _bgr_by_scaler(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:

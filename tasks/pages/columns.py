@@ -42,6 +42,10 @@ COLUMNS: dict[str, dict[str, str]] = {
         "height": "Pixels, as shown.",
         "fps": "Frames per second, in the mean.",
         "seconds": "Length by the times of the packets that are shown, not by its header.",
+        "transfer": "Transfer function of its colours, by FFmpeg's name (bt709; smpte2084 is PQ, arib-std-b67 HLG); "
+        "null where the file does not say.",
+        "primaries": "Primaries of its colours, by FFmpeg's name (bt709, bt2020, smpte432); null where it says none.",
+        "colour_range": "limited (16 to 235) or full; null where it does not say, and limited is taken.",
         "frames": "Packets that are shown; what an edit list hides is not.",
     },
     "SPLITS": {

@@ -108,6 +108,15 @@ REASONS: dict[str, dict[str, Reason]] = {
             "Lower the limit if you want such short ones.",
         ),
         "too_long": Reason("The video is longer than `videos.max_seconds`.", "Cut it into parts, or raise the limit."),
+        "hdr": Reason(
+            "The video is of high dynamic range, and `videos.hdr` is `reject`.",
+            "Set `videos.hdr: tone_map`, or grade it for the standard range yourself.",
+        ),
+        "hdr_matrix": Reason(
+            "The video is of high dynamic range, and its colours are coded in a way that is not known here (ICtCp, "
+            "Dolby Vision 5, constant luminance).",
+            "Encode it again with the matrix of BT.2020, or for the standard range.",
+        ),
         "too_small": Reason("A side of the picture is shorter than `videos.min_side`.", "Lower the limit."),
         "unreadable": Reason("The container cannot be read at all.", _SAME_FILE),
         "truncated": Reason(

@@ -96,6 +96,7 @@ def _as_asked(frames: np.ndarray, info: ValidationInfo[Asked]) -> np.ndarray:
     return frames
 
 
+ColourName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,20}$")] | None
 Count = Annotated[int, Field(ge=1, lt=1 << 31)]
 Pts = Annotated[int, Field(ge=-_MAX_PTS, le=_MAX_PTS)]
 Side = Annotated[int, Field(ge=1, le=_MAX_SIDE)]
@@ -114,6 +115,7 @@ class Rejected(TypedDict):
         "expands_too_much",
         "format_not_allowed",
         "fps_out_of_range",
+        "hdr_matrix",
         "no_video_stream",
         "not_a_file",
         "not_a_video",
@@ -162,7 +164,7 @@ class Reached(TypedDict):
 
 @_exact
 class Probed(TypedDict):
-    """What `decode.probe` says of a video: upright, with square pixels."""
+    """What `probe.probe` says of a video: upright, with square pixels."""
 
     status: Literal["ok"]
     reason: None
@@ -175,6 +177,9 @@ class Probed(TypedDict):
     repairs: Annotated[
         list[Literal["clock_restarts", "frame_order", "late_start", "repeated_times"]], Field(max_length=4)
     ]
+    transfer: ColourName
+    primaries: ColourName
+    colour_range: Literal["limited", "full"] | None
 
 
 def _possible(score: Score) -> Any:

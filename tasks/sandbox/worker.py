@@ -26,7 +26,7 @@ import av
 import cv2
 import numpy as np
 
-from tasks.decoding import clip_frames, cuts, decode
+from tasks.decoding import clip_frames, cuts, probe
 from tasks.decoding.limits import Limits
 from tasks.sandbox import confinement, wire_format
 
@@ -95,7 +95,7 @@ PREPARATIONS: dict[str, Callable[[dict[str, Any]], None]] = {"split": cuts.prepa
 """What this process does before it forks a function's child, which inherits what was loaded; cheap the second time."""
 
 FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
-    "probe": decode.probe,
+    "probe": probe.probe,
     "split": cuts.split,
     "clip_frames": clip_frames.clip_frames,
     # For `sandbox.prove`: each does what its sandbox must stop.

@@ -41,6 +41,9 @@ VIDEOS = pa.schema(
         ("seconds", pa.float64()),
         ("frames", pa.int64()),  # that are shown, by their packets
         ("repairs", pa.list_(pa.string())),  # what is repaired whenever it is read: tasks/decoding/packets.py
+        ("transfer", pa.string()),  # transfer function, primaries and range of the colours, null where it does not say
+        ("primaries", pa.string()),
+        ("colour_range", pa.string()),
         ("caption", pa.string()),  # the text beside the video, null without one
         ("licence", pa.string()),  # as the source's list says, null without one
         ("source_url", pa.string()),

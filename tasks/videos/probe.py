@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 SHARD_FILES = 128
 _ITEMS = "items.json"
 _TEXTS = ("caption", "licence", "source_url")
+_FOUND = (
+    *("codec", "width", "height", "fps", "seconds", "frames", "repairs"),
+    *("transfer", "primaries", "colour_range"),
+)
 _BYTES_PER_PIXEL = 1.5  # decoded: 8 bits, with chroma of half the width and height
 _UNUSUAL = 0.1  # of sandbox.max_expansion
 
@@ -37,9 +41,9 @@ def probe_videos(
     for row, found in zip(todo, sandbox.map("probe", asked), strict=True):
         row["status"], row["reason"] = found["status"], found["reason"]
         if found["status"] == "ok":
-            row |= {name: found[name] for name in ("codec", "width", "height", "fps", "seconds", "frames", "repairs")}
+            row |= {name: found[name] for name in _FOUND}
             expansions[row["uri"]] = _expansion(row, found["frames"])
-            if reason := video_rules.refused_video(row["seconds"], row["width"], row["height"], settings):
+            if reason := video_rules.refused_video(found, settings):
                 _refuse(row, "rejected", reason)
     _warn_of_expansion(expansions, sandbox.settings.max_expansion)
     return rows

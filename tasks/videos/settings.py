@@ -16,6 +16,8 @@ class VideoSettings(Settings):
     """Shorter videos are rejected."""
     max_seconds: PositiveFloat
     """Longer videos are rejected."""
+    hdr: Literal["tone_map", "reject"]
+    """High dynamic range (HLG, PQ): brought to the standard one by the curve of ITU-R BT.2390, or rejected."""
     min_side: PositiveInt
     """A video with a smaller width or height is rejected, pixels."""
     max_caption_characters: PositiveInt

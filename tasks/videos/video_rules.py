@@ -1,8 +1,12 @@
 """Which videos are used, by `videos` of the settings: of the stage videos, and of `stiv probe FILE`."""
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
+from typing import Any
 
 from tasks.videos.settings import VideoSettings
+
+_HDR = ("smpte2084", "arib-std-b67")  # FFmpeg's names of the transfer functions PQ and HLG
 
 
 def refused_name(name: str, settings: VideoSettings) -> str | None:
@@ -10,10 +14,16 @@ def refused_name(name: str, settings: VideoSettings) -> str | None:
     return None if PurePosixPath(name).suffix.lower() in settings.extensions else "not_a_video_extension"
 
 
-def refused_video(seconds: float, width: int, height: int, settings: VideoSettings) -> str | None:
-    """Return the reason code if a video that opens, of so many seconds and pixels, is outside the settings."""
-    if seconds < settings.min_seconds:
+def refused_video(found: Mapping[str, Any], settings: VideoSettings) -> str | None:
+    """Return the reason code if a video that opens is outside the settings.
+
+    Args:
+        found: what `probe.probe` says of it.
+    """
+    if found["seconds"] < settings.min_seconds:
         return "too_short"
-    if seconds > settings.max_seconds:
+    if found["seconds"] > settings.max_seconds:
         return "too_long"
-    return "too_small" if min(width, height) < settings.min_side else None
+    if settings.hdr == "reject" and found["transfer"] in _HDR:
+        return "hdr"
+    return "too_small" if min(found["width"], found["height"]) < settings.min_side else None

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tasks.decoding import decode, planes
+from tasks.decoding import decode, planes, probe
 from tasks.decoding.clip_frames import clip_frames
 from tasks.decoding.limits import Limits
 from tasks.demo import corpus
@@ -98,7 +98,7 @@ def test_what_was_filmed_on_its_side_or_mirrored_is_upright(tmp_path, limits, de
     wanted = np.rot90(patches(), degrees // 90)
     wanted = wanted[:, ::-1] if across else wanted
     wanted = wanted[::-1] if down else wanted
-    probed = decode.probe(str(path), limits)
+    probed = probe.probe(str(path), limits)
     assert (probed["height"], probed["width"]) == wanted.shape[:2]
     shown, taken = small(path, limits)[0].bgr[..., ::-1], clip(path, limits, *wanted.shape[:2])["frames"][0]
     for found in (shown, taken):
@@ -110,7 +110,7 @@ def test_pixels_that_are_not_square_are_stretched(tmp_path, limits):
         stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
 
     path = write(tmp_path / "a.mp4", [patches(64, 64)], prepare=stretch)
-    probed = decode.probe(str(path), limits)
+    probed = probe.probe(str(path), limits)
     assert (probed["width"], probed["height"]) == (128, 64)
     assert_colours(path, limits, patches(64, 128))
 
@@ -120,7 +120,7 @@ def test_pixels_too_odd_to_show_are_refused(tmp_path, limits):
         stream.codec_context.sample_aspect_ratio = Fraction(9, 1)
 
     path = write(tmp_path / "a.mkv", [patches()], prepare=stretch)
-    assert (decode.probe(str(path), limits)["reason"], clip(path, limits, 64, 64)["reason"]) == ("pixel_aspect",) * 2
+    assert (probe.probe(str(path), limits)["reason"], clip(path, limits, 64, 64)["reason"]) == ("pixel_aspect",) * 2
 
 
 def test_of_an_interlaced_frame_one_field_is_taken(tmp_path, limits):
@@ -167,7 +167,7 @@ def test_a_still_keeps_its_colours_and_is_the_mean_of_what_is_too_fine_for_it(pi
 @pytest.mark.parametrize(("width", "height"), [(127, 65), (101, 99), (66, 98)])
 def test_odd_sizes_keep_their_colours_and_size(tmp_path, limits, width, height):
     path = write(tmp_path / "a.webm", [patches(height, width)], codec="libvpx-vp9", options={"crf": "4", "b:v": "0"})
-    probed = decode.probe(str(path), limits)
+    probed = probe.probe(str(path), limits)
     assert (probed["width"], probed["height"]) == (width, height)
     assert_colours(path, limits, patches(height, width))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flows.params import load_params
-from tasks.decoding import cuts, decode, packets
+from tasks.decoding import cuts, decode, packets, probe
 from tasks.decoding.clip_frames import clip_frames
 from tasks.decoding.limits import Limits
 from tasks.videos import shot_rules
@@ -84,7 +84,7 @@ def rules() -> dict:
 
 def split(path: Path, limits: Limits, rules: dict) -> tuple[dict, dict]:
     """Probe and cut a file as the stages do."""
-    probed = decode.probe(str(path), limits)
+    probed = probe.probe(str(path), limits)
     assert probed["status"] == "ok", probed
     known = {"claimed_frames": probed["frames"], "fps": probed["fps"], "repairs": probed["repairs"]}
     return probed, cuts.split(str(path), limits, **known, **rules)
@@ -120,7 +120,7 @@ def test_probe_and_stages_tell_what_is_shown(videos, limits, rules, name):
 def test_each_frame_is_the_films_wherever_decoding_begins(videos, limits, name):
     """Times are the same from the beginning and after a seek; a frame of the other order would be another picture."""
     right = RIGHT[name]
-    repairs = decode.probe(str(videos[name]), limits)["repairs"]
+    repairs = probe.probe(str(videos[name]), limits)["repairs"]
     with decode.open_video(str(videos[name]), limits, repairs) as opened:
         marks = packets.Marks()
         shown = [(frame.pts, frame.to_ndarray(format="rgb24")) for frame in decode.decoded(opened, marks)]
@@ -143,7 +143,7 @@ def test_a_cover_beside_sound_is_no_video(tmp_path, videos, limits):
     content = videos["cover"].read_bytes()
     path = tmp_path / "song.mp4"
     path.write_bytes(content.replace(b"vide\0\0\0\0", b"soun\0\0\0\0", 1))  # the handler of the track
-    assert decode.probe(str(path), limits)["reason"] == "no_video_stream"
+    assert probe.probe(str(path), limits)["reason"] == "no_video_stream"
 
 
 def test_text_is_no_transport_stream():

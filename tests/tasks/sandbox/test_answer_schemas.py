@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.decoding import clip_frames, cuts, decode
+from tasks.decoding import clip_frames, cuts, decode, probe
 from tasks.decoding.limits import Limits
 from tasks.sandbox import answer_schemas, wire_format, worker
 from tasks.sandbox.pool import Sandbox
@@ -44,7 +44,7 @@ def honest(sandbox_settings, video_with_cut) -> dict[str, dict[str, Any]]:
     limits = Limits(**sandbox_settings.model_dump(exclude={"workers"}))
     path = str(video_with_cut)
     return {
-        "probe": decode.probe(path, limits),
+        "probe": probe.probe(path, limits),
         "split": cuts.split(path, limits, **ASKED["split"]),
         "clip_frames": clip_frames.clip_frames(path, limits, **ASKED["clip_frames"]),
     }
@@ -184,7 +184,7 @@ def test_a_reason_that_is_no_function_s_own_costs_the_file(answer, status, reaso
 def test_what_a_function_refuses_with_is_declared(answer):
     """Every `Refused(status, reason)` in the modules in the sandbox, and every reason of `DecodeBudget`."""
     told = set()
-    for module in (decode, cuts, clip_frames):
+    for module in (decode, probe, cuts, clip_frames):
         for call in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("Refused"):
                 told.add(tuple(getattr(argument, "value", None) for argument in call.args))

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from benchmarks import traps
-from tasks.decoding import decode
+from tasks.decoding import decode, probe
 from tasks.decoding.limits import DecodeBudget, Limits
 from tasks.sandbox import pool as sandbox
 from tasks.sandbox.pool import Sandbox
@@ -161,7 +161,7 @@ def test_what_is_no_regular_file_gets_a_verdict_not_a_crash(opened, tmp_path, vi
 )
 def test_each_limit_on_a_video_is_a_reason(sandbox_settings, still_for_long, change, reason):
     limits = Limits(**sandbox_settings.model_copy(update=change).model_dump(exclude={"workers"}))
-    found = decode.probe(str(still_for_long), limits)
+    found = probe.probe(str(still_for_long), limits)
     if found["status"] == "ok":
         with decode.open_video(str(still_for_long), limits) as video, pytest.raises(decode.Refused) as refused:
             list(decode.decoded(video))

@@ -16,11 +16,13 @@ from tasks.storage import atomic, stage, tables
 from tasks.videos import sources
 from tasks.videos.probe import Videos, probe_videos
 from tasks.videos.settings import VideoSettings
+from tests import odd_videos
 
 SETTINGS = VideoSettings(
     extensions=[".mp4", ".mkv", ".webm", ".avi"],
     min_seconds=0.5,
     max_seconds=10,
+    hdr="tone_map",
     min_side=64,
     max_caption_characters=100,
     max_failed_fraction=0.5,
@@ -59,6 +61,16 @@ def test_a_video_has_its_identity_size_rate_length_and_caption(tmp_path, video_w
 def test_other_containers_and_codecs_are_read(tmp_path, write_video, moving_frames, sandbox, suffix, codec):
     row = row_of(write_video(tmp_path / f"a.{suffix}", moving_frames(24), codec=codec), sandbox)
     assert (row["status"], row["seconds"]) == ("ok", pytest.approx(1.0, abs=0.05))
+
+
+@pytest.mark.parametrize(("hdr", "reason"), [("tone_map", None), ("reject", "hdr")])
+def test_high_dynamic_range_is_used_or_rejected_as_asked(tmp_path, sandbox, hdr, reason):
+    settings = SETTINGS.model_copy(update={"hdr": hdr})
+    row = row_of(odd_videos.hdr(tmp_path / "a.mp4", odd_videos.film()[:25], "hlg"), sandbox, settings)
+    assert row["reason"] == reason
+    assert (row["transfer"], row["primaries"], row["colour_range"]) == ("arib-std-b67", "bt2020", "limited")
+    standard = row_of(odd_videos.write(tmp_path / "b.mp4"), sandbox, settings)
+    assert (standard["reason"], standard["transfer"]) == (None, None)
 
 
 def test_an_empty_file_is_rejected(tmp_path, sandbox):
