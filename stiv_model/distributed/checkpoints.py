@@ -68,7 +68,7 @@ def save(folder: Path, run: Run, engine: DeepSpeedEngine, ema: Ema, progress: Pr
         OSError: it would not fit on the disk; nothing of it was written.
     """
     replicas.check(engine, ema)
-    _check_space(folder, engine, ema)
+    check_space(folder, run, engine, ema)
     rank, name = dist.get_rank(), f"step-{progress.step:08d}"
     tmp_path = folder / f"{name}.tmp"
     if rank == 0:
@@ -199,19 +199,20 @@ def _prune(folder: Path, training: TrainingSettings) -> None:
             shutil.rmtree(old.rename(old.with_name(f"{old.name}.tmp")))  # half a folder never looks like a checkpoint
 
 
-def _check_space(folder: Path, engine: DeepSpeedEngine, ema: Ema) -> None:
-    """Look, on all ranks together, whether a checkpoint fits beside those that are there.
+def check_space(folder: Path, run: Run, engine: DeepSpeedEngine, ema: Ema, count: int = 1) -> None:
+    """Look, on all ranks together, whether so many more checkpoints fit on the disk.
 
     Raises:
         OSError: on every rank, with the bytes that are missing and what to do.
     """
     found: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(found, (rank_state.size_bytes(engine, ema), shutil.disk_usage(folder.parent).free))
-    needed, free = sum(size for size, _ in found), min(free for _, free in found)
+    needed, free = count * sum(size for size, _ in found), min(free for _, free in found)
     if needed > free:
         raise OSError(
-            f"{folder} has {free:,} bytes free, and a checkpoint takes {needed:,}: nothing was written. Free some "
-            "space or lower training.keep_checkpoints, and the same command goes on from the last checkpoint"
+            f"{folder} has {free:,} bytes free, and {count} checkpoint{'s' if count > 1 else ''} of {run.recipe_name} "
+            f"take {needed:,}: nothing was written. Free some space or lower training.keep_checkpoints, and the same "
+            "command goes on from the last checkpoint"
         )
 
 

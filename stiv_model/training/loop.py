@@ -42,6 +42,7 @@ class Loop:
 
     Raises:
         ValueError: the checkpoints in `work` are of another run, or all damaged.
+        OSError: a new run's checkpoints would not fit on the disk.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class Loop:
         self.observer = _unnoticed(observe, run, work, data, device)
         progress = checkpoints.resume(self.checkpoints, run, engine, ema) or Progress(step=0, position=0, loop={})
         self.done = progress.step
+        if not self.done:  # as many as will be kept, and one more while it is written
+            checkpoints.check_space(self.checkpoints, run, engine, ema, run.training.keep_checkpoints + 1)
         self.guard = Guard(run.training, progress.loop)
         self.steps = Steps(run, engine, data, self.guard, device)
         self.watchdog = Watchdog(run.training.hang_seconds)

@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
 
-import torch
 from prefect import task
 
 from stiv_model.encoders import provenance
 from stiv_model.latents import data_plan, training_set
 from stiv_model.latents.folder import TABLE
-from stiv_model.network.transformer import StivTransformer
 from stiv_model.process_exit import failure, forget_failures, mark_stopped, stopped_at
 from stiv_model.settings import RUN_FILE, ModelSettings, MonitoringSettings, RecipeSettings, Run, TrainingSettings
 from stiv_model.training.run_files import INCIDENTS, LEDGER, LOSSES, NOISE_LEVEL_LOSSES, SHOWN
@@ -201,35 +199,36 @@ def run_ranks(run: Run, work: Path) -> None:
         raise RuntimeError(f"asked to stop: saved after step {step}; the same command goes on there") from None
 
 
-def check_start(run: Run, out: Path) -> data_plan.Plan:
-    """Return the plan of a run on its data, after checking that this machine has the devices and the disk for it.
+def make_plan(run: Run) -> data_plan.Plan:
+    """Return the plan of a run on its data, after checking that this machine has the devices for its ranks.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no plan for this run and this data, or no device for its ranks.
+    """
+    planned = data_plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
+    data_plan.check_buckets(planned)
+    _check_device(run.training)
+    return planned
+
+
+def check_start(run: Run, out: Path) -> None:
+    """Check that a run could start: its plan, the devices for its ranks, and the disk for its checkpoints.
+
+    The ranks look at the disk themselves, when they start and before each checkpoint; this asks before anything is
+    deleted for them.
 
     Args:
         out: folder in which its weights will be.
 
     Raises:
-        FileNotFoundError, ValueError: there is no plan for this run and this data, or no device for its ranks.
+        FileNotFoundError, ValueError: as `make_plan`.
         OSError: its checkpoints will not fit on the disk.
     """
-    planned = data_plan.make(Path(run.latents), run.recipe_name, run.model, run.recipe, run.training)
-    data_plan.check_buckets(planned)
-    _check_device(run.training)
-    _check_disk(run, out)
-    return planned
+    import torch
 
+    from stiv_model.network.transformer import StivTransformer
 
-def _check_device(training: TrainingSettings) -> None:
-    if training.device != "cuda" or training.nodes > 1:  # the ranks of several nodes start elsewhere
-        return
-    found = torch.cuda.device_count()
-    if found < training.ranks:
-        raise ValueError(
-            f"training.device is cuda and training.ranks {training.ranks}, but this machine has {found} GPUs that "
-            "PyTorch can use: set training.ranks to what is there, or training.device: cpu in params.yaml"
-        )
-
-
-def _check_disk(run: Run, out: Path) -> None:
+    make_plan(run)
     with torch.device("meta"):
         model = StivTransformer(run.model, run.recipe.frames > 1)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -239,6 +238,19 @@ def _check_disk(run: Run, out: Path) -> None:
         raise OSError(
             f"{place} has {free / 1e9:.1f} GB free, and {run.training.keep_checkpoints + 1} checkpoints of "
             f"{parameters:,} parameters take {needed / 1e9:.1f} GB: free some space, or lower training.keep_checkpoints"
+        )
+
+
+def _check_device(training: TrainingSettings) -> None:
+    if training.device != "cuda" or training.nodes > 1:  # the ranks of several nodes start elsewhere
+        return
+    import torch
+
+    found = torch.cuda.device_count()
+    if found < training.ranks:
+        raise ValueError(
+            f"training.device is cuda and training.ranks {training.ranks}, but this machine has {found} GPUs that "
+            "PyTorch can use: set training.ranks to what is there, or training.device: cpu in params.yaml"
         )
 
 
@@ -252,9 +264,9 @@ def train(run: Run, out: Path, curve: Path, levels: Path, shown: Path) -> None:
         shown: folder for TensorBoard's files and the validation videos; while the run goes on, a link to them.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: as `check_start`, and `run_folder.open_run`; nothing is started then.
+        FileNotFoundError, ValueError, OSError: as `make_plan` and `run_folder.open_run`; nothing is started then.
     """
-    planned = check_start(run, out)
+    planned = make_plan(run)
     work = run_folder.open_run(run, out)
     with atomic.atomic_write(work / data_plan.FILE) as tmp_path:
         tmp_path.write_text(planned.model_dump_json(indent=2))

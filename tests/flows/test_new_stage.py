@@ -239,7 +239,8 @@ def checkout(tmp_path: Path, environment: dict[str, str]) -> Path:
     return top
 
 
-def test_a_stage_is_added_by_the_steps_that_the_page_tells_and_by_no_other_file(checkout, environment):
+def follow(checkout: Path, environment: dict[str, str]) -> None:
+    """Follow the steps, and look whether each changes only what it tells of."""
     told = steps_told()
     assert len(told) == len(STEPS)
     for step, text in zip(STEPS, told, strict=True):
@@ -252,8 +253,8 @@ def test_a_stage_is_added_by_the_steps_that_the_page_tells_and_by_no_other_file(
         untold = [path for path in changed if not any(Path(path).match(name) for name in named)]
         assert not untold, (step.__name__, untold)
 
-    python = (sys.executable, "-m")
-    run(checkout, environment, *python, "flows", "pipeline", "--stages", "words")
+
+def assert_counted(checkout: Path) -> None:
     counted = pq.read_table(checkout / "data/words/words.parquet").to_pylist()
     assert [(row["clip"], row["status"], row["words"]) for row in counted] == [
         ("clip-0", "ok", 5),
@@ -261,11 +262,34 @@ def test_a_stage_is_added_by_the_steps_that_the_page_tells_and_by_no_other_file(
     ]
     account = json.loads((checkout / "reports/words.json").read_text())["captions"]
     assert account == {"given": 2, "ok": 1, "rejected": 1, "failed": 0, "reasons": {"too_few_words": 1}}
+
+
+WORK = """from pathlib import Path
+from flows.running.code_hash import code_of
+from flows.params import load_params
+from tasks.storage.stage import run
+from tasks.words.stage import Words
+run(Words(Path("data/captions"), load_params().words), Path("data/words"), Path("reports/words.json"), code_of("words"))
+"""
+
+
+def test_a_stage_is_added_by_the_steps_that_the_page_tells_and_by_no_other_file(checkout, environment):
+    follow(checkout, environment)
+    (checkout / "reports").mkdir(exist_ok=True)
+    run(checkout, environment, sys.executable, "-c", WORK)
+    assert_counted(checkout)
+    assert re.search(r"\bcount\b", run(checkout, environment, sys.executable, "-m", "flows", "--help").splitlines()[-2])
+
+
+@pytest.mark.long  # the pipeline, the linter and the checks of the repository, in the checkout
+def test_the_pipeline_runs_a_stage_that_was_added_and_the_repositorys_checks_know_it(checkout, environment):
+    follow(checkout, environment)
+    python = (sys.executable, "-m")
+    run(checkout, environment, *python, "flows", "pipeline", "--stages", "words")
+    assert_counted(checkout)
     assert "words" in json.loads((checkout / ".cache/times.json").read_text())["stages"]
     ordered = run(checkout, environment, sys.executable, "-c", "from flows import stages; print(*stages.in_order())")
     assert ordered.split().index("captions") < ordered.split().index("words")
-    assert re.search(r"\bcount\b", run(checkout, environment, *python, "flows", "--help").splitlines()[-2])
-
     run(checkout, environment, str(Path(sys.executable).with_name("lint-imports")), "--no-cache")
     files = ("tests/test_repository.py", "tests/flows/running/test_stage_names.py", "tests/tasks/words")
     chosen = ("-k", "words or prefect_yaml or stage_names")

@@ -82,7 +82,7 @@ def road(tmp_path_factory, prefect):
     os.chdir(folder)  # the served flow runs where it is served
     try:
         with child(["flows", "serve"], Path(env["PREFECT_HOME"]), "serve", env):
-            limit = time.monotonic() + 120
+            limit = time.monotonic() + 400
             deployed = ["prefect", "deployment", "inspect", "stiv/full-pipeline"]
             while subprocess.run(deployed, env=env, capture_output=True).returncode:
                 assert time.monotonic() < limit, (Path(env["PREFECT_HOME"]) / "serve.log").read_text()[-3000:]
