@@ -51,6 +51,7 @@ FLOWS = {
 }
 COMMANDS = {
     "demo": "flows.commands.demo",
+    "server": "flows.commands.server",
     "serve": "flows.commands.serve",
     "sample": "flows.commands.sample",
     "export": "flows.commands.export",
@@ -74,6 +75,7 @@ the whole road
   stiv demo                     start a server, run everything through it, stop it, say where the report is
   stiv pipeline                 bring every stage of dvc.yaml up to date
   stiv pipeline --stages t2v samples
+  stiv server                   a Prefect server of this workspace's own, for others to use: .prefect/client.env
   stiv serve                    serve the deployment stiv/full-pipeline to the server at PREFECT_API_URL
 
 try the model

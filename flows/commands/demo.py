@@ -39,7 +39,7 @@ def demo(port: int = 0) -> None:
     refuse_taken(port)
     stages.in_order()  # refuses, before anything is started, a workspace that DVC cannot read
     with only_one(_HOME, port), server(_HOME, port) as env:
-        login = f"password in {_HOME}/auth; its log: {_HOME}/server.log"
+        login = f"its page asks for the line in {_HOME}/auth; its log: {_HOME}/server.log"
         _say(started, f"Prefect server with UI: http://127.0.0.1:{port} ({login})")
         for name in [name for name in os.environ if name.startswith("PREFECT_")]:
             del os.environ[name]  # said to another Prefect

@@ -22,9 +22,8 @@ def serve() -> None:
     """Serve stiv/full-pipeline, and stiv/STAGE for each stage, to the server at PREFECT_API_URL, until stopped.
 
     example:
-      prefect server start &
-      export PREFECT_API_URL=http://127.0.0.1:4200/api
-      stiv serve &
+      stiv server &
+      source .prefect/client.env && stiv serve &
       prefect deployment run stiv/full-pipeline --watch
 
     Raises:
@@ -32,8 +31,8 @@ def serve() -> None:
     """
     if not os.environ.get("PREFECT_API_URL"):
         raise ValueError(
-            "PREFECT_API_URL is not set, so there is no server to serve to: start one (prefect server start) "
-            "and export PREFECT_API_URL=http://127.0.0.1:4200/api"
+            "PREFECT_API_URL is not set, so there is no server to serve to: start one (stiv server), "
+            "then: source .prefect/client.env"
         )
     if said := trouble():
         raise ValueError(said)

@@ -162,7 +162,14 @@ def only_one(home: Path, port: int) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def server(home: Path, port: int) -> Iterator[dict[str, str]]:
-    """Run a Prefect server with its database in `home`; give the environment in which it is used.
+    """Run a Prefect server as `started` does; give the environment in which it is used."""
+    with started(home, port) as (env, _):
+        yield env
+
+
+@contextlib.contextmanager
+def started(home: Path, port: int) -> Iterator[tuple[dict[str, str], subprocess.Popen[bytes]]]:
+    """Run a Prefect server with its database in `home`; give the environment in which it is used, and its process.
 
     Raises:
         ValueError: the port is in use.
@@ -173,7 +180,7 @@ def server(home: Path, port: int) -> Iterator[dict[str, str]]:
     command = ["flows.running.services", "prefect", str(port)]
     with child(command, home, "server", _of_the_server(env, home, port)) as process:
         wait_until_healthy(process, env["PREFECT_API_URL"], home)
-        yield env
+        yield env, process
 
 
 def wait_until_healthy(process: subprocess.Popen[bytes], api: str, home: Path) -> None:

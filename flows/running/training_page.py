@@ -45,7 +45,7 @@ def page(out: Path, curve: Path, levels: Path, shown: Path) -> str:
     videos = sorted(path.name for path in (shown / "validation").glob("step-*"))
     if videos:
         parts.append(f"Validation videos in `{shown / 'validation'}`, of {', '.join(videos)}.")
-    return "\n\n".join([*parts, f"Curves: `tensorboard --logdir {shown.parent}`."])
+    return "\n\n".join([*parts, f"Curves: `tensorboard --logdir {shown.parent} --host 127.0.0.1`."])
 
 
 def _rows(table: Path) -> list[dict[str, float]]:

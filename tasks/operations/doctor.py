@@ -187,7 +187,7 @@ def prefect_server(url: str | None) -> Finding:
         return Finding(
             "Prefect", "ok", f"{version}, no PREFECT_API_URL: stages run without a server, and are shown nowhere", ""
         )
-    remedy = "start one (prefect server start), or unset PREFECT_API_URL: stages need none"
+    remedy = "start one (stiv server, then: source .prefect/client.env), or unset PREFECT_API_URL: stages need none"
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=3):
             return Finding("Prefect", "ok", f"{version}, server at {url}", "")

@@ -1,9 +1,11 @@
-"""The Prefect server of `stiv demo`: whom it answers, and what of the caller's environment it takes."""
+"""The Prefect server of `stiv server` and `stiv demo`: whom it answers, what of the caller's environment it takes."""
 
 import asyncio
 import base64
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from prefect.states import Completed, Pending, Scheduled
 
 from flows.running import dead_runs
-from flows.running.server import environment, free_port, only_one, refuse_ended, secret, server
+from flows.running.server import environment, free_port, only_one, refuse_ended, secret
 
 ROOT = Path(__file__).parents[3]
 OTHERS = (
@@ -38,19 +40,34 @@ class Running(NamedTuple):
     url: str
     env: dict[str, str]
     canary: Path
+    said: str
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory) -> Iterator[Running]:
-    """A server started in an environment in which another one's database, address and proxy are exported."""
+    """`stiv server`, started in an environment in which another one's database, address and proxy are exported."""
     home, canary = tmp_path_factory.mktemp("home") / ".prefect", tmp_path_factory.mktemp("lab") / "lab.db"
     with pytest.MonkeyPatch.context() as patch:
         for name in OTHERS[:2]:
             patch.setenv(name, f"sqlite+aiosqlite:///{canary}")
         patch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
         patch.setenv("http_proxy", "http://127.0.0.1:9")
-        with server(home, port := free_port()) as env:
-            yield Running(home, f"http://127.0.0.1:{port}", env, canary)
+        command = [sys.executable, "-m", "flows", "server", "--port", str(port := free_port())]
+        patch.setenv("PYTHONPATH", str(ROOT))
+        shutil.copy(ROOT / "tests/params.yaml", home.parent / "params.yaml")
+        process = subprocess.Popen(command, cwd=home.parent, stdout=subprocess.PIPE, text=True)
+        assert process.stdout
+        said = process.stdout.readline() + process.stdout.readline()
+        told = subprocess.check_output(
+            ["bash", "-c", "source .prefect/client.env && env -0"], cwd=home.parent, text=True
+        )
+        env = dict(line.split("=", 1) for line in told.split("\0") if line)
+        try:
+            yield Running(home, f"http://127.0.0.1:{port}", env, canary, said)
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 0
+            assert not (home / "client.env").exists()
 
 
 def ask(url: str, method: str = "GET", **headers: str) -> int:
@@ -105,9 +122,22 @@ def test_who_has_the_secret_is_answered_and_a_person_sees_the_page(running):
     assert ask(f"{running.url}/", Origin=running.url) == 200
 
 
+def test_its_address_and_where_the_secret_is_are_printed_and_the_secret_is_not(running):
+    assert running.said.startswith(running.url)
+    assert ".prefect/auth" in running.said
+    assert "source .prefect/client.env" in running.said
+    assert running.env["PREFECT_API_AUTH_STRING"] not in running.said
+
+
+def test_a_shell_that_sources_what_it_wrote_forgets_other_servers(running):
+    assert not {*OTHERS[:2]} & running.env.keys()
+    assert running.env["PREFECT_API_URL"] == f"{running.url}/api"
+
+
 def test_only_the_user_can_read_the_secret(running):
     assert running.home.stat().st_mode & 0o077 == 0
-    assert (running.home / "auth").stat().st_mode & 0o077 == 0
+    for name in ("auth", "client.env"):
+        assert (running.home / name).stat().st_mode & 0o077 == 0
     assert secret(running.home) == running.env["PREFECT_API_AUTH_STRING"]
 
 

@@ -57,7 +57,7 @@ def test_little_memory_is_a_warning_with_a_remedy():
 def test_an_unreachable_prefect_server_is_a_warning(closed_port):
     url = f"http://127.0.0.1:{closed_port}/api"
     finding = doctor.prefect_server(url)
-    assert finding.state == "warning" and url in finding.detail and "prefect server start" in finding.remedy
+    assert finding.state == "warning" and url in finding.detail and "stiv server" in finding.remedy
 
 
 def test_a_prefect_server_that_answers_is_ok(server):
