@@ -43,6 +43,8 @@ _CARRIED = (
     *("clip", "video", "uri", "licence", "source_url"),
     *("captioner", "text", "aesthetic", "motion", "width", "height"),
 )
+_DECODED_AT_ONCE = 8
+"""Clips of a shard whose frames are in memory at a time: 40 frames of 512 by 512 pixels are 31 MB."""
 _OF_FRAMES = ("crop_top", "crop_left", "stride_frames", "frames", "sha256", "text_sha256")
 
 Tensors = dict[str, torch.Tensor]
@@ -117,34 +119,39 @@ def encode_clips(
     """
     reused = find_reusable(reusable, clips)
     new = [clip for clip in clips if clip["clip"] not in reused]
-    results = dict(zip((clip["clip"] for clip in new), _frames_of(new, frames), strict=True))
+    results: dict[str, dict[str, Any]] = {}
+    for clip, result in zip(new, _frames_of(new, frames), strict=True):
+        if result["status"] == "ok":  # frames go at once: those of a whole shard are gigabytes
+            with encoders(encoding) as lent:
+                result["latent"] = lent.vae.encode(to_pixels(result.pop("frames"))).half().contiguous()
+        results[clip["clip"]] = result
     rows: list[dict[str, Any]] = []
     parts: list[Tensors] = []
     with encoders(encoding) as lent:
-        texts = _text_of([clip["text"] for clip in new if results[clip["clip"]]["status"] == "ok"], lent.text)
-        for clip in clips:
-            row = {key: clip[key] for key in _CARRIED}
-            if clip["clip"] in reused:
-                before, tensors = reused[clip["clip"]]
-                row |= {"status": "ok", "reason": None, "row": len(parts)} | {name: before[name] for name in _OF_FRAMES}
-                parts.append(tensors)
-            else:
-                result = results[clip["clip"]]
-                row |= {"status": result["status"], "reason": result.get("reason")}
-                if result["status"] == "ok":
-                    latent = lent.vae.encode(to_pixels(result["frames"])).half().contiguous()
-                    text = next(texts)
-                    row |= {
-                        "crop_top": result["crop_top"],
-                        "crop_left": result["crop_left"],
-                        "stride_frames": frames.settings.stride_frames,
-                        "frames": frames.settings.frames,
-                        "row": len(parts),
-                        "sha256": hashlib.sha256(latent.numpy().tobytes()).hexdigest(),
-                        "text_sha256": _text_sha256(text),
-                    }
-                    parts.append({"latents": latent} | text)
-            rows.append(row)
+        told = [clip["text"] for clip in new if results[clip["clip"]]["status"] == "ok"]
+        texts = iter([*_text_of(told, lent.text)])
+    for clip in clips:
+        row = {key: clip[key] for key in _CARRIED}
+        if clip["clip"] in reused:
+            before, tensors = reused[clip["clip"]]
+            row |= {"status": "ok", "reason": None, "row": len(parts)} | {name: before[name] for name in _OF_FRAMES}
+            parts.append(tensors)
+        else:
+            result = results[clip["clip"]]
+            row |= {"status": result["status"], "reason": result.get("reason")}
+            if result["status"] == "ok":
+                latent, text = result["latent"], next(texts)
+                row |= {
+                    "crop_top": result["crop_top"],
+                    "crop_left": result["crop_left"],
+                    "stride_frames": frames.settings.stride_frames,
+                    "frames": frames.settings.frames,
+                    "row": len(parts),
+                    "sha256": hashlib.sha256(latent.numpy().tobytes()).hexdigest(),
+                    "text_sha256": _text_sha256(text),
+                }
+                parts.append({"latents": latent} | text)
+        rows.append(row)
     if not parts:
         return rows, {}
     return rows, {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
@@ -178,7 +185,13 @@ def _reusable_tensors(reusable: Path, row: dict[str, Any]) -> Tensors | None:
     return None
 
 
-def _frames_of(clips: list[dict[str, Any]], frames: FrameSource) -> list[dict[str, Any]]:
+def _frames_of(clips: list[dict[str, Any]], frames: FrameSource) -> Iterator[dict[str, Any]]:
+    """Yield what came of decoding each clip, in order, a few of them in memory at a time."""
+    for first in range(0, len(clips), _DECODED_AT_ONCE):
+        yield from _decode(clips[first : first + _DECODED_AT_ONCE], frames)
+
+
+def _decode(clips: list[dict[str, Any]], frames: FrameSource) -> list[dict[str, Any]]:
     settings = frames.settings
     found = [_local(clip, frames) for clip in clips]
     asked = [
