@@ -188,3 +188,36 @@ def test_the_site_builds_strictly_and_fetches_nothing(tmp_path):
     assert "<mi>&</mi>" not in model, "columns of an equation are not known to the converter"
     text = re.sub(r"<(pre|code|script|style).*?</\1>", "", model, flags=re.DOTALL)
     assert "$" not in text and "\u2063" not in text, "an equation was left as it was typed"
+
+
+def templates() -> set[str]:
+    """Return every text in our code, with … for what is filled in."""
+    found: set[str] = set()
+    for folder in ("flows", "tasks", "stiv_model"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                    found.add("".join(map(str, parts)))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+                    text = node.value if isinstance(node.value, str) else node.value.decode("utf-8", "replace")
+                    found.add(re.sub(r"\{\w+\}", "…", text))
+    return found
+
+
+def test_every_refusal_that_is_explained_is_one_that_the_code_makes():
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    cells = [line.split(" | ")[0].removeprefix("| ") for line in page.splitlines() if line.startswith("| ")]
+    lines = [
+        line for cell in cells for line in re.findall(r"`([^`]*)`", cell) if " " in line and "stiv doctor" not in line
+    ]
+    assert len(lines) > 20
+    known = templates()
+    assert [line for line in lines if not _is_ours(line, known)] == []
+    assert not _is_ours("a line that no code of ours has", known)
+
+
+def _is_ours(line: str, known: set[str]) -> bool:
+    """Say whether a line, its … standing for anything, is part of a text of ours."""
+    pattern = re.compile(".*?".join(map(re.escape, line.strip("…, ").split("…"))))
+    return any(pattern.search(text) for text in known)
