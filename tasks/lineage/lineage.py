@@ -8,7 +8,7 @@ when the latents have changed since. Which sample stood at which position is a f
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,11 +167,15 @@ def trained_on(checkpoint: Path) -> pa.Table:
     return counted.filter(pc.greater(counted["times"], 0))
 
 
-def _positions(folder: Path) -> list[range]:
-    """Return the positions of every step that was tried."""
+def _positions(folder: Path) -> dict[int, range]:
+    """Return the positions of every step that was tried, by its number."""
     with (folder / LEDGER).open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    return [range(int(row["first_position"]), int(row["last_position"]) + 1) for row in rows if row["first_position"]]
+    return {
+        int(row["step"]): range(int(row["first_position"]), int(row["last_position"]) + 1)
+        for row in rows
+        if row["first_position"]
+    }
 
 
 def _order(folder: Path, samples: int) -> Order:
@@ -181,13 +185,13 @@ def _order(folder: Path, samples: int) -> Order:
 def _all_counts(folder: Path, samples: int) -> Counter[int]:
     """Count how often each sample was trained on; whole epochs are counted without walking through them."""
     order, steps = _order(folder, samples), _positions(folder)
-    whole = _whole_epochs(steps, samples)
+    whole = _whole_epochs(steps.values(), samples)
     times = Counter({sample: len(whole) for sample in range(samples)})
-    times.update(order[position] for step in steps for position in step if position // samples not in whole)
+    times.update(order[position] for step in steps.values() for position in step if position // samples not in whole)
     return times
 
 
-def _whole_epochs(steps: list[range], samples: int) -> set[int]:
+def _whole_epochs(steps: Iterable[range], samples: int) -> set[int]:
     found: Counter[int] = Counter()
     for step in steps:
         start = step.start
@@ -201,9 +205,9 @@ def _whole_epochs(steps: list[range], samples: int) -> set[int]:
 
 def _count(folder: Path, samples: int, sample: int) -> Seen:
     order, steps = _order(folder, samples), _positions(folder)
-    whole = _whole_epochs(steps, samples)
+    whole = _whole_epochs(steps.values(), samples)
     times, first = len(whole), None
-    for number, step in enumerate(steps, 1):
+    for number, step in steps.items():
         for position in step:
             is_partial = position // samples not in whole
             if not is_partial and first:
