@@ -4,18 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stiv_model.pipeline import StivPipeline
 from tests.stiv_model.pipeline.test_pipeline import latents, seeded
-
-_BUILT: list[StivPipeline] = []
-
-
-@pytest.fixture
-def pipe(make) -> StivPipeline:
-    """One pipeline for all tests here, none of which changes it."""
-    if not _BUILT:
-        _BUILT.append(make())
-    return _BUILT[0]
 
 
 def test_texts_come_as_a_list_or_a_tuple(pipe):

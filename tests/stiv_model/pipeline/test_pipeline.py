@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import shutil
@@ -121,9 +122,15 @@ def make(encoders: Path, settings: ModelSettings, lively) -> Make:
     return build
 
 
+_BUILT: list[StivPipeline] = []
+
+
 @pytest.fixture
 def pipe(make: Make) -> StivPipeline:
-    return make()
+    """A pipeline that is the test's own: a copy, which costs less than to read one."""
+    if not _BUILT:
+        _BUILT.append(make())
+    return copy.deepcopy(_BUILT[0])
 
 
 def seeded(*seeds: int) -> list[torch.Generator]:
