@@ -74,8 +74,8 @@ def _check_keys(values: dict[str, Any], keys: Sequence[str], assignment: str) ->
 
 def _keys_of(annotation: Any, values: dict[str, Any], place: Sequence[str]) -> list[str] | None:
     """Return the keys that may stand there: those of a section, or of a mapping of sections as the file has it."""
-    if kind := _settings_in(annotation):
-        return list(kind.model_fields)
+    if kinds := _sections_in(annotation):
+        return list(dict.fromkeys(key for kind in kinds for key in kind.model_fields))
     if get_origin(annotation) is dict and _settings_in(get_args(annotation)[1]):
         for key in place:
             values = values.get(key) or {}
@@ -84,17 +84,17 @@ def _keys_of(annotation: Any, values: dict[str, Any], place: Sequence[str]) -> l
 
 
 def _below(annotation: Any, key: str) -> Any:
-    kind = _settings_in(annotation)
+    kind = next((kind for kind in _sections_in(annotation) if key in kind.model_fields), None)
     return kind.model_fields[key].annotation if kind else get_args(annotation)[1]
 
 
 def _check_parts(before: Any, values: dict[str, Any], annotation: Any, place: str) -> None:
     """Refuse a section that was null and of which only some keys are set now."""
-    kind = _settings_in(annotation)
+    kinds = _sections_in(annotation)
     for key, value in values.items():
-        if not isinstance(value, dict) or (kind and key not in kind.model_fields):
+        if not isinstance(value, dict) or (kinds and not any(key in kind.model_fields for kind in kinds)):
             continue
-        below = _below(annotation, key) if kind or get_origin(annotation) is dict else None
+        below = _below(annotation, key) if kinds or get_origin(annotation) is dict else None
         old = before.get(key) if isinstance(before, dict) else None
         if old is None:
             _check_whole(f"{place}{key}", value, _settings_in(below))
@@ -115,10 +115,15 @@ def _check_whole(place: str, values: dict[str, Any], kind: type[Settings] | None
 
 
 def _settings_in(annotation: Any) -> type[Settings] | None:
-    """Return the section that a key holds, null or not; None for any other value."""
+    """Return the section that a key holds, null or not, the first of several kinds; None for any other value."""
+    return next(iter(_sections_in(annotation)), None)
+
+
+def _sections_in(annotation: Any) -> list[type[Settings]]:
+    """Return every kind of section that a key may hold: `model.positions` has two."""
     if get_origin(annotation) is dict:
-        return None
-    return next((one for one in (annotation, *get_args(annotation)) if is_settings(one)), None)
+        return []
+    return [one for one in (annotation, *get_args(annotation)) if is_settings(one)]
 
 
 def merged(old: Any, new: Any) -> Any:
