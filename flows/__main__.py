@@ -30,6 +30,7 @@ from flows.edit_params import override
 from flows.params import Params, check_params, load_params, read_params
 from flows.running import locks
 from flows.running.logs import show_ours
+from stiv_model import redaction
 from stiv_model.settings_errors import nearest
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,8 @@ def call(verb: str, argv: list[str]) -> None:
     """
     described = describe(module_of(verb, argv), verb)
     values = vars(parser_of(verb, described).parse_args(argv))
+    for name, value in values.items():
+        redaction.refuse(value, f"--{name.replace('_', '-')}")  # Prefect stores what a flow is called with
     params = _params(values.pop("set", None)) if takes_settings(described) else load_params()
     values = with_sections(described, values, params)
     words = [values.pop(arg.name) for arg in described.arguments if arg.kind is arg.POSITIONAL_ONLY]
@@ -130,6 +133,7 @@ def call(verb: str, argv: list[str]) -> None:
     if not hasattr(function, "fn"):  # no flow
         function(*words, **values)
         return
+    function.fn = redaction.redacted(function.fn)
     if stage := os.environ.get("DVC_STAGE"):
         from flows.stages import check_inputs
 
@@ -212,12 +216,12 @@ def _reason(state: Any) -> str:
         state.result()
     except Exception as error:  # whatever a flow may raise: this is the last word on it
         return explain(error)
-    return " ".join(str(state.message or state.name).split())
+    return redaction.redact(" ".join(str(state.message or state.name).split()))
 
 
 def explain(error: Exception) -> str:
     """Say in one line what went wrong, with the remedy where the system only gives a number."""
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = redaction.redact(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{said}: free some space or move the workspace to a larger disk; the same command then goes on"
     return said
@@ -225,6 +229,7 @@ def explain(error: Exception) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    redaction.install()
     show_ours()
     for worker in ("EventsWorker", "APILogWorker"):
         # at exit they say how many events are still on their way; our last line is to be the last
@@ -242,7 +247,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     if argv[0] not in FLOWS | COMMANDS:
         known = list(FLOWS | COMMANDS)
-        sys.exit(f"stiv: no verb {argv[0]}{nearest(argv[0], known) or ': it is one of ' + ', '.join(known)}")
+        verb = redaction.redact(argv[0])
+        sys.exit(f"stiv: no verb {verb}{nearest(argv[0], known) or ': it is one of ' + ', '.join(known)}")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         call(argv[0], argv[1:])

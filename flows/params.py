@@ -10,7 +10,7 @@ from pydantic import model_validator
 from typing_extensions import TypeIs
 
 from flows.running.settings import EngineSettings, PipelineSettings
-from stiv_model import settings_errors
+from stiv_model import redaction, settings_errors
 from stiv_model.settings import (
     ModelSettings,
     MonitoringSettings,
@@ -127,7 +127,7 @@ def check_params(values: dict[str, Any], place: object = PARAMS) -> Params:
 
     Raises:
         ValueError: as `load_params`; or a key, or the module in training.launcher, has an earlier name: the message
-            says the one of today.
+            says the one of today; or a value has a password or a signature in it.
     """
     old = [f"{name} is called {new} now: rename it" for name, new in RENAMED.items() if _found(values, name)]
     if any(
@@ -136,6 +136,7 @@ def check_params(values: dict[str, Any], place: object = PARAMS) -> Params:
         old.append(f"training.launcher: stiv_model.train is called {_LAUNCHED} now: rename it")
     if old:
         raise ValueError("; ".join(f"{place}: {line}" for line in old))
+    redaction.refuse(values, "")
     return settings_errors.checked(Params, values, place)
 
 

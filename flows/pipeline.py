@@ -14,6 +14,7 @@ import flows.stages
 from flows.params import load_params
 from flows.running.logs import show_ours
 from flows.running.run_context import child_environment
+from stiv_model import redaction
 from stiv_model.process_exit import follow_into_end
 from tasks.operations.task_runs import call
 from tasks.storage import atomic
@@ -26,6 +27,7 @@ TIMES = Path(".cache/times.json")
 
 
 @task(task_run_name="{stage}")
+@redaction.redacted
 def reproduce(stage: str, force: bool) -> None:
     """Bring one stage up to date and note how long it took."""
     started = time.monotonic()
@@ -37,6 +39,7 @@ def reproduce(stage: str, force: bool) -> None:
 
 
 @flow(name="stiv", flow_run_name="full pipeline")
+@redaction.redacted
 def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list[str] | None = None) -> None:
     """Bring the stages of dvc.yaml up to date, one after the other; what has not changed is skipped.
 
@@ -57,7 +60,8 @@ def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list
     """
     if served_by := os.environ.get(SERVED_BY):
         follow_into_end(int(served_by))
-    show_ours()  # a worker runs this without our command
+    redaction.install()  # a worker runs this without our command
+    show_ours()
     known = flows.stages.in_order()
     if unknown := [stage for stage in [*(stages or []), *(retrain or [])] if stage not in known]:
         raise ValueError(f"no stage {', '.join(unknown)} in dvc.yaml: it is one of {', '.join(known)}")

@@ -11,6 +11,10 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+from stiv_model.failures import may_pass
+from stiv_model.redaction import redact
 
 _PR_SET_PDEATHSIG = 1
 
@@ -74,11 +78,11 @@ def noting_failure(work: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = " ".join(str(error).split())
+        said = redact(" ".join(str(error).split()))
         is_ours = said and isinstance(error, ValueError | OSError | ArithmeticError)
         line = said if is_ours else f"{type(error).__name__}: {said}"
         with contextlib.suppress(OSError):  # of a full disk, say: the error itself goes on
-            note.write_text(json.dumps({"time": time.time(), "line": line}))
+            note.write_text(json.dumps({"time": time.time(), "line": line, "may_pass": may_pass(error)}))
         raise
 
 
@@ -88,10 +92,19 @@ def forget_failures(work: Path) -> None:
         note.unlink()
 
 
-def failure(work: Path) -> str | None:
+class Failure(NamedTuple):
+    """What a process noted of the error that it ended in."""
+
+    line: str
+    may_pass: bool
+    """Whether it may go well when it is tried again."""
+
+
+def failure(work: Path) -> Failure | None:
     """Return the error that was noted first; peers of a failed rank only say that it is gone."""
     notes = [json.loads(note.read_text()) for note in work.glob(_FAILED.format("*"))]
-    return min(notes, key=lambda note: note["time"])["line"] if notes else None
+    first = min(notes, key=lambda note: note["time"], default=None)
+    return first and Failure(first["line"], first["may_pass"])
 
 
 def stopped_at(work: Path) -> int | None:

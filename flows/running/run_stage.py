@@ -11,6 +11,8 @@ from flows.running.code_hash import code_of
 from flows.running.progress import publish, run_shards, submitter
 from flows.running.settings import EngineSettings
 from flows.running.task_runner import resources
+from stiv_model import redaction
+from stiv_model.failures import is_worth_retrying
 from tasks.storage.shards import Shard
 from tasks.storage.stage import Stage, run
 
@@ -44,12 +46,15 @@ def submit_all(at_once: int, stage: Stage[Any], work_on: Callable[[Shard], None]
         task_run_name=stage.verb + " {shard.path.stem}",
         retries=stage.retries,
         retry_delay_seconds=stage.retry_delay_seconds,
+        retry_condition_fn=is_worth_retrying,
     )
     with submitter(one, at_once) as submit:
         run_shards(stage.unit, parts, partial(submit, work_on), stage.amount)
 
 
 @task
+@redaction.redacted
 def work_on_shard(work_on: Callable[[Shard], None], shard: Shard) -> None:
     """Work on one shard of a stage, as a task of Prefect's."""
+    redaction.install()  # in a worker of Ray's it is not yet
     work_on(shard)

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from prefect import task
 
+from stiv_model.redaction import redacted
 from tasks.clips import duplicates, releases, thresholds
 from tasks.clips.expectations import GateResult, check
 from tasks.clips.settings import DOCS_INDEX, BestSettings, ClipSettings
@@ -90,6 +91,7 @@ def keep_best(rows: list[dict[str, Any]], best: BestSettings) -> None:
 
 
 @task(task_run_name="select from {scores}")
+@redacted
 def select_clips(scores: Path, out: Path, report: Path, docs: Path, settings: ClipSettings) -> Selection:
     """Write every scored shot with its status and reason to `out`/clips.parquet, the account, and the gate's pages.
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from prefect import task
 
+from stiv_model.redaction import redacted
 from tasks.demo.shapes import CHANCE, judge
 from tasks.storage import atomic, tables
 
@@ -168,6 +169,7 @@ def table(judgement: dict[str, Any]) -> str:
 
 
 @task(task_run_name="judge {samples}")
+@redacted
 def judge_samples(samples: Path, out: Path) -> str:
     """Write the figures of all samples and each one's row to `out` (JSON); return the figures as a Markdown table.
 

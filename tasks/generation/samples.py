@@ -12,9 +12,11 @@ from prefect import task
 
 from stiv_model.diffusion import frame_conditioning
 from stiv_model.encoders.video_file import write_video
+from stiv_model.failures import is_worth_retrying
 from stiv_model.latents.order import draw_seed
 from stiv_model.pipeline.components import PipelineDefaults
 from stiv_model.pipeline.pipeline import StivPipeline
+from stiv_model.redaction import redacted
 from stiv_model.settings import Pattern, SamplerSettings, TextSettings, VaeSettings
 from stiv_model.weights import metadata
 from tasks.demo import shapes
@@ -105,7 +107,8 @@ def source_video(scene: shapes.Scene, size: PipelineDefaults) -> np.ndarray:
     return np.stack([cv2.resize(f, (size.width, size.height), interpolation=cv2.INTER_AREA) for f in frames])
 
 
-@task(task_run_name="generate {batch[0].id}", retries=1)
+@task(task_run_name="generate {batch[0].id}", retries=1, retry_condition_fn=is_worth_retrying)
+@redacted
 def generate_batch(
     pipeline: StivPipeline, batch: list[SampleRequest], settings: SampleSettings, product: Path
 ) -> list[dict[str, Any]]:

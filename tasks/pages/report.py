@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 from prefect import task
 
+from stiv_model.redaction import redacted
 from tasks.clips.settings import DOCS_INDEX, ClipSettings, Range
 from tasks.pages import figures
 from tasks.storage import atomic, fields, tables
@@ -307,6 +308,7 @@ def duration(seconds: float) -> str:
 
 
 @task(task_run_name="write {out.name}")
+@redacted
 def write_page(inputs: Inputs, out: Path, times: Path, clips: ClipSettings) -> int:
     """Write the page to `out` (HTML); return its size in bytes.
 

@@ -12,9 +12,11 @@ from string import Formatter
 from prefect import task
 
 from stiv_model.encoders import provenance
+from stiv_model.failures import PermanentError, StopRequestedError, is_worth_retrying
 from stiv_model.latents import data_plan, training_set
 from stiv_model.latents.folder import TABLE
 from stiv_model.process_exit import failure, forget_failures, mark_stopped, stopped_at
+from stiv_model.redaction import redacted
 from stiv_model.settings import RUN_FILE, ModelSettings, MonitoringSettings, RecipeSettings, Run, TrainingSettings
 from stiv_model.training.run_files import INCIDENTS, LEDGER, LOSSES, NOISE_LEVEL_LOSSES, SHOWN
 from stiv_model.weights import metadata
@@ -159,33 +161,32 @@ def _run(command: list[str], run: Run, work: Path) -> None:
     """Run a program that notes its failures in the folder of a run.
 
     Raises:
-        RuntimeError: it failed; the message is the error that it noted first, or else its last lines.
+        PermanentError: it failed, and would fail again; the message is the error that it noted first.
+        RuntimeError: it failed otherwise; the message is that error, or else its last lines.
     """
     forget_failures(work)
     try:
         processes.run(command, environment(run.training), _tell)
     except RuntimeError:
-        if (line := failure(work)) is None:
+        if (noted := failure(work)) is None:
             raise
-        raise RuntimeError(line) from None
-
-
-def _failed_by_itself(_task: object, task_run: object, state: object) -> bool:
-    return "asked to stop" not in str(state)
+        raise (RuntimeError if noted.may_pass else PermanentError)(noted.line) from None
 
 
 @task(
     task_run_name="train {run.recipe_name}",
     retries=2,
     retry_delay_seconds=5,
-    retry_condition_fn=_failed_by_itself,
+    retry_condition_fn=is_worth_retrying,
 )
+@redacted
 def run_ranks(run: Run, work: Path) -> None:
     """Run all ranks to the end of the recipe, from where an earlier attempt stopped.
 
     Raises:
-        RuntimeError: they failed, and the message is what the first of them that did so said; or they were asked to
-            stop (SIGTERM) and saved their work.
+        PermanentError: they failed, and would fail again; the message is what the first of them that did so said.
+        RuntimeError: they failed otherwise, and were tried again in vain.
+        StopRequestedError: they were asked to stop (SIGTERM), and saved their work.
     """
     if (work / "weights").exists():
         return
@@ -196,7 +197,7 @@ def run_ranks(run: Run, work: Path) -> None:
         step = stopped_at(work)
         if step is None:
             raise
-        raise RuntimeError(f"asked to stop: saved after step {step}; the same command goes on there") from None
+        raise StopRequestedError(f"asked to stop: saved after step {step}; the same command goes on there") from None
 
 
 def make_plan(run: Run) -> data_plan.Plan:

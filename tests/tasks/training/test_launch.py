@@ -94,7 +94,7 @@ def test_what_cannot_be_handed_on_leaves_no_start_and_says_why(latents: Path, tm
     (parent / WEIGHTS).write_bytes(b"overwritten")
     with pytest.raises(RuntimeError) as failed:
         launch.make_start(run, work)
-    assert str(failed.value) == failure(work), "the last word is the program's own, and nothing else"
+    assert str(failed.value) == failure(work).line, "the last word is the program's own, and nothing else"
     assert "exit code" not in str(failed.value)
     assert not (work / "start").exists()
 
