@@ -15,12 +15,13 @@ import types
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin
 
 import yaml
 from pydantic.fields import FieldInfo
 
 from flows.params import PARAMS, Params, is_settings, section_of
+from stiv_model.redaction import redact
 from stiv_model.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +96,13 @@ def _signature(node: ast.FunctionDef, names: dict[str, tuple[str, str | None] | 
     return inspect.Signature(parameters)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that repeats no password of a command line that it refuses."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(redact(message))
+
+
 def parser_of(name: str, verb: Verb) -> argparse.ArgumentParser:
     """Return the parser of one verb: an option for each argument, its help from the section Args of the docstring.
 
@@ -103,7 +111,7 @@ def parser_of(name: str, verb: Verb) -> argparse.ArgumentParser:
     """
     text, helps = _parts(verb.doc)
     description, examples = _examples(text)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"stiv {name}",
         description=description,
         epilog="\n\n".join(filter(None, [examples, *_sections(verb)])),

@@ -27,7 +27,7 @@ _USER_WITH_SLASH = re.compile(rf"{_SCHEME}[^\s/?#<>@:]+:(?!\d+(?:[/?#\s]|$))[^\s
 """One whose password has a slash, which should be written %2F; a number after the colon is a port."""
 _USER_ENCODED = re.compile(r"(%3A(?:%2F)+)(?:(?!%2F|%3F|%23|%26)[^\s/?#<>&])*%40", re.IGNORECASE)
 """One of a URL within another."""
-_BEFORE, _IS, _VALUE = r"(?:[?&;#]|%3F|%26|%3B|%23)", "(?:=|%3D)", r"[^\s&;#\"'<>]+"
+_BEFORE, _IS, _VALUE = r"(?:[?&;#]|%3F|%26|%3B|%23)", "(?:=|%3D)", r"[^\s&;#\"'<>]*[^\s&;#\"'<>,.)]"
 _PROOF = re.compile(
     rf"({_BEFORE}(?:[\w.~-]*(?:signature|credential|passw|secret|access-?_?key|api-?_?key|accessid|jwt|hmac)[\w.~-]*"
     rf"|[\w.~-]*token|(?:[\w.~-]*[-_.])?(?:sig|sign|key|auth|sas|pwd|policy)|key-pair-id|authorization|hdn\w*){_IS})"

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from flows.params import load_params
+from stiv_model.redaction import redact
 from tasks.operations.doctor import examine, render
 
 
@@ -15,6 +16,6 @@ def doctor() -> None:
     """
     params = load_params()
     findings = examine(Path.cwd(), params.sandbox, params.training)
-    print(render(findings))
+    print(redact(render(findings)))
     if any(finding.state == "missing" for finding in findings):
         sys.exit(1)

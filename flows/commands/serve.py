@@ -13,6 +13,8 @@ from flows import stages
 from flows.pipeline import SERVED_BY, pipeline
 from flows.running import dead_runs, locks
 from flows.running.api import trouble
+from flows.running.server import make_private
+from stiv_model.redaction import has_secret, redact
 
 NAME = "full-pipeline"
 _HOME = Path(".prefect")
@@ -29,15 +31,20 @@ def serve() -> None:
     Raises:
         ValueError: no server is named, or none answers there, or another process serves this workspace to it.
     """
-    if not os.environ.get("PREFECT_API_URL"):
+    if not (url := os.environ.get("PREFECT_API_URL")):
         raise ValueError(
             "PREFECT_API_URL is not set, so there is no server to serve to: start one (stiv server), "
             "then: source .prefect/client.env"
         )
+    if has_secret(url):
+        raise ValueError(
+            f"PREFECT_API_URL is {redact(url)}, with a password in it, which Prefect prints with the addresses of its "
+            "pages: export PREFECT_API_AUTH_STRING=user:password instead, and the URL without"
+        )
     if said := trouble():
         raise ValueError(said)
     offered = deployments()
-    url = os.environ["PREFECT_API_URL"]
+    make_private(_HOME)
     lock = _HOME / f"serve-{sha256(url.encode()).hexdigest()[:12]}.lock"
     with locks.hold(lock, "stiv serve", "{holder} serves this workspace to that server already: stop it first"):
         asyncio.run(dead_runs.close(is_own_server=False))

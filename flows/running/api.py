@@ -2,11 +2,14 @@
 
 import base64
 import json
+from http.client import InvalidURL
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from prefect.settings import get_current_settings
+
+from stiv_model.redaction import redact
 
 _SECONDS = 3.0
 _BYTES = 1000
@@ -22,14 +25,14 @@ def trouble() -> str | None:
     if settings.url is None:
         return ""
     named = urlsplit(settings.url)
-    # without user and password, which may stand in front of it
-    place = f"PREFECT_API_URL names {named.netloc.rpartition('@')[2] or 'no host'}"
-    asked = Request(f"{settings.url.rstrip('/')}/admin/version")
+    user, _, host = named.netloc.rpartition("@")
+    place = f"PREFECT_API_URL names {urlsplit(redact(settings.url)).netloc.rpartition('@')[2] or 'no host'}"
+    # urllib takes what stands before the host for a part of it, and says so
+    asked = Request(f"{urlunsplit(named._replace(netloc=host)).rstrip('/')}/admin/version")
     if settings.key is not None:
         asked.add_header("Authorization", f"Bearer {settings.key.get_secret_value()}")
-    elif settings.auth_string is not None:
-        packed = base64.b64encode(settings.auth_string.get_secret_value().encode()).decode()
-        asked.add_header("Authorization", f"Basic {packed}")
+    elif said := settings.auth_string.get_secret_value() if settings.auth_string else unquote(user):
+        asked.add_header("Authorization", f"Basic {base64.b64encode(said.encode()).decode()}")
     try:
         with urlopen(asked, timeout=_SECONDS) as answer:
             if isinstance(json.loads(answer.read(_BYTES)), str):
@@ -40,5 +43,5 @@ def trouble() -> str | None:
         return f"{place}, which answers {error.code}: check {remedy}"
     except json.JSONDecodeError:
         return f"{place}, which is no server of Prefect: check the address"
-    except (OSError, ValueError):
+    except (OSError, ValueError, InvalidURL):
         return f"{place}, where no server answers: start it, or unset PREFECT_API_URL"

@@ -80,13 +80,18 @@ def environment(home: Path, port: int) -> dict[str, str]:
     }
 
 
+def make_private(home: Path) -> None:
+    """Make a folder that only the user can enter: in it are what ran, with its log, and the secret of who may ask."""
+    home.mkdir(0o700, parents=True, exist_ok=True)
+    home.chmod(0o700)
+
+
 def secret(home: Path) -> str:
     """Return the authentication string of the server in `home`, `stiv:` and 32 random characters; make it at first.
 
     It stands in a file that only the user can read, in a folder that only the user can enter.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    home.chmod(0o700)
+    make_private(home)
     path = home / "auth"
     if not path.exists():
         with atomic.atomic_write(path) as tmp_path:
@@ -118,7 +123,7 @@ def _of_the_server(env: dict[str, str], home: Path, port: int) -> dict[str, str]
 @contextlib.contextmanager
 def child(command: list[str], home: Path, name: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a Python module for as long as the block lasts, its output in `home`/NAME.log."""
-    home.mkdir(parents=True, exist_ok=True)
+    make_private(home)
     with (home / f"{name}.log").open("a") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
@@ -156,6 +161,7 @@ def only_one(home: Path, port: int) -> contextlib.AbstractContextManager[None]:
     Raises:
         ValueError: another process holds it.
     """
+    make_private(home)
     refusal = "{holder} is at work in this workspace: wait for it, or stop it; nothing was touched"
     return locks.hold(home / "lock", f"http://127.0.0.1:{port}", refusal)
 

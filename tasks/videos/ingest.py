@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, Self
 
+from stiv_model.redaction import redact
 from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)
@@ -179,10 +180,13 @@ def _said(members: _Members) -> dict[str, Any]:
 
 def _texts(said: dict[str, Any]) -> Row:
     """Return the columns of the list, which need not be texts yet: see `_are_texts`."""
-    return {
+    found = {
         column: next((said[name] for name in names if said.get(name) not in (None, "")), None)
         for column, names in _TEXT_KEYS.items()
     }
+    if isinstance(url := found["source_url"], str):
+        found["source_url"] = redact(url)  # handed on with the clip
+    return found
 
 
 def _are_texts(row: Row) -> bool:

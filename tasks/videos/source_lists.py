@@ -1,7 +1,8 @@
 """A source given as a list: CSV, JSON lines or Parquet with one row per raw video.
 
 Columns: `uri` (below the list's own folder, or s3://bucket/key), and where known `caption`, `licence` (or `license`)
-and `source_url`, in any case and with spaces around. Others are ignored.
+and `source_url`, in any case and with spaces around. Others are ignored. A password or a signature
+in a `source_url` is taken out; a uri that has one is refused.
 """
 
 import csv
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from stiv_model import redaction
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 _ALIASES = {"license": "licence"}
@@ -40,14 +43,17 @@ def read(content: bytes, name: str) -> list[Listed]:
         name: of the file; its suffix tells the format.
 
     Raises:
-        ValueError: it cannot be read, lacks the column uri or has a column twice, or names a video twice; the message
-            has the row.
+        ValueError: it cannot be read, lacks the column uri or has a column twice, names a video twice, or has a
+            password or a signature in a uri; the message has the row.
     """
     rows, seen = [], dict[str, int]()
     for number, row in _rows(content, name):
         texts = {column: _text(row.get(column), name, number, column) for column in Listed._fields}
         if not texts["uri"]:
             raise ValueError(f"{name}, row {number}: uri is empty: every row needs one")
+        redaction.refuse(texts["uri"], f"{name}, row {number}: uri")
+        if texts["source_url"]:
+            texts["source_url"] = redaction.redact(texts["source_url"])  # shown and handed on with the clip
         found = Listed(**texts | {"uri": _plain(texts["uri"])})
         if found.uri in seen:
             raise ValueError(f"{name}, rows {seen[found.uri]} and {number}: {found.uri} is there twice: keep one")

@@ -51,12 +51,19 @@ def test_a_server_is_asked_with_our_secret(server, path, secret, said):
     assert found is None if said is None else found is not None and f"names {server}, {said}" in found
 
 
+@pytest.mark.parametrize(("user", "is_let_in"), [("me:right", True), ("me:%72ight", True), ("me:wrong", False)])
+def test_what_stands_in_an_address_is_said_to_the_server(server, user, is_let_in):
+    with temporary_settings({PREFECT_API_URL: f"http://{user}@{server}/api"}):
+        assert (trouble() is None) == is_let_in
+
+
 def test_nothing_is_asked_where_no_server_is_named():
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         assert trouble() == ""
 
 
-def test_what_stands_in_an_address_is_not_told():
-    with temporary_settings({PREFECT_API_URL: "http://me:hidden@127.0.0.1:9/api"}):
+@pytest.mark.parametrize("user", ["me:hidden", "hidden", "me:hid/den", "me:hid@den"])
+def test_what_stands_in_an_address_is_not_told(user):
+    with temporary_settings({PREFECT_API_URL: f"http://{user}@127.0.0.1:9/api"}):
         found = trouble()
     assert found == "PREFECT_API_URL names 127.0.0.1:9, where no server answers: start it, or unset PREFECT_API_URL"

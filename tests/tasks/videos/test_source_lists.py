@@ -185,3 +185,29 @@ def test_a_list_in_a_bucket_that_names_local_files_is_refused(bucket):
     bucket.put_object(Key="list.jsonl", Body=b'{"uri": "/etc/hostname"}')
     with pytest.raises(ValueError, match=r"/etc/hostname: a list in a bucket names objects"):
         sources.listing(f"s3://{bucket.name}/list.jsonl")
+
+
+CANARY = "caNary7"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"https://b.s3.amazonaws.com/x.mp4?X-Amz-Signature={CANARY}",
+        f"s3://key:{CANARY}@bucket/x.mp4",
+        f"https://user:{CANARY}@host/x.mp4",
+    ],
+)
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_a_password_or_signature_in_a_row_is_refused_unprinted(name, uri):
+    rows = ["a.mp4", uri]
+    lines = ["uri", *rows] if name.endswith("csv") else [json.dumps({"uri": one}) for one in rows]
+    with pytest.raises(ValueError, match=f"{name}, row 2: uri") as refused:
+        source_lists.read("\n".join(lines).encode(), name)
+    assert CANARY not in str(refused.value)
+
+
+def test_a_signature_in_the_address_that_a_video_came_from_is_taken_out():
+    content = f"uri,source_url\na.mp4,https://host/x.mp4?v=7&X-Amz-Signature={CANARY}\n".encode()
+    [row] = source_lists.read(content, "list.csv")
+    assert row.source_url == "https://host/x.mp4?v=7&X-Amz-Signature=***"
