@@ -35,7 +35,7 @@ from tasks.sandbox.settings import DECIDE_NOTHING, SandboxSettings
 from tasks.storage import atomic, reuse, tables
 from tasks.storage.shards import Shard
 from tasks.storage.stage import Joined, Stage
-from tasks.videos.sources import CACHE, local_file
+from tasks.videos import sources
 
 log = logging.getLogger(__name__)
 
@@ -206,19 +206,19 @@ def _decode(clips: list[dict[str, Any]], frames: FrameSource) -> list[dict[str, 
             "width": settings.width,
         }
         for clip, path in zip(clips, found, strict=True)
-        if path
+        if isinstance(path, Path)
     ]
     results = iter(frames.sandbox.map("clip_frames", asked))
-    return [next(results) if path else {"status": "failed", "reason": "not_found"} for path in found]
+    return [next(results) if isinstance(path, Path) else {"status": "failed", "reason": path} for path in found]
 
 
-def _local(clip: dict[str, Any], frames: FrameSource) -> Path | None:
-    """Return the clip's raw video, None if it is gone or another one since its shots were found."""
+def _local(clip: dict[str, Any], frames: FrameSource) -> Path | str:
+    """Return the clip's raw video, or the reason code if it is gone or another one since its shots were found."""
     try:
-        return local_file(frames.source, clip["uri"], clip["video"], frames.cache)
-    except (FileNotFoundError, ValueError) as error:
+        return sources.local_file(frames.source, clip["uri"], clip["video"], frames.cache)
+    except (*sources.ABSENT, ValueError) as error:
         log.warning("%s: %s", clip["clip"], error)
-        return None
+        return sources.reason_of(error) if isinstance(error, OSError) else "not_found"
 
 
 def _text_of(captions: list[str], encoder: TextEncoder) -> Iterator[Tensors]:
@@ -336,13 +336,13 @@ class Latents(Stage[dict[str, Any]]):
     @contextmanager
     def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[Shard], None]]:
         with self.open_sandbox(self.sandbox) as opened:
-            frames = FrameSource(self.source, self.settings, opened, CACHE)
+            frames = FrameSource(self.source, self.settings, opened, sources.CACHE)
             yield partial(encode_shard, frames=frames, encoding=self.encoding, reusable=reusable, product=product)
 
     def join(self, parts: list[Shard], product: Path) -> Joined:
         rows = [row for part in parts for row in tables.read_rows(part.path, tables.LATENTS)]
         account = tables.reconcile("clips", self._captioned(), rows, "clip")
-        tables.check_failures(account, self.settings.max_failed_fraction, "latents.max_failed_fraction")
+        tables.check_failures(account, self.settings.max_failed_fraction, "latents.max_failed_fraction", rows, "clip")
         with encoders(self.encoding) as lent:
             null, made_by = _text_tensors(lent.text, [""]), lent.made_by
         null_sha256 = _text_sha256({name: tensor[0] for name, tensor in null.items()})

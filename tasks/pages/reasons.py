@@ -30,12 +30,30 @@ REASONS: dict[str, dict[str, Reason]] = {
             "Put it back, or take it out of the list. It is looked for again in the next run.",
         ),
         "not_permitted": Reason(
-            "The file, or a folder above it, may not be read, or its name is too long.",
-            "Give the user who runs the pipeline the right to read it (chmod, chown).",
+            "The file, the object, or a folder above it, may not be read, or its name is too long.",
+            "Give the user who runs the pipeline the right to read it (chmod, chown, or the bucket's policy).",
         ),
         "not_a_file": Reason("A folder, a pipe, a device or a link where a file is wanted.", "Name the file itself."),
         "outside_source": Reason(
-            "A link that leads out of the folder of raw videos.", "Move or copy the file into the folder."
+            "A link that leads out of the folder of raw videos, and not into DVC's cache.",
+            "Move or copy the file into the folder.",
+        ),
+        "archived": Reason(
+            "The object lies in an archive of its store, which gives no bytes before they are restored.",
+            "Restore it (aws s3api restore-object). It is tried again in the next run.",
+        ),
+        "object_broken": Reason(
+            "The store does not give the object's bytes: they never came whole, came too slowly, or are not those "
+            "that were stored.",
+            "Store it again. It is tried again in the next run.",
+        ),
+        "web_address": Reason(
+            "The list names an address of the web, which is not fetched.",
+            "Fetch the file, or put it into a bucket and name it as s3://bucket/key.",
+        ),
+        "text_without_video": Reason(
+            "A text that stands beside no video: a sidecar has its video's name, with .txt for the ending.",
+            "Give both one name, in the same spelling; ignore this of a README.",
         ),
         "name_not_text": Reason("The file's name is not UTF-8, so no table can hold it.", "Rename the file."),
         "not_a_video_extension": Reason(
@@ -59,7 +77,9 @@ REASONS: dict[str, dict[str, Reason]] = {
             "would be trained on.",
             "Shorten the text, or raise `videos.max_caption_characters`.",
         ),
-        "caption_not_text": Reason("The text beside the video is not UTF-8.", "Save it as UTF-8."),
+        "caption_not_text": Reason(
+            "The text beside the video is neither UTF-8 nor UTF-16 with its mark.", "Save it as UTF-8."
+        ),
         "not_a_video": Reason(
             "The first bytes are those of no container that is known here.",
             "Look what it is (`file NAME`); a playlist, an image or a page saved as .mp4 is none.",
@@ -218,6 +238,11 @@ REASONS: dict[str, dict[str, Reason]] = {
     INGEST: {
         "no_video": Reason("The sample has no file with an ending of `videos.extensions`.", "Add the ending there."),
         "several_videos": Reason("The sample has several videos, and none says which counts.", "Split the sample."),
+        "repeated_member": Reason(
+            "The tar has two members of this name, as an appended tar has; which of them belongs to the text and the "
+            "JSON of the same key, nobody can say.",
+            "Write the tar again with one of each.",
+        ),
         "text_too_long": Reason("Its text or JSON is longer than any caption.", "Look what it is."),
         "text_unreadable": Reason("Its text is not UTF-8, or its JSON is none.", "Write the sample again."),
         "not_text": Reason("Its caption, licence or URL is no text.", "Write the sample again with text there."),

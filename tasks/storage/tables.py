@@ -133,6 +133,9 @@ LATENTS = pa.schema(
 RENAMED = {"shot": "clip", "twin": "duplicate_of"}
 
 
+_SHOWN_NAMES = 3  # of each reason, in a message
+
+
 class Account(NamedTuple):
     """What became of a stage's inputs: `given == ok + rejected + failed`, always."""
 
@@ -246,12 +249,16 @@ def ok(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["status"] == "ok"]
 
 
-def check_failures(account: Account, limit: float, place: str) -> None:
+def check_failures(
+    account: Account, limit: float, place: str, rows: Iterable[dict[str, Any]] = (), key: str = ""
+) -> None:
     """Stop the stage when too many of its inputs have failed.
 
     Args:
         limit: largest share of the inputs that may fail, 0 to 1.
         place: the setting that says so, for the message.
+        rows: those of the account, of which the message names some.
+        key: the column that names a row.
 
     Raises:
         ValueError: a larger share has failed, or nothing is ok.
@@ -261,9 +268,25 @@ def check_failures(account: Account, limit: float, place: str) -> None:
         raise ValueError(
             f"{account.failed} of {account.given} {account.unit} failed ({why}): more than "
             f"{place} = {limit} allows; look at them, or raise it in params.yaml"
+            f"{_some(rows, key, ('failed',))}"
         )
     if not account.ok:
-        raise ValueError(f"none of {account.given} {account.unit} is usable ({why})")
+        raise ValueError(
+            f"none of {account.given} {account.unit} is usable ({why}){_some(rows, key, ('failed', 'rejected'))}"
+        )
+
+
+def _some(rows: Iterable[dict[str, Any]], key: str, statuses: Sequence[str]) -> str:
+    """Name a row or three of each reason, as the end of a message; nothing without rows."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        if row["status"] in statuses:
+            names.setdefault(row["reason"], []).append(str(row[key]))
+    told = [
+        f"{reason}: {', '.join(map(repr, some[:_SHOWN_NAMES]))}{' ...' if len(some) > _SHOWN_NAMES else ''}"
+        for reason, some in names.items()
+    ]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def table_name(stage: str) -> str:

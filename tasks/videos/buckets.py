@@ -17,6 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    FlexibleChecksumError,
     IncompleteReadError,
     ReadTimeoutError,
     ResponseStreamingError,
@@ -32,6 +33,17 @@ _PATIENCE_SECONDS = 120.0
 _SLOWEST_BYTES_PER_SECOND = 20_000
 """One object has its patience and a second for so many of its bytes: botocore waits a minute for every single byte."""
 _HEADS_AT_ONCE = 16
+
+
+_ARCHIVED, _DENIED = "InvalidObjectState", ("403", "AccessDenied", "AllAccessDisabled")
+
+
+class Unavailable(ConnectionError):  # noqa: N818 (a verdict on the object, not a fault of ours)
+    """One object cannot be had, where others can; carries the reason code of its row."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Object(NamedTuple):
@@ -61,13 +73,14 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def listing(source: str) -> list[Object]:
-    """Return every object below a prefix, but for folders' own entries.
+    """Return every object below a prefix, which is a folder as those of a disk are, but for folders' own entries.
 
     Raises:
         FileNotFoundError: no such bucket.
         ConnectionError: the store does not answer, or refuses.
     """
     bucket, prefix = split(source)
+    prefix = f"{prefix.rstrip('/')}/" if prefix else ""  # S3 takes a prefix by its letters: raw is of raw2/ too
     found: list[Object] = []
     try:
         for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
@@ -78,8 +91,8 @@ def listing(source: str) -> list[Object]:
     return found
 
 
-def look_up(uris: list[str]) -> list[Object | None]:
-    """Return what the store says of each object, None where there is none.
+def look_up(uris: list[str]) -> list[Object | str]:
+    """Return what the store says of each object, or the reason code where it gives none.
 
     Raises:
         ConnectionError: the store does not answer, or refuses.
@@ -88,14 +101,16 @@ def look_up(uris: list[str]) -> list[Object | None]:
         return list(threads.map(_look_up, uris))
 
 
-def _look_up(uri: str) -> Object | None:
+def _look_up(uri: str) -> Object | str:
     bucket, key = split(uri)
     try:
         found = client().head_object(Bucket=bucket, Key=key)
     except (ClientError, BotoCoreError) as error:
         explained = _explained(uri, error)
         if isinstance(explained, FileNotFoundError):
-            return None
+            return "not_found"
+        if isinstance(explained, Unavailable):
+            return explained.reason
         raise explained from error
     return Object(uri, found["ContentLength"], found["ETag"])
 
@@ -104,7 +119,8 @@ def download(uri: str, path: Path) -> None:
     """Fetch an object into a file.
 
     Raises:
-        FileNotFoundError, ConnectionError: as above; or it came too slowly.
+        FileNotFoundError, ConnectionError: as above.
+        Unavailable: this object is archived, forbidden or broken, or came too slowly.
     """
     bucket, key = split(uri)
 
@@ -118,14 +134,15 @@ def download(uri: str, path: Path) -> None:
     except (ClientError, BotoCoreError) as error:
         raise _explained(uri, error) from error
     if (got := path.stat().st_size) != size_bytes:
-        raise ConnectionError(f"{uri} has {size_bytes} bytes, of which {got} came: run again")
+        raise Unavailable(f"{uri} has {size_bytes} bytes, of which {got} came: run again", "object_broken")
 
 
 def head(uri: str, size_bytes: int | None = None) -> bytes:
     """Return the first bytes of an object, or all of them; fetched again where the connection ended before.
 
     Raises:
-        FileNotFoundError, ConnectionError: as above; or it came too slowly, or never whole.
+        FileNotFoundError, ConnectionError: as above.
+        Unavailable: this object is archived, forbidden or broken, or came too slowly, or never whole.
     """
     bucket, key = split(uri)
 
@@ -145,7 +162,8 @@ def head(uri: str, size_bytes: int | None = None) -> bytes:
             raise _explained(uri, error) from error
         if len(content) == wanted:
             return content
-    raise ConnectionError(f"{uri}: the connection ended before the object was whole, {_ATTEMPTS} times: run again")
+    problem = f"{uri}: the connection ended before the object was whole, {_ATTEMPTS} times: run again"
+    raise Unavailable(problem, "object_broken")
 
 
 def _in_time(uri: str, size_bytes: int, fetch: Callable[[], T]) -> T:
@@ -167,7 +185,8 @@ def _in_time(uri: str, size_bytes: int, fetch: Callable[[], T]) -> T:
     try:
         return outcome.result(limit)
     except TimeoutError:
-        raise ConnectionError(f"{uri} did not come within {limit:.0f} s: its store is too slow; run again") from None
+        problem = f"{uri} did not come within {limit:.0f} s: its store is too slow; run again"
+        raise Unavailable(problem, "object_broken") from None
 
 
 def delete(uri: str) -> None:
@@ -187,6 +206,12 @@ def _explained(uri: str, error: ClientError | BotoCoreError) -> OSError:
     code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
     if code in ("404", "NoSuchKey", "NoSuchBucket"):
         return FileNotFoundError(f"{uri} does not exist ({code}); check params.yaml: source, and AWS_ENDPOINT_URL")
+    if code == _ARCHIVED:
+        return Unavailable(f"{uri} is archived: restore it in the store, then run again", "archived")
+    if code in _DENIED:
+        return Unavailable(f"{uri} may not be read with these credentials ({code})", "not_permitted")
+    if code == "InternalError" or isinstance(error, FlexibleChecksumError | IncompleteReadError):
+        return Unavailable(f"{uri} cannot be read whole ({error}): store it again", "object_broken")
     return ConnectionError(
         f"{uri} cannot be read ({error}); check AWS_ENDPOINT_URL and the AWS credentials, then run again"
     )

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 LIST, ACCOUNT, VIDEOS = "list.jsonl", "account.json", "videos"
 _MAX_TEXT_BYTES = 1 << 20
+_REPEATED = "repeated_member"
+_PROBLEMS = (_REPEATED, "too_many_bytes", "text_too_long")  # of a member, which cost its sample
 _TEXT_KEYS = {  # column of the list: what it is called in JSON beside a video, the first found counts
     "caption": ("caption", "text"),
     "licence": ("licence", "license"),
@@ -67,9 +69,10 @@ class Found(NamedTuple):
 def from_tars(tars: list[Path], product: Path, extensions: list[str], max_size_bytes: int) -> Iterator[Found]:
     """Unpack the videos of WebDataset tars, each with the text and JSON of the same key.
 
-    Members of a sample stand together and share the path up to the first dot of the file name, as WebDataset
-    has it. Only regular members are read, and files are named by number: nothing of a member's name reaches the
-    file system. A tar that breaks off, or lacks its end marker, gives the samples before its last and a failed row.
+    Members of a sample share the path up to the first dot of the file name, as WebDataset has it, wherever they
+    stand. Where two have the same name, none of the sample is used. Only regular members are read, and files are
+    named by number: nothing of a member's name reaches the file system. A tar that breaks off, or lacks its end
+    marker, gives the samples before its last and a failed row.
 
     Raises:
         OSError: there is no space to unpack them.
@@ -77,16 +80,24 @@ def from_tars(tars: list[Path], product: Path, extensions: list[str], max_size_b
     for number, tar in enumerate(tars):
         folder = product / VIDEOS / f"{number:05d}"
         folder.mkdir(parents=True, exist_ok=True)
-        count = 0
+        samples: dict[str, _Members] = {}
+        copies: list[str] = []
+        problem: Exception | None = None
         try:
             with _unpacked(tar) as content, tarfile.open(fileobj=content, mode="r|", tarinfo=_Entry) as opened:
-                for key, members in _samples(opened, folder, extensions, max_size_bytes):
-                    yield _sample(f"{tar}/{key}", members, product, folder / f"{count:08d}")
-                    count += 1
+                _gather(opened, samples, copies, folder, extensions, max_size_bytes)
         except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # not the tar is at fault
                 raise
-            log.warning("%s breaks off after %d samples: %s", tar, count, error)
+            problem = error
+            if samples:
+                samples.popitem()  # what it broke off in
+        for count, (key, members) in enumerate(samples.items()):
+            yield _sample(f"{tar}/{key}", members, product, folder / f"{count:08d}")
+        for key in copies:
+            yield Found(f"{tar}/{key} (another)", "rejected", _REPEATED, None)
+        if problem:
+            log.warning("%s breaks off after %d samples: %s", tar, len(samples), problem)
             yield Found(str(tar), "failed", "tar_broken", None)
         for tmp_path in folder.glob(".member*"):
             tmp_path.unlink()
@@ -103,27 +114,35 @@ def _unpacked(tar: Path) -> IO[bytes]:
 _Members = dict[str, Path | bytes | str]
 
 
-def _samples(
-    opened: tarfile.TarFile, folder: Path, extensions: list[str], max_size_bytes: int
-) -> Iterator[tuple[str, _Members]]:
-    """Give each key with its members by extension: videos as temporary files, texts as bytes, problems as words."""
-    key, members = "", _Members()
-    for member in opened:
+def _gather(
+    opened: tarfile.TarFile,
+    samples: dict[str, _Members],
+    copies: list[str],
+    folder: Path,
+    extensions: list[str],
+    max_size_bytes: int,
+) -> None:
+    """Fill in each key's members by extension: videos as temporary files, texts as bytes, problems as words.
+
+    Args:
+        samples: takes them; the key that was met last stands last.
+        copies: takes the key of every member that another of the same name went before.
+    """
+    for number, member in enumerate(opened):
         if not member.isfile():
             continue
         path = PurePosixPath(member.name)
         stem, _, extension = path.name.partition(".")
-        name = str(path.parent / stem)
-        if name != key and members:
-            yield key, members
-            members = {}
-        key, extension = name, f".{extension.lower()}"
+        key, extension = str(path.parent / stem), f".{extension.lower()}"
+        members = samples[key] = samples.pop(key, {})
+        if extension in members:  # which of them belongs to what else has this key, nobody can say
+            members[extension] = _REPEATED
+            copies.append(key)
+            continue
         content = opened.extractfile(member)
         assert content is not None, f"{member.name} is a file"
-        tmp_path = folder / f".member{len(members)}"
+        tmp_path = folder / f".member{number}"
         members[extension] = _member(content, member.size, extension, tmp_path, extensions, max_size_bytes)
-    if members:
-        yield key, members
 
 
 def _member(
@@ -144,7 +163,7 @@ def _member(
 
 def _sample(name: str, members: _Members, product: Path, target: Path) -> Found:
     videos = {extension: value for extension, value in members.items() if isinstance(value, Path)}
-    problem = next((value for value in members.values() if value in ("too_many_bytes", "text_too_long")), None)
+    problem = next((value for value in members.values() if value in _PROBLEMS), None)
     if problem or len(videos) != 1:
         for tmp_path in videos.values():
             tmp_path.unlink()
@@ -269,7 +288,7 @@ def write_list(product: Path, found: list[Found], report: Path) -> tables.Accoun
         raise ValueError("no sample was found: name tars with files in them, or folders with metas/v0/*.json")
     rows = [{"name": one.name, "status": one.status, "reason": one.reason} for one in found]
     account = tables.reconcile("samples", (one.name for one in found), rows, "name")
-    tables.check_failures(account, 1.0, "ingest")
+    tables.check_failures(account, 1.0, "ingest", rows, "name")
     with atomic.atomic_write(product / LIST) as tmp_path:
         tmp_path.write_text("".join(json.dumps(one.row) + "\n" for one in found if one.row))
     tables.write_report(report, account, not_used=[row for row in rows if row["status"] != "ok"])

@@ -55,7 +55,7 @@ def _look(source: str, item: Item, settings: VideoSettings, sandbox: Sandbox, ca
     row |= {"uri": item.uri, "size_bytes": item.size_bytes, "status": "ok"}
     if item.listed:
         row |= {"licence": item.listed.licence, "source_url": item.listed.source_url}
-    if item.problem in ("not_found", "not_permitted"):
+    if item.problem in sources.NOT_THERE:
         return _refuse(row, "failed", item.problem)
     if item.problem:
         return _refuse(row, "rejected", item.problem)
@@ -68,10 +68,8 @@ def _look(source: str, item: Item, settings: VideoSettings, sandbox: Sandbox, ca
     try:
         row["video"] = atomic.sha256_file(sources.local_file(source, item.uri, None, cache))
         row["caption"], reason = sources.caption_of(source, item, settings.max_caption_characters)
-    except FileNotFoundError:
-        return _refuse(row, "failed", "not_found")
-    except PermissionError:
-        return _refuse(row, "failed", "not_permitted")
+    except sources.ABSENT as error:
+        return _refuse(row, "failed", sources.reason_of(error))
     if row["video"] in settings.forgotten:
         return _refuse(row, "rejected", "forgotten")
     return _refuse(row, "rejected", reason) if reason else row
@@ -192,7 +190,7 @@ class Videos(Stage[Item]):
         _keep_one_of_equals(tables.ok(rows))
         given = (item.uri for part in parts for item in part.given)
         account = tables.reconcile("videos", given, rows, "uri")
-        tables.check_failures(account, self.settings.max_failed_fraction, "videos.max_failed_fraction")
+        tables.check_failures(account, self.settings.max_failed_fraction, "videos.max_failed_fraction", rows, "uri")
         tables.write_rows(product / tables.VIDEO_TABLE, rows, tables.VIDEOS)
         return Joined((account,))
 

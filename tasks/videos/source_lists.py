@@ -8,6 +8,7 @@ in a `source_url` is taken out; a uri that has one is refused.
 import csv
 import io
 import json
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -49,7 +50,7 @@ def read(content: bytes, name: str) -> list[Listed]:
     rows, seen = [], dict[str, int]()
     for number, row in _rows(content, name):
         texts = {column: _text(row.get(column), name, number, column) for column in Listed._fields}
-        if not texts["uri"]:
+        if not (texts["uri"] or "").strip():
             raise ValueError(f"{name}, row {number}: uri is empty: every row needs one")
         redaction.refuse(texts["uri"], f"{name}, row {number}: uri")
         if texts["source_url"]:
@@ -63,7 +64,8 @@ def read(content: bytes, name: str) -> list[Listed]:
 
 
 def _plain(uri: str) -> str:
-    """Return one spelling of a path; `..` stays, as what it leaves may be a link."""
+    """Return one spelling of a path: without spaces around it; `..` stays, as what it leaves may be a link."""
+    uri = uri.strip()
     return uri if "://" in uri else str(PurePosixPath(uri))
 
 
@@ -77,7 +79,7 @@ def _rows(content: bytes, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield from _csv_rows(content, name)
         else:
             # only at "\n": JSON may hold the other characters that str.splitlines takes for the end of a line
-            lines = content.decode("utf-8-sig").split("\n")
+            lines = decoded(content).split("\n")
             yield from ((number, _object(line, name, number)) for number, line in enumerate(lines, 1) if line.strip())
     except (UnicodeDecodeError, csv.Error, pa.ArrowException, OSError) as error:
         raise ValueError(f"{name} cannot be read as {suffix[1:]}: {' '.join(str(error).split())}") from error
@@ -91,7 +93,7 @@ def _parquet_rows(content: bytes, name: str) -> Iterator[tuple[int, dict[str, An
 
 
 def _csv_rows(content: bytes, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(decoded(content), newline=""), strict=True)
     if not reader.fieldnames:
         return
     columns = _columns(reader.fieldnames, name)
@@ -149,6 +151,16 @@ def _text(value: Any, name: str, number: int, column: str) -> Any:
     if value is not None and not (isinstance(value, str) and (column in ("uri", "caption") or is_utf8(value))):
         raise ValueError(f"{name}, row {number}: {column} is {repr(value)[:_SHOWN]}, which is no text")
     return value or None
+
+
+def decoded(content: bytes) -> str:
+    """Return a text in UTF-8, with or without its mark, or in UTF-16 with its mark, as Windows writes "Unicode".
+
+    Raises:
+        UnicodeDecodeError: it is in neither.
+    """
+    is_utf16 = len(content) > 2 and content.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf16 else "utf-8-sig")
 
 
 def is_utf8(text: str) -> bool:

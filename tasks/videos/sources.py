@@ -9,6 +9,10 @@ import os
 import stat
 import tempfile
 import unicodedata
+from configparser import ConfigParser
+from configparser import Error as ConfigError
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -20,7 +24,16 @@ CACHE = Path(".cache/media")  # objects of a bucket, by the sha256 of their byte
 SIDECAR = ".txt"
 _NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _MAX_KEY_BYTES = 1024  # of S3; what is asked for a longer one is an error of the store's
+_WEB = ("http://", "https://")
 _BYTES_PER_CHARACTER = 4  # at most, in UTF-8
+
+
+ABSENT = (FileNotFoundError, PermissionError, buckets.Unavailable)
+"""What `local_file` raises where one file cannot be had: its row fails, and the stage goes on."""
+
+
+NOT_THERE = ("not_found", "not_permitted", "archived", "object_broken")
+"""Problems of an item that may be there in the next run: its row has failed; with any other it is rejected."""
 
 
 class Item(NamedTuple):
@@ -100,7 +113,7 @@ def _file_item(uri: str, root: Path) -> Item:
 
 def _problem(path: Path, root: Path) -> str | None:
     target = Path(os.path.realpath(path))  # Path.resolve raises on a link to itself
-    if not target.is_relative_to(root):
+    if not _is_inside(target, root):
         return "outside_source"
     try:
         mode = target.stat().st_mode
@@ -111,6 +124,26 @@ def _problem(path: Path, root: Path) -> str | None:
             return "not_found"
         raise
     return None if stat.S_ISREG(mode) else "not_a_file"
+
+
+def _is_inside(target: Path, root: Path) -> bool:
+    """Say whether a file lies in a source, or in DVC's cache, where DVC's own links lead (its cache.type symlink)."""
+    if target.is_relative_to(root):
+        return True
+    cache = _dvc_cache(root)
+    return cache is not None and target.is_relative_to(cache) and target.is_file()
+
+
+@lru_cache(maxsize=8)
+def _dvc_cache(root: Path) -> Path | None:
+    """Return the cache of the DVC workspace that a folder is in, None if it is in none."""
+    workspace = next((folder for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), None)
+    if workspace is None:
+        return None
+    config = ConfigParser(interpolation=None)
+    with suppress(ConfigError):
+        config.read([workspace / ".dvc" / name for name in ("config", "config.local")])
+    return Path(os.path.realpath(workspace / ".dvc" / config.get("cache", "dir", fallback="cache")))
 
 
 def _listing_bucket(source: str) -> list[Item]:
@@ -140,13 +173,23 @@ def _listing_list(source: str) -> list[Item]:
     return [_listed_item(row.uri, objects, _root(source))._replace(listed=row) for row in rows]
 
 
-def _listed_item(uri: str, objects: dict[str, buckets.Object | None], root: Path) -> Item:
+def _listed_item(uri: str, objects: dict[str, buckets.Object | str], root: Path) -> Item:
     if (written := _written_out(uri)) != uri:
         return Item(written, 0, "", None, "name_not_text")
+    if uri.lower().startswith(_WEB):
+        return Item(uri, 0, "", None, "web_address")
     if not uri.startswith(buckets.PREFIX):
-        return _file_item(uri, root)
-    found = objects.get(uri)
-    return Item(uri, found.size_bytes, found.tag, None, None) if found else Item(uri, 0, "", None, "not_found")
+        return _file_item(_spelling(uri, root), root)
+    found = objects.get(uri, "not_found")
+    if isinstance(found, str):
+        return Item(uri, 0, "", None, found)
+    return Item(uri, found.size_bytes, found.tag, None, None)
+
+
+def _spelling(uri: str, root: Path) -> str:
+    """Return the name that a listed file has on the disk: with its accents composed or not, as machines differ."""
+    forms = (uri, *(unicodedata.normalize(form, uri) for form in ("NFC", "NFD")))
+    return next((form for form in forms if os.path.lexists(root / form)), uri)
 
 
 def _can_be_object(uri: str) -> bool:
@@ -166,9 +209,25 @@ def _root(source: str) -> Path:
 
 
 def _paired(found: list[Item]) -> list[Item]:
-    """Take the sidecars out, and note them at the files that they stand beside."""
+    """Note the sidecars at the files that they stand beside; one that stands alone is an item with a problem.
+
+    Accents may be composed in one name and not in the other (as a Mac writes them), unless that makes two names one.
+    """
     texts = {_stem(item.uri): item for item in found if item.uri.lower().endswith(SIDECAR)}
-    return [_with_text(item, texts.get(_stem(item.uri))) for item in found if not item.uri.lower().endswith(SIDECAR)]
+    composed: dict[str, list[Item]] = {}
+    for stem, one in texts.items():
+        composed.setdefault(unicodedata.normalize("NFC", stem), []).append(one)
+    items, used = [], set[str]()
+    for item in found:
+        if item.uri.lower().endswith(SIDECAR):
+            continue
+        stem = _stem(item.uri)
+        alike = composed.get(unicodedata.normalize("NFC", stem), [])
+        text = texts.get(stem) or (alike[0] if len(alike) == 1 else None)
+        items.append(_with_text(item, text))
+        used.update([text.uri] if text else [])
+    alone = [one for one in texts.values() if one.uri not in used]
+    return items + [one._replace(problem=one.problem or "text_without_video") for one in alone]
 
 
 def _with_text(item: Item, text: Item | None) -> Item:
@@ -187,13 +246,14 @@ def local_file(source: str, uri: str, sha256: str | None, cache: Path) -> Path:
 
     Raises:
         FileNotFoundError: no such file or object (any more).
+        Unavailable: the object is archived, forbidden or broken.
         ValueError: the file lies outside the source, or the object's bytes have another sha256.
         ConnectionError: the store does not answer, or refuses.
     """
     if not uri.startswith(buckets.PREFIX):
         root = _root(source)
         path = (root / uri).resolve(strict=True)
-        if not path.is_relative_to(root):
+        if not _is_inside(path, root):
             raise ValueError(f"{uri} lies outside the source {source}")
         return path
     if sha256 and (kept := cache.resolve() / sha256).exists():
@@ -202,6 +262,13 @@ def local_file(source: str, uri: str, sha256: str | None, cache: Path) -> Path:
     if sha256 and path.name != sha256:
         raise ValueError(f"{uri} has sha256 {path.name}, was {sha256}: it has changed since the stage videos ran")
     return path
+
+
+def reason_of(error: OSError) -> str:
+    """Return the reason code of a file that cannot be had, though others can: see ABSENT."""
+    if isinstance(error, buckets.Unavailable):
+        return error.reason
+    return "not_permitted" if isinstance(error, PermissionError) else "not_found"
 
 
 def delete(source: str, uri: str) -> None:
@@ -254,7 +321,7 @@ def caption_of(source: str, item: Item, max_characters: int) -> tuple[str | None
         if len(content) > limit:
             return None, "caption_too_long"
         try:
-            text = normalise(content.decode("utf-8-sig"))
+            text = normalise(source_lists.decoded(content))
         except UnicodeDecodeError:
             return None, "caption_not_text"
     if len(text) > max_characters:

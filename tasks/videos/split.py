@@ -111,10 +111,8 @@ def _unchanged(source: str, video: dict[str, Any], cache: Path) -> tuple[Path | 
     try:
         path = sources.local_file(source, video["uri"], video["video"], cache)
         return (path, None) if atomic.sha256_file(path) == video["video"] else (None, "changed_since_probe")
-    except FileNotFoundError:
-        return None, "not_found"
-    except PermissionError:
-        return None, "not_permitted"
+    except sources.ABSENT as error:
+        return None, sources.reason_of(error)
     except ValueError:
         return None, "changed_since_probe"
 
@@ -272,6 +270,8 @@ class Shots(Stage[dict[str, Any]]):
             "a video's shots are not those that it was cut into"
         )
         accounts = videos, tables.reconcile("shots", {row["clip"] for row in shots}, shots, "clip")
-        tables.check_failures(videos, self.settings.max_failed_fraction, "shots.max_failed_fraction")
+        uris = {video["video"]: video["uri"] for part in parts for video in part.given}
+        named = [row | {"uri": uris[row["video"]]} for row in splits]
+        tables.check_failures(videos, self.settings.max_failed_fraction, "shots.max_failed_fraction", named, "uri")
         tables.check_failures(accounts[1], 0.0, "shots.max_failed_fraction")
         return Joined(accounts, {"made_by": shot_rules.made_by(self.settings)})

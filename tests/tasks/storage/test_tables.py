@@ -44,6 +44,15 @@ def test_too_many_failures_stop_a_stage_and_name_the_setting():
         tables.check_failures(account, 0.5, "latents.max_failed_fraction")
 
 
+def test_what_stops_a_stage_is_named_a_few_of_each_reason():
+    rows = [row("a"), row("z", "rejected", "too_short")]
+    rows += [row(name, "failed", "timeout") for name in "bcdef"] + [row("g", "failed", "memory")]
+    account = tables.reconcile("clips", "abcdefgz", rows, "clip")
+    with pytest.raises(ValueError, match=r"timeout: 'b', 'c', 'd' \.\.\.; memory: 'g'") as told:
+        tables.check_failures(account, 0.5, "latents.max_failed_fraction", rows, "clip")
+    assert "'z'" not in str(told.value)
+
+
 def test_nothing_usable_is_an_error_and_not_an_empty_table():
     account = tables.reconcile("clips", ["a"], [row("a", "rejected", "too_short")], "clip")
     with pytest.raises(ValueError, match=r"\b1 clips .*\btoo_short 1\b"):

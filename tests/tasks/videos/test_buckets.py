@@ -22,12 +22,17 @@ class Store(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.cut, self.pause, self.asked = 0, 0.0, 0
+        self.denied = ""
+        """An object that nobody may read."""
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
     server: Store
 
     def do_HEAD(self) -> None:
+        if self.server.denied and self.path.endswith(self.server.denied):
+            self.send_error(403)
+            return
         self.send_response(200)
         self.send_header("Content-Length", str(len(TEXT)))
         self.send_header("ETag", '"tag"')
@@ -36,6 +41,8 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked += 1
         self.do_HEAD()
+        if self.server.denied and self.path.endswith(self.server.denied):
+            return
         try:
             if self.server.asked <= self.server.cut:
                 self.wfile.write(TEXT[: len(TEXT) // 2])
@@ -103,3 +110,17 @@ def test_an_object_that_comes_byte_by_byte_costs_itself_and_not_the_night(store,
     with pytest.raises(ConnectionError, match="did not come"):
         buckets.download(URI, tmp_path / "video")
     assert time.monotonic() - began < len(TEXT) * store.pause, "it waited for all of it"
+
+
+def test_an_object_that_may_not_be_read_or_never_comes_whole_costs_itself(store, tmp_path):
+    store.denied = "secret.txt"
+    secret = "s3://raw/secret.txt"
+    for get in (buckets.head, lambda uri: buckets.download(uri, tmp_path / "video")):
+        with pytest.raises(buckets.Unavailable) as denied:
+            get(secret)
+        assert denied.value.reason == "not_permitted"
+    assert buckets.look_up([URI, secret]) == [buckets.Object(URI, len(TEXT), '"tag"'), "not_permitted"]
+    store.cut = 10**6
+    with pytest.raises(buckets.Unavailable) as broken:
+        buckets.head(URI)
+    assert broken.value.reason == "object_broken"

@@ -240,3 +240,30 @@ def test_clips_of_one_name_in_two_folders_keep_their_pixels_and_captions(tmp_pat
         ("videos/00004/u.mp4", "second"),
     ]
     assert all((product / row.uri).read_text() == row.caption for row in (rows[0], rows[2]))
+
+
+def test_members_of_one_name_cost_their_sample_and_members_apart_find_each_other(tmp_path: Path):
+    """A tar that was appended to has two of a name; one that was sorted by kind has its texts at the end."""
+    tar = tmp_path / "a.tar"
+    members = [
+        ("0.mp4", b"one"),
+        ("0.txt", b"text of one"),
+        ("1.mp4", b"apart"),
+        ("0.mp4", b"two"),
+        ("2.mp4", b"plain"),
+    ]
+    with tarfile.open(tar, "w") as opened:
+        for name, content in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            opened.addfile(entry, io.BytesIO(content))
+    assert take_in([tar], tmp_path / "out") == {
+        "a.tar/0": ("rejected", "repeated_member"),
+        "a.tar/0 (another)": ("rejected", "repeated_member"),
+        "a.tar/1": ("ok", None),
+        "a.tar/2": ("ok", None),
+    }
+    rows = [json.loads(line) for line in (tmp_path / "out" / ingest.LIST).read_text().splitlines()]
+    said = {(tmp_path / "out" / row["uri"]).read_bytes(): row["caption"] for row in rows}
+    assert said == {b"apart": "text of apart", b"plain": None}
+    assert len(list((tmp_path / "out" / "videos" / "00000").iterdir())) == 2

@@ -73,6 +73,23 @@ def test_high_dynamic_range_is_used_or_rejected_as_asked(tmp_path, sandbox, hdr,
     assert (standard["reason"], standard["transfer"]) == (None, None)
 
 
+def test_one_archived_object_costs_its_row_and_not_the_stage(tmp_path, bucket, sandbox):
+    path = odd_videos.write(tmp_path / "a.mp4")
+    bucket.upload_file(str(path), "in/a.mp4")
+    bucket.upload_file(str(path), "in/b.mp4", ExtraArgs={"StorageClass": "GLACIER"})
+    bucket.put_object(Key="in/c.mp4", Body=path.read_bytes() + bytes(1))
+    bucket.put_object(Key="in/d.mp4", Body=path.read_bytes() + bytes(2))
+    bucket.put_object(Key="in/d.txt", Body=b"words", StorageClass="GLACIER")
+    items = sources.listing(f"s3://{bucket.name}/in")
+    rows = probe_videos(f"s3://{bucket.name}/in", items, SETTINGS, sandbox, tmp_path / "cache")
+    assert [(row["status"], row["reason"]) for row in rows] == [
+        ("ok", None),
+        ("failed", "archived"),
+        ("ok", None),
+        ("failed", "archived"),
+    ]
+
+
 def test_an_empty_file_is_rejected(tmp_path, sandbox):
     (tmp_path / "a.mp4").touch()
     assert verdict(tmp_path / "a.mp4", sandbox) == ("rejected", "empty_file")

@@ -127,7 +127,7 @@ def test_names_that_no_file_can_have_become_items_with_their_problem(tmp_path: P
         "a.mp4/b.mp4": "not_found",
         "loop.mp4": "not_found",
         "folder.mp4": "not_a_file",
-        "https://example.org/a.mp4": "not_found",
+        "https://example.org/a.mp4": "web_address",
         f"{far}{'x' * 5000}": "not_found",
         far: "not_found",
         "s3://": "not_found",
@@ -196,6 +196,7 @@ CANARY = "caNary7"
         f"https://b.s3.amazonaws.com/x.mp4?X-Amz-Signature={CANARY}",
         f"s3://key:{CANARY}@bucket/x.mp4",
         f"https://user:{CANARY}@host/x.mp4",
+        f" s3://key:{CANARY}@bucket/x.mp4",
     ],
 )
 @pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
@@ -211,3 +212,22 @@ def test_a_signature_in_the_address_that_a_video_came_from_is_taken_out():
     content = f"uri,source_url\na.mp4,https://host/x.mp4?v=7&X-Amz-Signature={CANARY}\n".encode()
     [row] = source_lists.read(content, "list.csv")
     assert row.source_url == "https://host/x.mp4?v=7&X-Amz-Signature=***"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_a_list_may_be_written_as_windows_does_and_with_spaces_around_a_path(tmp_path: Path, name: str, encoding: str):
+    (tmp_path / "\u00e9t\u00e9 1.mp4").write_bytes(b"a")
+    said = {"uri": " \u00e9t\u00e9 1.mp4\t", "caption": "\u00e9t\u00e9"}
+    text = json.dumps(said) if name.endswith("jsonl") else "uri,caption\n" + ",".join(said.values())
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    [item] = sources.listing(str(tmp_path / name))
+    assert (item.uri, item.problem, item.size_bytes) == ("\u00e9t\u00e9 1.mp4", None, 1)
+    assert sources.caption_of(str(tmp_path / name), item, 30) == ("\u00e9t\u00e9", None)
+
+
+def test_a_listed_name_is_found_whether_its_accents_are_composed_or_not(tmp_path: Path):
+    (tmp_path / "e\u0301.mp4").write_bytes(b"a")  # as a Mac writes it
+    (tmp_path / "list.csv").write_text("uri\n\u00e9.mp4\n")
+    [item] = sources.listing(str(tmp_path / "list.csv"))
+    assert (item.uri, item.problem) == ("e\u0301.mp4", None)

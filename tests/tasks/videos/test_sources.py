@@ -130,3 +130,57 @@ def test_a_store_that_does_not_answer_is_named(monkeypatch, bucket):
     buckets.client.cache_clear()
     with pytest.raises(ConnectionError, match="AWS_ENDPOINT_URL"):
         sources.listing("s3://somewhere/x")
+
+
+def test_a_prefix_is_a_folder_and_not_the_beginning_of_others(bucket):
+    for key in ("raw/a.mp4", "raw/sub/b.mp4", "raw2/c.mp4", "raw_rejected/d.mp4", "raw.mp4"):
+        bucket.put_object(Key=key, Body=b"x")
+    for source in (f"s3://{bucket.name}/raw", f"s3://{bucket.name}/raw/"):
+        uris = [item.uri.removeprefix(f"s3://{bucket.name}/") for item in sources.listing(source)]
+        assert uris == ["raw/a.mp4", "raw/sub/b.mp4"]
+    assert len(sources.listing(f"s3://{bucket.name}")) == 5
+
+
+def test_a_text_without_a_video_is_an_item_with_a_problem(tmp_path):
+    put(tmp_path, a_dot_mp4=b"a", a_dot_txt=b"words", README_dot_txt=b"read me", b_dot_TXT=b"words")
+    assert [(item.uri, item.sidecar, item.problem) for item in sources.listing(str(tmp_path))] == [
+        ("README.txt", None, "text_without_video"),
+        ("a.mp4", "a.txt", None),
+        ("b.TXT", None, "text_without_video"),
+    ]
+
+
+def test_a_text_belongs_to_its_video_whether_accents_are_composed_or_not(tmp_path):
+    (tmp_path / "e\u0301.mp4").write_bytes(b"a")  # as a Mac writes it
+    (tmp_path / "\u00e9.txt").write_text("words")
+    [item] = sources.listing(str(tmp_path))
+    assert (item.sidecar, sources.caption_of(str(tmp_path), item, 30)) == ("\u00e9.txt", ("words", None))
+    (tmp_path / "\u00e9.mp4").write_bytes(b"b")
+    (tmp_path / "e\u0301.txt").write_text("other words")
+    assert [item.sidecar for item in sources.listing(str(tmp_path))] == ["e\u0301.txt", "\u00e9.txt"]  # each its own
+
+
+def test_a_sidecar_in_utf_16_is_read(tmp_path):
+    put(tmp_path, a_dot_mp4=b"a", a_dot_txt="\u00e9t\u00e9".encode("utf-16"))
+    [item] = sources.listing(str(tmp_path))
+    assert sources.caption_of(str(tmp_path), item, 30) == ("\u00e9t\u00e9", None)
+
+
+@pytest.mark.parametrize("config", ["", "[cache]\n    dir = {}\n"])
+def test_links_of_dvc_into_its_own_cache_are_followed(tmp_path, config):
+    """What cache.type symlink leaves in the workspace; links to elsewhere stay refused."""
+    store = tmp_path / "store" if config else tmp_path / "work" / ".dvc" / "cache"
+    put(store / "files" / "md5" / "ab", cdef=b"video")
+    raw = put(tmp_path / "work" / "raw", a_dot_mp4=b"a")
+    put(tmp_path / "work" / ".dvc", config=config.format(store).encode())
+    put(tmp_path / "work" / "private", secret_dot_mp4=b"s")
+    (raw / "b.mp4").symlink_to(store / "files" / "md5" / "ab" / "cdef")
+    (raw / "c.mp4").symlink_to(tmp_path / "work" / "private" / "secret.mp4")
+    (raw / "d.mp4").symlink_to(tmp_path / "work" / ".dvc" / "config")
+    assert {item.uri: item.problem for item in sources.listing(str(raw))} == {
+        "a.mp4": None,
+        "b.mp4": None,
+        "c.mp4": "outside_source",
+        "d.mp4": "outside_source",
+    }
+    assert sources.local_file(str(raw), "b.mp4", None, tmp_path / "cache").read_bytes() == b"video"
