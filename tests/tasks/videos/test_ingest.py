@@ -251,6 +251,7 @@ def test_members_of_one_name_cost_their_sample_and_members_apart_find_each_other
         ("1.mp4", b"apart"),
         ("0.mp4", b"two"),
         ("2.mp4", b"plain"),
+        ("1.txt", b"text of apart"),
     ]
     with tarfile.open(tar, "w") as opened:
         for name, content in members:
