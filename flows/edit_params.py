@@ -127,8 +127,8 @@ def _sections_in(annotation: Any) -> list[type[Settings]]:
 
 
 def merged(old: Any, new: Any) -> Any:
-    """Return `new` over `old`: mappings are merged key by key, anything else is replaced."""
-    if isinstance(old, dict) and isinstance(new, dict):
+    """Return `new` over `old`: mappings are merged key by key, unless they are of another kind; else it is `new`."""
+    if isinstance(old, dict) and isinstance(new, dict) and new.get("kind", old.get("kind")) == old.get("kind"):
         return old | {key: merged(old.get(key), value) for key, value in new.items()}
     return new
 
