@@ -131,3 +131,15 @@ def test_what_is_shown_leads_into_the_work_and_stays_when_that_is_gone(tmp_path:
         launch._move_in_place(inside, shown)
         assert not shown.is_symlink()
         assert (shown / "events").read_text() == "step 1"
+
+
+def test_gpus_that_are_not_there_are_refused_before_anything_is_made(latents: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    run = describe(latents, {})
+    for ranks, nodes, refused in ((1, 1, False), (2, 1, True), (2, 2, False)):
+        training = run.training.model_copy(update={"device": "cuda", "ranks": ranks, "nodes": nodes})
+        if refused:
+            with pytest.raises(ValueError, match=r"training\.ranks 2, .* 1 GPUs .*training\.device: cpu"):
+                launch._check_device(training)
+        else:
+            launch._check_device(training)
