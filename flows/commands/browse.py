@@ -4,10 +4,12 @@ import os
 import secrets
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from flows.running.server import refuse_taken
 from flows.running.services import TOKEN
+from stiv_model.process_exit import die_with_parent
 from tasks.storage import tables
 
 
@@ -39,7 +41,10 @@ def browse(port: int = 8501) -> None:
     command = [sys.executable, "-m", "flows.running.services", "browse", str(port)]
     path = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
     print(f"http://127.0.0.1:{port}/?token={token}   (Ctrl-C ends it)", flush=True)
-    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path, TOKEN: token}) as process:
+    # what is set for another page of Streamlit, such as a path before its address, is not for this one
+    env = {name: value for name, value in os.environ.items() if not name.startswith("STREAMLIT_")}
+    tied = partial(die_with_parent, parent=os.getpid())
+    with subprocess.Popen(command, env=env | {"PYTHONPATH": path, TOKEN: token}, preexec_fn=tied) as process:
         try:
             code = process.wait()
         except KeyboardInterrupt:

@@ -17,6 +17,9 @@ _STREAMLIT = {
     "server.fileWatcherType": "none",
     "browser.gatherUsageStats": False,
     "client.toolbarMode": "minimal",
+    "server.baseUrlPath": "",  # whatever a configuration in the home folder says, as the next two
+    "server.enableCORS": True,
+    "server.enableXsrfProtection": True,
 }
 
 
@@ -45,7 +48,11 @@ def main(name: str, port: str) -> None:
     import uvicorn
 
     level = os.environ.get("PREFECT_SERVER_LOGGING_LEVEL", "warning").lower()
-    uvicorn.run(SERVICES[name](int(port)), host="127.0.0.1", port=int(port), log_level=level, access_log=False)
+    app = SERVICES[name](int(port))
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=int(port), workers=1, log_level=level, access_log=False, proxy_headers=False
+    )
+    uvicorn.Server(config).run()
 
 
 if __name__ == "__main__":

@@ -80,6 +80,11 @@ def test_the_page_is_served_to_this_machine_only_and_ends_with_its_command(works
     port = free_port()
     command = [sys.executable, "-m", "flows", "browse", "--port", str(port)]
     env = {"PYTHONPATH": str(ROOT), "PATH": str(Path(sys.executable).parent)}
+    env |= {
+        "STREAMLIT_SERVER_BASE_URL_PATH": "elsewhere",
+        "STREAMLIT_SERVER_ADDRESS": "0.0.0.0",
+        "WEB_CONCURRENCY": "4",
+    }
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     address = process.stdout.readline().split()[0]
