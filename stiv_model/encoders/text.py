@@ -40,17 +40,18 @@ class TextEncoder:
         sha256: hash of what decides the features: kind, number of tokens, weights and vocabulary.
 
     Raises:
-        FileNotFoundError: `text.source` names a package, folder or hub repository that is not there.
+        FileNotFoundError: `text.source` names a package, folder or hub repository that is not there, or lacks a file.
         ValueError: the encoder takes fewer than `text.tokens` tokens, lacks weights, is not the one whose hash is
-            stated, or is a hub name without a commit.
-        OSError: the folder holds no such model, as transformers says.
+            stated, or is a hub name without a commit; or the folder is not what it says (`pinned.check_folder`).
     """
 
     def __init__(self, settings: TextSettings):
         self.settings = settings
         folder = find(settings)
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        self.model = read(KINDS[settings.kind], folder, torch.float32)
+        with pinned.naming("text", settings.source):
+            self.model = read(KINDS[settings.kind], folder, torch.float32)
+            with pinned.opening(folder, "a tokenizer"):
+                self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         limit = most_tokens(self.model)
         if limit is not None and settings.tokens > limit:
             raise ValueError(
@@ -148,9 +149,11 @@ def read(kind: type[transformers.PreTrainedModel], folder: Path, dtype: torch.dt
     """Return the text encoder of a folder, none of whose weights is missing there; those of other towers are left.
 
     Raises:
-        ValueError: weights are missing.
+        FileNotFoundError, ValueError: weights are missing, or as `pinned.check_folder` and `pinned.opening`.
     """
-    loaded: Any = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
+    pinned.check_folder(folder, pinned.TRANSFORMERS_WEIGHTS)
+    with pinned.opening(folder, f"a {kind.__name__}"):
+        loaded: Any = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
     model, info = loaded
     pinned.check_names(folder, info["missing_keys"], ())
     return model.eval().requires_grad_(False)

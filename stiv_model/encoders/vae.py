@@ -3,7 +3,6 @@
 Shapes: T frames, C channels (3 colours or the latent's), H height, W width, of pixels or of latents.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,12 @@ KINDS: dict[str, type[Autoencoder]] = {
     "AutoencoderTiny": AutoencoderTiny,
     "AutoencoderDC": AutoencoderDC,
 }
+_WEIGHTS = "diffusion_pytorch_model"
 _FILES = (
     pinned.CONFIG,
-    "diffusion_pytorch_model.safetensors",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "diffusion_pytorch_model-*.safetensors",
+    f"{_WEIGHTS}.safetensors",
+    f"{_WEIGHTS}.safetensors.index.json",
+    f"{_WEIGHTS}-*.safetensors",
 )
 """What decides the latents; other precisions and formats that a hub repository may hold are not read."""
 
@@ -142,18 +142,17 @@ def load(settings: VaeSettings, device: str | torch.device = "cpu") -> Vae:
             a commit.
     """
     folder = find(settings)
-    files = sorted(path for pattern in _FILES for path in folder.glob(pattern))
-    if not (folder / pinned.CONFIG).exists() or not any(path.suffix == ".safetensors" for path in files):
-        raise FileNotFoundError(
-            f"vae.source is {settings.source}, but {folder} has no config.json or no "
-            "diffusion_pytorch_model.safetensors: save it with diffusers' save_pretrained"
-        )
-    sha256 = pinned.hash_files(files)
+    with pinned.naming("vae", settings.source):
+        name = pinned.check_folder(folder, _WEIGHTS).get("_class_name")
+    sha256 = pinned.hash_files(sorted(path for pattern in _FILES for path in folder.glob(pattern)))
     pinned.check_sha256("vae", settings.source, settings.sha256, sha256)
-    name = json.loads((folder / pinned.CONFIG).read_text()).get("_class_name")
-    if name not in KINDS:
-        raise ValueError(f"vae.source is {settings.source}, a {name}: takes an {' or '.join(KINDS)}")
-    model: Any = read(KINDS[name], folder, torch.float32)
+    if not isinstance(name, str) or name not in KINDS:
+        raise ValueError(
+            f"vae.source is {settings.source}, whose {folder / pinned.CONFIG} is of the class {name}: takes an "
+            f"{' or '.join(KINDS)}"
+        )
+    with pinned.naming("vae", settings.source):
+        model: Any = read(KINDS[name], folder, torch.float32)
     return Vae(model.to(device), settings.batch_frames, sha256)
 
 
@@ -161,15 +160,17 @@ def read(kind: type[Autoencoder], folder: Path, dtype: torch.dtype) -> Autoencod
     """Return the autoencoder of a folder, every one of whose weights was in it.
 
     Raises:
-        ValueError: weights are missing or unknown.
+        FileNotFoundError, ValueError: weights are missing or unknown, or as `pinned.check_folder` and `pinned.opening`.
     """
-    loaded: Any = kind.from_pretrained(
-        folder,
-        torch_dtype=dtype,
-        use_safetensors=True,
-        low_cpu_mem_usage=False,  # it needs accelerate, and warns where that is not installed
-        output_loading_info=True,
-    )
+    pinned.check_folder(folder, _WEIGHTS)
+    with pinned.opening(folder, f"an {kind.__name__}"):
+        loaded: Any = kind.from_pretrained(
+            folder,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,  # it needs accelerate, and warns where that is not installed
+            output_loading_info=True,
+        )
     model, info = loaded
     pinned.check_names(folder, info["missing_keys"], info["unexpected_keys"])
     return model

@@ -67,12 +67,14 @@ def read(
     for name in sorted(names):
         if name in readers:
             reader, kinds = readers[name]
-            _, kind = index[name]
-            if kind not in kinds:
+            named = index.get(name)
+            kind = named[1] if isinstance(named, list) and len(named) == 2 else named
+            if not isinstance(kind, str) or kind not in kinds:
                 raise ValueError(f"{folder}/model_index.json names a {kind} as {name}: takes {' or '.join(kinds)}")
             wanted = dtype.get(name, dtype.get("default")) if isinstance(dtype, dict) else dtype
             parts[name] = reader(kinds[kind], folder / name, wanted or torch.float32)
-        _check_hash(folder / name, index.get(HASHES, {}).get(name))
+        written = index.get(HASHES)
+        _check_hash(folder / name, written.get(name) if isinstance(written, dict) else None)
     return parts
 
 

@@ -4,7 +4,6 @@ Shapes: P prompts, B videos (P times those per prompt), F frames, C channels, H 
 """
 
 import copy
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from torch import Tensor
 from stiv_model import settings_errors
 from stiv_model.diffusion.frame_conditioning import null_image
 from stiv_model.diffusion.sampler import SamplingControl, sample, scheduler_timesteps
+from stiv_model.encoders import pinned
 from stiv_model.encoders.text import TextEncoder
 from stiv_model.encoders.vae import Autoencoder, decode, downsampling
 from stiv_model.encoders.vae import load as load_vae
@@ -187,7 +187,7 @@ class StivPipeline(CallProperties, DiffusionPipeline):
         _check_dtype(dtype)
         hub = {key: kwargs.pop(key) for key in _FROM_HUB if key in kwargs}
         folder = folders.find(str(pretrained_model_name_or_path), set(NAMES) - kwargs.keys(), **hub)
-        index = json.loads((folder / cls.config_name).read_text())
+        index = pinned.read_json(folder / cls.config_name)
         kind = index.get("_class_name")
         # a list names a file of code, which diffusers refuses to run
         if not isinstance(kind, list) and kind not in [each.__name__ for each in cls.__mro__]:

@@ -35,8 +35,9 @@ class ClipEncoder:
         device: where features are.
 
     Raises:
-        FileNotFoundError: there is no such encoder.
-        ValueError: a hub name without its commit, an encoder that lacks weights, or no such device.
+        FileNotFoundError: there is no such encoder, or a file of it is missing.
+        ValueError: a hub name without its commit, an encoder that lacks weights, a folder that is not what it says, or
+            no such device.
     """
 
     def __init__(self, place: str, settings: ImageEncoderSettings):
@@ -44,7 +45,9 @@ class ClipEncoder:
             raise ValueError(f"{place}.device is cuda, but torch finds no GPU here: set it to cpu")
         folder = pinned.find(place, settings.source, settings.revision, pinned.TRANSFORMERS_FILES)
         self.device = torch.device(settings.device)
-        self._model = _read(folder).to(self.device)  # type: ignore[arg-type]  # as transformers wraps it
+        with pinned.naming(place, settings.source):
+            model = _read(folder)
+        self._model = model.to(self.device)  # type: ignore[arg-type]  # as transformers wraps it
         self._pixels: int = self._model.config.image_size
         self.width: int = self._model.config.projection_dim
         weights = [atomic.sha256_file(file) for file in sorted(folder.glob("*.safetensors"))]
@@ -72,7 +75,9 @@ class ClipEncoder:
 
 def _read(folder: Path) -> transformers.PreTrainedModel:
     kind = transformers.CLIPVisionModelWithProjection
-    loaded: Any = kind.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
+    pinned.check_folder(folder, pinned.TRANSFORMERS_WEIGHTS)
+    with pinned.opening(folder, f"a {kind.__name__}"):
+        loaded: Any = kind.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
     model, info = loaded
     pinned.check_names(folder, info["missing_keys"], ())
     return model.eval().requires_grad_(False)
