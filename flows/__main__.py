@@ -228,6 +228,8 @@ def explain(error: Exception) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # a tracker of the user's is found, however the command was started
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     redaction.install()
     show_ours()
@@ -272,5 +274,4 @@ def _interrupt(number: int, frame: types.FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path.cwd()))
     main()

@@ -53,7 +53,11 @@ def why(clip: str, /, clips: ClipSettings, json: bool = False) -> None:
     shots = lineage.find(HERE, clip)
     if not shots:  # a video that no shot came of
         for row in lineage.videos_of(HERE, clip):
-            print(json_format.dumps(row) if json else f"{shown(row['uri'])}: {_state(row)}")
+            split = lineage.split_of(HERE, row["video"]) if row["status"] == "ok" else None
+            if json:
+                print(json_format.dumps(row | {"split": split}))
+            else:
+                print(f"{shown(row['uri'])}: {_state(row)}" + (f"; in stage shots {_state(split)}" if split else ""))
         return
     recorded = selected_with(LOCK) or clips
     for shot in shots:

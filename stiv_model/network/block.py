@@ -1,5 +1,7 @@
 """One STIV block: spatial attention, temporal attention, text cross-attention, feed-forward (paper, Fig. 3).
 
+The image is not in here: `training/loss.py` and `diffusion/sampler.py` put it in the place of noised frames.
+
 Shapes: B batch, T temporal tokens, S spatial tokens, L tokens of the context of cross-attention, D width, H head size.
 """
 

@@ -4,7 +4,7 @@ A leader algorithm: clips come best first; one that is near a leader, by either 
 other becomes a leader itself and is kept. How the clips near others are found: tasks/clips/near_hashes.py and
 tasks/clips/near_embeddings.py. Exact, and the same on every machine.
 
-Cost of 1 million hashes that are no near-duplicates, at 24 bits: about a minute of one core and 0.6 GB; of embeddings
+Cost of 1 million hashes that are no near-duplicates, at 24 bits: under a minute of one core; of embeddings
 far more (docs/curation.md).
 """
 

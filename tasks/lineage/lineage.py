@@ -107,6 +107,13 @@ def videos_of(space: Workspace, name: str) -> list[dict[str, Any]]:
     return videos.filter(pc.is_in(videos["video"], wanted)).to_pylist()
 
 
+def split_of(space: Workspace, video: str) -> dict[str, Any] | None:
+    """Return the row of a raw video, by its sha256, in the table of what could be split; None if it is not in it."""
+    path = space.table("shots").with_name(tables.SPLIT_TABLE)
+    rows = pq.read_table(path, filters=[("video", "==", video)]).to_pylist() if path.exists() else []
+    return rows[0] if rows else None
+
+
 def history(space: Workspace, shot: str) -> dict[str, Any]:
     """Return what every stage said of one shot: by stage, its row of that table, None where it did not get so far;
     under `gate` the result of the gate; under `checkpoints`, by name, how often each training saw it."""

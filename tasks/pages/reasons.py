@@ -196,7 +196,8 @@ REASONS: dict[str, dict[str, Reason]] = {
             "It is a fade or a dissolve: blended frames.", "Nothing; `shots.dissolve_misfit` says how sure one must be."
         ),
         "too_few_frames": Reason(
-            "Too few frames to measure motion on, or fewer than a latent needs.",
+            "In shots: a frame is shown longer than `shots.max_seconds`, or no still fell into the shot. In latents: "
+            "fewer frames than a latent needs.",
             "Lower `latents.frames` or `latents.stride_frames`, or ask for longer clips (`clips.seconds.min`).",
         ),
         "score_missing": Reason(

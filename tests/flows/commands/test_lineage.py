@@ -91,3 +91,13 @@ def test_a_record_of_an_earlier_run_is_not_taken_for_the_one_that_decided(worksp
     said = told(capsys, "kept")
     assert "motion 2.85  (at least 0.4)" in said
     assert NOTE not in said
+
+
+def test_a_video_that_could_not_be_split_is_told_with_the_reason_and_what_to_do(workspace, capsys):
+    row = {"uri": "broken.mp4", "video": "b", "status": "ok"}
+    manifest.write_rows(workspace / "data/videos/videos.parquet", [row], manifest.VIDEOS)
+    split = {"video": "b", "status": "failed", "reason": "timeout", "frames": 0, "shots": 0}
+    manifest.write_rows(workspace / "data/shots" / manifest.SPLIT_TABLE, [split], manifest.SPLITS)
+    said = told(capsys, "broken.mp4")
+    assert said.startswith("broken.mp4: ok; in stage shots failed, timeout. ")
+    assert "sandbox.seconds" in said
