@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from socket import create_connection
 from typing import NamedTuple
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
@@ -20,6 +21,8 @@ from prefect import flow, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Pending, Scheduled
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from flows.running import dead_runs
 from flows.running.server import environment, free_port, only_one, refuse_ended, secret
@@ -113,6 +116,30 @@ def test_a_page_of_another_origin_is_refused_whatever_it_asks(running):
 def test_a_name_of_somebody_elses_that_points_here_is_refused(running):
     for method, path in [*routes(running), ("GET", "/"), ("GET", "/docs")]:
         assert ask(running.url + path, method, Host="some.page") == 421, path
+
+
+SOCKETS = ("events/in", "events/out", "logs/out", "task_runs/subscriptions/scheduled", "work_pools/p/workers/connect")
+
+
+@pytest.mark.parametrize("path", SOCKETS)
+def test_no_socket_is_opened_for_another_origin_another_name_or_without_the_secret(running, path):
+    place = f"{running.url.replace('http', 'ws')}/api/{path}"
+    port = int(running.url.rpartition(":")[2])
+    for address, origin in ((place, "http://some.page"), (place.replace("127.0.0.1", "some.page"), None)):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(
+                address, origin=origin, subprotocols=["prefect"], sock=create_connection(("127.0.0.1", port))
+            ).close()
+        assert refused.value.response.status_code == 403
+    for told in (None, json.dumps({"type": "auth", "token": "stiv:guessed"})):
+        try:
+            with connect(place, subprotocols=["prefect"] if told else None, proxy=None) as opened:
+                if told:
+                    opened.send(told)
+                said = opened.recv(timeout=20)
+        except (InvalidStatus, ConnectionClosed):
+            continue
+        assert "fail" in said  # and nothing else is answered
 
 
 def test_who_has_the_secret_is_answered_and_a_person_sees_the_page(running):
