@@ -15,6 +15,7 @@ from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 from flows.running import locks
+from flows.running.code_hash import ROOT
 from stiv_model.process_exit import die_with_parent
 from tasks.storage import atomic
 
@@ -105,6 +106,7 @@ def _of_the_server(env: dict[str, str], home: Path, port: int) -> dict[str, str]
     origin = f"http://127.0.0.1:{port}"
     return {name: env[name] for name in _TAKEN_ON if name in env} | {
         **{name: value for name, value in env.items() if name.startswith("PREFECT_")},
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")])),
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(port),
@@ -121,13 +123,20 @@ def _of_the_server(env: dict[str, str], home: Path, port: int) -> dict[str, str]
 
 
 @contextlib.contextmanager
-def child(command: list[str], home: Path, name: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a Python module for as long as the block lasts, its output in `home`/NAME.log."""
+def child(
+    command: list[str], home: Path, name: str, env: dict[str, str], folder: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Python module for as long as the block lasts, its output in `home`/NAME.log.
+
+    Args:
+        folder: where it runs; here, unless told otherwise.
+    """
     make_private(home)
     with (home / f"{name}.log").open("a") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
             env=env,
+            cwd=folder,
             stdout=log,
             stderr=subprocess.STDOUT,
             preexec_fn=partial(die_with_parent, parent=os.getpid()),
@@ -184,7 +193,8 @@ def started(home: Path, port: int) -> Iterator[tuple[dict[str, str], subprocess.
     refuse_taken(port)
     env = environment(home, port)
     command = ["flows.running.services", "prefect", str(port)]
-    with child(command, home, "server", _of_the_server(env, home, port)) as process:
+    # in a folder of its own: a prefect.toml, pyproject.toml or .env here would be read as its settings
+    with child(command, home, "server", _of_the_server(env, home, port), home) as process:
         wait_until_healthy(process, env["PREFECT_API_URL"], home)
         yield env, process
 

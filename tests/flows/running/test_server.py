@@ -58,6 +58,13 @@ def running(tmp_path_factory) -> Iterator[Running]:
         command = [sys.executable, "-m", "flows", "server", "--port", str(port := free_port())]
         patch.setenv("PYTHONPATH", str(ROOT))
         shutil.copy(ROOT / "tests/params.yaml", home.parent / "params.yaml")
+        (home.parent / "prefect.toml").write_text(f"""[server.database]
+connection_url = "sqlite+aiosqlite:///{canary}"
+[server.docket]
+url = "redis://127.0.0.1:9/0"
+[server.api]
+base_path = "/lab"
+""")
         process = subprocess.Popen(command, cwd=home.parent, stdout=subprocess.PIPE, text=True)
         assert process.stdout
         said = process.stdout.readline() + process.stdout.readline()
