@@ -15,7 +15,7 @@ from typing import Any, get_args
 import pytest
 from mkdocs.structure.files import File, Files
 
-from docs.generate import hooks, licences, reference, score_table
+from docs.generate import hooks, licences, reason_tables, reference, refusals, score_table
 from flows.__main__ import COMMANDS, FLOWS
 from flows.params import Params
 from tasks.decoding import packets
@@ -127,6 +127,8 @@ def test_the_reference_has_every_key_verb_column_and_reason():
         assert f"| `{code}` |" in pages["reasons.md"]
     for code in REPAIRS:
         assert f"| `{code}` |" in pages["reasons.md"]
+    for one in refusals.refusals():
+        assert f"| `{one.module}` |" in pages["refusals.md"]
     for table in reference.TABLES:
         for column in getattr(tables, table).names:
             assert f"| `{column}` |" in pages["tables.md"]
@@ -159,6 +161,45 @@ def test_the_licence_of_every_installed_package_is_told():
 def test_the_table_of_scores_is_of_today():
     page = score_table.PAGE.read_text()
     assert page == score_table.written(page), "run python docs/generate/score_table.py"
+
+
+def test_every_reason_stands_in_the_page_on_refusals_with_what_to_do():
+    page = reason_tables.PAGE.read_text(encoding="utf-8")
+    assert page == reason_tables.written(page), "run python docs/generate/reason_tables.py"
+    for code in {**REPAIRS, **{code: one for codes in REASONS.values() for code, one in codes.items()}}:
+        assert f"| `{code}` |" in page
+
+
+def test_what_each_folder_refuses_is_told():
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    _, _, told = page.partition("## What each folder refuses")
+    rows = re.findall(r"^\| `((?:flows|tasks|stiv_model)[\w/]*)` \|", told.partition("\n## ")[0], re.MULTILINE)
+    assert set(rows) == {one.room for one in refusals.refusals()}
+    assert len(rows) == len(set(rows))
+
+
+def test_every_refusal_is_found_in_the_code(tmp_path):
+    for package in refusals.PACKAGES:
+        (tmp_path / package).mkdir()
+    code = """
+_AGAIN = "run the stage that makes it"
+
+def check(path, size):
+    if not path:
+        raise FileNotFoundError(2, f"{path} does not exist: {_AGAIN}")
+    if size > 3:
+        raise _error(path, ValueError(
+            f"{path} has {size} bytes, " "more than three"
+        ))
+    assert size, AssertionError("this is only for ourselves")
+    raise KeyError("a key that is not there")
+"""
+    (tmp_path / "tasks" / "made.py").write_text(code)
+    assert [(one.room, one.module, one.words) for one in refusals.refusals(tmp_path)] == [
+        ("tasks", "made.py", "… does not exist: run the stage that makes it"),
+        ("tasks", "made.py", "… has … bytes, more than three"),
+    ]
+    assert len(refusals.refusals()) > 300
 
 
 def test_a_link_to_nothing_is_a_warning(caplog):

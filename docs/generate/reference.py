@@ -1,4 +1,4 @@
-"""The pages of the site's Reference, read from the code: keys of params.yaml, verbs, columns of tables, reasons.
+"""The pages of the site's Reference, read from the code: keys of params.yaml, verbs, tables, reasons, refusals.
 
 python -m docs.generate.reference     # prints them as JSON: Markdown by file name
 """
@@ -17,12 +17,12 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from docs.generate import reason_tables, refusals
 from flows import __main__ as verbs
 from flows.command_line import describe, documented, parser_of
 from flows.params import Params
 from stiv_model.latents import folder as latents
 from tasks.pages.columns import described
-from tasks.pages.reasons import REASONS, REPAIRS
 from tasks.storage import tables
 
 FULL_SIZE = "infra/params/xl-256.yaml"
@@ -65,6 +65,7 @@ def pages(root: Path) -> dict[str, str]:
         "verbs.md": verbs_page(),
         "tables.md": tables_page(),
         "reasons.md": reasons_page(),
+        "refusals.md": refusals.page(),
     }
 
 
@@ -282,12 +283,7 @@ def reasons_page() -> str:
         "could not be done; when more than a stage's `max_failed_fraction` failed, the stage stops. `stiv why CLIP` "
         "shows them for one clip, `reports/STAGE.json` counts them.",
     ]
-    for group, codes in REASONS.items():
-        lines += ["", f"## {group}", "", "| reason | what it means | what to do |", "|---|---|---|"]
-        lines += [f"| `{code}` | {_cell(reason.meaning)} | {_cell(reason.remedy)} |" for code, reason in codes.items()]
-    lines += ["", "## What is repaired", "", "A video that is used has these in its column `repairs`.", ""]
-    lines += ["| repair | what it means | what to do |", "|---|---|---|"]
-    lines += [f"| `{code}` | {_cell(repair.meaning)} | {_cell(repair.remedy)} |" for code, repair in REPAIRS.items()]
+    lines += ["", *reason_tables.tables("##")]
     return "\n".join(lines) + "\n"
 
 
