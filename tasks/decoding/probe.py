@@ -11,6 +11,7 @@ from tasks.decoding.decode import Opened, Refused, claimed_frames, may_jump, ope
 from tasks.decoding.limits import MIN_DECODED, Limits
 
 _SAME_RATE = 0.02  # a rate that a header claims is that of the packets, if they differ by no more
+_SAME_LENGTH = 1.5  # times what a frame is said to last, within which times in milliseconds may differ from it
 _NOT_SAID = 2  # of colours, by ITU-T H.273
 
 
@@ -66,9 +67,7 @@ def _measure(opened: Opened) -> dict[str, Any]:
     if how is None:
         raise Refused("failed", "decode_error")
     first = min(times)
-    # a last frame of no stated length lasts as long as the one before it
-    lasts = lasts or last - max((time for time in times if time != last), default=last)
-    seconds = float((last + lasts - first) * opened.time_base)
+    seconds = float((last + _lasts(opened, times, lasts) - first) * opened.time_base)
     found = {
         packets.CLOCK_RESTARTS: clock.restarts > 0,
         packets.FRAME_ORDER: packets.is_in_decoding_order(
@@ -87,6 +86,17 @@ def _measure(opened: Opened) -> dict[str, Any]:
         "repairs": [repair for repair in packets.REPAIRS if found[repair]],
         **colours,
     }
+
+
+def _lasts(opened: Opened, times: set[int], claimed: int) -> int:
+    """Return how long the last frame is shown, in ticks: as claimed, or as long as the one before it.
+
+    Only MP4 and MOV state each frame's own length. Elsewhere it is that of the header's rate, or none.
+    """
+    *_, before, last = sorted(times)[-2:] if len(times) > 1 else (max(times), max(times))
+    if claimed and ("mov" in opened.container.format.name or last - before <= _SAME_LENGTH * claimed):
+        return claimed
+    return last - before or claimed
 
 
 def _rate(opened: Opened, frames: int, seconds: float) -> float:

@@ -44,7 +44,7 @@ RIGHT = {
     "plain": Right(ALL),
     "trimmed": Right(ALL[10:]),
     "trimmed_both": Right(ALL[9:41]),
-    "slows_down_mkv": Right(SLOW, fps=30 / 1.84),
+    "slows_down_mkv": Right(SLOW, fps=30 / 2.0),
     "slows_down_mp4": Right(SLOW, fps=30 / 1.84),
     "media_recorder": Right(ALL),
     "cover": Right(ALL),
