@@ -35,6 +35,10 @@ CASES: dict[str, dict[str, Any]] = {
     "bfloat16 adafactor": {"precision": "bfloat16", "kind": "adafactor"},
     "offloaded adamw": {"precision": "bfloat16", "offload": "cpu"},
 }
+LONG = {"offloaded adamw"}
+each_case = pytest.mark.parametrize(
+    "case", [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in CASES]
+)
 
 
 def run_of(kind: str = "adamw", **changes: Any) -> Run:
@@ -184,15 +188,28 @@ def train(curve: Path, with_ema: tuple[Any, Ema], step: int) -> None:
 # ---- what is checked
 
 
+class Cases:
+    """Folders of runs by case, which 2 ranks saved, 1 took on, and 3 ended; those of `make test` are made together."""
+
+    def __init__(self, make: Callable[[], Path]):
+        self.make = make
+        self.roots: dict[bool, Path] = {}
+
+    def __truediv__(self, place: str) -> Path:
+        is_long = place.partition("/")[0] in LONG
+        if is_long not in self.roots:
+            root = self.roots[is_long] = self.make()
+            for name, changes in CASES.items():
+                if (name in LONG) == is_long:
+                    (root / name).mkdir()
+                    (root / name / "run.json").write_text(run_of(**changes).model_dump_json())
+            run_script(__file__, TRAINING, root)
+        return self.roots[is_long] / place
+
+
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of runs by case, which 2 ranks saved, 1 took on, and 3 ended."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    for name, changes in CASES.items():
-        (root / name).mkdir()
-        (root / name / "run.json").write_text(run_of(**changes).model_dump_json())
-    run_script(__file__, TRAINING, root)
-    return root
+def root(tmp_path_factory: pytest.TempPathFactory) -> Cases:
+    return Cases(lambda: tmp_path_factory.mktemp("checkpoints"))
 
 
 def name(step: int) -> str:
@@ -217,7 +234,7 @@ def whole(path: Path) -> dict[str, Tensor]:
     return {key: torch.cat(parts) if parts[0].ndim else parts[0] for key, parts in slices.items()}
 
 
-@pytest.mark.parametrize("case", CASES)
+@each_case
 def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(root, case):
     undisturbed = losses(root / case / "undisturbed.tsv")
     assert len(set(undisturbed)) == END
@@ -228,14 +245,14 @@ def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(root, case):
     assert ends[0] != manifest(root / case / "undisturbed" / name(END - 1)).files
 
 
-@pytest.mark.parametrize("case", CASES)
+@each_case
 def test_a_run_can_go_back_and_save_the_same_step_again(root, case):
     assert [path.name for path in (root / case / "back").iterdir()] == [name(SAVED)]
     saved, back = (manifest(root / case / folder / name(SAVED)) for folder in ("checkpoints", "back"))
     assert back == saved
 
 
-@pytest.mark.parametrize("case", CASES)
+@each_case
 def test_one_rank_and_three_read_exactly_what_others_wrote(root, case):
     written = whole(root / case / "checkpoints" / name(SAVED))
     read = whole(root / case / "alone" / name(SAVED))
@@ -247,13 +264,13 @@ def test_one_rank_and_three_read_exactly_what_others_wrote(root, case):
     assert all(torch.equal(read[key], handed_on[key]) for key in handed_on)
 
 
-@pytest.mark.parametrize("case", CASES)
+@each_case
 def test_a_run_of_two_ranks_goes_on_with_one_and_with_three(root, case):
     elastic, undisturbed = losses(root / case / "elastic.tsv"), losses(root / case / "undisturbed.tsv")
     assert elastic == pytest.approx(undisturbed[SAVED:], rel=1e-4)  # sums over ranks differ in the last bits
 
 
-@pytest.mark.parametrize("case", CASES)
+@each_case
 def test_the_average_is_exported_one_weight_at_a_time(root, case):
     exported, saved = load_file(root / case / "exported" / WEIGHTS), whole(root / case / "undisturbed" / name(END))
     assert {f"average/{key}" for key in exported} == {key for key in saved if key.startswith("average/")}
@@ -268,7 +285,7 @@ def test_the_newest_are_kept_and_for_good_those_of_every_so_many_steps(root):
     assert sorted(path.name for path in kept.iterdir()) == [name(step) for step in (3, 6, 7, 8)]
 
 
-@pytest.mark.parametrize("case", CASES)
+@each_case
 def test_ranks_that_hold_different_bits_and_a_disk_without_room_make_no_checkpoint(root, case):
     for rank in range(2):
         said = json.loads((root / case / f"refused-{rank}.json").read_text())
