@@ -147,7 +147,7 @@ REASONS: dict[str, dict[str, Reason]] = {
         "damaged": Reason(
             "Frames that do not decode cleanly, and those up to the next key frame, which are predicted from them: "
             "bytes inside the file are wrong. The other shots of the video are used.",
-            "Fetch the file again; what the disk or the recorder spoilt stays out. Of HEVC, VP8, VP9 and MPEG-4 much "
+            "Fetch the file again; what the disk or the recorder spoilt stays out. Of HEVC, VP8, VP9 and MJPEG most "
             "damage decodes without a sign and cannot be found.",
         ),
         "decode_error": Reason(
