@@ -3,6 +3,8 @@
 import base64
 import json
 from http.client import InvalidURL
+from socket import create_connection
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
@@ -12,6 +14,8 @@ from prefect.settings import get_current_settings
 from stiv_model.redaction import redact
 
 _SECONDS = 3.0
+_BUSY_SECONDS = 30.0
+"""For a server that accepts and is slow: it may start, or share a busy machine."""
 _BYTES = 1000
 
 
@@ -34,7 +38,7 @@ def trouble() -> str | None:
     elif said := settings.auth_string.get_secret_value() if settings.auth_string else unquote(user):
         asked.add_header("Authorization", f"Basic {base64.b64encode(said.encode()).decode()}")
     try:
-        with urlopen(asked, timeout=_SECONDS) as answer:
+        with _answer(asked, named.hostname, named.port) as answer:
             if isinstance(json.loads(answer.read(_BYTES)), str):
                 return None
         return f"{place}, which is no server of Prefect: check the address"
@@ -45,3 +49,21 @@ def trouble() -> str | None:
         return f"{place}, which is no server of Prefect: check the address"
     except (OSError, ValueError, InvalidURL):
         return f"{place}, where no server answers: start it, or unset PREFECT_API_URL"
+
+
+def _answer(asked: Request, host: str | None, port: int | None) -> Any:
+    """Ask for seconds, and for longer where somebody listens.
+
+    Raises:
+        OSError: nobody answers.
+    """
+    try:
+        return urlopen(asked, timeout=_SECONDS)
+    except HTTPError:
+        raise
+    except OSError:
+        if port is None:
+            raise
+        with create_connection((host, port), timeout=_SECONDS):
+            pass
+        return urlopen(asked, timeout=_BUSY_SECONDS)

@@ -2,8 +2,9 @@
 
 import base64
 import threading
+import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 import pytest
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
@@ -55,6 +56,26 @@ def test_a_server_is_asked_with_our_secret(server, path, secret, said):
 def test_what_stands_in_an_address_is_said_to_the_server(server, user, is_let_in):
     with temporary_settings({PREFECT_API_URL: f"http://{user}@{server}/api"}):
         assert (trouble() is None) == is_let_in
+
+
+def test_a_server_that_is_slow_is_there(monkeypatch):
+    monkeypatch.setattr("flows.running.api._SECONDS", 0.1)
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self):
+            time.sleep(0.3)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'"3.8.8"')
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as http:
+        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{http.server_port}/api"}):
+            assert trouble() is None
+        http.shutdown()
 
 
 def test_nothing_is_asked_where_no_server_is_named():
