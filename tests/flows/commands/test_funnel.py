@@ -33,7 +33,7 @@ def workspace(tmp_path, monkeypatch) -> Path:
     even |= {"clarity": 0.7}
     even |= {"status": "ok", "width": 640, "height": 640, "orientation": "square", "colours": ["red"]}
     even |= {"start_pts": 0, "end_pts": 3600, "time_base": "1/1", "frozen": 0.0, "video_hash": bytes(32)}
-    rows = [even | {"clip": f"s{number}", "motion": motion} for number, motion in enumerate((0.1, 0.5, 0.7, 0.9))]
+    rows = [even | {"clip": f"s{number}", "motion": motion} for number, motion in enumerate((0.05, 0.5, 0.7, 0.9))]
     tables.write_rows(tmp_path / "data/scores/scores.parquet", rows, tables.SCORES)
     stills = [{"clip": row["clip"], "stills": [b"jpeg"] * 4} for row in rows]
     tables.write_rows(tmp_path / "data/shots/stills.parquet", stills, tables.STILLS)
@@ -75,7 +75,7 @@ def test_a_preset_sets_many_values_and_set_has_the_last_word(workspace, capsys):
 def test_the_sheet_shows_shots_on_both_sides_and_the_figure_is_a_file(workspace, capsys):
     main(["funnel", "--sheet", "out/sheet.html", "--figure", "out/funnel.svg"])
     sheet = (workspace / "out/sheet.html").read_text()
-    assert "<b>0.1</b> s0" in sheet
+    assert "<b>0.05</b> s0" in sheet
     assert "<b>0.5</b> s1" in sheet
     assert (workspace / "out/funnel.svg").read_text().startswith("<svg xmlns=")
     assert "s: 3" not in capsys.readouterr().out
@@ -84,7 +84,7 @@ def test_the_sheet_shows_shots_on_both_sides_and_the_figure_is_a_file(workspace,
 def test_write_changes_the_values_and_not_one_other_byte(workspace, capsys):
     before = (workspace / "params.yaml").read_text()
     main(["funnel", "--set", "clips.motion.min=0.65", "clips.best={clips: 20, by: quality}", "--write"])
-    expected = before.replace("motion: {min: 0.4, max: null}", "motion: {min: 0.65, max: null}", 1)
+    expected = before.replace("motion: {min: 0.1, max: null}", "motion: {min: 0.65, max: null}", 1)
     expected = expected.replace("  best: null  ", "  best: {clips: 20, by: quality}  ", 1)
     assert (workspace / "params.yaml").read_text() == expected != before
     assert load_params().clips.best == BestSettings(clips=20, by="quality")
@@ -104,7 +104,7 @@ def test_write_changes_the_values_and_not_one_other_byte(workspace, capsys):
         (["--set", "scores.x=1"], "--set is scores.x=1: scores has no key x: its keys are shard_shots"),
         (["--set", "clips.motion.min=9", "clips.motion.max=1"], "nothing would be kept"),
         (["--set", "clips.best.clips=5"], "such as --set clips.best.clips=5 clips.best.by=..."),
-        (["--preset", "nothing"], "it is one of pretraining, sft"),
+        (["--preset", "nothing"], "it is one of footage, pretraining, sft"),
         (["--clips-per-hour", "0"], "--clips-per-hour is 0"),
         (["--downsampling", "0"], "--downsampling is 0, which does not divide latents.height 64"),
         (["--downsampling", "-8", "--scores", "data/none"], "--downsampling is -8"),

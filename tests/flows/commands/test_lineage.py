@@ -16,7 +16,7 @@ NOTE = "note      params.yaml has changed since the selection: `dvc repro clips`
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One clip, motion 2.85, and one shot, motion 0.1, rejected by clips.motion.min of params.yaml, 0.4."""
+    """One clip, motion 2.85, and one shot, motion 0.05, rejected by clips.motion.min of params.yaml, 0.1."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", "params.yaml")
     shot: dict[str, Any] = {field.name: 0.5 for field in manifest.CLIPS if str(field.type) == "double"}
@@ -24,7 +24,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shot |= {"clarity": 0.7, "seconds": 3.0, "frozen": 0.0, "width": 640, "height": 640, "orientation": "square"}
     shot |= {"video": "v", "uri": "v.mp4", "start": 0.0, "end": 3.0, "frames": 72, "transition": "start"}
     shot |= {"status": "ok", "video_hash": bytes(32)}
-    kept, lost = shot | {"clip": "kept", "motion": 2.85}, shot | {"clip": "lost", "motion": 0.1}
+    kept, lost = shot | {"clip": "kept", "motion": 2.85}, shot | {"clip": "lost", "motion": 0.05}
     rejected = {"status": "rejected", "reason": "motion_below_min"}
     tables: dict[str, tuple[list[dict[str, Any]], Any]] = {
         "videos": ([{"uri": "v.mp4", "video": None, "status": "rejected"}], manifest.VIDEOS),
@@ -48,7 +48,7 @@ def record(folder: Path) -> None:
 
 def change(folder: Path, minimum: float) -> None:
     path = folder / "params.yaml"
-    path.write_text(path.read_text().replace("motion: {min: 0.4,", f"motion: {{min: {minimum},", 1))
+    path.write_text(path.read_text().replace("motion: {min: 0.1,", f"motion: {{min: {minimum},", 1))
 
 
 def told(capsys: pytest.CaptureFixture[str], shot: str) -> str:
@@ -60,18 +60,18 @@ def told(capsys: pytest.CaptureFixture[str], shot: str) -> str:
 def test_thresholds_that_have_not_changed_are_told_without_a_note(workspace, capsys, recorded):
     if recorded:
         record(workspace)
-    for shot, motion in (("kept", 2.85), ("lost", 0.1)):
+    for shot, motion in (("kept", 2.85), ("lost", 0.05)):
         said = told(capsys, shot)
-        assert f"motion {motion}  (at least 0.4)" in said
+        assert f"motion {motion}  (at least 0.1)" in said
         assert NOTE not in said
 
 
-@pytest.mark.parametrize(("shot", "motion", "minimum"), [("kept", 2.85, 3.0), ("kept", 2.85, 0.3), ("lost", 0.1, 0.0)])
+@pytest.mark.parametrize(("shot", "motion", "minimum"), [("kept", 2.85, 3.0), ("kept", 2.85, 0.3), ("lost", 0.05, 0.0)])
 def test_the_thresholds_that_decided_are_told_after_a_change(workspace, capsys, shot, motion, minimum):
     record(workspace)
     change(workspace, minimum)
     said = told(capsys, shot)
-    assert f"motion {motion}  (at least 0.4)" in said
+    assert f"motion {motion}  (at least 0.1)" in said
     assert said.count(NOTE) == 1
 
 
@@ -89,7 +89,7 @@ def test_a_record_of_an_earlier_run_is_not_taken_for_the_one_that_decided(worksp
     record(workspace)
     (workspace / "params.yaml").write_bytes(today)
     said = told(capsys, "kept")
-    assert "motion 2.85  (at least 0.4)" in said
+    assert "motion 2.85  (at least 0.1)" in said
     assert NOTE not in said
 
 
