@@ -5,11 +5,13 @@ import torch
 from safetensors.torch import save_file
 
 from flows.params import load_params
+from stiv_model.failures import PermanentError
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.process_exit import failure
 from stiv_model.settings import Encoders, ModelSettings
 from stiv_model.weights import files
 from stiv_model.weights.metadata import WEIGHTS, Trained
+from tasks.operations.task_runs import call
 from tasks.storage import atomic
 from tasks.training import launch
 
@@ -143,3 +145,34 @@ def test_gpus_that_are_not_there_are_refused_before_anything_is_made(latents: Pa
                 launch._check_device(training)
         else:
             launch._check_device(training)
+
+
+RANK = """import sys, pathlib
+from stiv_model.process_exit import noting_failure
+work = pathlib.Path(sys.argv[1])
+(work / "attempts").open("a").write("1")
+with noting_failure(work):
+    raise {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts", "kind"),
+    [
+        ("FloatingPointError('three bad steps in a row')", 1, PermanentError),
+        ("FileNotFoundError(2, 'no such file', 'latents.parquet')", 1, PermanentError),
+        ("ConnectionResetError(104, 'connection closed by peer')", 3, RuntimeError),
+    ],
+)
+def test_ranks_start_again_only_where_that_may_help(latents, tmp_path, monkeypatch, error, attempts, kind):
+    monkeypatch.setattr(launch.run_ranks, "retry_delay_seconds", 0)
+    (tmp_path / "rank.py").write_text(RANK.format(error))
+    run = describe(latents, {})
+    launcher = f"{{python}} {tmp_path / 'rank.py'} {{work}}"
+    run = run.model_copy(update={"training": run.training.model_copy(update={"launcher": launcher})})
+    work = atomic.open_workdir(tmp_path / "t2v", {})
+    with pytest.raises(RuntimeError) as failed:
+        call(launch.run_ranks, run, work)
+    assert len((work / "attempts").read_text()) == attempts
+    assert type(failed.value) is kind
+    assert str(failed.value) == failure(work).line
