@@ -20,12 +20,13 @@ KINDS: dict[str, type[Autoencoder]] = {
     "AutoencoderTiny": AutoencoderTiny,
     "AutoencoderDC": AutoencoderDC,
 }
-_WEIGHTS = "diffusion_pytorch_model"
+WEIGHTS = "diffusion_pytorch_model"
+"""How diffusers calls the files of weights of each of its models, without the ending."""
 _FILES = (
     pinned.CONFIG,
-    f"{_WEIGHTS}.safetensors",
-    f"{_WEIGHTS}.safetensors.index.json",
-    f"{_WEIGHTS}-*.safetensors",
+    f"{WEIGHTS}.safetensors",
+    f"{WEIGHTS}.safetensors.index.json",
+    f"{WEIGHTS}-*.safetensors",
 )
 """What decides the latents; other precisions and formats that a hub repository may hold are not read."""
 
@@ -143,7 +144,7 @@ def load(settings: VaeSettings, device: str | torch.device = "cpu") -> Vae:
     """
     folder = find(settings)
     with pinned.naming("vae", settings.source):
-        name = pinned.check_folder(folder, _WEIGHTS).get("_class_name")
+        name = pinned.check_folder(folder, WEIGHTS).get("_class_name")
     sha256 = pinned.hash_files(sorted(path for pattern in _FILES for path in folder.glob(pattern)))
     pinned.check_sha256("vae", settings.source, settings.sha256, sha256)
     if not isinstance(name, str) or name not in KINDS:
@@ -162,7 +163,7 @@ def read(kind: type[Autoencoder], folder: Path, dtype: torch.dtype) -> Autoencod
     Raises:
         FileNotFoundError, ValueError: weights are missing or unknown, or as `pinned.check_folder` and `pinned.opening`.
     """
-    pinned.check_folder(folder, _WEIGHTS)
+    pinned.check_folder(folder, WEIGHTS)
     with pinned.opening(folder, f"an {kind.__name__}"):
         loaded: Any = kind.from_pretrained(
             folder,

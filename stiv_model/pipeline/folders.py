@@ -9,13 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from diffusers.schedulers.scheduling_utils import SCHEDULER_CONFIG_NAME
 from huggingface_hub import snapshot_download
 
+from stiv_model.encoders import pinned, vae
 from stiv_model.weights import durable
 
 INDEX = "model_index.json"
 SUFFIXES = (".json", ".safetensors", ".txt", ".model")
 """Of the files that are read: configurations, weights and vocabularies; no code and no pickle."""
+_LIBRARIES = ("diffusers", "transformers", "stiv_model")
+_NO_CODE = (
+    f"it takes a class of {', '.join(_LIBRARIES)}, and code of its own is not run, whatever trust_remote_code says: "
+    "export the checkpoint again"
+)
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -46,6 +53,34 @@ def find(name: str, parts: Collection[str], **hub: Any) -> Path:
     if not (folder / INDEX).is_file():
         raise FileNotFoundError(f"{name} has no {INDEX}: name a folder that save_pretrained or `stiv export` wrote")
     return folder
+
+
+def check(folder: Path, index: dict[str, Any], kinds: Collection[str], parts: Collection[str]) -> None:
+    """Refuse a folder that is not what its index says, before diffusers opens it.
+
+    Args:
+        index: model_index.json.
+        kinds: names that the class of the pipeline may have there.
+        parts: the components that are to be read.
+
+    Raises:
+        FileNotFoundError: a file of a part is missing.
+        ValueError: it is of another class, or a part is of none of the libraries that are read, or no such file.
+    """
+    kind = index.get("_class_name")
+    if isinstance(kind, list):  # with which diffusers names a file of code
+        raise ValueError(f"{folder / INDEX} is of {kind!r}: {_NO_CODE}")
+    if kind not in kinds:
+        raise ValueError(f"{folder / INDEX} is of a {kind}: open it with the class of that name")
+    for part in sorted(parts):
+        named = index.get(part)
+        words = named if isinstance(named, list) and all(isinstance(word, str) for word in named) else []
+        if len(words) != 2 or words[0].partition(".")[0] not in _LIBRARIES:
+            raise ValueError(f"{folder / INDEX} names {named!r} as {part}: {_NO_CODE}")
+    if "transformer" in parts:
+        pinned.check_folder(folder / "transformer", vae.WEIGHTS)
+    if "scheduler" in parts:
+        pinned.read_json(folder / "scheduler" / SCHEDULER_CONFIG_NAME)
 
 
 @contextmanager

@@ -188,10 +188,7 @@ class StivPipeline(CallProperties, DiffusionPipeline):
         hub = {key: kwargs.pop(key) for key in _FROM_HUB if key in kwargs}
         folder = folders.find(str(pretrained_model_name_or_path), set(NAMES) - kwargs.keys(), **hub)
         index = pinned.read_json(folder / cls.config_name)
-        kind = index.get("_class_name")
-        # a list names a file of code, which diffusers refuses to run
-        if not isinstance(kind, list) and kind not in [each.__name__ for each in cls.__mro__]:
-            raise ValueError(f"{folder}/{cls.config_name} is of a {kind}: open it with the class of that name")
+        folders.check(folder, index, [each.__name__ for each in cls.__mro__], set(NAMES) - kwargs.keys())
         encoders = pipeline_encoders.read(folder, index, set(pipeline_encoders.PARTS) - kwargs.keys(), dtype)
         # without accelerate, diffusers would warn that it falls back to this
         memory = {"low_cpu_mem_usage": is_accelerate_available()}

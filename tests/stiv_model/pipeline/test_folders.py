@@ -126,6 +126,43 @@ def test_a_folder_of_another_pipeline_is_refused(exported):
         StivPipeline.from_pretrained(exported)
 
 
+def indexed(**values: object) -> Callable[[Path], object]:
+    """Return what gives other values to keys of model_index.json."""
+    return lambda folder: (folder / "model_index.json").write_text(
+        json.dumps(json.loads((folder / "model_index.json").read_text()) | values)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (indexed(_class_name=["StivPipeline", "evil.py"]), r"is of \['StivPipeline', 'evil\.py'\]"),
+        (indexed(_class_name={}), "is of a {}"),
+        (indexed(transformer=["StivTransformerModel"]), r"\['StivTransformerModel'\] as transformer"),
+        (indexed(transformer="StivTransformerModel"), "as transformer"),
+        (indexed(transformer=["os", "system"]), r"\['os', 'system'\] as transformer"),
+        (indexed(scheduler=["diffusers", ["x"]]), "as scheduler"),
+        (indexed(tokenizer=None), "None as tokenizer"),
+        (lambda folder: (folder / "model_index.json").write_text("[]"), "is one list"),
+        (lambda folder: (folder / "model_index.json").write_text("{"), "is no JSON"),
+        (lambda folder: (folder / "transformer" / "config.json").write_text("[]"), "is one list"),
+        (lambda folder: (folder / "transformer" / "config.json").unlink(), r"has no config\.json"),
+        (
+            lambda folder: (folder / "transformer" / "diffusion_pytorch_model.safetensors").write_bytes(b"\x80\x04]."),
+            "is no whole safetensors file",
+        ),
+        (lambda folder: (folder / "scheduler" / "scheduler_config.json").unlink(), r"has no scheduler_config\.json"),
+        (lambda folder: (folder / "scheduler" / "scheduler_config.json").write_text("[]"), "is one list"),
+    ],
+)
+def test_a_folder_that_is_not_what_it_says_is_refused_in_one_line(exported, change, said):
+    change(exported)
+    with pytest.raises((ValueError, FileNotFoundError), match=said) as refused:
+        StivPipeline.from_pretrained(exported)
+    assert "\n" not in str(refused.value)
+    assert str(exported) in str(refused.value)
+
+
 def test_a_subclass_opens_the_folder_too(exported):
     class Own(StivPipeline):
         pass
