@@ -264,7 +264,7 @@ def detector(rules: Rules) -> Detector:
         from tasks.decoding import transnet  # as in `prepare`
 
         return transnet.TransnetTransitions(rules, rules.transnet_weights, rules.transnet_threshold)
-    return Transitions(rules)
+    return Transitions(rules, rules.fps)
 
 
 def motion_estimator(rules: Rules) -> motion.Estimator:

@@ -4,8 +4,9 @@ A fade scales the contrast of a picture down to nothing, so contrast is a ramp b
 from A to B, frame a is (1 - a) A + a B, so its variance is (1 - a)^2 var A + a^2 var B + 2 a (1 - a) cov(A, B):
 a dip that motion inside the shots does not fill and that a moving camera does not make.
 
-Frames are numbered from the first one given. Thumbs (`thumb`) are float32 (frames, pixels). The frames of a transition
-are those that are neither purely the shot before nor purely the one after.
+Frames are numbered from the first one given. Thumbs are float32 (frames, pixels), of the active picture
+(`tasks/decoding/thumbs.py`). The frames of a transition are those that are neither purely the shot before nor purely
+the one after.
 """
 
 from typing import NamedTuple
@@ -14,13 +15,17 @@ import cv2
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-REACH = 96  # frames before and after a transition that are looked at for a fade
-NEAR = 48  # for a dissolve
-_THUMB_PIXELS = 32  # of a thumb's longer side
+REACH = 3.84  # seconds before and after a transition that are looked at for a fade
+NEAR = 3.2  # for a dissolve
 
-_MAX_RAMP = 72  # frames from a full picture to black
-_BEFORE_RAMP = 20  # frames before a ramp that it is told from; fewer, and motion shortens the ramps
-_SPANS = (6, 8, 10, 13, 17, 22, 28, 34)  # frames from the last pure A to the first pure B
+_MAX_RAMP = 2.88  # seconds from a full picture to black
+_BEFORE_RAMP = 0.8  # seconds before a ramp that it is told from; less, and motion shortens the ramps
+_MAX_PEAK = 1.5  # of the levels that count as black: a brighter spot is a sign on black
+_MAX_FLAT = 1.0  # seconds for which a picture is even that has faded out to grey
+_RATE = 25.0  # frames per second at about which dissolves are looked for
+_SPANS = (0.24, 0.32, 0.4, 0.52, 0.68, 0.88, 1.12, 1.36, 1.7, 2.1, 2.6)  # seconds from the last pure A to the first B
+_MIN_SPAN = 4  # frames
+_MIN_RAMP = 3  # frames, likewise
 _SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)  # of the span, where the dip is compared
 _MIN_VARIANCE = 9.0  # levels^2 of a picture that shows anything
 _MIN_CHANGE = 20.0  # levels, RMS, from one end of a dissolve to the other
@@ -31,7 +36,10 @@ _MAX_RAMP_ERROR = 0.35  # RMS of the shares of B against a ramp
 _MIN_CHANGED_LEVELS = 8.0  # of a pixel that changes at all
 _MIN_SPREAD = 0.18  # of the change over the picture: less, and something moves into it
 _MIN_BETWEEN = 0.3  # share of the pixels that are between their first and last value in the middle
-_MARGIN = 8  # frames beyond a window in which its ramp may begin or end
+_MARGIN = 0.32  # seconds beyond a window in which its ramp may begin or end
+_RAMP_STEPS = 40  # places that are tried at most for the beginning of a ramp, and for its end
+_USUAL_CONTRAST = 40.0  # levels, standard deviation, of a clear picture, which all levels here are meant for
+_MIN_CONTRAST = 5.0  # less is noise, as it stands
 
 
 class Span(NamedTuple):
@@ -39,15 +47,6 @@ class Span(NamedTuple):
 
     first: int
     end: int
-
-
-def thumb(luma: np.ndarray) -> np.ndarray:
-    """Return a tiny version of a picture, uint8, as one row of pixels. Cost 10 us."""
-    # by a whole number: OpenCV's area interpolation takes twenty times as long otherwise
-    factor = min(max(1, max(luma.shape) // _THUMB_PIXELS), *luma.shape)  # a sliver has a line of pixels at least
-    height, width = (side // factor for side in luma.shape)
-    whole = luma[: height * factor, : width * factor]
-    return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA).ravel()
 
 
 def is_flat(thumbs: np.ndarray, lights: np.ndarray, threshold: float) -> np.ndarray:
@@ -58,36 +57,48 @@ def is_flat(thumbs: np.ndarray, lights: np.ndarray, threshold: float) -> np.ndar
         threshold: levels from black, or from white, that count as such.
     """
     is_extreme = (lights < threshold) | (lights > 255 - threshold)
-    return is_extreme & (thumbs.std(axis=1) < threshold / 2)
+    peaks = thumbs.max(axis=1) - thumbs.min(axis=1)
+    return is_extreme & (thumbs.std(axis=1) < threshold / 2) & (peaks < _MAX_PEAK * threshold)
 
 
-def fades(thumbs: np.ndarray, lights: np.ndarray, threshold: float) -> list[tuple[Span, bool]]:
-    """Find the flat frames with the ramps into and out of them; says of each whether it has any ramp.
+class Fade(NamedTuple):
+    """Flat frames with the ramps into and out of them."""
+
+    span: Span
+    flat: Span
+    is_ramp: bool
+    """There is a ramp on one side at least."""
+
+
+def fades(thumbs: np.ndarray, lights: np.ndarray, threshold: float, fps: float) -> list[Fade]:
+    """Find the flat frames with the ramps into and out of them.
 
     Args:
         lights, threshold: as for `is_flat`.
     """
     contrast = thumbs.std(axis=1, dtype=np.float64)
-    edges = np.flatnonzero(np.diff(is_flat(thumbs, lights, threshold), prepend=False, append=False))
+    is_black = is_flat(thumbs, lights, threshold)
+    edges = np.flatnonzero(np.diff(is_black, prepend=False, append=False))
     found = []
     barrier = 0
-    for first, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+    firsts, ends = edges[::2].tolist(), edges[1::2].tolist()
+    for first, end, following in zip(firsts, ends, [*firsts, len(thumbs)][1:], strict=True):
         flat = contrast[first:end]
         lows = np.flatnonzero(flat <= flat.min() + 0.5)
-        out = _ramp_before(contrast[barrier : first + lows[0] + 1])
-        into = _ramp_before(contrast[first + lows[-1] :][::-1])
-        begins, ends = min(first, first + int(lows[0]) - out + 1), max(end, first + int(lows[-1]) + into)
-        found.append((Span(begins, ends), max(first - begins, ends - end) > 1))
-        barrier = ends
+        out = _ramp_before(contrast[barrier : first + lows[0] + 1], fps)
+        into = _ramp_before(contrast[first + lows[-1] : following][::-1], fps)
+        whole = Span(min(first, first + int(lows[0]) - out + 1), max(end, first + int(lows[-1]) + into))
+        found.append(Fade(whole, Span(first, end), max(first - whole.first, whole.end - end) > 1))
+        barrier = whole.end
     return found
 
 
-def _ramp_before(contrast: np.ndarray) -> int:
+def _ramp_before(contrast: np.ndarray, fps: float) -> int:
     """Return over how many frames contrast falls in a straight line to its last value; 1 if all at once."""
     contrast = contrast - contrast[-1]
     errors = []
-    for length in range(1, min(_MAX_RAMP, len(contrast) - 1) + 1):
-        seen = contrast[-(length + 1 + _BEFORE_RAMP) :]
+    for length in range(1, min(round(_MAX_RAMP * fps), len(contrast) - 1) + 1):
+        seen = contrast[-(length + 1 + round(_BEFORE_RAMP * fps)) :]
         model = np.minimum(1.0, np.arange(len(seen) - 1, -1, -1) / length)
         full = seen @ model / (model @ model)
         errors.append(np.sqrt(np.mean((seen - full * model) ** 2)) / max(full, 1.0))
@@ -102,26 +113,37 @@ class _Windows(NamedTuple):
     worth: np.ndarray
 
 
-def dissolves(thumbs: np.ndarray, is_barred: np.ndarray, max_misfit: float) -> list[Span]:
-    """Find the dissolves of about 5 to 35 frames, in order.
+def dissolves(thumbs: np.ndarray, is_barred: np.ndarray, max_misfit: float, fps: float) -> list[Span]:
+    """Find the dissolves of about 0.2 to 3 seconds, in order.
 
     Args:
         is_barred: (frames,) frames that belong to no dissolve, because something else is known of them.
         max_misfit: how far, relative to its depth, the dip of variance may be from that of a dissolve; 0 to 1.
     """
-    windows = _windows(thumbs, is_barred, max_misfit)
+    step = max(1, round(fps / _RATE))
+    thumbs = thumbs * _gain(thumbs[~is_barred])
+    barred = np.add.reduceat(is_barred, np.arange(0, len(is_barred), step)) > 0
+    windows = _windows(thumbs[::step], barred, max_misfit, fps / step)
     found: list[Span] = []
     for at in np.argsort(-windows.worth, kind="stable"):
-        first, last = int(windows.first[at]), int(windows.last[at])
+        first, last = int(windows.first[at]) * step, int(windows.last[at]) * step
         if any(first < other.end and other.first <= last for other in found):
             continue
-        span = _ramp(thumbs, first, last) if _is_everywhere(thumbs, first, last) else None
+        span = _ramp(thumbs, first, last, fps) if _is_everywhere(thumbs, first, last) else None
         if span is not None and not any(span.first < other.end and other.first < span.end for other in found):
             found.append(span)
     return sorted(found)
 
 
-def _windows(thumbs: np.ndarray, is_barred: np.ndarray, max_misfit: float) -> _Windows:
+def _gain(thumbs: np.ndarray) -> float:
+    """Return what brings the pictures, in the median, to a usual contrast; 1 where they have it."""
+    if not len(thumbs):
+        return 1.0
+    contrast = float(np.median(thumbs.std(axis=1)))
+    return max(1.0, _USUAL_CONTRAST / max(contrast, _MIN_CONTRAST))
+
+
+def _windows(thumbs: np.ndarray, is_barred: np.ndarray, max_misfit: float, fps: float) -> _Windows:
     centred = thumbs - thumbs.mean(axis=1, keepdims=True)
     products = centred @ centred.T / thumbs.shape[1]
     means = thumbs.mean(axis=1)
@@ -129,7 +151,7 @@ def _windows(thumbs: np.ndarray, is_barred: np.ndarray, max_misfit: float) -> _W
     steps = np.sqrt(np.mean(np.diff(thumbs, axis=0) ** 2, axis=1))
     barred = np.concatenate([[0], np.cumsum(is_barred)])
     parts = [(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0))]
-    for span in _SPANS:
+    for span in sorted({max(_MIN_SPAN, round(seconds * fps)) for seconds in _SPANS}):
         first = np.arange(max(0, len(thumbs) - span))
         if not len(first):
             break
@@ -193,18 +215,20 @@ def _is_everywhere(thumbs: np.ndarray, first: int, last: int) -> bool:
     return bool(spread >= _MIN_SPREAD and between >= _MIN_BETWEEN)
 
 
-def _ramp(thumbs: np.ndarray, first: int, last: int) -> Span | None:
+def _ramp(thumbs: np.ndarray, first: int, last: int, fps: float) -> Span | None:
     """Return the frames over which the share of B rises in a straight line from 0 to 1; none if it does not."""
     change = thumbs[last] - thumbs[first]
-    begin, end = max(0, first - _MARGIN), min(len(thumbs), last + _MARGIN + 1)
+    margin = max(round(_MARGIN * fps), (last - first) // 4)
+    begin, end = max(0, first - margin), min(len(thumbs), last + margin + 1)
     shares = (thumbs[begin:end] - thumbs[first]) @ change / (change @ change)
     middle = (first + last) // 2
-    starts = np.arange(max(begin, first - _MARGIN // 2), middle + 1)
-    stops = np.arange(middle, min(end, last + _MARGIN // 2 + 1))
+    every = max(1, (middle - first + margin // 2) // _RAMP_STEPS)
+    starts = np.arange(max(begin, first - margin // 2), middle + 1, every)
+    stops = np.arange(middle, min(end, last + margin // 2 + 1), every)
     start, stop = (grid.ravel() for grid in np.meshgrid(starts, stops, indexing="ij"))
-    is_ramp = stop - start >= 4
+    is_ramp = stop - start >= _MIN_RAMP
     start, stop = start[is_ramp], stop[is_ramp]
-    ramps = np.clip((np.arange(begin, end) - start[:, None]) / (stop - start)[:, None], 0, 1)
-    errors = np.sqrt(np.mean((shares - ramps) ** 2, axis=1))
+    ramps = np.clip((np.arange(begin, end, every) - start[:, None]) / (stop - start)[:, None], 0, 1)
+    errors = np.sqrt(np.mean((shares[::every] - ramps) ** 2, axis=1))
     best = int(np.argmin(errors))
     return Span(int(start[best]) + 1, int(stop[best])) if errors[best] <= _MAX_RAMP_ERROR else None

@@ -1,10 +1,15 @@
 """Where shots begin and end: hard cuts, fades and dissolves, found picture by picture in one pass.
 
 Hard cuts are PySceneDetect's: its ContentDetector and AdaptiveDetector decide, fed with the score of each frame
-instead of the frame. They compute it in 120 us each; the same number costs 5 us. Flashes and pans are then
+instead of the frame. They compute it in 120 us each; the same number costs 5 us. Beside it they are fed with the change
+of what is seen in the luma, which little contrast, no colour and grain leave as it is. Flashes and pans are then
 told from cuts, and gradual transitions (`tasks/decoding/gradual.py`) take the cuts that were found inside them.
+
+Scores and thresholds are those of the active picture, without bars and signs (`tasks/decoding/thumbs.py`). What lasts is
+said in seconds.
 """
 
+from math import ceil
 from typing import Literal, NamedTuple, Protocol
 
 import cv2
@@ -12,22 +17,23 @@ import numpy as np
 from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
-from tasks.decoding import gradual
+from tasks.decoding import gradual, thumbs
 
 Kind = Literal["cut", "fade", "dissolve"]
 
 _AROUND = 2  # frames on either side that the adaptive detector compares with
 _STANDS_OUT = 2.5  # times the change around it; where a pan begins or ends it is 2
 _LOOK_EVERY = 128  # frames from one look for transitions to the next
-_MAX_WAITING = 640  # frames: a fade that stays black longer is told in pieces
-_FLASH_FRAMES = 2  # a flash lights so many frames at most
-_STROBE = 4  # more changes than this among _STROBE_FRAMES on either side are a strobe, which is cut into pieces
-_STROBE_FRAMES = 8
+_MAX_WAITING = 25.0  # seconds: a fade that stays black longer is told in pieces
+_FLASH_SECONDS = 0.12  # a flash lasts as long at most
+_STROBE = 4  # more changes than this within _STROBE_SECONDS on either side are a strobe, which is cut into pieces
+_STROBE_SECONDS = 0.32
 _FLASH_LEVELS = 6.0  # that it is brighter than the frames around it
 _SAME = 0.5  # of the change to the flash: what lies before and after it differs by less
 _SEEN_LEVELS = 2.0  # of light or of luma that a cut changes at least: the hues of what is almost grey are noise
 _LEAK = 0.3  # share of the neighbour in a frame beside a cut that must not be there
-_DISSOLVE_EDGE = 2  # frames beside a dissolve in which a trace of the neighbour may be left
+_DISSOLVE_EDGE = 0.08  # seconds beside a dissolve in which a trace of the neighbour may be left
+_OTHER_STRUCTURE = 65.0  # of `thumbs.structure`: what is seen is something else
 
 
 class Transition(NamedTuple):
@@ -94,7 +100,8 @@ class HardCuts:
     """The cuts of PySceneDetect's detectors, by its own decision rules.
 
     `content` and `adaptive` are its detectors as they are. `both` is the adaptive one, and of the content one those
-    cuts that stand out from the frames on both sides, which a pan's do not; the first and last frames count too.
+    cuts that stand out from the frames on both sides, which a pan's do not, and the adaptive one again on the change of
+    structure; the first and last frames count too.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -106,35 +113,54 @@ class HardCuts:
         standing_out = _Adaptive(_STANDS_OUT, min_scene_len=0, min_content_val=clear, window_width=1)
         detectors = {"content": [content], "adaptive": [adaptive], "both": [adaptive, standing_out]}
         self._detectors: list[ContentDetector] = detectors[rules.detector]
+        self._structure: list[ContentDetector] = []
+        if rules.detector == "both":
+            self._structure.append(
+                _Adaptive(rules.adaptive_threshold, min_scene_len=0, min_content_val=_OTHER_STRUCTURE)
+            )
         self._ahead = _AROUND if rules.detector == "both" else 0
         self._count = 0
-        self._before: np.ndarray | None = None
         for _ in range(self._ahead):
-            self._decide(0.0)
+            self.after(0.0, 0.0)
 
-    def after(self, hsv: np.ndarray) -> list[int]:
-        """Take the next picture, uint8 (height, width, 3); return the frames at which shots begin."""
-        score = 0.0 if self._before is None else cv2.norm(hsv, self._before, cv2.NORM_L1) / hsv.size
-        self._before = hsv
-        return self._decide(score)
+    def after(self, content: float, structure: float) -> list[int]:
+        """Take the change to the next frame, levels and `thumbs.structure`; return the frames at which shots begin."""
+        time = FrameTimecode(self._count, fps=1.0)  # it counts frames here; times are the caller's
+        self._count += 1
+        scores = [(detector, content) for detector in self._detectors]
+        scores += [(detector, structure) for detector in self._structure]
+        cuts = [cut for detector, score in scores for cut in detector.process_frame(time, np.float64(score))]
+        return [cut.frame_num - self._ahead for cut in cuts]
 
     def flush(self) -> list[int]:
         """Return the cuts of the last frames."""
-        return [cut for _ in range(self._ahead) for cut in self._decide(0.0)]
+        return [cut for _ in range(self._ahead) for cut in self.after(0.0, 0.0)]
 
-    def _decide(self, score: float) -> list[int]:
-        time = FrameTimecode(self._count, fps=1.0)  # it counts frames here; times are the caller's
-        self._count += 1
-        given = np.float64(score)
-        cuts = [cut for detector in self._detectors for cut in detector.process_frame(time, given)]
-        return [cut.frame_num - self._ahead for cut in cuts]
+
+class Content:
+    """PySceneDetect's score of each frame: the mean change of hue, saturation and value, levels. Cost 5 us."""
+
+    def __init__(self) -> None:
+        self._before: np.ndarray | None = None
+
+    def after(self, hsv: np.ndarray) -> float:
+        """Take the next picture, uint8 (height, width, 3)."""
+        score = 0.0 if self._before is None else cv2.norm(hsv, self._before, cv2.NORM_L1) / hsv.size
+        self._before = hsv
+        return score
 
 
 class Transitions:
-    """All transitions of one video by the pictures' statistics; a Detector. Cost 0.06 ms a frame."""
+    """All transitions of one video by the pictures' statistics; a Detector. Cost 0.06 ms a frame.
 
-    def __init__(self, rules: Rules) -> None:
-        self._rules = rules
+    Args:
+        fps: frames per second, in the mean.
+    """
+
+    def __init__(self, rules: Rules, fps: float) -> None:
+        self._rules, self._fps = rules, fps
+        self._reach = round(gradual.REACH * fps)
+        self._content = Content()
         self._hard = HardCuts(rules)
         self._cuts: set[int] = set()
         self.settled = 0
@@ -143,24 +169,39 @@ class Transitions:
         self._is_open = False  # a transition goes on there, of which the first part has been said
         self._thumbs: list[np.ndarray] = []
         self._lights: list[float] = []
+        self._scores: list[float] = []
 
     def after(self, bgr: np.ndarray, hsv: np.ndarray, luma: np.ndarray, light: float) -> list[Transition]:
-        self._cuts.update(self._hard.after(hsv))
-        self._thumbs.append(gradual.thumb(luma))
+        return self.take(thumbs.thumb(luma), self._content.after(hsv), light)
+
+    def take(self, thumb: np.ndarray, score: float, light: float) -> list[Transition]:
+        """Take what is kept of the next picture and return the transitions known by now."""
+        self._thumbs.append(thumb)
+        self._scores.append(score)
         self._lights.append(light)
         count = self._base + len(self._thumbs)
-        if count - self._looked >= _LOOK_EVERY and count > gradual.REACH:
-            self._looked = count
-            return self._look(count - gradual.REACH)
+        if count - self._looked >= _LOOK_EVERY and count > self._reach:
+            return self._look(count - self._reach)
         return []
 
     def flush(self) -> list[Transition]:
-        self._cuts.update(self._hard.flush())
-        return self._look(self._base + len(self._thumbs)) if self._thumbs else []
+        return self._look(self._base + len(self._thumbs), is_last=True) if self._thumbs else []
 
-    def _look(self, until: int) -> list[Transition]:
+    def _look(self, until: int, is_last: bool = False) -> list[Transition]:
         """Return the transitions that end by frame `until`, and forget what is no longer needed."""
-        seen = Seen(np.array(self._thumbs, np.float32), np.array(self._lights), self._base)
+        count = self._base + len(self._thumbs)
+        active = thumbs.active(np.array(self._thumbs), np.array(self._lights))
+        seen = Seen(active.thumbs, active.lights, self._base, self._fps)
+        changes = thumbs.structure(active.thumbs)
+        for frame in range(self._looked, count):
+            place = frame - self._base
+            score = self._scores[place]
+            if self._rules.detector == "both":
+                score /= active.share
+            self._cuts.update(self._hard.after(score, float(changes[place])))
+        if is_last:
+            self._cuts.update(self._hard.flush())
+        self._looked = count
         found = [
             transition._replace(first=max(transition.first, self.settled))
             for transition in find(seen, sorted(self._cuts), self._rules, self.settled)
@@ -168,13 +209,14 @@ class Transitions:
         ]
         waiting = next((transition for transition in found if transition.end > until), None)
         goes_on = self._is_open and waiting is not None and waiting.first == self.settled
-        self._is_open = goes_on or (waiting is not None and until - waiting.first > _MAX_WAITING)
+        is_long = waiting is not None and until - waiting.first > _MAX_WAITING * self._fps
+        self._is_open = goes_on or is_long
         if waiting is not None and not self._is_open:
             until = waiting.first
         said = [transition._replace(end=min(transition.end, until)) for transition in found if transition.first < until]
         self.settled = until
-        keep = max(0, until - gradual.REACH - self._base)
-        del self._thumbs[:keep], self._lights[:keep]
+        keep = max(0, until - self._reach - self._base)
+        del self._thumbs[:keep], self._lights[:keep], self._scores[:keep]
         self._base += keep
         self._cuts = {cut for cut in self._cuts if cut >= self._base}
         return said
@@ -184,11 +226,12 @@ class Seen(NamedTuple):
     """What is kept of some neighbouring frames."""
 
     thumbs: np.ndarray
-    """float32 (frames, pixels), luma."""
+    """float32 (frames, pixels), luma of the active picture."""
     lights: np.ndarray
-    """(frames,) mean of the colour channels, 0 to 255."""
+    """(frames,) mean of its colour channels, 0 to 255."""
     base: int
     """The video's frame that is the first of these."""
+    fps: float
 
     def distance(self, one: int, other: int) -> float:
         """Return the root mean square difference of two of the video's frames, levels."""
@@ -212,16 +255,19 @@ def find(seen: Seen, cuts: list[int], rules: Rules, settled: int) -> list[Transi
         cuts: what PySceneDetect takes for hard cuts, in order.
         settled: no dissolve is looked for before this frame of the video.
     """
-    ramps = gradual.fades(seen.thumbs, seen.lights, rules.fade_threshold)
     is_barred = np.zeros(len(seen.thumbs), bool)
     found: list[Transition] = []
-    for span, is_ramp in ramps:
+    for fade in gradual.fades(seen.thumbs, seen.lights, rules.fade_threshold, seen.fps):
+        if is_lit(seen, fade.flat):
+            continue
+        span = fade.span
         is_barred[max(0, span.first - 1) : span.end + 1] = True
-        found.append(Transition(span.first + seen.base, span.end + seen.base, "fade" if is_ramp else "cut"))
-    near = max(0, settled - gradual.NEAR - seen.base)
-    for span in gradual.dissolves(seen.thumbs[near:], is_barred[near:], rules.dissolve_misfit):
-        first = max(seen.base, near + seen.base + span.first - _DISSOLVE_EDGE)
-        found.append(Transition(first, min(seen.end, near + seen.base + span.end + _DISSOLVE_EDGE), "dissolve"))
+        found.append(Transition(span.first + seen.base, span.end + seen.base, "fade" if fade.is_ramp else "cut"))
+    near = max(0, settled - round(gradual.NEAR * seen.fps) - seen.base)
+    edge = round(_DISSOLVE_EDGE * seen.fps)
+    for span in gradual.dissolves(seen.thumbs[near:], is_barred[near:], rules.dissolve_misfit, seen.fps):
+        first = max(seen.base, near + seen.base + span.first - edge)
+        found.append(Transition(first, min(seen.end, near + seen.base + span.end + edge), "dissolve"))
     hard = [cut for cut in cuts if not any(other.first <= cut <= other.end for other in found)]
     hard = [cut for cut in hard if is_seen(seen, cut)]
     hard = [cut for cut in hard if not is_flash(seen, cut, hard)]
@@ -237,11 +283,21 @@ def is_seen(seen: Seen, cut: int) -> bool:
     return max(seen.distance(cut - 1, cut), lighter) >= _SEEN_LEVELS
 
 
-def is_flash(seen: Seen, cut: int, cuts: list[int]) -> bool:
-    """Say whether a change is only the beginning or the end of a flash: a bright frame or two, then as before."""
-    if sum(abs(other - cut) <= _STROBE_FRAMES for other in cuts) > _STROBE:
+def is_lit(seen: Seen, flat: gradual.Span) -> bool:
+    """Say whether frames that are white all over are only a flash: what is before and after them is the same."""
+    before, after = flat.first - 1, flat.end
+    if flat.end - flat.first > ceil(_FLASH_SECONDS * seen.fps) or before < 0 or after >= len(seen.thumbs):
         return False
-    for frames in range(1, _FLASH_FRAMES + 1):
+    first = seen.base + before
+    is_bright = seen.lights[flat.first : flat.end].min() > max(seen.lights[before], seen.lights[after])
+    return bool(is_bright) and seen.distance(first, seen.base + after) < _SAME * seen.distance(first, first + 1)
+
+
+def is_flash(seen: Seen, cut: int, cuts: list[int]) -> bool:
+    """Say whether a change is only the beginning or the end of a flash: bright for some frames, then as before."""
+    if sum(abs(other - cut) <= _STROBE_SECONDS * seen.fps for other in cuts) > _STROBE:
+        return False
+    for frames in range(1, ceil(_FLASH_SECONDS * seen.fps) + 1):
         for first in (cut, cut - frames):
             before, after = first - 1, first + frames
             if before < seen.base or after >= seen.end:
