@@ -21,6 +21,9 @@ NEAR = 3.2  # for a dissolve
 _MAX_RAMP = 2.88  # seconds from a full picture to black
 _BEFORE_RAMP = 0.8  # seconds before a ramp that it is told from; less, and motion shortens the ramps
 _MAX_PEAK = 1.5  # of the levels that count as black: a brighter spot is a sign on black
+_EVEN = 0.12  # of the usual contrast: what an even picture has at most
+_MIN_FADE = 4  # frames of a ramp to grey
+_SAME_PICTURE = 0.6  # correlation of a picture that fades to grey with itself half way
 _MAX_FLAT = 1.0  # seconds for which a picture is even that has faded out to grey
 _RATE = 25.0  # frames per second at about which dissolves are looked for
 _SPANS = (0.24, 0.32, 0.4, 0.52, 0.68, 0.88, 1.12, 1.36, 1.7, 2.1, 2.6)  # seconds from the last pure A to the first B
@@ -78,7 +81,7 @@ def fades(thumbs: np.ndarray, lights: np.ndarray, threshold: float, fps: float) 
     """
     contrast = thumbs.std(axis=1, dtype=np.float64)
     is_black = is_flat(thumbs, lights, threshold)
-    edges = np.flatnonzero(np.diff(is_black, prepend=False, append=False))
+    edges = np.flatnonzero(np.diff(is_black | _is_even(thumbs, contrast, threshold), prepend=False, append=False))
     found = []
     barrier = 0
     firsts, ends = edges[::2].tolist(), edges[1::2].tolist()
@@ -88,9 +91,27 @@ def fades(thumbs: np.ndarray, lights: np.ndarray, threshold: float, fps: float) 
         out = _ramp_before(contrast[barrier : first + lows[0] + 1], fps)
         into = _ramp_before(contrast[first + lows[-1] : following][::-1], fps)
         whole = Span(min(first, first + int(lows[0]) - out + 1), max(end, first + int(lows[-1]) + into))
+        if not is_black[first:end].any() and not (
+            end - first <= _MAX_FLAT * fps and (_fades(thumbs, first, out) or _fades(thumbs, end - 1, -into))
+        ):
+            continue  # an even shot
         found.append(Fade(whole, Span(first, end), max(first - whole.first, whole.end - end) > 1))
         barrier = whole.end
     return found
+
+
+def _is_even(thumbs: np.ndarray, contrast: np.ndarray, threshold: float) -> np.ndarray:
+    """Return which frames show nothing, at whatever level, beside the contrast of the others; bool (frames,)."""
+    peaks = thumbs.max(axis=1) - thumbs.min(axis=1)
+    return (contrast < min(threshold / 4, _EVEN * float(np.median(contrast)))) & (peaks < threshold)
+
+
+def _fades(thumbs: np.ndarray, flat: int, frames: int) -> bool:
+    """Say whether the picture that is so many frames before, or after, an even one is still there half way to it."""
+    full, half = flat - frames, flat - frames // 2
+    if abs(frames) < _MIN_FADE or not 0 <= full < len(thumbs):
+        return False
+    return bool(np.corrcoef(thumbs[full], thumbs[half])[0, 1] >= _SAME_PICTURE)
 
 
 def _ramp_before(contrast: np.ndarray, fps: float) -> int:

@@ -5,14 +5,18 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-_PIXELS = 32  # of a thumb's longer side
+_PIXELS = 64  # of a thumb's longer side
+_FINE_SHARE = 0.45  # of the picture is active: less, and thumbs are used as fine as they are, more, at half the size
+_LOOK_EVERY = 4  # frames, to find what does not change
 _STILL_LEVELS = 2.0  # standard deviation over time of what does not change: encoding leaves noise
 _STILL = 0.15  # of what changes most: what does not change
 _DARK_LEVELS = 30.0  # of luma as coded, of a bar
 _BAR = 0.75  # share of a line's pixels that are dark in a bar; a sign may stand in it
 _MIN_ACTIVE = 0.2  # share of the picture that is left between bars, at least
-_MAX_SIGN = 0.15  # share of the picture between bars that a sign takes; more is a picture in which little moves
-_FLOOR = 4.0  # levels of contrast that are noise
+_SIGN_LEVELS = 18.0  # that a sign is above black, or below white, in every frame
+_MAX_SIGN = 0.15  # share of the picture between bars that a sign takes
+_SIGN_BESIDE = 10.0  # levels of contrast beside a sign, in the median frame: less, and it is what the shot shows
+_FLOOR = 8.0  # levels of contrast that are noise
 
 
 def thumb(luma: np.ndarray) -> np.ndarray:
@@ -38,30 +42,65 @@ class Active(NamedTuple):
 def active(thumbs: np.ndarray, lights: np.ndarray) -> Active:
     """Find what is the picture in neighbouring frames.
 
-    Bars are lines at the edges that are dark and do not change; a sign does not change while nearly all else does.
+    Bars are lines at the edges that are dark and do not change. A sign is what is never as dark as the rest is at times,
+    or never as bright: in a fade through black or white it stays.
 
     Args:
         thumbs: uint8 (frames, height, width); lights: (frames,) mean of the frame's colour channels, 0 to 255.
     """
-    all_pixels = thumbs.astype(np.float32)
-    spread = all_pixels.std(axis=0)
+    spread = thumbs[::_LOOK_EVERY].std(axis=0, dtype=np.float32)
     is_still = spread < min(_STILL_LEVELS, _STILL * float(np.quantile(spread, 0.9)))
-    is_dark = is_still & (all_pixels.mean(axis=0) < _DARK_LEVELS)
+    is_dark = is_still & (thumbs[::_LOOK_EVERY].mean(axis=0, dtype=np.float32) < _DARK_LEVELS)
     rows, columns = (_between(is_still.all(axis=axis) & (is_dark.mean(axis=axis) >= _BAR)) for axis in (1, 0))
-    is_active = np.zeros(is_still.shape, bool)
-    is_active[rows, columns] = True
-    share = float(is_active.mean())
+    height, width = thumbs.shape[1:]
+    share = (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
     if share < _MIN_ACTIVE:
-        is_active[:], share = True, 1.0
-    is_sign = is_still & is_active
-    if 0 < is_sign.sum() <= _MAX_SIGN * is_active.sum():
-        is_active &= cv2.dilate(is_sign.view(np.uint8), np.ones((3, 3), np.uint8)) == 0
-    if is_active.all():
-        return Active(all_pixels.reshape(len(thumbs), -1), lights, share)
-    # what is left out is not as bright in all colours as in luma, but it is black or near white
-    beside = ((all_pixels[:, ~is_active] - 16) * (255 / 219)).clip(0, 255).sum(axis=1)
-    lit = (lights * is_active.size - beside) / np.count_nonzero(is_active)
-    return Active(np.ascontiguousarray(all_pixels[:, is_active]), lit, share)
+        rows, columns, share = slice(0, height), slice(0, width), 1.0
+    is_used = np.zeros((height, width), bool)
+    is_used[_without_edge(rows, height), _without_edge(columns, width)] = True
+    lights = _without(lights, thumbs[:, ~is_used], float(is_used.mean()))
+    picture = thumbs[:, _without_edge(rows, height), _without_edge(columns, width)]
+    picture = (picture if share < _FINE_SHARE else _halved(picture)).reshape(len(thumbs), -1).astype(np.float32)
+    is_sign = _signs(picture)
+    if is_sign.any():
+        lights = _without(lights, picture[:, is_sign], 1 - float(is_sign.mean()))
+        picture = picture[:, ~is_sign]
+    return Active(picture, lights, share)
+
+
+def _without(lights: np.ndarray, beside: np.ndarray, share: float) -> np.ndarray:
+    """Return the light (frames,) of `share` of the picture; `beside` is the luma (frames, pixels) of the rest."""
+    if share == 1:
+        return lights
+    # it is not as bright in all colours as in luma, but it is black, or near white
+    lit = ((beside.astype(np.float32) - 16) * (255 / 219)).clip(0, 255).mean(axis=1)
+    return (lights - (1 - share) * lit) / share
+
+
+def _without_edge(lines: slice, count: int) -> slice:
+    """Leave out the line that a bar shares with the picture."""
+    first, end = lines.start + (lines.start > 0), lines.stop - (lines.stop < count)
+    return slice(first, end) if end > first else lines
+
+
+def _signs(picture: np.ndarray) -> np.ndarray:
+    """Return which pixels of a picture (frames, pixels) are a sign, bool (pixels,)."""
+    darkest, brightest = picture.min(axis=0), picture.max(axis=0)
+    is_sign = np.zeros(len(darkest), bool)
+    for is_one in (darkest > darkest.min() + _SIGN_LEVELS, brightest < brightest.max() - _SIGN_LEVELS):
+        if is_one.mean() <= _MAX_SIGN:
+            is_sign |= is_one
+    if is_sign.any() and np.median(picture[::_LOOK_EVERY][:, ~is_sign].std(axis=1)) < _SIGN_BESIDE:
+        is_sign[:] = False
+    return is_sign
+
+
+def _halved(thumbs: np.ndarray) -> np.ndarray:
+    """Average blocks of 2 x 2: float32 (frames, height / 2, width / 2); an odd last line is left out."""
+    height, width = (side // 2 for side in thumbs.shape[1:])
+    if not height or not width:
+        return thumbs
+    return thumbs[:, : 2 * height, : 2 * width].reshape(-1, height, 2, width, 2).mean(axis=(2, 4), dtype=np.float32)
 
 
 def _between(is_bar: np.ndarray) -> slice:

@@ -25,12 +25,15 @@ _AROUND = 2  # frames on either side that the adaptive detector compares with
 _STANDS_OUT = 2.5  # times the change around it; where a pan begins or ends it is 2
 _LOOK_EVERY = 128  # frames from one look for transitions to the next
 _MAX_WAITING = 25.0  # seconds: a fade that stays black longer is told in pieces
+_MAY_BEGIN_EARLIER = 0.4  # seconds by which a transition's beginning may move when more of it is seen
 _FLASH_SECONDS = 0.12  # a flash lasts as long at most
 _STROBE = 4  # more changes than this within _STROBE_SECONDS on either side are a strobe, which is cut into pieces
 _STROBE_SECONDS = 0.32
 _FLASH_LEVELS = 6.0  # that it is brighter than the frames around it
 _SAME = 0.5  # of the change to the flash: what lies before and after it differs by less
-_SEEN_LEVELS = 2.0  # of light or of luma that a cut changes at least: the hues of what is almost grey are noise
+_SEEN_LEVELS = 2.0  # of light that a cut changes at least, if not the structure: hues of what is almost grey are noise,
+_SEEN_STRUCTURE = 15.0  # and a key frame changes a little all over; of `thumbs.structure`
+_STRUCTURE_STANDS_OUT = 2.2  # times the change around it; two pictures have no more than nothing in common
 _LEAK = 0.3  # share of the neighbour in a frame beside a cut that must not be there
 _DISSOLVE_EDGE = 0.08  # seconds beside a dissolve in which a trace of the neighbour may be left
 _OTHER_STRUCTURE = 65.0  # of `thumbs.structure`: what is seen is something else
@@ -116,7 +119,7 @@ class HardCuts:
         self._structure: list[ContentDetector] = []
         if rules.detector == "both":
             self._structure.append(
-                _Adaptive(rules.adaptive_threshold, min_scene_len=0, min_content_val=_OTHER_STRUCTURE)
+                _Adaptive(_STRUCTURE_STANDS_OUT, min_scene_len=0, min_content_val=_OTHER_STRUCTURE)
             )
         self._ahead = _AROUND if rules.detector == "both" else 0
         self._count = 0
@@ -166,6 +169,7 @@ class Transitions:
         self.settled = 0
         self._looked = 0  # how many frames there were when they were last looked at
         self._base = 0  # the video's frame that is the first one kept
+        self._said = 0  # where the last transition ends that has been said
         self._is_open = False  # a transition goes on there, of which the first part has been said
         self._thumbs: list[np.ndarray] = []
         self._lights: list[float] = []
@@ -173,6 +177,9 @@ class Transitions:
 
     def after(self, bgr: np.ndarray, hsv: np.ndarray, luma: np.ndarray, light: float) -> list[Transition]:
         return self.take(thumbs.thumb(luma), self._content.after(hsv), light)
+
+    def _is_new(self, transition: Transition) -> bool:
+        return self._is_open or transition.first >= self._said
 
     def take(self, thumb: np.ndarray, score: float, light: float) -> list[Transition]:
         """Take what is kept of the next picture and return the transitions known by now."""
@@ -191,29 +198,31 @@ class Transitions:
         """Return the transitions that end by frame `until`, and forget what is no longer needed."""
         count = self._base + len(self._thumbs)
         active = thumbs.active(np.array(self._thumbs), np.array(self._lights))
-        seen = Seen(active.thumbs, active.lights, self._base, self._fps)
-        changes = thumbs.structure(active.thumbs)
+        seen = Seen(active.thumbs, active.lights, thumbs.structure(active.thumbs), self._base, self._fps)
         for frame in range(self._looked, count):
             place = frame - self._base
             score = self._scores[place]
             if self._rules.detector == "both":
                 score /= active.share
-            self._cuts.update(self._hard.after(score, float(changes[place])))
+            self._cuts.update(self._hard.after(score, float(seen.structure[place])))
         if is_last:
             self._cuts.update(self._hard.flush())
         self._looked = count
         found = [
             transition._replace(first=max(transition.first, self.settled))
             for transition in find(seen, sorted(self._cuts), self._rules, self.settled)
-            if transition.first >= self.settled or (self._is_open and transition.end > self.settled)
+            if transition.first >= self.settled or (transition.end > self.settled and self._is_new(transition))
         ]
         waiting = next((transition for transition in found if transition.end > until), None)
         goes_on = self._is_open and waiting is not None and waiting.first == self.settled
         is_long = waiting is not None and until - waiting.first > _MAX_WAITING * self._fps
         self._is_open = goes_on or is_long
         if waiting is not None and not self._is_open:
-            until = waiting.first
+            # it may turn out to begin a little earlier
+            over = max([self.settled, *(transition.end for transition in found if transition.end <= waiting.first)])
+            until = max(over, waiting.first - round(_MAY_BEGIN_EARLIER * self._fps))
         said = [transition._replace(end=min(transition.end, until)) for transition in found if transition.first < until]
+        self._said = max([self._said, *(transition.end for transition in said)])
         self.settled = until
         keep = max(0, until - self._reach - self._base)
         del self._thumbs[:keep], self._lights[:keep], self._scores[:keep]
@@ -229,6 +238,8 @@ class Seen(NamedTuple):
     """float32 (frames, pixels), luma of the active picture."""
     lights: np.ndarray
     """(frames,) mean of its colour channels, 0 to 255."""
+    structure: np.ndarray
+    """(frames,) `thumbs.structure`."""
     base: int
     """The video's frame that is the first of these."""
     fps: float
@@ -275,12 +286,12 @@ def find(seen: Seen, cuts: list[int], rules: Rules, settled: int) -> list[Transi
 
 
 def is_seen(seen: Seen, cut: int) -> bool:
-    """Say whether a hard cut changes luma or light: hues count too, and key frames move those of what is grey."""
+    """Say whether a hard cut changes structure or light: hues count too, and key frames move those of what is grey."""
     place = cut - seen.base
     if not 0 < place < len(seen.thumbs):
         return True
     lighter = abs(seen.lights[place] - seen.lights[place - 1])
-    return max(seen.distance(cut - 1, cut), lighter) >= _SEEN_LEVELS
+    return bool(lighter >= _SEEN_LEVELS or seen.structure[place] >= _SEEN_STRUCTURE)
 
 
 def is_lit(seen: Seen, flat: gradual.Span) -> bool:
