@@ -22,6 +22,7 @@ _MAX_RAMP = 2.88  # seconds from a full picture to black
 _BEFORE_RAMP = 0.8  # seconds before a ramp that it is told from; less, and motion shortens the ramps
 _MAX_PEAK = 1.5  # of the levels that count as black: a brighter spot is a sign on black
 _EVEN = 0.12  # of the usual contrast: what an even picture has at most
+_GAP = 0.12  # seconds between flat frames, in which noise may show
 _MIN_FADE = 4  # frames of a ramp to grey
 _SAME_PICTURE = 0.6  # correlation of a picture that fades to grey with itself half way
 _MAX_FLAT = 1.0  # seconds for which a picture is even that has faded out to grey
@@ -39,6 +40,9 @@ _MAX_RAMP_ERROR = 0.35  # RMS of the shares of B against a ramp
 _MIN_CHANGED_LEVELS = 8.0  # of a pixel that changes at all
 _MIN_SPREAD = 0.18  # of the change over the picture: less, and something moves into it
 _MIN_BETWEEN = 0.3  # share of the pixels that are between their first and last value in the middle
+_ALIKE = 0.3  # weight of the correlation of both ends
+_MOVED = 0.5  # weight of what changes all at once, place by place
+_MAX_DOUBT = 0.36  # beyond the misfit that is allowed; with both weights it keeps 98 % of known dissolves
 _MARGIN = 0.32  # seconds beyond a window in which its ramp may begin or end
 _RAMP_STEPS = 40  # places that are tried at most for the beginning of a ramp, and for its end
 _USUAL_CONTRAST = 40.0  # levels, standard deviation, of a clear picture, which all levels here are meant for
@@ -81,10 +85,9 @@ def fades(thumbs: np.ndarray, lights: np.ndarray, threshold: float, fps: float) 
     """
     contrast = thumbs.std(axis=1, dtype=np.float64)
     is_black = is_flat(thumbs, lights, threshold)
-    edges = np.flatnonzero(np.diff(is_black | _is_even(thumbs, contrast, threshold), prepend=False, append=False))
     found = []
     barrier = 0
-    firsts, ends = edges[::2].tolist(), edges[1::2].tolist()
+    firsts, ends = _runs(is_black | _is_even(thumbs, contrast, threshold), contrast < threshold / 2, _GAP * fps)
     for first, end, following in zip(firsts, ends, [*firsts, len(thumbs)][1:], strict=True):
         flat = contrast[first:end]
         lows = np.flatnonzero(flat <= flat.min() + 0.5)
@@ -98,6 +101,17 @@ def fades(thumbs: np.ndarray, lights: np.ndarray, threshold: float, fps: float) 
         found.append(Fade(whole, Span(first, end), max(first - whole.first, whole.end - end) > 1))
         barrier = whole.end
     return found
+
+
+def _runs(is_flat: np.ndarray, is_nearly: np.ndarray, gap: float) -> tuple[list[int], list[int]]:
+    """Return where runs of flat frames begin and end; a few in between that are nearly flat break none."""
+    edges = np.flatnonzero(np.diff(is_flat, prepend=False, append=False)).tolist()
+    firsts, ends = edges[:1], edges[-1:]
+    for end, first in zip(edges[1:-1:2], edges[2::2], strict=True):
+        if first - end > gap or not is_nearly[end:first].all():
+            firsts.append(first)
+            ends.insert(-1, end)
+    return firsts, ends
 
 
 def _is_even(thumbs: np.ndarray, contrast: np.ndarray, threshold: float) -> np.ndarray:
@@ -132,6 +146,8 @@ class _Windows(NamedTuple):
     first: np.ndarray
     last: np.ndarray
     worth: np.ndarray
+    doubt: np.ndarray
+    """What speaks against each: its misfit, and how alike its ends are."""
 
 
 def dissolves(thumbs: np.ndarray, is_barred: np.ndarray, max_misfit: float, fps: float) -> list[Span]:
@@ -150,7 +166,10 @@ def dissolves(thumbs: np.ndarray, is_barred: np.ndarray, max_misfit: float, fps:
         first, last = int(windows.first[at]) * step, int(windows.last[at]) * step
         if any(first < other.end and other.first <= last for other in found):
             continue
-        span = _ramp(thumbs, first, last, fps) if _is_everywhere(thumbs, first, last) else None
+        doubt = windows.doubt[at] + _MOVED * _moved(thumbs, first, last)
+        if doubt > max_misfit + _MAX_DOUBT or not _is_everywhere(thumbs, first, last):
+            continue
+        span = _ramp(thumbs, first, last, fps)
         if span is not None and not any(span.first < other.end and other.first < span.end for other in found):
             found.append(span)
     return sorted(found)
@@ -171,7 +190,7 @@ def _windows(thumbs: np.ndarray, is_barred: np.ndarray, max_misfit: float, fps: 
     variance = products.diagonal()
     steps = np.sqrt(np.mean(np.diff(thumbs, axis=0) ** 2, axis=1))
     barred = np.concatenate([[0], np.cumsum(is_barred)])
-    parts = [(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0))]
+    parts = [(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0), np.zeros(0))]
     for span in sorted({max(_MIN_SPAN, round(seconds * fps)) for seconds in _SPANS}):
         first = np.arange(max(0, len(thumbs) - span))
         if not len(first):
@@ -192,7 +211,8 @@ def _windows(thumbs: np.ndarray, is_barred: np.ndarray, max_misfit: float, fps: 
         misfit = _misfit(products, first, span) + _UNRELATED * (1 - _related(products, first, span))
         worth = (2 * max_misfit - misfit) * (change * (1 - correlation))[might_be]
         is_one = misfit <= max_misfit
-        parts.append((first[is_one], first[is_one] + span, worth[is_one]))
+        doubt = misfit + _ALIKE * np.maximum(0, correlation[might_be])
+        parts.append((first[is_one], first[is_one] + span, worth[is_one], doubt[is_one]))
     return _Windows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -234,6 +254,15 @@ def _is_everywhere(thumbs: np.ndarray, first: int, last: int) -> bool:
     share = (thumbs[(first + last) // 2] - thumbs[first])[changed] / change[changed]
     between = np.count_nonzero((share > 0.15) & (share < 0.85)) / len(change)
     return bool(spread >= _MIN_SPREAD and between >= _MIN_BETWEEN)
+
+
+def _moved(thumbs: np.ndarray, first: int, last: int) -> float:
+    """Return the share of what changes that is at its first or last value on the way: it changes all at once."""
+    change = thumbs[last] - thumbs[first]
+    changed = np.abs(change) > _MIN_CHANGED_LEVELS
+    places = [first + (last - first) * part // 4 for part in (1, 2, 3)]
+    shares = (thumbs[places][:, changed] - thumbs[first][changed]) / change[changed]
+    return 1 - float(np.mean((shares > 0.15) & (shares < 0.85)))
 
 
 def _ramp(thumbs: np.ndarray, first: int, last: int, fps: float) -> Span | None:

@@ -16,7 +16,7 @@ _MIN_ACTIVE = 0.2  # share of the picture that is left between bars, at least
 _SIGN_LEVELS = 18.0  # that a sign is above black, or below white, in every frame
 _MAX_SIGN = 0.15  # share of the picture between bars that a sign takes
 _SIGN_BESIDE = 10.0  # levels of contrast beside a sign, in the median frame: less, and it is what the shot shows
-_FLOOR = 8.0  # levels of contrast that are noise
+_FLOOR = 6.0  # levels of contrast that are noise
 
 
 def thumb(luma: np.ndarray) -> np.ndarray:
@@ -85,13 +85,19 @@ def _without_edge(lines: slice, count: int) -> slice:
 
 def _signs(picture: np.ndarray) -> np.ndarray:
     """Return which pixels of a picture (frames, pixels) are a sign, bool (pixels,)."""
-    darkest, brightest = picture.min(axis=0), picture.max(axis=0)
-    is_sign = np.zeros(len(darkest), bool)
-    for is_one in (darkest > darkest.min() + _SIGN_LEVELS, brightest < brightest.max() - _SIGN_LEVELS):
-        if is_one.mean() <= _MAX_SIGN:
-            is_sign |= is_one
-    if is_sign.any() and np.median(picture[::_LOOK_EVERY][:, ~is_sign].std(axis=1)) < _SIGN_BESIDE:
-        is_sign[:] = False
+    is_sign = np.zeros(picture.shape[1], bool)
+    for levels in (picture, 255 - picture):
+        darkest = levels.min(axis=0)
+        is_one = darkest > darkest.min() + _SIGN_LEVELS
+        if not 0 < is_one.mean() <= _MAX_SIGN:
+            continue
+        beside = levels[:, ~is_one]
+        if np.median(beside[::_LOOK_EVERY].std(axis=1)) < _SIGN_BESIDE:
+            continue
+        faded = levels[(beside.max(axis=1) < darkest.min() + _SIGN_LEVELS)][:, is_one]
+        # what covers black covers the pictures too: there it is no darker
+        if len(faded):
+            is_sign[np.flatnonzero(is_one)[np.median(faded, axis=0) < darkest[is_one] + _SIGN_LEVELS]] = True
     return is_sign
 
 
