@@ -42,7 +42,7 @@ from benchmarks.stability_shots import rate_of
 from flows.params import Params, load_params
 from tasks.decoding import cuts, decode, measures, planes
 from tasks.decoding.limits import Limits
-from tasks.decoding.transitions import HardCuts
+from tasks.decoding.transitions import Content, HardCuts
 from tasks.demo import corpus
 from tasks.sandbox.pool import ONE_THREAD, Sandbox
 from tasks.videos import shot_rules
@@ -146,9 +146,9 @@ def own_cuts(path: Path, params: Params, shots: ShotSettings) -> tuple[set[int],
     found: set[int] = set()
     times: list[float] = []
     with decode.open_video(str(path), limits_of(params)) as opened:
-        detector = HardCuts(cuts.Rules(**rules, fps=float(decode.frame_rate(opened))))
+        detector, content = HardCuts(cuts.Rules(**rules, fps=float(decode.frame_rate(opened)))), Content()
         for picture in decode.pictures(opened, decode.decoded(opened), pixels, shots.motion_every):
-            found.update(detector.after(picture.hsv))
+            found.update(detector.after(content.after(picture.hsv), structure=0.0))
             times.append(float(picture.pts * (opened.stream.time_base or 0)))
     return found | set(detector.flush()), [time - times[0] for time in times]
 

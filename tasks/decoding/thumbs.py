@@ -16,6 +16,7 @@ _MIN_ACTIVE = 0.2  # share of the picture that is left between bars, at least
 _SIGN_LEVELS = 18.0  # that a sign is above black, or below white, in every frame
 _MAX_SIGN = 0.15  # share of the picture between bars that a sign takes
 _SIGN_BESIDE = 10.0  # levels of contrast beside a sign, in the median frame: less, and it is what the shot shows
+_MIN_SPREAD = 0.06  # of a change over the picture
 _FLOOR = 6.0  # levels of contrast that are noise
 
 
@@ -118,11 +119,16 @@ def _between(is_bar: np.ndarray) -> slice:
 def structure(thumbs: np.ndarray) -> np.ndarray:
     """Return how much of what is seen changes from the frame before: 0 nothing, 100 two unrelated pictures. (frames,)
 
+    What changes in a small part of the picture only is a thing that moves, and counts as nothing.
+
     Args:
         thumbs: float32 (frames, pixels).
     """
     centred = thumbs - thumbs.mean(axis=1, keepdims=True)
     variance = np.mean(centred**2, axis=1)
-    change = np.sqrt(np.mean(np.diff(centred, axis=0) ** 2, axis=1))
-    there = np.sqrt(variance[1:] + variance[:-1] + _FLOOR**2)
-    return np.concatenate([[0.0], 100 * change / there])
+    squares = np.diff(centred, axis=0) ** 2
+    change = squares.mean(axis=1)
+    # participation ratio: 1 where all pixels change alike, 1 / n where one of n does
+    is_spread = change**2 >= _MIN_SPREAD * np.mean(squares**2, axis=1)
+    there = variance[1:] + variance[:-1] + _FLOOR**2
+    return np.concatenate([[0.0], 100 * is_spread * np.sqrt(change / there)])

@@ -12,8 +12,8 @@ from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
 from benchmarks import made_shots
 from benchmarks.transitions import added, detect, f1, score
-from tasks.decoding import gradual
-from tasks.decoding.transitions import HardCuts, Transition, Transitions
+from tasks.decoding import thumbs
+from tasks.decoding.transitions import Content, HardCuts, Transition, Transitions
 from tasks.demo import corpus
 from tasks.videos import shot_rules
 from tasks.videos.settings import ShotSettings
@@ -21,9 +21,9 @@ from tasks.videos.settings import ShotSettings
 SETTINGS = ShotSettings.model_validate(yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())["shots"])
 
 
-def found(frames: Sequence[np.ndarray], **changes) -> list[Transition]:
+def found(frames: Sequence[np.ndarray], fps: float = 25.0) -> list[Transition]:
     """The transitions in uint8 BGR pictures."""
-    detector = Transitions(SETTINGS.model_copy(update=changes))
+    detector = Transitions(SETTINGS, fps)
     told = []
     for frame in frames:
         grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
@@ -170,11 +170,11 @@ def test_it_does_not_matter_how_much_comes_before(pictures):
 def test_hard_cuts_are_those_of_pyscenedetect(detector, theirs):
     """Its own detectors, given the same pictures: bikes.mp4 in quick motion, forth and back."""
     frames = bikes()[::2]
-    ours = HardCuts(SETTINGS.model_copy(update={"detector": detector}))
+    ours, content = HardCuts(SETTINGS.model_copy(update={"detector": detector})), Content()
     wanted, told = [], []
     for index, frame in enumerate(frames + frames[::-1]):
         wanted += [cut.frame_num for cut in theirs.process_frame(FrameTimecode(index, fps=25.0), frame)]
-        told += ours.after(cv2.cvtColor(frame, cv2.COLOR_BGR2HSV))
+        told += ours.after(content.after(cv2.cvtColor(frame, cv2.COLOR_BGR2HSV)), structure=0.0)
     assert len(wanted) >= 8
     assert told == wanted
 
@@ -206,7 +206,7 @@ def test_thumbs_keep_the_mean_of_any_size():
     for height, width in ((144, 256), (48, 1024), (109, 256), (20, 30)):
         picture = np.random.default_rng(0).integers(0, 255, (height, width), np.uint8)
         # each pixel's deviation is 74; the mean of n has 74 / sqrt(n), and rounding adds half a level
-        assert abs(float(gradual.thumb(picture).mean()) - picture.mean()) < 0.5 + 4 * 74 / np.sqrt(picture.size)
+        assert abs(float(thumbs.thumb(picture).mean()) - picture.mean()) < 0.5 + 4 * 74 / np.sqrt(picture.size)
 
 
 @pytest.mark.long
