@@ -296,7 +296,9 @@ def write(path: Path, frames: list[np.ndarray], random: np.random.Generator, cas
         for number, picture in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(_framed(picture, case, random), format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, 1000)
-            time = time + int(random.choice((17, 33, 50, 100))) if is_variable else round((number + 1) * 1000 / case.fps)
+            time = (
+                time + int(random.choice((17, 33, 50, 100))) if is_variable else round((number + 1) * 1000 / case.fps)
+            )
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 

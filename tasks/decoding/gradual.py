@@ -11,7 +11,6 @@ the one after.
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 

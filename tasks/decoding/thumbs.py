@@ -43,8 +43,8 @@ class Active(NamedTuple):
 def active(thumbs: np.ndarray, lights: np.ndarray) -> Active:
     """Find what is the picture in neighbouring frames.
 
-    Bars are lines at the edges that are dark and do not change. A sign is what is never as dark as the rest is at times,
-    or never as bright: in a fade through black or white it stays.
+    Bars are lines at the edges that are dark and do not change. A sign is what is never as dark as the rest is at
+    times, or never as bright: in a fade through black or white it stays.
 
     Args:
         thumbs: uint8 (frames, height, width); lights: (frames,) mean of the frame's colour channels, 0 to 255.

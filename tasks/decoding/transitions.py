@@ -5,8 +5,8 @@ instead of the frame. They compute it in 120 us each; the same number costs 5 us
 of what is seen in the luma, which little contrast, no colour and grain leave as it is. Flashes and pans are then
 told from cuts, and gradual transitions (`tasks/decoding/gradual.py`) take the cuts that were found inside them.
 
-Scores and thresholds are those of the active picture, without bars and signs (`tasks/decoding/thumbs.py`). What lasts is
-said in seconds.
+Scores and thresholds are those of the active picture, without bars and signs (`tasks/decoding/thumbs.py`). What lasts
+is said in seconds.
 """
 
 from math import ceil
@@ -118,9 +118,7 @@ class HardCuts:
         self._detectors: list[ContentDetector] = detectors[rules.detector]
         self._structure: list[ContentDetector] = []
         if rules.detector == "both":
-            self._structure.append(
-                _Adaptive(_STRUCTURE_STANDS_OUT, min_scene_len=0, min_content_val=_OTHER_STRUCTURE)
-            )
+            self._structure.append(_Adaptive(_STRUCTURE_STANDS_OUT, min_scene_len=0, min_content_val=_OTHER_STRUCTURE))
         self._ahead = _AROUND if rules.detector == "both" else 0
         self._count = 0
         for _ in range(self._ahead):

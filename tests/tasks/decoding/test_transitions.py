@@ -104,6 +104,75 @@ def test_a_bright_shot_of_some_frames_is_one(pictures):
     assert told == [(30, 30, "cut"), (38, 38, "cut")]
 
 
+@pytest.mark.parametrize("fps", [12, 50, 60])
+def test_a_dissolve_of_a_second_is_found_at_any_rate(pictures, fps):
+    a, b, _ = pictures
+    [told] = found([*still(a, 2 * fps), *ramp(a, b, fps), *still(b, 2 * fps)], fps)
+    assert told.kind == "dissolve"
+    assert 2 * fps - 0.2 * fps <= told.first <= 2 * fps
+    assert 3 * fps <= told.end <= 3 * fps + 0.2 * fps
+
+
+def test_a_flash_is_no_cut_at_any_rate_but_white_that_lasts_is(pictures):
+    a, *_ = pictures
+    white = np.full_like(a, 255)
+    for fps, frames in ((30, 2), (60, 4)):
+        assert found([*still(a, 2 * fps), *still(white, frames), *still(a, 2 * fps)], fps) == []
+    assert len(found([*still(a, 60), *still(white, 30), *still(a, 60)], 30)) == 1
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(slice(14, 94), slice(0, 192)), (slice(0, 108), slice(66, 126))])
+def test_between_bars_dissolves_and_fades_are_found_as_without(pictures, rows, columns):
+    a, b, c = pictures
+    white = np.full_like(a, 255)
+    frames = [*still(a, 30), *ramp(a, b, 12), *still(b, 30), *ramp(b, white, 12), *still(white, 5), *ramp(white, c, 12)]
+    barred = np.zeros((len(frames) + 30, *a.shape), np.uint8)
+    barred[:, rows, columns] = np.stack([*frames, *still(c, 30)])[:, rows, columns]
+    dissolve, fade = found(barred)
+    assert dissolve.kind == "dissolve" and abs(dissolve.first - 30) <= 3 and abs(dissolve.end - 42) <= 3
+    assert fade.kind == "fade" and abs(fade.first - 72) <= 2 and abs(fade.end - 101) <= 2
+
+
+def test_a_sign_on_black_is_a_shot_and_one_that_stays_hides_no_fade(pictures):
+    a, b, _ = pictures
+    black = np.zeros_like(a)
+    card, signed = black.copy(), [*still(a, 40), *ramp(a, black, 10), *still(black, 5), *ramp(black, b, 10)]
+    card[50:56, 90:102] = 230
+    assert found([*still(a, 30), *still(card, 30), *still(b, 30)]) == [(30, 30, "cut"), (60, 60, "cut")]
+    signed = [frame.copy() for frame in [*signed, *still(b, 40)]]
+    for frame in signed:
+        frame[4:12, 150:180] = 235
+    [fade] = found(signed)
+    assert fade.kind == "fade" and abs(fade.first - 40) <= 2 and abs(fade.end - 65) <= 2
+
+
+def test_a_fade_through_grey_is_one_and_a_wall_that_is_looked_at_is_none(pictures):
+    a, b, _ = pictures
+    even = np.full_like(a, 175)
+    [fade] = found([*still(a, 30), *ramp(a, even, 10), *still(even, 3), *ramp(even, b, 10), *still(b, 30)])
+    assert fade.kind == "fade" and abs(fade.first - 30) <= 2 and abs(fade.end - 53) <= 2
+    assert found([*still(a, 30), *still(even, 30), *still(b, 30)]) == [(30, 30, "cut"), (60, 60, "cut")]
+
+
+def test_cuts_are_found_in_fog_and_grain_and_grain_alone_is_none(pictures):
+    random = np.random.default_rng(2)
+    a, b, _ = (cv2.cvtColor(cv2.cvtColor(one, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) for one in pictures)
+    foggy = [made_shots.fog(one) for one in [*still(a, 30), *still(b, 30)]]
+    assert found(foggy) == [(30, 30, "cut")]
+
+    def grained(frame: np.ndarray) -> np.ndarray:
+        return np.clip(frame + random.normal(0, 14, (*frame.shape[:2], 1)), 0, 255).astype(np.uint8)
+
+    assert found([grained(one) for one in [*still(a, 30), *still(b, 30)]]) == [(30, 30, "cut")]
+    assert found([grained(one) for one in still(a, 60)]) == []
+
+
+def test_a_real_video_has_its_cuts_in_grey_too():
+    """bikes.mp4's published scene boundaries."""
+    grey = [cv2.cvtColor(cv2.cvtColor(one, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) for one in bikes()]
+    assert found(grey) == [(cut, cut, "cut") for cut in (30, 76, 137, 187, 242)]
+
+
 def test_hues_of_what_is_grey_cut_nothing_but_a_colour_of_the_same_luma_does():
     """As a key frame turns a bluish grey into a reddish one, by a level."""
     grey = cv2.resize(np.random.default_rng(0).integers(60, 200, (9, 16), np.uint8), (192, 108))
