@@ -17,6 +17,7 @@ _SIGN_LEVELS = 18.0  # that a sign is above black, or below white, in every fram
 _MAX_SIGN = 0.15  # share of the picture between bars that a sign takes
 _SIGN_BESIDE = 10.0  # levels of contrast beside a sign, in the median frame: less, and it is what the shot shows
 _MIN_SPREAD = 0.06  # of a change over the picture
+_MAX_LOCAL = 50.0  # of structure, where the change is less spread
 _FLOOR = 6.0  # levels of contrast that are noise
 
 
@@ -122,7 +123,7 @@ def _between(is_bar: np.ndarray) -> slice:
 def structure(thumbs: np.ndarray) -> np.ndarray:
     """Return how much of what is seen changes from the frame before: 0 nothing, 100 two unrelated pictures. (frames,)
 
-    What changes in a small part of the picture only is a thing that moves, and counts as nothing.
+    What changes in a small part of the picture only is a thing that moves, and counts as half at most.
 
     Args:
         thumbs: float32 (frames, pixels).
@@ -134,4 +135,5 @@ def structure(thumbs: np.ndarray) -> np.ndarray:
     # participation ratio: 1 where all pixels change alike, 1 / n where one of n does
     is_spread = change**2 >= _MIN_SPREAD * np.mean(squares**2, axis=1)
     there = variance[1:] + variance[:-1] + _FLOOR**2
-    return np.concatenate([[0.0], 100 * is_spread * np.sqrt(change / there)])
+    found = 100 * np.sqrt(change / there)
+    return np.concatenate([[0.0], np.where(is_spread, found, np.minimum(found, _MAX_LOCAL))])
