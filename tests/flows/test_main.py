@@ -14,6 +14,7 @@ import pytest
 from flows.__main__ import COMMANDS, FLOWS, main
 from flows.running import locks
 from flows.running.server import free_port, server
+from tasks.videos import buckets
 
 ROOT = Path(__file__).parents[2]
 
@@ -235,3 +236,38 @@ def _probed(video: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str
     with contextlib.suppress(SystemExit):  # none is usable
         main(["probe", str(video), *words])
     return capsys.readouterr().out
+
+
+CANARY = "caNary7cAnary"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["probe", "--source", f"s3://key:{CANARY}@raw/x"], "--source is s3://***@raw/x"),
+        (["probe", "--source", f"https://h/x.mp4?X-Amz-Signature={CANARY}"], "X-Amz-Signature=***,"),
+        (["probe", "--source", "data", "--out", f"https://u:{CANARY}@h/x"], "--out is https:/***@h/x"),
+        (["probe", "--source", "data", "--set", f"engine.address=ray://u:{CANARY}@h:1"], "--set is engine.address="),
+        ([f"https://u:{CANARY}@h/x"], "no verb https://***@h/x"),
+        (["probe", "--source", "a", f"--nothing=https://u:{CANARY}@h"], "unrecognized arguments"),
+        (["probe", "--source", "s3://raw/x"], "http://***@127.0.0.1:9/raw"),
+        (["serve"], "PREFECT_API_URL is http://***@127.0.0.1:9/api"),
+    ],
+)
+def test_no_password_and_no_signature_is_printed(here, monkeypatch, capfd, words, said):
+    monkeypatch.chdir(here)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{CANARY}@127.0.0.1:9")
+    monkeypatch.setenv("PREFECT_API_URL", f"http://user:{CANARY}@127.0.0.1:9/api")
+    monkeypatch.setattr(buckets, "_ATTEMPTS", 1)
+    buckets.client.cache_clear()
+    options = ["--out", "out", "--report", "out.json"] if words[0] == "probe" and "--out" not in words else []
+    if "--out" in words:
+        options = ["--report", "out.json"]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, *options])
+    buckets.client.cache_clear()
+    printed = "".join(capfd.readouterr()) + str(ended.value)
+    assert said in printed
+    assert CANARY not in printed
