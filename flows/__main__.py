@@ -30,7 +30,7 @@ from flows.edit_params import override
 from flows.params import Params, check_params, load_params, read_params
 from flows.running import locks
 from flows.running.logs import show_ours
-from stiv_model import redaction
+from stiv_model.errors import redaction
 from stiv_model.settings_errors import nearest
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from flows.params import PARAMS, Params, is_settings, section_of
-from stiv_model.redaction import redact
+from stiv_model.errors.redaction import redact
 from stiv_model.settings import Settings
 
 ROOT = Path(__file__).parents[1]

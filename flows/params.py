@@ -10,7 +10,8 @@ from pydantic import model_validator
 from typing_extensions import TypeIs
 
 from flows.running.settings import EngineSettings, PipelineSettings
-from stiv_model import redaction, settings_errors
+from stiv_model import settings_errors
+from stiv_model.errors import redaction
 from stiv_model.settings import (
     ModelSettings,
     MonitoringSettings,

@@ -14,7 +14,7 @@ import flows.stages
 from flows.params import load_params
 from flows.running.logs import show_ours
 from flows.running.run_context import child_environment
-from stiv_model import redaction
+from stiv_model.errors import redaction
 from stiv_model.process_exit import follow_into_end
 from tasks.operations.task_runs import call
 from tasks.storage import atomic

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from stiv_model.failures import may_pass
-from stiv_model.redaction import redact
+from stiv_model.errors.failures import may_pass
+from stiv_model.errors.redaction import redact
 
 _PR_SET_PDEATHSIG = 1
 

@@ -29,7 +29,12 @@ STARTED_AS_A_PROGRAM = {
 ROOTS = {name for name in IMPORTS.modules if IMPORTS.find_children(name)}  # folders: their __init__.py are empty
 WATCHES = (
     *("stiv_model.monitoring", "stiv_model.pipeline", "tasks.pages", "tasks.lineage"),
-    *("tasks.operations.doctor", "tasks.operations.task_runs", "stiv_model.failures", "stiv_model.redaction"),
+    *(
+        "tasks.operations.doctor",
+        "tasks.operations.task_runs",
+        "stiv_model.errors.failures",
+        "stiv_model.errors.redaction",
+    ),
 )
 """Rooms that look at what is made and decide about no byte of it, but of what they themselves make: also those that
 decide about the words of an error, and whether the same is tried again."""
@@ -40,9 +45,9 @@ TELL = (
 BORDER: set[tuple[str, str]] = {
     ("stiv_model.training.train", "stiv_model.monitoring.monitor"),
     ("tasks.training.launch", "tasks.operations.task_runs"),
-    ("stiv_model.process_exit", "stiv_model.failures"),
-    ("tasks.training.launch", "stiv_model.failures"),
-    *((by, "stiv_model.redaction") for by in TELL),
+    ("stiv_model.process_exit", "stiv_model.errors.failures"),
+    ("tasks.training.launch", "stiv_model.errors.failures"),
+    *((by, "stiv_model.errors.redaction") for by in TELL),
 }
 """Where a deciding module calls one that watches: (by, what).
 

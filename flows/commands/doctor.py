@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from flows.params import load_params
-from stiv_model.redaction import redact
+from stiv_model.errors.redaction import redact
 from tasks.operations.doctor import examine, render
 
 

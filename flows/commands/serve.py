@@ -14,7 +14,7 @@ from flows.pipeline import SERVED_BY, pipeline
 from flows.running import dead_runs, locks
 from flows.running.api import trouble
 from flows.running.server import make_private
-from stiv_model.redaction import has_secret, redact
+from stiv_model.errors.redaction import has_secret, redact
 
 NAME = "full-pipeline"
 _HOME = Path(".prefect")

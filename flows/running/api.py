@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 
 from prefect.settings import get_current_settings
 
-from stiv_model.redaction import redact
+from stiv_model.errors.redaction import redact
 
 _SECONDS = 3.0
 _BUSY_SECONDS = 30.0

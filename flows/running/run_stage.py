@@ -11,8 +11,8 @@ from flows.running.code_hash import code_of
 from flows.running.progress import publish, run_shards, submitter
 from flows.running.settings import EngineSettings
 from flows.running.task_runner import resources
-from stiv_model import redaction
-from stiv_model.failures import is_worth_retrying
+from stiv_model.errors import redaction
+from stiv_model.errors.failures import is_worth_retrying
 from tasks.storage.shards import Shard
 from tasks.storage.stage import Stage, run
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from prefect import task
 
-from stiv_model.redaction import redacted
+from stiv_model.errors.redaction import redacted
 from tasks.clips import duplicates, releases, thresholds
 from tasks.clips.expectations import GateResult, check
 from tasks.clips.settings import DOCS_INDEX, BestSettings, ClipSettings

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from prefect import task
 
-from stiv_model.redaction import redacted
+from stiv_model.errors.redaction import redacted
 from tasks.demo.shapes import CHANCE, judge
 from tasks.storage import atomic, tables
 

@@ -12,11 +12,11 @@ from prefect import task
 
 from stiv_model.diffusion import frame_conditioning
 from stiv_model.encoders.video_file import write_video
-from stiv_model.failures import is_worth_retrying
+from stiv_model.errors.failures import is_worth_retrying
+from stiv_model.errors.redaction import redacted
 from stiv_model.latents.order import draw_seed
 from stiv_model.pipeline.components import PipelineDefaults
 from stiv_model.pipeline.pipeline import StivPipeline
-from stiv_model.redaction import redacted
 from stiv_model.settings import Pattern, SamplerSettings, TextSettings, VaeSettings
 from stiv_model.weights import metadata
 from tasks.demo import shapes

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 from prefect import task
 
-from stiv_model.redaction import redacted
+from stiv_model.errors.redaction import redacted
 from tasks.clips.settings import DOCS_INDEX, ClipSettings, Range
 from tasks.pages import figures
 from tasks.storage import atomic, fields, tables

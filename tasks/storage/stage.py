@@ -39,7 +39,7 @@ class Stage(ABC, Generic[Item]):
     unit: ClassVar[str]
     """In which its progress is counted (`amount`)."""
     retries: ClassVar[int] = 1
-    """How often a shard that failed is tried again, where that may help (`stiv_model/failures.py`)."""
+    """How often a shard that failed is tried again, where that may help (`stiv_model/errors/failures.py`)."""
     retry_delay_seconds: ClassVar[float] = 0
 
     @abstractmethod

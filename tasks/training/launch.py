@@ -12,11 +12,11 @@ from string import Formatter
 from prefect import task
 
 from stiv_model.encoders import provenance
-from stiv_model.failures import PermanentError, StopRequestedError, is_worth_retrying
+from stiv_model.errors.failures import PermanentError, StopRequestedError, is_worth_retrying
+from stiv_model.errors.redaction import redacted
 from stiv_model.latents import data_plan, training_set
 from stiv_model.latents.folder import TABLE
 from stiv_model.process_exit import failure, forget_failures, mark_stopped, stopped_at
-from stiv_model.redaction import redacted
 from stiv_model.settings import RUN_FILE, ModelSettings, MonitoringSettings, RecipeSettings, Run, TrainingSettings
 from stiv_model.training.run_files import INCIDENTS, LEDGER, LOSSES, NOISE_LEVEL_LOSSES, SHOWN
 from stiv_model.weights import metadata

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, Self
 
-from stiv_model.redaction import redact
+from stiv_model.errors.redaction import redact
 from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)

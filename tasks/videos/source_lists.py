@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stiv_model import redaction
+from stiv_model.errors import redaction
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 _ALIASES = {"license": "licence"}

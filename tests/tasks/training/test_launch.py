@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from flows.params import load_params
-from stiv_model.failures import PermanentError
+from stiv_model.errors.failures import PermanentError
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.process_exit import failure
 from stiv_model.settings import Encoders, ModelSettings

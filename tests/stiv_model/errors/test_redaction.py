@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stiv_model import redaction
-from stiv_model.redaction import has_secret, redact, redacted, refuse
+from stiv_model.errors import redaction
+from stiv_model.errors.redaction import has_secret, redact, redacted, refuse
 
 CANARY = "caNary7"
 WITH_SECRET = [

@@ -7,7 +7,7 @@ import pytest
 from safetensors import SafetensorError
 
 from stiv_model import process_exit
-from stiv_model.failures import PermanentError, StopRequestedError, may_pass
+from stiv_model.errors.failures import PermanentError, StopRequestedError, may_pass
 
 
 @pytest.mark.parametrize(
