@@ -45,7 +45,7 @@ def split_videos(
         if reason:
             results[video["video"]] = {"status": "failed", "reason": reason}
         else:
-            of_video = {"path": str(path), "fps": video["fps"], "repairs": video["repairs"]}
+            of_video = {"path": str(path), "fps": video["fps"], "repairs": video["repairs"] or []}
             asked += [(video["video"], {**of_video, **part, **rules}) for part in _parts(video, settings)]
     found = sandbox.map("split", [arguments for _, arguments in asked])
     by_video: dict[str, list[dict[str, Any]]] = {}
