@@ -10,6 +10,7 @@ import pytest
 
 from flows.running.locks import hold, output
 from stiv_model.process_exit import follow_into_end
+from tests.holding import holding
 
 ROOT = Path(__file__).parents[3]
 HOLDS = """import pathlib, sys
@@ -23,24 +24,13 @@ def test_an_output_is_made_by_one_at_a_time_however_it_is_named_and_a_killed_one
     tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    first = subprocess.Popen(
-        [sys.executable, "-c", HOLDS, "data/clips"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert first.stdin and first.stdout
-    try:
-        assert first.stdout.readline() == b"in\n"
+    with holding(HOLDS, "data/clips") as first:
         for name in ("data/clips", "data/../data/clips", str(tmp_path / "data/clips")):
             with pytest.raises(ValueError, match=rf"process {first.pid} \(stiv select\) is making {name}"):  # noqa: SIM117
                 with output(Path(name), "select"):
                     pass
         with output(Path("data/shots"), "split"):
             pass
-    finally:
-        first.kill()
-        first.wait()
     with output(Path("data/clips"), "select"):
         pass
     assert not Path("data").exists(), "the lock is beside nothing that is made"

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -26,6 +25,7 @@ from websockets.sync.client import connect
 
 from flows.running import dead_runs
 from flows.running.server import environment, free_port, only_one, refuse_ended, secret
+from tests.holding import holding
 
 ROOT = Path(__file__).parents[3]
 OTHERS = (
@@ -237,20 +237,13 @@ def test_a_second_one_in_a_workspace_is_told_who_is_there(tmp_path):
         "import sys, pathlib\nfrom flows.running.server import only_one\n"
         "with only_one(pathlib.Path(sys.argv[1]), 1234):\n    print('in', flush=True)\n    sys.stdin.read()"
     )
-    first = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert first.stdin and first.stdout
-    try:
-        assert first.stdout.readline() == b"in\n"
-        with pytest.raises(ValueError, match=rf"{first.pid}.*127\.0\.0\.1:1234"), only_one(tmp_path, 5678):
-            pass
-    finally:
-        first.kill()  # one that was killed does not stand in the way
-        first.wait()
+    with (
+        holding(code, str(tmp_path)) as first,
+        pytest.raises(ValueError, match=rf"{first.pid}.*127\.0\.0\.1:1234"),
+        only_one(tmp_path, 5678),
+    ):
+        pass
+    # one that was killed does not stand in the way
     with only_one(tmp_path, 5678):
         pass
 

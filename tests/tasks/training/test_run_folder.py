@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +9,13 @@ import pytest
 from stiv_model.distributed import run_identity
 from stiv_model.settings import Run
 from tasks.training import run_folder
+from tests.holding import holding
 from tests.stiv_model.runs import describe
 
 HOLD = """import fcntl, sys
 file = open(sys.argv[1], "w")
 fcntl.lockf(file, fcntl.LOCK_EX)
-print("held", flush=True)
+print("in", flush=True)
 sys.stdin.read()"""
 
 
@@ -148,12 +147,9 @@ def test_what_takes_minutes_is_made_anew_for_another_run(out):
 
 
 def test_the_folder_of_a_run_that_is_alive_is_not_touched(work, out):
-    words = [sys.executable, "-c", HOLD, str(work / "lock")]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as alive:
-        assert alive.stdout.readline() == "held\n"
+    with holding(HOLD, str(work / "lock")):
         before = content(work)
         with pytest.raises(RuntimeError, match="in use by ranks of another attempt"):
             run_folder.open_run(describe(), out)
         assert content(work) == before
-        alive.stdin.close()
     run_folder.open_run(describe(), out)
