@@ -9,12 +9,17 @@ import os
 import stat
 import tempfile
 import unicodedata
+from collections.abc import Iterable, Iterator
 from configparser import ConfigParser
 from configparser import Error as ConfigError
 from contextlib import suppress
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tasks.storage import atomic
 from tasks.videos import buckets, source_lists
@@ -50,6 +55,78 @@ class Item(NamedTuple):
     """Reason code if it must not be opened."""
     listed: Listed | None = None
     """Its row, if the source is a list."""
+
+
+LISTING = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("version", pa.string()),
+        ("sidecar", pa.string()),
+        ("problem", pa.string()),
+        # what the source's list says, as its bytes: it may be no text. Null in all rows if the source is none
+        ("listed_uri", pa.binary()),
+        ("listed_caption", pa.binary()),
+        ("licence", pa.string()),
+        ("source_url", pa.string()),
+    ]
+)
+"""What `write_listing` writes: a row per item, sorted by uri."""
+
+_GROUP_ROWS = 4096
+
+
+def write_listing(source: str, path: Path) -> str:
+    """Write every file of a source that is neither hidden nor a sidecar as a table of LISTING; return its hash.
+
+    Args:
+        path: file that is written, whole or not at all.
+
+    Returns:
+        one hash of the items, that of `listing_hash`.
+
+    Raises:
+        FileNotFoundError, ValueError, ConnectionError: as `listing` says.
+    """
+    items = listing(source)
+    rows = iter(items)
+    with atomic.atomic_write(path) as tmp_path, pq.ParquetWriter(tmp_path, LISTING, compression="zstd") as writer:
+        while group := [_row_of(item) for item in islice(rows, _GROUP_ROWS)]:
+            writer.write_table(pa.Table.from_pylist(group, schema=LISTING))
+    return listing_hash(items)
+
+
+def read_listing(path: Path) -> Iterator[Item]:
+    """Give the items of a table of LISTING in order, a few thousand in memory at a time."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_GROUP_ROWS):
+            yield from map(item_of, batch.to_pylist())
+
+
+def item_of(row: dict[str, Any]) -> Item:
+    """Return the item that a row of LISTING is of."""
+    listed = None
+    if row["listed_uri"] is not None:
+        texts = (_text(row[name]) for name in ("listed_uri", "listed_caption"))
+        listed = Listed(*texts, row["licence"], row["source_url"])
+    return Item(row["uri"], row["size_bytes"], row["version"], row["sidecar"], row["problem"], listed)
+
+
+def _row_of(item: Item) -> dict[str, Any]:
+    row = dict(zip(LISTING.names, item[:5], strict=False))
+    if item.listed:
+        row |= {"licence": item.listed.licence, "source_url": item.listed.source_url}
+        row |= {"listed_uri": _bytes(item.listed.uri), "listed_caption": _bytes(item.listed.caption)}
+    return row
+
+
+def _bytes(text: str | None) -> bytes | None:
+    """Return a text that may have halves of characters, which no column of texts can hold."""
+    return None if text is None else text.encode(errors="surrogatepass")
+
+
+def _text(content: bytes | None) -> str | None:
+    return None if content is None else content.decode(errors="surrogatepass")
 
 
 def listing(source: str) -> list[Item]:
@@ -349,6 +426,9 @@ def _head(source: str, uri: str, size_bytes: int) -> bytes:
         return file.read(size_bytes)
 
 
-def listing_hash(items: list[Item]) -> str:
+def listing_hash(items: Iterable[Item]) -> str:
     """Return one hash of what a source holds, so that work on other files is not gone on with."""
-    return hashlib.sha256(repr([tuple(item) for item in items]).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(repr(tuple(item)).encode())
+    return digest.hexdigest()

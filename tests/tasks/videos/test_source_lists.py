@@ -135,6 +135,9 @@ def test_names_that_no_file_can_have_become_items_with_their_problem(tmp_path: P
     (tmp_path / "list.jsonl").write_text("\n".join(json.dumps({"uri": uri}) for uri in wanted))
     items = sources.listing(str(tmp_path / "list.jsonl"))
     assert {item.listed.uri: item.problem for item in items} == wanted
+    sha256 = sources.write_listing(str(tmp_path / "list.jsonl"), tmp_path / "listing.parquet")
+    assert list(sources.read_listing(tmp_path / "listing.parquet")) == items
+    assert sha256 == sources.listing_hash(items)
     written = {item.uri for item in items}
     assert {"nul\\x00.mp4", "half\\ud83c.mp4"} < written
     assert all("\0" not in uri and uri.encode() for uri in written)
@@ -144,6 +147,8 @@ def test_a_caption_of_half_a_character_is_refused_by_its_row(tmp_path: Path):
     (tmp_path / "a.mp4").write_bytes(b"aa")
     (tmp_path / "list.jsonl").write_text('{"uri": "a.mp4", "caption": "\\ud83c"}')
     [item] = sources.listing(str(tmp_path / "list.jsonl"))
+    sources.write_listing(str(tmp_path / "list.jsonl"), tmp_path / "listing.parquet")
+    assert [item] == list(sources.read_listing(tmp_path / "listing.parquet"))
     assert sources.caption_of(str(tmp_path / "list.jsonl"), item, 100) == (None, "caption_not_text")
 
 

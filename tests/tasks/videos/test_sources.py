@@ -26,6 +26,16 @@ def test_a_folder_is_listed_sorted_at_any_depth_with_its_sidecars(tmp_path):
     ]
 
 
+def test_a_listing_as_a_table_has_the_same_items_in_the_same_order(tmp_path):
+    raw = put(tmp_path / "raw", b_dot_mp4=b"bb", sub__a_dot_mp4=b"a", b_dot_txt=b"words", alone_dot_txt=b"words")
+    sha256 = sources.write_listing(str(raw), tmp_path / "listing.parquet")
+    items = sources.listing(str(raw))
+    assert list(sources.read_listing(tmp_path / "listing.parquet")) == items and len(items) == 3
+    assert sha256 == sources.listing_hash(items) != sources.listing_hash(items[1:])
+    put(raw, c_dot_mp4=b"c")
+    assert sources.write_listing(str(raw), tmp_path / "listing.parquet") != sha256
+
+
 def test_a_missing_folder_is_named_with_its_place_and_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"source is .*nowhere.*params\.yaml: source.*s3://"):
         sources.listing(str(tmp_path / "nowhere"))
