@@ -137,7 +137,7 @@ def call(verb: str, argv: list[str]) -> None:
     if stage := os.environ.get("DVC_STAGE"):
         from flows.stages import check_inputs
 
-        check_inputs(stage)
+        check_inputs(stage, params.check.days)
     with locks.output(values["out"], verb) if "out" in values else contextlib.nullcontext():
         if _is_shown(values.get("engine")):
             _run_shown(verb, function, words, values)

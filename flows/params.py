@@ -9,7 +9,7 @@ import yaml
 from pydantic import model_validator
 from typing_extensions import TypeIs
 
-from flows.running.settings import EngineSettings, PipelineSettings
+from flows.running.settings import CheckSettings, EngineSettings, PipelineSettings
 from stiv_model import settings_errors
 from stiv_model.errors import redaction
 from stiv_model.settings import (
@@ -46,6 +46,7 @@ class Params(Settings):
     corpus: CorpusSettings
     engine: EngineSettings
     pipeline: PipelineSettings
+    check: CheckSettings
     sandbox: SandboxSettings
     videos: VideoSettings
     shots: ShotSettings

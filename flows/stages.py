@@ -1,12 +1,11 @@
 """What dvc.yaml says: its stages in order, and how to bring one up to date. The only code that knows DVC."""
 
 import contextlib
-import hashlib
 import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -18,13 +17,19 @@ from dvc.output import Output
 from dvc.repo import Repo
 from dvc.scm import SCMError
 from dvc.stage import PipelineStage
+from safetensors import SafetensorError, safe_open
 
 from flows.running.code_hash import file_hashes, is_code
+from stiv_model.settings import NULL_TEXT
 from tasks.operations import processes
 from tasks.storage import atomic
+from tasks.storage.records import KnownHashes
 
 CODE = Path(".cache/code")
 """A file per stage: the hashes of every file of its code when it was last up to date."""
+
+CHECKED = Path(".cache/checked.json")
+"""What is known of the files that stages took: `tasks/storage/records.py`."""
 
 _SKIPPED = "didn't change, skipping"
 _HASHED_AT_ONCE = 4
@@ -210,22 +215,31 @@ def clear_cache(on_line: Callable[[str], None]) -> None:
     _dvc(["gc", "--workspace", "--force"], dict(os.environ), on_line)
 
 
-def check_inputs(stage: str) -> int:
-    """Hash the files that a stage takes from earlier stages, and compare with what those made; return how many.
+def check_inputs(stage: str, days: float) -> int:
+    """Compare the files that a stage takes from earlier stages with what those made; return how many.
 
     DVC itself trusts a file that is read-only: one whose bytes went bad in its cache or on a remote is checked out,
-    pulled and pushed without a word.
+    pulled and pushed without a word. Hashed is what has changed since it was hashed last. Of the latents of a training
+    a part's length and header are looked at: the loader hashes each sample before a step uses it.
+
+    Args:
+        days: a file that was hashed so long ago is hashed again.
 
     Raises:
         ValueError: a file is not what dvc.lock says, or is missing; the message names it and the remedy.
     """
+    known = KnownHashes(CHECKED, "md5", days)
     with Repo() as repo:
         made = {out.fs_path: out for out in repo.index.outs if out.use_cache}
-        inputs = [made[dep.fs_path] for dep in repo.stage.get_target(stage).deps if dep.fs_path in made]
-        wanted = {path: md5 for out in inputs for path, md5 in _files(out)}
+        asked = repo.stage.get_target(stage)
+        inputs = [made[dep.fs_path] for dep in asked.deps if dep.fs_path in made]
+        wanted = {path: md5 for out in inputs for path, md5 in _files(out, known)}
+        parts = _parts_of_latents(asked.cmd, wanted)
     with ThreadPoolExecutor(_HASHED_AT_ONCE) as threads:
-        found = dict(zip(wanted, threads.map(_md5, wanted), strict=True))
-    if wrong := [path for path in wanted if found[path] != wanted[path]]:
+        right = threads.map(lambda path: _is_part(path) if path in parts else known.is_as(path, wanted[path]), wanted)
+        wrong = [path for path, is_right in zip(wanted, right, strict=True) if not is_right]
+    known.save()
+    if wrong:
         raise ValueError(
             f"{wrong[0]} ({len(wrong)} of {len(wanted)} files) is not what dvc.lock says: its bytes went bad in DVC's "
             "cache or remote, or it was changed by hand. Changed by hand: `dvc commit` adopts it. Else delete it and "
@@ -234,14 +248,14 @@ def check_inputs(stage: str) -> int:
     return len(wanted)
 
 
-def _files(out: Output) -> Iterator[tuple[Path, str]]:
+def _files(out: Output, known: KnownHashes) -> Iterator[tuple[Path, str]]:
     """Give every file of an output with the md5 that it must have."""
     root = Path(out.fs_path)
     if not out.hash_info.isdir:
         yield root, out.hash_info.value
         return
     listing = Path(out.cache.oid_to_path(out.hash_info.value))
-    if not listing.exists() or f"{_md5(listing)}.dir" != out.hash_info.value:
+    if not known.is_as(listing, out.hash_info.value.removesuffix(".dir")):
         raise ValueError(
             f"DVC's list of the files in {root}, {listing}, is missing or damaged: delete it, then dvc pull"
         )
@@ -249,11 +263,22 @@ def _files(out: Output) -> Iterator[tuple[Path, str]]:
         yield root / entry["relpath"], entry["md5"]
 
 
-def _md5(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+def _parts_of_latents(command: str, files: Iterable[Path]) -> set[Path]:
+    """Return those of a stage's files whose samples are hashed one by one as they are read: what a training loads."""
+    words = shlex.split(command)
+    if words[:4] != ["python", "-m", "flows", "train"] or "--latents" not in words:
+        return set()
+    folder = Path(words[words.index("--latents") + 1]).absolute()
+    return {path for path in files if path.parent == folder and path.suffix == ".safetensors"} - {folder / NULL_TEXT}
+
+
+def _is_part(path: Path) -> bool:
+    """Say whether a file is a whole one of safetensors, by its header and its length."""
+    try:
+        with safe_open(path, framework="numpy"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def _dvc(words: list[str], environment: dict[str, str], on_line: Callable[[str], None]) -> None:

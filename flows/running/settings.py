@@ -28,3 +28,11 @@ class PipelineSettings(Settings):
     retrain_hours: NonNegativeFloat
     """A training whose last run took longer than this, hours, is not repeated when only code has changed;
     `stiv pipeline --retrain NAME` repeats it."""
+
+
+class CheckSettings(Settings):
+    """How what stages take from earlier ones is compared with what those made; it changes no byte of an output."""
+
+    days: NonNegativeFloat
+    """A file is hashed when anything about it has changed, and when it was hashed last more than this many days ago;
+    0 hashes every file before every stage."""

@@ -10,16 +10,20 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tasks.storage import atomic
+from tasks.storage.records import KnownHashes
 
 log = logging.getLogger(__name__)
 
 HASHES = "hashes.json"
 """The SHA-256 of every file of a folder of reusable tables."""
 EARLIER = Path(".cache/earlier")
+_BELIEVED_DAYS = 30
+"""A reusable file that has not changed is hashed again after so long. Months would do: only the disk can spoil it."""
 
 
 def folder(cache: Path, stage: str, made_with: dict[str, Any]) -> Path:
@@ -34,9 +38,11 @@ def folder(cache: Path, stage: str, made_with: dict[str, Any]) -> Path:
     """
     key = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()
     reusable = cache / stage / key[:20]
-    if reusable.exists() and (said := _damage(reusable)):
+    known = KnownHashes(cache / f"{stage}.checked.json", "sha256", _BELIEVED_DAYS)
+    if reusable.exists() and (said := _damage(reusable, known)):
         log.warning("%s: %s; nothing is reused from an earlier run", reusable, said)
         shutil.rmtree(reusable)
+    known.save()
     return reusable
 
 
@@ -49,13 +55,19 @@ def fingerprint(reusable: Path) -> int | None:
 
 
 def save_reusable(files: Iterable[Path], reusable: Path) -> None:
-    """Link a finished stage's files into the folder `reusable`, whole or not at all, and delete those of other keys."""
+    """Link a finished stage's files into the folder `reusable`, whole or not at all, and delete those of other keys.
+
+    A file that is one of those saved before, reused as it was, keeps the hash that was noted then: were it taken of
+    what is there now, bytes that went bad in the meantime would be noted as right.
+    """
+    before = _saved_hashes(reusable.parent)
     tmp_path = reusable.with_name(f"{reusable.name}.tmp")
     shutil.rmtree(tmp_path, ignore_errors=True)
     tmp_path.mkdir(parents=True)
     for file in files:
         atomic.link(file, tmp_path / file.name)
-    hashes = {file.name: atomic.sha256_file(file) for file in sorted(tmp_path.iterdir())}
+    linked = sorted(tmp_path.iterdir())
+    hashes = {file.name: before.get(file.stat().st_ino) or atomic.sha256_file(file) for file in linked}
     (tmp_path / HASHES).write_text(json.dumps(hashes, indent=1))
     atomic.sync_tree(tmp_path)
     for old in reusable.parent.iterdir():
@@ -64,11 +76,21 @@ def save_reusable(files: Iterable[Path], reusable: Path) -> None:
     tmp_path.rename(reusable)
 
 
-def _damage(reusable: Path) -> str | None:
+def _saved_hashes(folder: Path) -> dict[int, str]:
+    """Return the hash of every file that a stage has saved, by its inode."""
+    found = {}
+    for noted in folder.glob(f"*/{HASHES}"):
+        with suppress(OSError, ValueError, AttributeError):
+            hashes = json.loads(noted.read_text())
+            found.update({noted.with_name(name).stat().st_ino: sha256 for name, sha256 in hashes.items()})
+    return found
+
+
+def _damage(reusable: Path, known: KnownHashes) -> str | None:
     """Say what is wrong with a folder of reusable tables; None when every byte is as it was saved."""
     try:
         hashes = json.loads((reusable / HASHES).read_text())
-        wrong = [name for name, sha256 in hashes.items() if atomic.sha256_file(reusable / name) != sha256]
+        wrong = [name for name, sha256 in hashes.items() if not known.is_as(reusable / name, sha256)]
     except (OSError, ValueError, AttributeError) as error:
         return f"it cannot be read ({error})"
     return f"{wrong[0]} is not what was saved" if wrong else None

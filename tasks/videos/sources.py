@@ -107,8 +107,9 @@ def item_of(row: dict[str, Any]) -> Item:
     """Return the item that a row of LISTING is of."""
     listed = None
     if row["listed_uri"] is not None:
-        texts = (_text(row[name]) for name in ("listed_uri", "listed_caption"))
-        listed = Listed(*texts, row["licence"], row["source_url"])
+        uri, caption = (_text(row[name]) for name in ("listed_uri", "listed_caption"))
+        assert uri is not None
+        listed = Listed(uri, caption, row["licence"], row["source_url"])
     return Item(row["uri"], row["size_bytes"], row["version"], row["sidecar"], row["problem"], listed)
 
 

@@ -1,13 +1,17 @@
 """A byte that went bad in DVC's cache or on a remote, which DVC itself does not notice."""
 
+import os
 import random
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
 
 from flows import stages
+
+DAYS = 30
 
 
 @pytest.fixture
@@ -38,11 +42,13 @@ stages:
 
 
 def flip_one_byte(path: Path, draw: random.Random) -> None:
-    content = bytearray(path.read_bytes())
+    content, before = bytearray(path.read_bytes()), path.stat()
     content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
     path.chmod(0o644)
     path.write_bytes(content)
     path.chmod(0o444)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
 
 def checked_out_anew(repo: Repo) -> None:
@@ -52,8 +58,8 @@ def checked_out_anew(repo: Repo) -> None:
 
 
 def test_what_earlier_stages_made_passes(repo: Repo):
-    assert stages.check_inputs("use") == 7
-    assert stages.check_inputs("make") == 0
+    assert stages.check_inputs("use", DAYS) == 7
+    assert stages.check_inputs("make", DAYS) == 0
 
 
 def objects(folder: Path) -> list[Path]:
@@ -76,7 +82,7 @@ def test_a_byte_that_went_bad_in_the_cache_is_found_before_the_data_is_used(repo
         assert bad.suffix == ".dir", error
         return
     with pytest.raises(ValueError, match=r"\b(made|one\.txt|dvc pull)\b"):
-        stages.check_inputs("use")
+        stages.check_inputs("use", DAYS)
     assert bad.read_bytes() != good
 
 
@@ -93,13 +99,63 @@ def test_a_byte_that_went_bad_on_the_remote_is_found_before_the_data_is_used(rep
     except Exception:  # DVC noticed by itself
         return
     with pytest.raises(ValueError, match=r"\b(made|one\.txt|dvc pull)\b"):
-        stages.check_inputs("use")
+        stages.check_inputs("use", DAYS)
 
 
 def test_a_file_changed_by_hand_is_named_until_dvc_has_adopted_it(repo: Repo):
     Path("made/3.txt").chmod(0o644)
     Path("made/3.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"made/3\.txt \(1 of 7 files\).*dvc commit"):
-        stages.check_inputs("use")
+        stages.check_inputs("use", DAYS)
     repo.commit("make", force=True)
-    assert stages.check_inputs("use") == 7
+    assert stages.check_inputs("use", DAYS) == 7
+
+
+def bytes_read() -> int:
+    """Return how much this process has read from files, by the system's count."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A DVC repository whose stage `use` takes 20 files of 500 KB; return their bytes. They were checked once."""
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text(
+        """
+stages:
+  make:
+    cmd: mkdir made && for i in `seq -w 20`; do head -c 500000 /dev/urandom > made/$i; done
+    outs: [made]
+  use:
+    cmd: touch used
+    deps: [made]
+    outs: [used]
+"""
+    )
+    with Repo.init(no_scm=True) as opened:
+        opened.reproduce()
+    time.sleep(0.2)  # a file that changed in the same tick of the clock as it was hashed is hashed again
+    before = bytes_read()
+    assert stages.check_inputs("use", DAYS) == 20
+    assert bytes_read() - before >= 20 * 500_000
+    return 20 * 500_000
+
+
+def test_a_second_check_of_what_has_not_changed_reads_next_to_nothing(large: int):
+    before = bytes_read()
+    assert stages.check_inputs("use", DAYS) == 20
+    assert bytes_read() - before <= 0.01 * large
+
+
+def test_twenty_flips_with_size_and_time_restored_are_found_after_a_check(large: int):
+    draw = random.Random(0)
+    for number in range(20, 0, -1):
+        flip_one_byte(Path(f"made/{number:02}"), draw)
+        with pytest.raises(ValueError, match=rf"made/{number:02} \({21 - number} of 20 files\)"):
+            stages.check_inputs("use", DAYS)
+
+
+def test_zero_days_hash_every_file_again(large: int):
+    before = bytes_read()
+    assert stages.check_inputs("use", 0) == 20
+    assert bytes_read() - before >= large

@@ -1,6 +1,8 @@
 """Added videos are processed alone, and the outcome is what a run on all of them makes."""
 
+import os
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,7 +14,7 @@ import yaml
 from tasks.sandbox.pool import Sandbox
 from tasks.scores.settings import ScoreSettings
 from tasks.scores.stage import Scores
-from tasks.storage import reuse, shards
+from tasks.storage import atomic, records, reuse, shards
 from tasks.storage.stage import Stage, in_turn, run
 from tasks.videos.probe import Videos
 from tasks.videos.settings import ShotSettings, VideoSettings
@@ -148,3 +150,47 @@ def test_what_was_kept_and_went_bad_costs_the_reuse_and_not_the_stage(tmp_path, 
     assert not kept.exists()
     assert "nothing is reused" in caplog.text
     assert table.read_bytes() == bytes(range(256))
+
+
+def flipped_in_place(file: Path) -> None:
+    """Change a byte in all places of a file, with size and time of change restored."""
+    before = file.stat()
+    with file.open("r+b") as opened:
+        first = opened.read(1)[0]
+        opened.seek(0)
+        opened.write(bytes([first ^ 1]))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_what_was_kept_is_hashed_once_and_a_flip_with_its_time_restored_is_found(tmp_path, monkeypatch):
+    (tmp_path / "table").write_bytes(bytes(1000))
+    kept = reuse.folder(tmp_path / "earlier", "videos", {"key": 1})
+    reuse.save_reusable([tmp_path / "table"], kept)
+    hashed = count_hashing(monkeypatch)
+    time.sleep(0.15)
+    for _ in range(3):
+        assert reuse.folder(tmp_path / "earlier", "videos", {"key": 1}).exists()
+    assert hashed == [kept / "table"]
+    flipped_in_place(kept / "table")
+    assert not reuse.folder(tmp_path / "earlier", "videos", {"key": 1}).exists()
+
+
+def count_hashing(monkeypatch) -> list[Path]:
+    """Return a list that gets every file whose bytes are read to know its hash."""
+    hashed: list[Path] = []
+    plain = records.KnownHashes._hash
+    monkeypatch.setattr(records.KnownHashes, "_hash", lambda self, file: hashed.append(file) or plain(self, file))
+    return hashed
+
+
+def test_a_file_that_is_reused_as_it_was_keeps_its_hash_and_one_that_went_bad_meanwhile_is_found(tmp_path):
+    (tmp_path / "part").write_bytes(bytes(1000))
+    kept = reuse.folder(tmp_path / "earlier", "latents", {"key": 1})
+    reuse.save_reusable([tmp_path / "part"], kept)
+    noted = (kept / reuse.HASHES).read_text()
+    (tmp_path / "product").mkdir()
+    atomic.link(kept / "part", tmp_path / "product" / "part")
+    flipped_in_place(tmp_path / "part")
+    reuse.save_reusable([tmp_path / "product" / "part"], kept)
+    assert (kept / reuse.HASHES).read_text() == noted
+    assert not reuse.folder(tmp_path / "earlier", "latents", {"key": 1}).exists()
