@@ -28,7 +28,6 @@ from typing import NamedTuple
 
 import torch
 import webdataset
-from safetensors.torch import save_file
 from torch import Tensor
 
 from flows.params import load_params
@@ -36,7 +35,7 @@ from stiv_model.latents import data_plan
 from stiv_model.latents.dataset import LatentData
 from stiv_model.latents.folder import TABLE
 from stiv_model.latents.order import Order, micro_batches
-from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
+from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256, write
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import NULL_TEXT
 from stiv_model.training.prefetch import ReadAhead
@@ -88,14 +87,14 @@ def make(folder: Path, samples: int, shapes: Shapes) -> None:
         count = min(SHARD_CLIPS, samples - first)
         tensors = {name: random_tensor(count, *part) for name, part in shapes.parts.items()}
         name = f"shard-{first // SHARD_CLIPS:05d}.safetensors"
-        save_file(tensors, shards / name, metadata=MADE_BY)
+        write(shards / name, tensors, MADE_BY)
         rows += [table_row(first + row, stored(tensors, row), name, row) for row in range(count)]
         with webdataset.TarWriter(str((tars / name).with_suffix(".tar"))) as tar:
             for row in range(count):
                 parts = {f"{part}.npy": tensor[row].numpy() for part, tensor in tensors.items()}
                 tar.write({"__key__": f"{first + row:06d}", **parts})
     null = {name: random_tensor(1, *part) for name, part in shapes.parts.items() if name != "latents"}
-    save_file(null, shards / NULL_TEXT, metadata=MADE_BY | {TEXT_SHA256: text_sha256(stored(null, 0))})
+    write(shards / NULL_TEXT, null, MADE_BY | {TEXT_SHA256: text_sha256(stored(null, 0))})
     tables.write_rows(shards / TABLE, rows, tables.LATENTS)
     for path in files(folder):  # a page that is not on disk yet stays in memory
         with path.open("rb") as file:

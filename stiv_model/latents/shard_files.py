@@ -1,4 +1,9 @@
-"""The files of packed latents: safetensors whose tensors have one entry per clip, read entry by entry."""
+"""The files of packed latents: what one clip has lies together, and is read at once.
+
+A file is safetensors with one tensor, `clips`, of bytes (clips, bytes of an entry). An entry has the clip's latents and
+text features one behind the other, each at a multiple of 64 bytes; what and where is said in the file's metadata,
+`entry`: a JSON list of [name, type, shape, offset]. The null text is such a file with one entry, and without latents.
+"""
 
 import errno
 import hashlib
@@ -10,12 +15,14 @@ import weakref
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
+
+from stiv_model.latents.folder import ALIGNMENT_BYTES
 
 AGAIN = "make the latents again (stage latents)"
 """The remedy for all that can be wrong with a shard."""
@@ -25,25 +32,29 @@ TEXT_PARTS = ("tokens", "mask", "pooled")
 TEXT_SHA256 = "features_sha256"
 """In the metadata of the null text, which has no row in the table: `text_sha256` of its features."""
 
-_LARGEST_HEADER_BYTES = 100_000_000
-"""The limit of the safetensors library itself: a header is read whole, and claims its own size."""
+_CLIPS, _ENTRY = "clips", "entry"
+_NAMES = ("latents", *TEXT_PARTS)
+"""In the order of an entry."""
+_LARGEST_HEADER_BYTES = 1_000_000
+"""A header is read whole, and claims its own size; one of ours has less than a thousand bytes."""
 _OTHER_FILES = 64
 """Descriptors that a process needs beside those of the shards."""
 _DTYPES = {"F16": torch.float16, "F32": torch.float32, "BOOL": torch.bool}
+_NOWHERE = memoryview(bytearray(ALIGNMENT_BYTES))
+"""Takes the bytes between two tensors of an entry."""
 
 
 class Part(NamedTuple):
-    """One tensor of a shard: what one clip has of it, and where it starts in the file."""
+    """One tensor of a shard: what one clip has of it, and where it starts in the clip's entry."""
 
     dtype: torch.dtype
     shape: list[int]
     size_bytes: int
-    """Of one clip's entry."""
     start: int
 
 
 class Shard:
-    """One safetensors file whose tensors have one entry per clip in their first dimension.
+    """One file of packed latents, or the null text.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -61,53 +72,145 @@ class Shard:
         try:
             header = json.loads(os.pread(self.descriptor, min(length, size), 8))
             self.made_by: dict[str, str] = header.pop("__metadata__")
+            if _CLIPS not in header and header.keys() & {*TEXT_PARTS}:
+                raise ValueError("it is of an earlier release, which kept each tensor apart")
             self.text_sha256 = self.made_by.pop(TEXT_SHA256, None)
-            self.tensors = {name: _part(entry, 8 + length) for name, entry in sorted(header.items())}
-            (self.rows,) = {entry["shape"][0] for entry in header.values()}
-            end = 8 + length + max(entry["data_offsets"][1] for entry in header.values())
+            self.rows, self.entry_bytes = _clips(header)
+            self.tensors = _parts(json.loads(self.made_by.pop(_ENTRY)), self.entry_bytes)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not a shard of latents ({error!r}): {AGAIN}") from error
-        if end != size:
+        self._start = 8 + length
+        if (end := self._start + self.rows * self.entry_bytes) != size:
             raise ValueError(f"{path} has {size} bytes, but its header says {end}: {AGAIN}")
+        ends = [0, *(part.start + part.size_bytes for part in self.tensors.values())]
+        self._gaps = [_NOWHERE[: part.start - end] for part, end in zip(self.tensors.values(), ends, strict=False)]
+        self._read_bytes = ends[-1]
 
     @property
-    def kind(self) -> dict[str, tuple[torch.dtype, list[int]]]:
-        """Type and shape of what one clip has, by the name of the tensor."""
-        return {name: (part.dtype, part.shape) for name, part in self.tensors.items()}
+    def kind(self) -> list[tuple[str, torch.dtype, list[int]]]:
+        """Name, type and shape of what one clip has, in the order of its entry."""
+        return [(name, part.dtype, part.shape) for name, part in self.tensors.items()]
 
-    def read_from_memory(self, row: int, into: Sequence[memoryview]) -> bool:
-        """Read one clip's entries, in the order of `tensors`, if the system has them in memory; say whether it did."""
-        try:
-            for part, view in zip(self.tensors.values(), into, strict=True):
-                size = part.size_bytes
-                if os.preadv(self.descriptor, [view], part.start + row * size, os.RWF_NOWAIT) != size:
-                    return False
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):  # the latter where a file system cannot say
-                return False
-            raise
-        return True
-
-    def announce(self, row: int) -> None:
-        """Let the system fetch one clip's entries while others are read."""
-        for part in self.tensors.values():
-            os.posix_fadvise(
-                self.descriptor, part.start + row * part.size_bytes, part.size_bytes, os.POSIX_FADV_WILLNEED
-            )
-
-    def read(self, row: int, into: Sequence[memoryview]) -> None:
-        """Read one clip's entries, in the order of `tensors`.
+    def clip(self, row: int) -> dict[str, Tensor]:
+        """Return the tensors of one clip.
 
         Raises:
             OSError: they cannot be read, or the file ends before.
         """
-        for (name, part), view in zip(self.tensors.items(), into, strict=True):
-            start, done = part.start + row * part.size_bytes, 0
-            while done < part.size_bytes:  # once, but for file systems that give less than asked
-                got = os.preadv(self.descriptor, [view[done:]], start + done)
-                if not got:
-                    raise OSError(f"it ends inside {name}")
-                done += got
+        out = cut(torch.empty(block_bytes(self.tensors, 1), dtype=torch.uint8), self.tensors, 1)
+        self.read(row, entries(out)[0])
+        return {name: tensor[0] for name, tensor in out.items()}
+
+    def read_from_memory(self, row: int, into: Sequence[memoryview]) -> bool:
+        """Read one clip's tensors, in the order of `tensors`, if the system has them in memory; say whether it did."""
+        try:
+            got = os.preadv(self.descriptor, self._around(into), self._place(row), os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):  # the latter where a file system cannot say
+                return False
+            raise
+        return got == self._read_bytes
+
+    def announce(self, row: int) -> None:
+        """Let the system fetch one clip's entry while others are read."""
+        os.posix_fadvise(self.descriptor, self._place(row), self._read_bytes, os.POSIX_FADV_WILLNEED)
+
+    def read(self, row: int, into: Sequence[memoryview]) -> None:
+        """Read one clip's tensors, in the order of `tensors`.
+
+        Raises:
+            OSError: they cannot be read, or the file ends before.
+        """
+        place, left = self._place(row), self._around(into)
+        while left:  # once, but for file systems that give less than asked
+            got = os.preadv(self.descriptor, left, place)
+            if not got:
+                raise OSError("it ends inside its entry")
+            place, left = place + got, _behind(left, got)
+
+    def _place(self, row: int) -> int:
+        return self._start + row * self.entry_bytes
+
+    def _around(self, into: Sequence[memoryview]) -> list[memoryview]:
+        """Return where an entry's bytes go: to the tensors, and what is between them nowhere."""
+        return [piece for pair in zip(self._gaps, into, strict=True) for piece in pair]
+
+
+def _behind(views: list[memoryview], done: int) -> list[memoryview]:
+    """Return what is left to fill when so many bytes are there."""
+    while views and done >= len(views[0]):
+        done -= len(views[0])
+        views = views[1:]
+    return [views[0][done:], *views[1:]] if views else []
+
+
+def _clips(header: dict[str, Any]) -> tuple[int, int]:
+    """Return the number of entries, and the bytes of each, that a header tells of."""
+    (tensor,) = header.values()
+    rows, size = header[_CLIPS]["shape"]
+    if tensor["dtype"] != "U8" or not _are_counts(rows, size) or tensor["data_offsets"] != [0, rows * size]:
+        raise ValueError(f"{tensor} are no entries of clips")
+    return rows, size
+
+
+def _parts(entry: list[Any], entry_bytes: int) -> dict[str, Part]:
+    """Return the tensors of an entry, which lie one behind the other, and nothing of size between them."""
+    found: dict[str, Part] = {}
+    end = 0
+    for name, dtype, shape, start in entry:
+        if name in found or not _are_counts(*shape, start + 1):
+            raise ValueError(f"{name} of {shape} at {start}")
+        size = math.prod(shape) * _DTYPES[dtype].itemsize
+        if not end <= start < end + ALIGNMENT_BYTES or start + size > entry_bytes:
+            raise ValueError(f"{name} of {shape} at {start} does not fit in behind {end} of {entry_bytes} bytes")
+        found[name] = Part(_DTYPES[dtype], shape, size, start)
+        end = start + size
+    if not found:
+        raise ValueError("an entry without tensors")
+    return found
+
+
+def _are_counts(*values: Any) -> bool:
+    return all(type(value) is int and value > 0 for value in values)
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors of clips (clips, ...) by name: of the same tensors and metadata, the same bytes.
+
+    Raises:
+        ValueError: a tensor that is neither latents nor a text feature, or of a type that is not read again.
+    """
+    if unknown := tensors.keys() - {*_NAMES}:
+        raise ValueError(f"{path} has no place for {', '.join(sorted(unknown))}: {', '.join(_NAMES)} are kept")
+    entry: list[tuple[str, str, list[int], int]] = []
+    size = 0
+    for name in (name for name in _NAMES if name in tensors):
+        shape = list(tensors[name].shape[1:])
+        entry.append((name, _type_name(tensors[name].dtype), shape, size))
+        size += _aligned(math.prod(shape) * tensors[name].dtype.itemsize)
+    views = entries({name: tensors[name].contiguous() for name, *_ in entry})
+    with path.open("wb") as file:
+        file.write(_header(len(views), size, dict(metadata) | {_ENTRY: json.dumps(entry)}))
+        for clip in views:
+            for view in clip:
+                file.write(view)
+                file.write(bytes(_aligned(len(view)) - len(view)))
+
+
+def _type_name(dtype: torch.dtype) -> str:
+    names = {of: name for name, of in _DTYPES.items()}
+    if dtype not in names:
+        raise ValueError(f"tensors of {dtype} are not kept in latents: one of {', '.join(map(str, names))}")
+    return names[dtype]
+
+
+def _header(clips: int, size: int, metadata: dict[str, str]) -> bytes:
+    tensor = {"dtype": "U8", "shape": [clips, size], "data_offsets": [0, clips * size]}
+    # sorted, which safetensors itself does not do: DVC would train again for another order
+    header = {"__metadata__": dict(sorted(metadata.items())), _CLIPS: tensor}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(_aligned(8 + len(text)) - 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def text_sha256(features: Mapping[str, memoryview]) -> str:
@@ -116,15 +219,6 @@ def text_sha256(features: Mapping[str, memoryview]) -> str:
     for name in TEXT_PARTS:
         digest.update(features[name])
     return digest.hexdigest()
-
-
-def _part(entry: dict, header_bytes: int) -> Part:
-    rows, *shape = entry["shape"]
-    first, last = entry["data_offsets"]
-    size = math.prod(shape) * _DTYPES[entry["dtype"]].itemsize
-    if last - first != rows * size:
-        raise ValueError(f"{last - first} bytes for {rows} clips of {size}")
-    return Part(_DTYPES[entry["dtype"]], shape, size, header_bytes + first)
 
 
 def open_shards(folder: Path, clips: Mapping[str, int]) -> dict[str, Shard]:
@@ -161,9 +255,10 @@ def refuse_others(shards: list[Shard], null: Shard) -> None:
         ValueError: a shard has other shapes, or was made by other encoders; the message names it.
     """
     kind = shards[0].kind
-    of_text = {name: kind.get(name) for name in TEXT_PARTS}
+    of_text = [part for part in kind if part[0] in TEXT_PARTS]
+    is_whole = [name for name, *_ in kind] == [*_NAMES]
     for shard, wanted in [*((shard, kind) for shard in shards), (null, of_text)]:
-        if shard.kind != wanted or "latents" not in kind:
+        if shard.kind != wanted or not is_whole:
             raise ValueError(f"{shard.path} has tensors of other shapes than {shards[0].path}: {AGAIN}")
         if not shard.made_by or shard.made_by != null.made_by:
             raise ValueError(
@@ -240,4 +335,4 @@ def entries(tensors: Mapping[str, Tensor]) -> list[tuple[memoryview, ...]]:
 
 
 def _aligned(size: int) -> int:
-    return -(-size // 64) * 64
+    return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES

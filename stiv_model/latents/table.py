@@ -4,6 +4,7 @@ Reads by itself, not through `stiv_model.latents.dataset`, so that a mistake the
 seconds to import.
 """
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
 from stiv_model.latents.folder import TABLE
-from stiv_model.settings import ModelSettings
+from stiv_model.settings import NULL_TEXT, ModelSettings
 
 _COLUMNS = ["clip", "status", "reason", "aesthetic", "shard", "row"]
 _AGAIN = "run stage latents again"
@@ -88,7 +89,7 @@ def shards(latents: Path, table: Any) -> dict[str, Shard]:
     placed = usable(table)
     columns = [("row", "count"), ("row", "count_distinct"), ("row", "min"), ("row", "max")]
     named = {row.pop("shard"): row for row in placed.group_by("shard").aggregate(columns).to_pylist()}
-    there = {path.name for path in latents.glob("*.safetensors") if path.name.startswith("shard-")}
+    there = {path.name for path in latents.glob("*.safetensors")} - {NULL_TEXT}
     found = {}
     for name in sorted(named.keys() | there):
         path = latents / name
@@ -139,10 +140,12 @@ def _header(path: Path) -> Shard:
     """Read what a shard says it holds. Opening it checks that the file has the length that its header says."""
     try:
         with safe_open(path, "numpy") as opened:
-            clips, frames, channels, rows, columns = opened.get_slice("latents").get_shape()
-            text_width = opened.get_slice("tokens").get_shape()[-1]
+            clips, _ = opened.get_slice("clips").get_shape()
+            shapes = {name: shape for name, _, shape, _ in json.loads(opened.metadata()["entry"])}
+        frames, channels, rows, columns = shapes["latents"]
+        text_width = shapes["tokens"][-1]
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist, but {TABLE} has clips in it: {_AGAIN}") from None
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is not a whole shard ({error}): {_AGAIN}") from None
     return Shard(clips, Shape(frames, rows, columns), channels, text_width, path.stat().st_size)

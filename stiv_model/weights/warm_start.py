@@ -227,7 +227,7 @@ def _pattern(clean: Pattern) -> str:
 def target(run: Run, data: LatentData) -> Trained:
     """Return what a run trains for: what the metadata of its weights will say."""
     recipe = run.recipe
-    shape = next(iter(data.shards.values())).tensors["latents"][1]
+    shape = data.parts["latents"].shape
     stride = data.samples[0].micro[MICRO_CONDITIONS.index("stride_frames")]
     return Trained(
         recipe_name=run.recipe_name,

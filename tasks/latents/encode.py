@@ -1,12 +1,12 @@
 """Stage latents: encode every captioned clip once, frames by the frozen VAE, the caption by the frozen text encoder.
 
-`OUT/shard-00000.safetensors` holds, for each clip of the shard, `latents` (frames, C, h, w), `tokens` (L, E), `mask`
-(L,), `pooled` (E,); its metadata carries the hashes of the VAE and the text encoder that made it, and the loader
-refuses a mixture. `OUT/latents.parquet` has one row per clip. `OUT/encoders.json` says where the encoders are.
+`OUT/shard-00000.safetensors` holds one entry for each clip of the shard: `latents` (frames, C, h, w), `tokens` (L, E),
+`mask` (L,), `pooled` (E,), as `stiv_model/latents/shard_files.py` lays them out; its metadata carries the hashes of the
+VAE and the text encoder that made it, and the loader refuses a mixture. `OUT/latents.parquet` has one row per clip.
+`OUT/encoders.json` says where the encoders are.
 """
 
 import hashlib
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -18,14 +18,13 @@ from typing import Any, NamedTuple
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from stiv_model.encoders.pixels import to_pixels
 from stiv_model.encoders.provenance import write as write_encoders
 from stiv_model.encoders.text import TextEncoder
 from stiv_model.encoders.vae import Vae
 from stiv_model.encoders.vae import load as load_vae
+from stiv_model.latents import shard_files
 from stiv_model.latents.folder import TABLE
 from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
 from stiv_model.settings import NULL_TEXT, TextSettings, VaeSettings
@@ -175,8 +174,7 @@ def find_reusable(reusable: Path, clips: list[dict[str, Any]]) -> dict[str, tupl
 
 def _reusable_tensors(reusable: Path, row: dict[str, Any]) -> Tensors | None:
     """Return a clip's tensors, None if their bytes went bad since they were written."""
-    with safe_open(reusable / row["shard"], "pt") as shard:
-        tensors = {name: shard.get_slice(name)[row["row"]] for name in shard.keys()}  # noqa: SIM118 (no mapping)
+    tensors = shard_files.Shard(reusable / row["shard"]).clip(row["row"])
     latent = hashlib.sha256(tensors["latents"].numpy().tobytes()).hexdigest()
     text_hash = _text_sha256({name: tensor for name, tensor in tensors.items() if name != "latents"})
     if (latent, text_hash) == (row["sha256"], row["text_sha256"]):
@@ -241,23 +239,6 @@ def _text_sha256(tensors: Tensors) -> str:
     return text_sha256({name: tensor.numpy().data for name, tensor in tensors.items()})
 
 
-def _save(tensors: Tensors, path: Path, metadata: dict[str, str]) -> None:
-    """Write tensors as a safetensors file: of the same tensors and metadata, the same bytes.
-
-    safetensors itself writes metadata in the order of a hash table, which is another one each time; and DVC would train
-    again for it.
-    """
-    save_file(tensors, path, metadata=metadata)
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
-        assert len(text) == length, f"{path}: a header of {length} bytes became one of {len(text)}"
-        file.seek(8)
-        file.write(text)
-
-
 def encode_shard(shard: Shard, frames: FrameSource, encoding: Encoding, reusable: Path, product: Path) -> None:
     """Encode one shard of clips into a file of `product`."""
     rows, tensors = encode_clips(shard.given, frames, encoding, reusable)
@@ -266,7 +247,7 @@ def encode_shard(shard: Shard, frames: FrameSource, encoding: Encoding, reusable
         with encoders(encoding) as lent:
             made_by = lent.made_by
         with atomic.atomic_write(file) as tmp_path:
-            _save(tensors, tmp_path, made_by)
+            shard_files.write(tmp_path, tensors, made_by)
     placed = [row | {"shard": file.name if "row" in row else None} for row in rows]
     shard.write(placed, tables.LATENTS)  # last: with it, the shard is done
 
@@ -346,7 +327,7 @@ class Latents(Stage[dict[str, Any]]):
         with encoders(self.encoding) as lent:
             null, made_by = _text_tensors(lent.text, [""]), lent.made_by
         null_sha256 = _text_sha256({name: tensor[0] for name, tensor in null.items()})
-        _save(null, product / NULL_TEXT, made_by | {TEXT_SHA256: null_sha256})
+        shard_files.write(product / NULL_TEXT, null, made_by | {TEXT_SHA256: null_sha256})
         write_encoders(product, self.encoding.vae, self.encoding.text, made_by)
         tables.write_rows(product / TABLE, rows, tables.LATENTS)
         return Joined((account,))

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flows.params import load_params
 from stiv_model.latents import data_plan
-from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
+from stiv_model.latents.shard_files import TEXT_SHA256, Shard, text_sha256, write
 from stiv_model.network.conditions import Text
 from stiv_model.settings import NULL_TEXT, Encoders, RecipeSettings, Run, TrainingSettings
 from stiv_model.training.run_files import INCIDENTS
@@ -98,7 +97,7 @@ def make_latents(folder: Path, clips: Sequence[int]) -> Path:
     for number, count in enumerate(clips):
         text = random_text(count)
         tensors = {"latents": torch.randn(count, 4, 4, 8, 8).half(), **stored(text)}
-        save_file(tensors, folder / f"shard-{number}.safetensors", metadata=MADE_BY)
+        write(folder / f"shard-{number}.safetensors", tensors, MADE_BY)
         rows += [
             dict.fromkeys(tables.LATENTS.names)
             | {
@@ -119,9 +118,16 @@ def make_latents(folder: Path, clips: Sequence[int]) -> Path:
         ]
     null = stored(random_text(1))
     null_sha256 = hashes({part: tensor[0] for part, tensor in null.items()})["text_sha256"]
-    save_file(null, folder / NULL_TEXT, metadata=MADE_BY | {TEXT_SHA256: null_sha256})
+    write(folder / NULL_TEXT, null, MADE_BY | {TEXT_SHA256: null_sha256})
     tables.write_rows(folder / "latents.parquet", rows, tables.LATENTS)
     return folder
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    """Return the tensors (clips, ...) of a shard."""
+    shard = Shard(path)
+    clips = [shard.clip(row) for row in range(shard.rows)]
+    return {name: torch.stack([clip[name] for clip in clips]) for name in shard.tensors}
 
 
 def stored(text: Text) -> dict[str, Tensor]:
@@ -142,9 +148,9 @@ def hashes(clip: Mapping[str, Tensor]) -> dict[str, str]:
 def poison(latents: Path, shard: int, rows: Sequence[int]) -> None:
     """Make latents not a number, as a damaged encoder would: the table has their hash."""
     path = latents / f"shard-{shard}.safetensors"
-    tensors = load_file(path)
+    tensors = load(path)
     tensors["latents"][rows] = float("nan")
-    save_file(tensors, path, metadata=MADE_BY)
+    write(path, tensors, MADE_BY)
     found = tables.read_rows(latents / "latents.parquet", tables.LATENTS)
     for row in found:
         if row["shard"] == path.name:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from flows.__main__ import main
 from flows.params import load_params
+from stiv_model.latents.shard_files import write
 from stiv_model.settings import Encoders, Run
 from tasks.storage import tables as manifest
 from tasks.training import launch
@@ -38,7 +38,7 @@ def latents(tmp_path) -> Path:
         "mask": torch.ones(CLIPS, params.text.tokens, dtype=torch.bool),
         "pooled": torch.zeros(CLIPS, width, dtype=torch.half),
     }
-    save_file(tensors, folder / "shard-00000.safetensors", metadata=TEXT)
+    write(folder / "shard-00000.safetensors", tensors, TEXT)
     empty = dict.fromkeys(manifest.LATENTS.names)
     placed = {"status": "ok", "shard": "shard-00000.safetensors"}
     rows = [empty | placed | {"clip": f"{row}", "row": row, "aesthetic": float(row)} for row in range(CLIPS)]

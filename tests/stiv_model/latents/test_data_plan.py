@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from flows.params import load_params
 from stiv_model.latents import data_plan
 from stiv_model.latents.dataset import LatentData
+from stiv_model.latents.shard_files import write
 from stiv_model.settings import Encoders, Run
 from tasks.storage import tables
+from tests.stiv_model.runs import MADE_BY, load
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 RECIPE = PARAMS.train["stiv"].model_copy(update={"frames": 4, "batch": 4, "steps": 6, "best_fraction": 1.0})
@@ -52,9 +53,9 @@ def another(**values):
 
 
 def reshape(latents, name: str, frames: int, rows: int) -> None:
-    tensors = load_file(latents / name)
-    tensors["latents"] = tensors["latents"][:, :frames, :, :rows].contiguous()
-    save_file(tensors, latents / name, metadata={"vae_sha256": "v", "text_sha256": "t"})
+    tensors = load(latents / name)
+    tensors["latents"] = tensors["latents"][:, :frames, :, :rows]
+    write(latents / name, tensors, MADE_BY)
 
 
 def a_run(latents, settings) -> Run:

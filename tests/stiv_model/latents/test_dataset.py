@@ -3,15 +3,14 @@ import tracemalloc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from stiv_model.latents.dataset import LatentData
-from stiv_model.latents.shard_files import TEXT_PARTS, Shard
+from stiv_model.latents.shard_files import TEXT_PARTS, TEXT_SHA256, Shard, write
 from stiv_model.settings import NULL_TEXT
 from stiv_model.training.prefetch import ReadAhead
 from tasks.storage import tables
-from tests.stiv_model.runs import RECIPE
+from tests.stiv_model.runs import RECIPE, load
 
 MADE_BY = {"vae_sha256": "v", "text_sha256": "t"}
 
@@ -28,7 +27,7 @@ def test_a_batch_holds_what_the_shards_hold(latents):
     batch = data.batch([7, 0, 9])
     for place, clip in enumerate(batch.clips):
         shard, row = clip.split("-")[1:]
-        tensors = load_file(latents / f"shard-{shard}.safetensors")
+        tensors = load(latents / f"shard-{shard}.safetensors")
         assert torch.equal(batch.latents_BFCHW[place], tensors["latents"][int(row)])
         assert torch.equal(batch.text.tokens_BLE[place], tensors["tokens"][int(row)])
         assert torch.equal(batch.text.mask_BL[place], tensors["mask"][int(row)])
@@ -64,7 +63,7 @@ def test_best_fraction_takes_the_best_by_aesthetic_score(latents):
 
 @pytest.mark.parametrize("file", ["shard-1.safetensors", NULL_TEXT])
 def test_shards_of_different_encoders_are_refused(latents, file):
-    save_file(load_file(latents / file), latents / file, metadata=MADE_BY | {"vae_sha256": "another"})
+    write(latents / file, load(latents / file), MADE_BY | {"vae_sha256": "another"})
     with pytest.raises(ValueError, match=r"different encoders.*another"):
         LatentData(latents, RECIPE)
 
@@ -76,9 +75,9 @@ def test_a_shard_that_does_not_say_who_made_it_is_refused(latents):
 
 
 def test_shards_of_different_shapes_are_refused(latents):
-    tensors = load_file(latents / "shard-1.safetensors")
-    tensors["latents"] = tensors["latents"][:, :2].contiguous()
-    save_file(tensors, latents / "shard-1.safetensors", metadata=MADE_BY)
+    tensors = load(latents / "shard-1.safetensors")
+    tensors["latents"] = tensors["latents"][:, :2]
+    write(latents / "shard-1.safetensors", tensors, MADE_BY)
     with pytest.raises(ValueError, match=r"shard-1.*other shapes"):
         LatentData(latents, RECIPE)
 
@@ -138,9 +137,9 @@ def test_no_usable_clip_is_an_error_and_not_zero_batches(latents):
 def flip_a_bit(latents, part="latents") -> None:
     """In the latent or text of clip-1-2, without a change to the length or header of its shard."""
     shard = latents / "shard-1.safetensors"
-    tensors = load_file(shard)
+    tensors = load(shard)
     tensors[part][2].view(-1)[:1].view(torch.uint8)[0] ^= 1
-    save_file(tensors, shard, metadata=MADE_BY)
+    write(shard, tensors, MADE_BY)
 
 
 @pytest.mark.parametrize("part", ["latents", *TEXT_PARTS])
@@ -156,11 +155,9 @@ def test_a_clip_with_one_bit_flipped_is_refused_when_it_is_read_and_others_are_n
 
 @pytest.mark.parametrize("part", TEXT_PARTS)
 def test_a_null_text_with_one_bit_flipped_is_refused(latents, part):
-    tensors = load_file(latents / NULL_TEXT)
-    with safe_open(latents / NULL_TEXT, "pt") as file:
-        metadata = file.metadata()
+    tensors, sha256 = load(latents / NULL_TEXT), Shard(latents / NULL_TEXT).text_sha256
     tensors[part].view(-1)[:1].view(torch.uint8)[0] ^= 1
-    save_file(tensors, latents / NULL_TEXT, metadata=metadata)
+    write(latents / NULL_TEXT, tensors, MADE_BY | {TEXT_SHA256: sha256})
     with pytest.raises(ValueError, match=r"null_text.safetensors has other text features"):
         LatentData(latents, RECIPE)
 

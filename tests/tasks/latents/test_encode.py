@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
 
 from flows.params import load_params
+from stiv_model.latents import shard_files
 from tasks.latents.encode import Latents
 from tasks.storage import atomic, tables
 from tasks.storage.shards import Shard
@@ -61,8 +61,8 @@ def by_clip(folder: Path) -> dict[str, tuple]:
     """Return the clip's tensors as bytes, and its row without its place."""
     found = {}
     for row in tables.ok(tables.read_rows(folder / "latents.parquet", tables.LATENTS)):
-        tensors = load_file(folder / row["shard"])
-        parts = tuple(tensors[name][row["row"]].numpy().tobytes() for name in sorted(tensors))
+        tensors = shard_files.Shard(folder / row["shard"]).clip(row["row"])
+        parts = tuple(tensors[name].numpy().tobytes() for name in sorted(tensors))
         found[row["clip"]] = (parts, {name: value for name, value in row.items() if name not in ("shard", "row")})
     return found
 

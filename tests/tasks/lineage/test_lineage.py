@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from flows.params import load_params
 from flows.running import stage_names
 from stiv_model.latents import data_plan, training_set
 from stiv_model.latents.order import Order
+from stiv_model.latents.shard_files import write
 from stiv_model.settings import Encoders, Run
 from stiv_model.training.run_files import LEDGER
 from tasks.lineage import lineage, takedown
@@ -67,7 +67,7 @@ def space(tmp_path: Path) -> Workspace:
         found.table(stage).parent.mkdir(parents=True)
         tables.write_rows(found.table(stage), rows, schema)
     tensors = {"latents": torch.zeros(len(kept), 4, 8, 8, 8), "tokens": torch.zeros(len(kept), 3, 384)}
-    save_file(tensors, found.data / "latents" / "shard-00000.safetensors")
+    write(found.data / "latents" / "shard-00000.safetensors", tensors, {})
     return found
 
 
