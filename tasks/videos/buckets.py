@@ -115,8 +115,25 @@ def _look_up(uri: str) -> Object | str:
     return Object(uri, found["ContentLength"], found["ETag"])
 
 
-def download(uri: str, path: Path) -> None:
+def size_of(uri: str) -> int:
+    """Return how many bytes an object has.
+
+    Raises:
+        FileNotFoundError, ConnectionError: as above.
+        Unavailable: this object is archived, forbidden or broken.
+    """
+    bucket, key = split(uri)
+    try:
+        return int(client().head_object(Bucket=bucket, Key=key)["ContentLength"])
+    except (ClientError, BotoCoreError) as error:
+        raise _explained(uri, error) from error
+
+
+def download(uri: str, path: Path, size_bytes: int | None = None) -> None:
     """Fetch an object into a file.
+
+    Args:
+        size_bytes: that it must have, as `size_of` says; None: the store is asked.
 
     Raises:
         FileNotFoundError, ConnectionError: as above.
@@ -128,8 +145,8 @@ def download(uri: str, path: Path) -> None:
         with path.open("wb") as file:
             client().download_fileobj(bucket, key, file)
 
+    size_bytes = size_of(uri) if size_bytes is None else size_bytes
     try:
-        size_bytes = client().head_object(Bucket=bucket, Key=key)["ContentLength"]
         _in_time(uri, size_bytes, fetch)
     except (ClientError, BotoCoreError) as error:
         raise _explained(uri, error) from error

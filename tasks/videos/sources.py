@@ -7,12 +7,11 @@ import errno
 import hashlib
 import os
 import stat
-import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
 from configparser import ConfigParser
 from configparser import Error as ConfigError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.storage import atomic
+from tasks.storage.object_cache import ObjectCache
 from tasks.videos import buckets, source_lists
 from tasks.videos.source_lists import Listed
 
@@ -34,7 +34,7 @@ _BYTES_PER_CHARACTER = 4  # at most, in UTF-8
 
 
 ABSENT = (FileNotFoundError, PermissionError, buckets.Unavailable)
-"""What `local_file` raises where one file cannot be had: its row fails, and the stage goes on."""
+"""What `lend` raises where one file cannot be had: its row fails, and the stage goes on."""
 
 
 NOT_THERE = ("not_found", "not_permitted", "archived", "object_broken")
@@ -316,8 +316,9 @@ def _stem(uri: str) -> str:
     return uri.removesuffix(PurePosixPath(uri).suffix)
 
 
-def local_file(source: str, uri: str, sha256: str | None, cache: Path) -> Path:
-    """Return the file behind `uri` on this machine.
+@contextmanager
+def lend(source: str, uri: str, sha256: str | None, cache: ObjectCache) -> Iterator[Path]:
+    """Give the file behind `uri` on this machine, which stays there as long as the context is open.
 
     A file of a folder is itself. An object of a bucket is fetched into `cache` under the sha256 of its bytes,
     unless it is there; `sha256` is what it must have.
@@ -329,16 +330,35 @@ def local_file(source: str, uri: str, sha256: str | None, cache: Path) -> Path:
         ConnectionError: the store does not answer, or refuses.
     """
     if not uri.startswith(buckets.PREFIX):
-        root = _root(source)
-        path = (root / uri).resolve(strict=True)
-        if not _is_inside(path, root):
-            raise ValueError(f"{uri} lies outside the source {source}")
+        yield _inside(source, uri)
+        return
+    lease = cache.take(sha256) if sha256 else None
+    if lease is None:
+        size_bytes = buckets.size_of(uri)
+        lease = cache.fetch(size_bytes, lambda path: buckets.download(uri, path, size_bytes))
+    with lease as path:
+        if sha256 and path.name != sha256:
+            raise ValueError(f"{uri} has sha256 {path.name}, was {sha256}: it has changed since the stage videos ran")
+        yield path
+
+
+def local_file(source: str, uri: str, sha256: str | None, cache: Path) -> Path:
+    """Return the file behind `uri` on this machine, as `lend` does, but of a cache without a limit."""
+    with lend(source, uri, sha256, ObjectCache(cache)) as path:
         return path
-    if sha256 and (kept := cache.resolve() / sha256).exists():
-        return kept
-    path = _download(uri, cache.resolve())
-    if sha256 and path.name != sha256:
-        raise ValueError(f"{uri} has sha256 {path.name}, was {sha256}: it has changed since the stage videos ran")
+
+
+def _inside(source: str, uri: str) -> Path:
+    """Return where a file of a folder is.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it lies outside.
+    """
+    root = _root(source)
+    path = (root / uri).resolve(strict=True)
+    if not _is_inside(path, root):
+        raise ValueError(f"{uri} lies outside the source {source}")
     return path
 
 
@@ -364,20 +384,6 @@ def delete(source: str, uri: str) -> None:
     if not path.parent.resolve().is_relative_to(root):
         raise ValueError(f"{uri} lies outside the source {source}")
     path.unlink(missing_ok=True)
-
-
-def _download(uri: str, cache: Path) -> Path:
-    cache.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=cache, prefix=".download-")
-    os.close(handle)
-    tmp_path = Path(name)
-    try:
-        buckets.download(uri, tmp_path)
-        with tmp_path.open("rb") as file:
-            os.fsync(file.fileno())
-        return tmp_path.replace(cache / atomic.sha256_file(tmp_path))
-    finally:
-        tmp_path.unlink(missing_ok=True)
 
 
 def caption_of(source: str, item: Item, max_characters: int) -> tuple[str | None, str | None]:
@@ -423,7 +429,7 @@ def normalise(text: str) -> str:
 def _head(source: str, uri: str, size_bytes: int) -> bytes:
     if uri.startswith(buckets.PREFIX):
         return buckets.head(uri, size_bytes)
-    with local_file(source, uri, None, CACHE).open("rb") as file:
+    with _inside(source, uri).open("rb") as file:
         return file.read(size_bytes)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.storage.object_cache import ObjectCache
 from tasks.videos import buckets, sources
 
 
@@ -118,7 +119,31 @@ def test_an_object_is_fetched_once_under_the_hash_of_its_bytes(tmp_path, bucket)
     assert (path.name, path.read_bytes()) == (sha256, b"content")
     bucket.Object("a.mp4").delete()
     assert sources.local_file(f"s3://{bucket.name}", uri, sha256, tmp_path) == path
-    assert [left.name for left in tmp_path.iterdir()] == [sha256]
+    assert [left.name for left in tmp_path.iterdir() if not left.name.startswith(".lock")] == [sha256]
+
+
+def test_objects_go_when_the_cache_is_full_but_for_those_that_are_lent_and_come_again(tmp_path, bucket):
+    """One of more bytes than there may be is fetched all the same."""
+    contents = {name: name.encode() * 400 for name in "abc"} | {"large": bytes(5000)}
+    uris = {name: f"s3://{bucket.name}/{name}.mp4" for name in contents}
+    for name, content in contents.items():
+        bucket.put_object(Key=f"{name}.mp4", Body=content)
+    source, cache = f"s3://{bucket.name}", ObjectCache(tmp_path, 1000)
+
+    def there() -> set[str]:
+        return {name for name, content in contents.items() if (tmp_path / hashlib.sha256(content).hexdigest()).exists()}
+
+    for name in ("a", "b", "c", "a"):
+        with sources.lend(source, uris[name], hashlib.sha256(contents[name]).hexdigest(), cache) as path:
+            assert path.read_bytes() == contents[name]
+    assert there() == {"a", "c"}
+    with (
+        sources.lend(source, uris["a"], None, cache) as lent,
+        sources.lend(source, uris["large"], None, cache) as large,
+    ):
+        assert (lent.read_bytes(), large.read_bytes()) == (contents["a"], contents["large"])
+        assert there() == {"a", "large"}
+    assert there() == {"a"}
 
 
 def test_an_object_that_changed_is_refused(tmp_path, bucket):
