@@ -23,7 +23,7 @@ from flows.command_line import describe, documented, parser_of
 from flows.params import Params
 from stiv_model.latents import folder as latents
 from tasks.pages.columns import described
-from tasks.storage import tables
+from tasks.storage import stills, tables
 
 FULL_SIZE = "infra/params/xl-256.yaml"
 TABLES = {
@@ -36,7 +36,7 @@ TABLES = {
         f"data/shots/{tables.SHOT_TABLE}",
         "Stage shots: one row per shot, with what the decoding pass measured.",
     ),
-    "STILLS": (f"data/shots/{tables.STILL_TABLE}", "Stage shots: small pictures of each shot."),
+    "STILLS": (f"data/shots/{stills.FOLDER}/part-*{stills.SUFFIX}", "Stage shots: small pictures of each shot."),
     "SCORES": (f"data/scores/{tables.SCORE_TABLE}", "Stage scores: all shots, with all scores."),
     "CLIPS": (f"data/clips/{tables.CLIP_TABLE}", "Stage clips: every scored shot; those that are ok are the clips."),
     "CAPTIONS": (f"data/captions/{tables.CAPTION_TABLE}", "Stage captions: one text per clip."),

@@ -7,7 +7,7 @@ from typing import Any
 from flows import edit_params
 from flows.commands.clip_size import clip_bytes
 from flows.params import PARAMS, check_params, read_params
-from tasks.clips.funnel import Replay, borderline_shots, replay, stills
+from tasks.clips.funnel import Replay, borderline_shots, middle_stills, replay
 from tasks.clips.settings import ClipSettings
 from tasks.clips.thresholds import duplicate_columns
 from tasks.storage import atomic, tables
@@ -78,7 +78,7 @@ def funnel(
 
         save(figure, picture(found.funnel))
     if sheet:
-        save(sheet, draw_sheet(table, shots / tables.STILL_TABLE, asked, found))
+        save(sheet, draw_sheet(table, shots, asked, found))
     if write:
         save(PARAMS, edit_params.rewrite(PARAMS.read_text(), {"clips": clips}))
         if not json:
@@ -95,13 +95,13 @@ def next_costs(clips: int, size: int, clips_per_hour: float | None) -> dict[str,
     return {"clips": clips, "latent_bytes": clips * size, "encode_hours": hours}
 
 
-def draw_sheet(table: Path, pictures: Path, clips: ClipSettings, found: Replay) -> str:
+def draw_sheet(table: Path, shots: Path, clips: ClipSettings, found: Replay) -> str:
     """Return the page of the shots nearest each threshold."""
     from tasks.pages.funnel_page import page  # as above
 
     borderline = borderline_shots(table, clips, SHOWN)
     names = sorted({name for one in borderline for name, _ in (*one.kept, *one.lost)})
-    return page(found.funnel, borderline, stills(pictures, names))
+    return page(found.funnel, borderline, middle_stills(shots, names))
 
 
 def funnel_lines(table: Path, found: Replay) -> list[str]:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, Literal, NamedTuple
 
 import prefect.artifacts
-import prefect.futures
 from prefect import Task
 from prefect.futures import PrefectFuture
 
@@ -34,10 +34,6 @@ class Work(NamedTuple):
     """Starts its task."""
 
 
-def _one(_: Any) -> float:
-    return 1
-
-
 @contextmanager
 def submitter(unit: Task[..., Any], at_once: int) -> Iterator[Callable[..., Future]]:
     """Give what submits a unit of work: to the flow's task runner, or to threads of ours where no flow run is shown.
@@ -56,55 +52,82 @@ def submitter(unit: Task[..., Any], at_once: int) -> Iterator[Callable[..., Futu
             raise
 
 
+_AHEAD = 256
+"""Pieces of work that are submitted before others have ended: each costs the driver memory while it waits."""
+
 _TAIL = 3
 """When so few shards are left, they are named with how long they take."""
 
 
-def run_shards(
-    unit: str, parts: list[Shard], submit: Callable[[Shard], Future], weight: Callable[[Any], float] = _one
-) -> None:
+def run_shards(unit: str, parts: list[Shard], submit: Callable[[Shard], Future], weight_per_unit: float = 1) -> None:
     """Submit every shard that is not done yet, wait for all, and log how far they are.
 
     Args:
         unit: what is counted, in the plural, for the log.
         submit: starts one shard's task.
-        weight: returns how much one item of a shard counts, in `unit`; without it, 1.
+        weight_per_unit: how much of a shard's weight is one `unit`.
 
     Raises:
         Exception: of the first shard that failed, once the others have ended; what is done stays done.
     """
     todo = [part for part in parts if not part.is_done]
-    follow(unit, [Work(part.path.stem, sum(map(weight, part.given)), partial(submit, part)) for part in todo])
+    follow(unit, [Work(part.path.stem, part.weight / weight_per_unit, partial(submit, part)) for part in todo])
 
 
 def follow(unit: str, work: list[Work]) -> None:
-    """Submit pieces of work, wait for all, and log how far they are; the slow ones at the end are named.
+    """Submit pieces of work, some ahead, wait for all, and log how far they are; the slow ones at the end are named.
 
     Args:
         unit: what is counted, in the plural, for the log.
 
     Raises:
-        Exception: of the first one that failed, once the others have ended.
+        Exception: of the first one that failed, once those that were submitted have ended.
     """
     started, total, done = time.monotonic(), sum(one.size for one in work), 0.0
-    left = {one.submit(): one for one in work}
-    futures = list(left)
-    as_completed: Any = prefect.futures.as_completed if is_shown() else concurrent.futures.as_completed
-    for future in as_completed(futures):
+    ended: SimpleQueue[Future] = SimpleQueue()
+    waiting = iter(work)
+    left: dict[Future, Work] = {}
+    failed: list[Future] = []
+
+    def submit_next() -> None:
+        if (one := next(waiting, None)) is not None:
+            future: Any = one.submit()
+            left[future] = one
+            future.add_done_callback(ended.put)
+
+    for _ in range(_AHEAD):
+        submit_next()
+    while left:
+        future = ended.get()
         done += left.pop(future).size
-        seconds = time.monotonic() - started
-        rate = done / seconds
-        log.info(
-            "%.4g of %.4g %s, %s, %.0f s left%s",
-            done,
-            total,
-            unit,
-            f"{rate:.3g} per second" if rate > 0.1 else f"{60 * rate:.3g} per minute",
-            (total - done) / rate if rate else 0,
-            f"; still at work: {', '.join(one.name for one in left.values())}" if 0 < len(left) <= _TAIL else "",
-        )
-    for future in futures:
+        if _has_failed(future):
+            failed.append(future)
+        elif not failed:
+            submit_next()
+        _log_progress(unit, done, total, time.monotonic() - started, [one.name for one in left.values()])
+    for future in failed:
         future.result()
+
+
+def _has_failed(future: Future) -> bool:
+    """Say whether a piece of work that has ended did so with an error."""
+    if isinstance(future, PrefectFuture):
+        future.wait()  # for its state, which may be a moment behind
+        return not future.state.is_completed()
+    return future.exception() is not None
+
+
+def _log_progress(unit: str, done: float, total: float, seconds: float, left: list[str]) -> None:
+    rate = done / seconds
+    log.info(
+        "%.4g of %.4g %s, %s, %.0f s left%s",
+        done,
+        total,
+        unit,
+        f"{rate:.3g} per second" if rate > 0.1 else f"{60 * rate:.3g} per minute",
+        (total - done) / rate if rate else 0,
+        f"; still at work: {', '.join(left)}" if 0 < len(left) <= _TAIL else "",
+    )
 
 
 def publish(stage: str, *accounts: tables.Account) -> None:

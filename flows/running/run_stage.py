@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from prefect import task
 
@@ -17,7 +16,7 @@ from tasks.storage.shards import Shard
 from tasks.storage.stage import Stage, run
 
 
-def run_stage(stage: Stage[Any], out: Path, report: Path, engine: EngineSettings) -> None:
+def run_stage(stage: Stage, out: Path, report: Path, engine: EngineSettings) -> None:
     """Make a stage's output, its shards as tasks of the engine, and publish its accounts.
 
     Args:
@@ -32,7 +31,7 @@ def run_stage(stage: Stage[Any], out: Path, report: Path, engine: EngineSettings
     publish(stage.name, *accounts)
 
 
-def submit_all(at_once: int, stage: Stage[Any], work_on: Callable[[Shard], None], parts: list[Shard]) -> None:
+def submit_all(at_once: int, stage: Stage, work_on: Callable[[Shard], None], parts: list[Shard]) -> None:
     """Submit a unit of work for every shard that is not done, and wait for all.
 
     Args:
@@ -49,7 +48,7 @@ def submit_all(at_once: int, stage: Stage[Any], work_on: Callable[[Shard], None]
         retry_condition_fn=is_worth_retrying,
     )
     with submitter(one, at_once) as submit:
-        run_shards(stage.unit, parts, partial(submit, work_on), stage.amount)
+        run_shards(stage.unit, parts, partial(submit, work_on), stage.weight_per_unit)
 
 
 @task

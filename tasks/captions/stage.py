@@ -1,14 +1,16 @@
 """Stage captions: one text per clip, by the first captioner with an answer; each row names its captioner."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import pyarrow as pa
+
 from tasks.captions.settings import CaptionSettings
-from tasks.storage import atomic, fields, shards, tables
+from tasks.storage import atomic, fields, queries, shards, tables
 from tasks.storage.stage import Joined, Stage, alone
 
 log = logging.getLogger(__name__)
@@ -22,30 +24,25 @@ class Captioner(Protocol):
 
     name: str
     """Its name in `captions.captioners`, and in the column captioner."""
+    columns: Sequence[str]
+    """Of schema CLIPS, those that it reads."""
 
     def caption(self, clips: list[dict[str, Any]]) -> list[str | None]:
-        """Return one caption per row of schema CLIPS, None where it has none."""
+        """Return one caption per clip, None where it has none.
+
+        Args:
+            clips: rows of schema CLIPS with the id and `columns`; they may have more.
+        """
 
 
 class Sidecar:
     """The text that lies beside the video: it is of the whole video, and becomes the caption of each of its clips."""
 
     name = "sidecar"
+    columns: Sequence[str] = ("caption",)
 
     def caption(self, clips: list[dict[str, Any]]) -> list[str | None]:
         return [clip["caption"] for clip in clips]
-
-
-class Describe:
-    """A plain sentence from what was measured: brightness, shape of the picture, main colours, motion."""
-
-    name = "describe"
-
-    def caption(self, clips: list[dict[str, Any]]) -> list[str | None]:
-        return [describe(clip) for clip in fields.take_all(Measured, clips)]
-
-
-CAPTIONERS: dict[str, Captioner] = {captioner.name: captioner for captioner in (Sidecar(), Describe())}
 
 
 @fields.columns_of(tables.CLIPS)
@@ -60,6 +57,20 @@ class Measured(NamedTuple):
     motion: float
     motion_x: float
     motion_y: float
+
+
+class Describe:
+    """A plain sentence from what was measured: brightness, shape of the picture, main colours, motion."""
+
+    name = "describe"
+    columns: Sequence[str] = Measured._fields
+
+    def caption(self, clips: list[dict[str, Any]]) -> list[str | None]:
+        return [describe(clip) for clip in fields.take_all(Measured, clips)]
+
+
+_CAPTIONERS: tuple[Captioner, ...] = (Sidecar(), Describe())
+CAPTIONERS = {captioner.name: captioner for captioner in _CAPTIONERS}
 
 
 def describe(clip: Measured) -> str:
@@ -106,10 +117,10 @@ def _row(clip: str, captioner: str | None, text: str | None) -> dict[str, Any]:
 
 def caption_shard(shard: shards.Shard, settings: CaptionSettings) -> None:
     """Caption one shard of clips."""
-    shard.write(caption_clips(shard.given, settings), tables.CAPTIONS)
+    shard.write(caption_clips(shard.read(), settings), tables.CAPTIONS)
 
 
-class Captions(Stage[dict[str, Any]]):
+class Captions(Stage):
     """Stage captions: one row of schema CAPTIONS per clip, in the order of the clips.
 
     Args:
@@ -121,14 +132,16 @@ class Captions(Stage[dict[str, Any]]):
 
     def __init__(self, clips: Path, settings: CaptionSettings) -> None:
         self.table, self.settings = clips / tables.CLIP_TABLE, settings
+        read = {"clip"}.union(*(CAPTIONERS[name].columns for name in settings.captioners))
+        self.schema = pa.schema([field for field in tables.CLIPS if field.name in read])
 
-    def given(self) -> list[dict[str, Any]]:
-        return tables.ok(tables.read_rows(self.table, tables.CLIPS))
+    def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
+        return tables.usable(self.table, tables.CLIPS, self.schema.names)
 
     def decides(self) -> dict[str, Any]:
         return {"captions": self.settings.model_dump()}
 
-    def inputs(self, given: list[dict[str, Any]]) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
         return {"clips": atomic.sha256_file(self.table)}
 
     def shard_size(self) -> float:
@@ -137,10 +150,9 @@ class Captions(Stage[dict[str, Any]]):
     def worker(self, product: Path, reusable: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
         return alone(partial(caption_shard, settings=self.settings))
 
-    def join(self, parts: list[shards.Shard], product: Path) -> Joined:
-        place = shards.order(clip["clip"] for part in parts for clip in part.given)
+    def join(self, work: shards.Work, product: Path) -> Joined:
         table = product / tables.CAPTION_TABLE
-        shards.join((part.path for part in parts), table, tables.CAPTIONS, lambda row: place[row["clip"]])
-        account = tables.reconcile("clips", place, tables.read_rows(table, tables.CAPTIONS), "clip")
+        queries.write(table, shards.joined(work, tables.CAPTIONS), tables.CAPTIONS)
+        account = queries.settle("clips", work.keys("clip"), queries.outcomes(table, "clip"), "clip")
         tables.check_failures(account, 1.0, "captions.captioners")
         return Joined((account,))

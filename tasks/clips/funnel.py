@@ -13,7 +13,7 @@ import pyarrow as pa
 from tasks.clips import thresholds
 from tasks.clips.settings import ClipSettings
 from tasks.clips.thresholds import Amount, Limit
-from tasks.storage import tables
+from tasks.storage import stills, tables
 
 CATEGORIES = {
     "orientation": "orientation",
@@ -103,22 +103,16 @@ def borderline_shots(scores: Path, settings: ClipSettings, count: int) -> list[B
         return [_borderline_shots(connection, limit, count) for limit in wanted.limits]
 
 
-def stills(table: Path, shots: list[str]) -> dict[str, bytes]:
+def middle_stills(folder: Path, shots: list[str]) -> dict[str, bytes]:
     """Return the still from the middle of each of these shots, JPEG bytes by clip id.
 
     Args:
-        table: file with the table of stills (schema STILLS).
+        folder: what stage shots made.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such table of stills, or it lacks one of the shots.
+        FileNotFoundError, ValueError: there are no stills, or none of one of the shots.
     """
-    _check_columns(table, tables.STILLS)
-    query = "SELECT clip, stills[len(stills) // 2 + 1] FROM read_parquet($1) WHERE clip IN (SELECT unnest($2))"
-    with duckdb.connect() as connection:
-        found = dict(connection.execute(query, [str(table), shots]).fetchall())
-    if missing := sorted(set(shots) - found.keys()):
-        raise ValueError(f"{table} has no stills of {missing[:3]}: it belongs to other scores; run stage shots")
-    return found
+    return {shot: pictures[len(pictures) // 2] for shot, pictures in stills.read(folder, shots).items()}
 
 
 def _connect(scores: Path, settings: ClipSettings) -> duckdb.DuckDBPyConnection:

@@ -1,7 +1,7 @@
 """Stage corpus: the embedded raw videos: generated `shapes` with captions, real ones from a package."""
 
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from stiv_model import package_files
 from tasks.demo import shapes
 from tasks.demo.settings import CorpusSettings
 from tasks.storage import atomic, tables
-from tasks.storage.shards import Shard
+from tasks.storage.shards import Shard, Work
 from tasks.storage.stage import Joined, Stage, alone
 
 SHARD_VIDEOS = 32
@@ -95,10 +95,11 @@ def make_video(video: RawVideo, product: Path, corpus: CorpusSettings, forgotten
 
 def make_shard(shard: Shard, product: Path, corpus: CorpusSettings, forgotten: Collection[str]) -> None:
     """Write one shard of videos into `product`."""
-    shard.write([make_video(video, product, corpus, forgotten) for video in shard.given], _MADE)
+    videos = [RawVideo(**{name: row[name] for name in RawVideo._fields}) for row in shard.read()]
+    shard.write([make_video(video, product, corpus, forgotten) for video in videos], _MADE)
 
 
-class Corpus(Stage[RawVideo]):
+class Corpus(Stage):
     """Stage corpus: a folder of raw videos, and no table: the next stage finds out what they are.
 
     Args:
@@ -107,18 +108,20 @@ class Corpus(Stage[RawVideo]):
     """
 
     name, verb, unit = "corpus", "collect", "videos"
+    schema = pa.schema([("name", pa.string()), ("number", pa.int64())])
 
     def __init__(self, settings: CorpusSettings, forgotten: list[str]) -> None:
         self.settings, self.forgotten = settings, forgotten
 
-    def given(self) -> list[RawVideo]:
+    def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
         generated = [RawVideo(shape_name(number), number) for number in range(self.settings.shapes)]
-        return generated + [RawVideo(packaged_file(name).name, None) for name in self.settings.packaged]
+        videos = generated + [RawVideo(packaged_file(name).name, None) for name in self.settings.packaged]
+        yield pa.RecordBatch.from_pylist([video._asdict() for video in videos], schema=self.schema)
 
     def decides(self) -> dict[str, Any]:
         return {"corpus": self.settings.model_dump()}
 
-    def inputs(self, given: list[RawVideo]) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
         return {"forgotten": self.forgotten}
 
     def shard_size(self) -> float:
@@ -127,12 +130,12 @@ class Corpus(Stage[RawVideo]):
     def worker(self, product: Path, reusable: Path) -> AbstractContextManager[Callable[[Shard], None]]:
         return alone(partial(make_shard, product=product, corpus=self.settings, forgotten=self.forgotten))
 
-    def join(self, parts: list[Shard], product: Path) -> Joined:
-        rows = [row for part in parts for row in tables.read_rows(part.path, _MADE)]
+    def join(self, work: Work, product: Path) -> Joined:
+        rows = [row for part in work.parts for row in tables.read_rows(part.path, _MADE)]
         there = {row["name"]: row for row in rows if row["status"] != "ok" or (product / row["name"]).exists()}
+        videos = [row for batch in work.keys("name", "number") for row in batch.to_pylist()]
         accounts = []
         for kind, is_generated in (("shapes", True), ("packaged", False)):
-            videos = (video for part in parts for video in part.given)
-            names = [video.name for video in videos if (video.number is not None) == is_generated]
+            names = [video["name"] for video in videos if (video["number"] is not None) == is_generated]
             accounts.append(tables.reconcile(kind, names, [there[name] for name in names if name in there], "name"))
         return Joined(tuple(accounts))

@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
@@ -31,8 +32,8 @@ from stiv_model.settings import NULL_TEXT, TextSettings, VaeSettings
 from tasks.latents.settings import LatentSettings
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import DECIDE_NOTHING, SandboxSettings
-from tasks.storage import atomic, reuse, tables
-from tasks.storage.shards import Shard
+from tasks.storage import atomic, queries, reuse, shards, tables
+from tasks.storage.shards import Shard, Work
 from tasks.storage.stage import Joined, Stage
 from tasks.videos import sources
 
@@ -41,6 +42,11 @@ log = logging.getLogger(__name__)
 _CARRIED = (
     *("clip", "video", "uri", "licence", "source_url"),
     *("captioner", "text", "aesthetic", "motion", "width", "height"),
+)
+_SAID = ("captioner", "text")
+_OF_CLIP = (
+    *(name for name in _CARRIED if name not in _SAID),
+    *("start_pts", "end_pts", "repairs"),
 )
 _DECODED_AT_ONCE = 8
 """Clips of a shard whose frames are in memory at a time: 40 frames of 512 by 512 pixels are 31 MB."""
@@ -241,7 +247,7 @@ def _text_sha256(tensors: Tensors) -> str:
 
 def encode_shard(shard: Shard, frames: FrameSource, encoding: Encoding, reusable: Path, product: Path) -> None:
     """Encode one shard of clips into a file of `product`."""
-    rows, tensors = encode_clips(shard.given, frames, encoding, reusable)
+    rows, tensors = encode_clips(shard.read(), frames, encoding, reusable)
     file = product / f"{shard.path.stem}.safetensors"
     if tensors:
         with encoders(encoding) as lent:
@@ -252,7 +258,7 @@ def encode_shard(shard: Shard, frames: FrameSource, encoding: Encoding, reusable
     shard.write(placed, tables.LATENTS)  # last: with it, the shard is done
 
 
-class Latents(Stage[dict[str, Any]]):
+class Latents(Stage):
     """One row of tables.LATENTS per clip that has a caption, in the order of the clips, and the shards of tensors.
 
     What an earlier run has encoded is reused within each shard, so that a shard's file is that of a run on all.
@@ -267,6 +273,7 @@ class Latents(Stage[dict[str, Any]]):
     """
 
     name, verb, unit = "latents", "encode", "clips"
+    schema = pa.schema([*(tables.CLIPS.field(name) for name in _OF_CLIP), *(tables.CAPTIONS.field(n) for n in _SAID)])
 
     def __init__(
         self,
@@ -283,23 +290,23 @@ class Latents(Stage[dict[str, Any]]):
         self.source, self.settings, self.sandbox, self.open_sandbox = source, settings, sandbox, open_sandbox
         self.encoding = Encoding(vae, text, torch.get_num_threads())
 
-    def given(self) -> list[dict[str, Any]]:
-        captioned = self._captioned()
-        usable = tables.ok(tables.read_rows(self.clips, tables.CLIPS))
-        said = ("captioner", "text")
-        return [
-            row | {name: captioned[row["clip"]][name] for name in said} for row in usable if row["clip"] in captioned
-        ]
-
-    def _captioned(self) -> dict[str, dict[str, Any]]:
-        return {row["clip"]: row for row in tables.ok(tables.read_rows(self.captions, tables.CAPTIONS))}
+    def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
+        for table, schema in ((self.clips, tables.CLIPS), (self.captions, tables.CAPTIONS)):
+            tables.require(table, schema)
+        columns = ", ".join([*(f"clips.{name}" for name in _OF_CLIP), *(f"captions.{name}" for name in _SAID)])
+        query = f"""
+            SELECT {columns} FROM {queries.scan([self.clips], numbered=True)} AS clips
+            JOIN {queries.scan([self.captions])} AS captions USING (clip)
+            WHERE clips.status = 'ok' AND captions.status = 'ok' ORDER BY clips.file_row_number"""
+        with queries.connect(scratch) as connection:
+            yield from queries.batches(connection, query, self.schema)
 
     def decides(self) -> dict[str, Any]:
         with encoders(self.encoding) as lent:
             hashes = {"vae": lent.vae.sha256, "text": lent.text.sha256}
         return {"latents": self.settings.model_dump(exclude={"shard_clips", "max_failed_fraction"}), **hashes}
 
-    def inputs(self, given: list[dict[str, Any]]) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
         return {
             "source": self.source,
             "clips": atomic.sha256_file(self.clips),
@@ -311,7 +318,7 @@ class Latents(Stage[dict[str, Any]]):
     def shard_size(self) -> float:
         return self.settings.shard_clips
 
-    def save_reusable(self, given: list[dict[str, Any]], out: Path, reusable: Path) -> None:
+    def save_reusable(self, given: Path, out: Path, reusable: Path) -> None:
         reuse.save_reusable([out / TABLE, *sorted(out.glob("shard-*.safetensors"))], reusable)
 
     @contextmanager
@@ -320,14 +327,16 @@ class Latents(Stage[dict[str, Any]]):
             frames = FrameSource(self.source, self.settings, opened, sources.CACHE)
             yield partial(encode_shard, frames=frames, encoding=self.encoding, reusable=reusable, product=product)
 
-    def join(self, parts: list[Shard], product: Path) -> Joined:
-        rows = [row for part in parts for row in tables.read_rows(part.path, tables.LATENTS)]
-        account = tables.reconcile("clips", self._captioned(), rows, "clip")
-        tables.check_failures(account, self.settings.max_failed_fraction, "latents.max_failed_fraction", rows, "clip")
+    def join(self, work: Work, product: Path) -> Joined:
+        table = product / TABLE
+        queries.write(table, shards.joined(work, tables.LATENTS), tables.LATENTS)
+        captioned = tables.usable(self.captions, tables.CAPTIONS, ["clip"])
+        account = queries.settle("clips", captioned, queries.outcomes(table, "clip"), "clip")
+        limit, place = self.settings.max_failed_fraction, "latents.max_failed_fraction"
+        tables.check_failures(account, limit, place, queries.named(table, "clip"), "clip")
         with encoders(self.encoding) as lent:
             null, made_by = _text_tensors(lent.text, [""]), lent.made_by
         null_sha256 = _text_sha256({name: tensor[0] for name, tensor in null.items()})
         shard_files.write(product / NULL_TEXT, null, made_by | {TEXT_SHA256: null_sha256})
         write_encoders(product, self.encoding.vae, self.encoding.text, made_by)
-        tables.write_rows(product / TABLE, rows, tables.LATENTS)
         return Joined((account,))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow.parquet as pq
 
-from tasks.storage import tables
+from tasks.storage import stills, tables
 
 # Scores that can be filtered by, in the order shown.
 SCORES = tuple(
@@ -111,8 +111,7 @@ class Gallery:
 
     def stills(self, shot: str) -> list[bytes]:
         """Return the shot's small pictures as JPEG, none of a shot that is not ok."""
-        rows = pq.read_table(self._table("shots").with_name(tables.STILL_TABLE), filters=[("clip", "==", shot)])
-        return rows["stills"][0].as_py() if len(rows) else []
+        return stills.find(self._table("shots").parent, [shot]).get(shot, [])
 
 
 def _tests(filters: Filters) -> tuple[list[str], list[Any]]:

@@ -18,7 +18,7 @@ from prefect import task
 from stiv_model.errors.redaction import redacted
 from tasks.clips.settings import DOCS_INDEX, ClipSettings, Range
 from tasks.pages import figures
-from tasks.storage import atomic, fields, tables
+from tasks.storage import atomic, fields, parts, stills, tables
 from tasks.storage.fields import Fields
 from tasks.storage.scores import SCORES
 
@@ -130,14 +130,6 @@ class Clip(NamedTuple):
     aesthetic: float
 
 
-@fields.columns_of(tables.STILLS)
-class Stills(NamedTuple):
-    """The pictures of a clip, JPEG in the order of time."""
-
-    clip: str
-    stills: list[bytes]
-
-
 class Example(NamedTuple):
     """One clip of the page: its caption, its measures, and its stills as data URIs."""
 
@@ -160,10 +152,11 @@ def examples(inputs: Inputs) -> list[Example]:
         chosen += [own[place * len(own) // count] for place in range(count)]
     named = [caption.clip for caption in chosen]
     clips = _rows_of(inputs.selected / tables.CLIP_TABLE, "clips", tables.CLIPS, Clip, named)
-    stills = _rows_of(inputs.shots / tables.STILL_TABLE, "shots", tables.STILLS, Stills, named)
+    require(inputs.shots / stills.FOLDER / parts.FILE, "shots")
+    pictures = stills.read(inputs.shots, named)
     return [
-        Example(caption, clip, [data_uri("image/jpeg", still) for still in pictures.stills])
-        for caption, clip, pictures in zip(chosen, clips, stills, strict=True)
+        Example(caption, clip, [data_uri("image/jpeg", still) for still in pictures[caption.clip]])
+        for caption, clip in zip(chosen, clips, strict=True)
     ]
 
 

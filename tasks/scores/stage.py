@@ -4,7 +4,6 @@ Each score lives in a file of its own here and has a row in tasks/storage/scores
 Nothing is dropped here: the stage clips compares scores with thresholds.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from tasks.scores.aesthetic import Estimate
 from tasks.scores.colours import main_colours, orientation
@@ -22,7 +21,7 @@ from tasks.scores.nsfw import OpenNsfw
 from tasks.scores.settings import EstimatorSettings, ScoreSettings
 from tasks.scores.text_area import RapidText, Strokes
 from tasks.scores.video_hash import video_hash
-from tasks.storage import atomic, reuse, shards, tables
+from tasks.storage import atomic, parts, queries, reuse, shards, stills, tables
 from tasks.storage.scores import SCORES
 from tasks.storage.stage import Joined, Stage, alone
 
@@ -118,73 +117,22 @@ def spread(pictures: list[np.ndarray], count: int) -> list[np.ndarray]:
     return [pictures[(2 * place + 1) * len(pictures) // (2 * count)] for place in range(count)]
 
 
-def read_stills(path: Path, wanted: Sequence[int]) -> list[dict[str, Any]]:
-    """Return some rows of the table of stills, by their numbers in rising order, reading only their row groups."""
-    with pq.ParquetFile(path) as file:
-        starts = np.cumsum([0, *(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))])
-        of_groups = np.searchsorted(starts, wanted, side="right") - 1
-        groups = np.unique(of_groups)
-        rows = file.read_row_groups(groups.tolist()).to_pylist()
-    before = dict(zip(groups, np.cumsum([0, *(starts[group + 1] - starts[group] for group in groups)]), strict=False))
-    return [rows[row - starts[group] + before[group]] for row, group in zip(wanted, of_groups, strict=True)]
-
-
-def score_shard(shard: shards.Shard, stills: Path, settings: ScoreSettings) -> None:
-    """Write the scores of one shard of shots.
+def score_shard(shard: shards.Shard, shots: Path, settings: ScoreSettings) -> None:
+    """Write the scores of one shard of shots, rows of schema SHOTS.
 
     Args:
-        shard: of pairs: the number of a shot's row in the table of stills, and its row of schema SHOTS.
-        stills: file with the table of stills.
+        shots: folder with the stills.
     """
-    pictures = read_stills(stills, [number for number, _ in shard.given])
-    shots = [shot for _, shot in shard.given]
-    assert [row["clip"] for row in pictures] == [shot["clip"] for shot in shots], f"{stills} is of other shots"
+    rows = [{name: row[name] for name in tables.SHOTS.names} for row in shard.read()]
+    pictures = stills.read(shots, [row["clip"] for row in rows])
     score = scorer(settings).score
-    rows = [score(shot, row["stills"]) for shot, row in zip(shots, pictures, strict=True)]
-    shard.write(rows, tables.SCORES)
+    shard.write([score(row, pictures[row["clip"]]) for row in rows], tables.SCORES)
 
 
-def load_reusable(reusable: Path, work: Path, shots: list[tuple[int, dict[str, Any]]], stills: Path) -> shards.Shard:
-    """Make a shard of the shots that an earlier run has scored, with the same row and the same stills.
-
-    Args:
-        reusable: folder of the earlier run's scores, and of the stills that they were made of.
-        shots: what is given now, with the numbers of their rows in `stills`.
-    """
-    table = reusable / tables.SCORE_TABLE
-    if not table.exists():
-        return shards.reused(work, [])
-    before, now = (dict(_hashes(path)) for path in (reusable / tables.STILL_TABLE, stills))
-    scores = {row["clip"]: row for row in shards.rows(table, tables.SCORES)}
-    measured = [name for name in tables.SHOTS.names if name not in _OF_SOURCE]
-
-    def is_same(shot: dict[str, Any]) -> bool:
-        found = scores.get(shot["clip"])
-        is_alike = found is not None and all(found[name] == shot[name] for name in measured)
-        return is_alike and before.get(shot["clip"]) == now[shot["clip"]]
-
-    reused = shards.reused(work, [one for one in shots if is_same(one[1])])
-    if reused.given and not reused.is_done:
-        reused.write([scores[shot["clip"]] | shot for _, shot in reused.given], tables.SCORES)
-    return reused
-
-
-def _hashes(stills: Path) -> Iterator[tuple[str, bytes]]:
-    """Give each shot with a hash of its stills."""
-    for row in shards.rows(stills, tables.STILLS):
-        digest = hashlib.sha256()
-        for still in row["stills"]:
-            digest.update(len(still).to_bytes(8, "little") + still)
-        yield row["clip"], digest.digest()[:16]
-
-
-def usable_shots(table: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Return the rows of the table of shots that are scored, each with the number of its row in the table of stills."""
-    return list(enumerate(tables.ok(tables.read_rows(table, tables.SHOTS))))
-
-
-class Scores(Stage[tuple[int, dict[str, Any]]]):
+class Scores(Stage):
     """Stage scores: one row of schema SCORES per usable shot, in the order of the shots.
+
+    The scores of shots with the same row and the same stills as in an earlier run are taken from there.
 
     Args:
         shots: folder with the table of shots and their stills.
@@ -192,36 +140,50 @@ class Scores(Stage[tuple[int, dict[str, Any]]]):
     """
 
     name, verb, unit = "scores", "score", "shots"
+    schema = tables.SHOTS
 
     def __init__(self, shots: Path, settings: ScoreSettings) -> None:
-        self.table, self.stills, self.settings = shots / tables.SHOT_TABLE, shots / tables.STILL_TABLE, settings
+        self.shots, self.table, self.settings = shots, shots / tables.SHOT_TABLE, settings
 
-    def given(self) -> list[tuple[int, dict[str, Any]]]:
-        return usable_shots(self.table)
+    def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
+        return tables.usable(self.table, tables.SHOTS, tables.SHOTS.names)
 
     def decides(self) -> dict[str, Any]:
         made_by = scorer(self.settings).names()
         return {"scores": self.settings.model_dump(exclude={"shard_shots"}), "made_by": made_by}
 
-    def inputs(self, given: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
-        made_from = {"shots": atomic.sha256_file(self.table), "stills": atomic.sha256_file(self.stills)}
+    def inputs(self) -> dict[str, Any]:
+        listed = self.shots / stills.FOLDER / parts.FILE
+        made_from = {"shots": atomic.sha256_file(self.table), "stills": atomic.sha256_file(listed)}
         return made_from | {"shard_shots": self.settings.shard_shots}
 
     def shard_size(self) -> float:
         return self.settings.shard_shots
 
-    def load_reusable(self, reusable: Path, work: Path, given: list[tuple[int, dict[str, Any]]]) -> shards.Shard:
-        return load_reusable(reusable, work, given, self.stills)
+    def reuse(self, given: Path, reusable: Path, reused: Path) -> bool:
+        table = reusable / tables.SCORE_TABLE
+        if not table.exists():
+            return False
+        measured = [name for name in tables.SHOTS.names if name not in _OF_SOURCE]
+        same = [f"given.{name} IS NOT DISTINCT FROM made.{name}" for name in measured]
+        now = ", ".join(f"given.{name} AS {name}" for name in _OF_SOURCE)
+        with queries.connect(reused.parent) as connection:
+            queries.register(connection, given=given)
+            queries.create(connection, "changed", "clip", stills.changed(reusable, self.shots))
+            query = f"""
+                SELECT given.{shards.PLACE}, made.* REPLACE ({now})
+                FROM given JOIN {queries.scan([table])} AS made ON given.clip = made.clip AND {" AND ".join(same)}
+                ANTI JOIN changed ON given.clip = changed.clip ORDER BY given.{shards.PLACE}"""
+            return queries.write_query(reused, connection, query, shards.placed(tables.SCORES)) > 0
 
-    def save_reusable(self, given: list[tuple[int, dict[str, Any]]], out: Path, reusable: Path) -> None:
-        reuse.save_reusable([out / tables.SCORE_TABLE, self.stills], reusable)
+    def save_reusable(self, given: Path, out: Path, reusable: Path) -> None:
+        reuse.save_reusable([out / tables.SCORE_TABLE, self.shots / stills.FOLDER], reusable)
 
     def worker(self, product: Path, reusable: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
-        return alone(partial(score_shard, stills=self.stills, settings=self.settings))
+        return alone(partial(score_shard, shots=self.shots, settings=self.settings))
 
-    def join(self, parts: list[shards.Shard], product: Path) -> Joined:
-        place = {shot["clip"]: number for part in parts for number, shot in part.given}
+    def join(self, work: shards.Work, product: Path) -> Joined:
         table = product / tables.SCORE_TABLE
-        shards.join((part.path for part in parts), table, tables.SCORES, lambda row: place[row["clip"]])
-        account = tables.reconcile("shots", place, tables.read_rows(table, tables.SCORES), "clip")
+        queries.write(table, shards.joined(work, tables.SCORES), tables.SCORES)
+        account = queries.settle("shots", work.keys("clip"), queries.outcomes(table, "clip"), "clip")
         return Joined((account,), {"made_by": scorer(self.settings).names()})

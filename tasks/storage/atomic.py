@@ -40,6 +40,18 @@ def open_workdir(out: Path, run: dict[str, Any]) -> Path:
     return work
 
 
+@contextmanager
+def scratch(out: Path) -> Iterator[Path]:
+    """Give an empty folder beside OUT, on its file system, which goes when the block ends."""
+    folder = out.with_name(f"{out.name}.scratch")
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed process
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _is_same(run_file: Path, run: dict[str, Any]) -> bool:
     try:
         return bool(json.loads(run_file.read_text()) == run)
@@ -93,6 +105,12 @@ def link(file: Path, target: Path) -> None:
         target.hardlink_to(file)
     except OSError:
         shutil.copyfile(file, target)
+
+
+def link_anew(file: Path, target: Path) -> None:
+    """Make `target` a hard link to `file`, in place of what an earlier attempt left there."""
+    target.unlink(missing_ok=True)
+    link(file, target)
 
 
 def sha256_file(path: Path) -> str:

@@ -59,15 +59,21 @@ def save_reusable(files: Iterable[Path], reusable: Path) -> None:
 
     A file that is one of those saved before, reused as it was, keeps the hash that was noted then: were it taken of
     what is there now, bytes that went bad in the meantime would be noted as right.
+
+    Args:
+        files: of a folder, all files in it are linked, in a folder of its name.
     """
     before = _saved_hashes(reusable.parent)
     tmp_path = reusable.with_name(f"{reusable.name}.tmp")
     shutil.rmtree(tmp_path, ignore_errors=True)
     tmp_path.mkdir(parents=True)
     for file in files:
-        atomic.link(file, tmp_path / file.name)
-    linked = sorted(tmp_path.iterdir())
-    hashes = {file.name: before.get(file.stat().st_ino) or atomic.sha256_file(file) for file in linked}
+        for inside in sorted(file.iterdir()) if file.is_dir() else [file]:
+            target = tmp_path / inside.relative_to(file.parent)
+            target.parent.mkdir(exist_ok=True)
+            atomic.link(inside, target)
+    linked = {file.relative_to(tmp_path).as_posix(): file for file in sorted(tmp_path.rglob("*")) if file.is_file()}
+    hashes = {name: before.get(file.stat().st_ino) or atomic.sha256_file(file) for name, file in linked.items()}
     (tmp_path / HASHES).write_text(json.dumps(hashes, indent=1))
     atomic.sync_tree(tmp_path)
     for old in reusable.parent.iterdir():

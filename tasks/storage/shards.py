@@ -1,21 +1,32 @@
-"""A stage's work in shards: each written whole, so that a killed stage goes on at what is missing."""
+"""A stage's work in shards: each written whole, so that a killed stage goes on at what is missing.
 
-from collections.abc import Callable, Iterable, Iterator
-from heapq import merge
-from itertools import chain, islice
+What a stage is given lies in one file, row by row; a shard is a place in it, some rows one after the other. Nobody
+holds the rows of more than a shard.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tasks.storage import atomic, tables
+from tasks.storage import atomic, queries, tables
 
-_GROUP_ROWS = 4096
-"""Rows in a row group of a joined table. Fixed: the same rows are the same bytes, however they were cut into shards."""
+log = logging.getLogger(__name__)
 
-_REUSED = "taken"
-"""Beginning of the name of the table with reused rows."""
+MOST = 2000
+"""Shards of a stage at most: each costs the engine some hundredths of a second and some memory."""
+
+PLACE = "place"
+"""Column that numbers what a stage is given, from 0."""
+
+
+def placed(schema: pa.Schema) -> pa.Schema:
+    """Return the columns of a table of rows that are reused: PLACE, of the input that each row is of, and its own."""
+    return pa.schema([pa.field(PLACE, pa.int64()), *schema])
 
 
 class Shard(NamedTuple):
@@ -23,13 +34,23 @@ class Shard(NamedTuple):
 
     path: Path
     """File of the table; it exists when the shard is done."""
-    given: list[Any]
-    """The inputs."""
+    given: Path
+    """File of the stage's inputs."""
+    first: int
+    """Row of the shard's first input there."""
+    inputs: int
+    """How many it has."""
+    weight: float
+    """Of all of them."""
 
     @property
     def is_done(self) -> bool:
         """Whether the table is written, which is whole then."""
         return self.path.exists()
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the inputs, a row each, in order."""
+        return [row for batch in _slice(self.given, self.first, self.inputs) for row in batch.to_pylist()]
 
     def write(self, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
         """Write the shard's rows; from then on it is done."""
@@ -37,52 +58,146 @@ class Shard(NamedTuple):
             tables.write_rows(tmp_path, rows, schema)
 
 
-def cut(work: Path, given: list[Any], size: float, weight: Callable[[Any], float] = lambda _: 1) -> list[Shard]:
-    """Cut a stage's inputs, in their order, into shards that weigh at most `size`.
+class Work(NamedTuple):
+    """What a stage works on: all that it is given, what of it an earlier run has made, and the shards of the rest."""
+
+    given: Path
+    """File of all inputs, with their PLACE."""
+    reused: Path | None
+    """Table of the rows that an earlier run has made, with their PLACE; None if there are none."""
+    todo: Path
+    """File of the inputs that are not reused, with their PLACE."""
+    parts: list[Shard]
+    reusable: Path
+    """Folder of what the earlier run has made; it may not be there."""
+
+    def keys(self, *columns: str) -> Iterator[pa.RecordBatch]:
+        """Give all that the stage was given, in order, in some of its columns."""
+        return read_given(self.given, columns)
+
+
+def write_given(path: Path, given: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+    """Write what a stage is given as a file that is read by row numbers; the column PLACE is added.
 
     Args:
-        work: folder for the shards' tables.
-        given: the inputs.
-        weight: returns the weight of one input; without it 1, so that `size` counts inputs. One that weighs more than
-            `size` is a shard of its own.
+        given: batches of rows, in order, with the columns of `schema`.
     """
-    groups: list[list[Any]] = []
-    total = float("inf")
-    for item in given:
-        own = weight(item)
-        if total + own > size:
-            groups.append([])
-            total = 0
-        groups[-1].append(item)
-        total += own
-    return [Shard(work / f"shard-{number:05d}.parquet", group) for number, group in enumerate(groups)]
+    whole = schema.append(pa.field(PLACE, pa.int64()))
+    place = 0
+
+    def numbered() -> Iterator[pa.RecordBatch]:
+        nonlocal place
+        for batch in given:
+            places = pa.array(np.arange(place, place + len(batch)))
+            place += len(batch)
+            yield pa.RecordBatch.from_arrays([*batch.select(schema.names).cast(schema).columns, places], schema=whole)
+
+    with atomic.atomic_write(path) as tmp_path:
+        _write_file(tmp_path, numbered(), whole)
 
 
-def reused(work: Path, given: list[Any]) -> Shard:
-    """Return the shard of the inputs whose rows an earlier run has made already (`tasks/storage/reuse.py`).
-
-    Args:
-        work: folder for the shards' tables.
-        given: those inputs.
-    """
-    return Shard(work / f"{_REUSED}.parquet", given)
+def _write_file(path: Path, rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_file(path, schema, options=options) as writer:
+        for batch in queries.even(rows, schema):
+            writer.write_batch(batch)
 
 
-def rest(given: list[Any], reused: Shard) -> list[Any]:
-    """Return the inputs of a stage without those of the shard `reused`, which are the same objects, in order.
+def read_given(path: Path, columns: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+    """Give the rows of a file of `write_given` in order, of the named columns, of all if none is named."""
+    with pa.memory_map(str(path)) as source:
+        wanted = [pa.ipc.open_file(source).schema.get_field_index(name) for name in columns] or None
+        file = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=wanted))
+        for number in range(file.num_record_batches):
+            yield file.get_batch(number)
+
+
+def _slice(path: Path, first: int, count: int) -> Iterator[pa.RecordBatch]:
+    with pa.memory_map(str(path)) as source:
+        file = pa.ipc.open_file(source)
+        while count:
+            number, skip = divmod(first, queries.GROUP_ROWS)  # every batch but the last has as many rows
+            batch = file.get_batch(number).slice(skip, count)
+            yield batch
+            first, count = first + len(batch), count - len(batch)
+
+
+def rest(given: Path, reused: Path, todo: Path) -> int:
+    """Write the inputs whose PLACE is not in the table `reused`, in order; return how many are in it.
 
     Raises:
-        AssertionError: the shard has an input that is not among them.
+        AssertionError: the table has a place that is none, or one twice.
     """
-    ids = {id(item) for item in reused.given}
-    left = [item for item in given if id(item) not in ids]
-    assert len(left) + len(reused.given) == len(given), f"{len(reused.given)} of {len(given)} reused, {len(left)} left"
-    return left
+    is_reused, count = np.zeros(_count(given), bool), 0
+    for batch in queries.read([reused], [PLACE]):
+        is_reused[batch.column(0).to_numpy()] = True
+        count += len(batch)
+    assert count == is_reused.sum(), f"{reused} has {count} rows of {is_reused.sum()} inputs"
+    with pa.memory_map(str(given)) as source:
+        schema = pa.ipc.open_file(source).schema
+    left = (batch.filter(pa.array(~is_reused[_places(batch)])) for batch in read_given(given))
+    with atomic.atomic_write(todo) as tmp_path:
+        _write_file(tmp_path, left, schema)
+    return count
 
 
-def order(keys: Iterable[str]) -> dict[str, int]:
-    """Return the place of each key, counted from 0."""
-    return {key: place for place, key in enumerate(keys)}
+def _places(batch: pa.RecordBatch) -> np.ndarray:
+    return batch.column(PLACE).to_numpy()
+
+
+def _count(given: Path) -> int:
+    return sum(len(batch) for batch in read_given(given, [PLACE]))
+
+
+def cut(work: Path, given: Path, size: float, weight: str | None = None, together: str | None = None) -> list[Shard]:
+    """Cut a stage's inputs, in their order, into shards that weigh at most `size`, and into MOST of them at most.
+
+    Args:
+        work: folder for the shards' tables.
+        given: file of the inputs.
+        weight: the column that says what an input weighs; without it 1, so that `size` counts inputs. What weighs more
+            than `size` is a shard of its own; where there would be more than MOST, shards are larger.
+        together: a column; inputs that have the same there, one after the other, are in one shard.
+    """
+    weights, starts = _weights(given, weight, together)
+    firsts = _cut(weights, size)
+    while len(firsts) > MOST:
+        size = size * max(1.01, len(firsts) / MOST)
+        firsts = _cut(weights, size)
+    if firsts and size:
+        log.debug("%d shards of %.4g at most", len(firsts), size)
+    edges = [*(int(starts[first]) for first in firsts), int(starts[-1])]
+    sums = np.concatenate([[0.0], np.cumsum(weights)])[[*firsts, len(weights)]]
+    return [
+        Shard(work / f"shard-{number:05d}.parquet", given, first, last - first, float(sums[number + 1] - sums[number]))
+        for number, (first, last) in enumerate(pairwise(edges))
+    ]
+
+
+def _weights(given: Path, weight: str | None, together: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return what each input weighs, or all that belong together, and the row where each begins, with the end."""
+    columns = [name for name in (weight, together) if name] or [PLACE]
+    weights, keys = [np.zeros(0)], [np.zeros(0, np.int64)]
+    for batch in read_given(given, columns):
+        weights.append(batch.column(weight).to_numpy().astype(float) if weight else np.ones(len(batch)))
+        keys.append(batch.column(together).to_numpy() if together else np.zeros(len(batch), np.int64))
+    each, key = np.concatenate(weights), np.concatenate(keys)
+    if together is None:
+        return each, np.arange(len(each) + 1)
+    starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])) if len(key) else np.zeros(0, np.int64)
+    return np.add.reduceat(each, starts) if len(starts) else each, np.append(starts, len(each))
+
+
+def _cut(weights: np.ndarray, size: float) -> list[int]:
+    """Return where shards begin."""
+    firsts: list[int] = []
+    total = float("inf")
+    for number, own in enumerate(weights.tolist()):
+        if total + own > size:
+            firsts.append(number)
+            total = 0
+        total += own
+    return firsts
 
 
 def rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
@@ -92,35 +207,74 @@ def rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
         ValueError: it has other columns than `schema`.
     """
     tables.check_columns(path, schema)
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_GROUP_ROWS):
-            yield from batch.to_pylist()
+    for batch in queries.read([path]):
+        yield from batch.to_pylist()
 
 
-def join(
-    paths: Iterable[Path],
-    out: Path,
-    schema: pa.Schema,
-    key: Callable[[dict[str, Any]], Any],
-    group_rows: int = _GROUP_ROWS,
-) -> None:
-    """Write the rows of several shards' tables as one table, in the order of `key`.
+def joined(work: Work, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Give the rows of a stage that makes one for each input, in the order of the inputs: those of shards and reused.
 
-    Args:
-        paths: the shards' tables: in that order one after the other, and that of reused rows, which is merged in.
-        out: file for the joined table.
-        key: returns what a row is sorted by.
-        group_rows: rows in memory at a time, and in a row group of the file.
+    Raises:
+        ValueError: a shard's table has other columns.
     """
-    paths = list(paths)
-    cut_ones = chain.from_iterable(rows(path, schema) for path in paths if not path.name.startswith(_REUSED))
-    runs = [cut_ones, *(rows(path, schema) for path in paths if path.name.startswith(_REUSED))]
-    write(out, merge(*runs, key=key), schema, group_rows)
+    made = merge_keyed(read_given(work.todo, [PLACE]), table_batches([part.path for part in work.parts], schema))
+    if work.reused is None:
+        yield from (batch for _, batch in made)
+        return
+    before = ((_places(batch), batch.select(schema.names).cast(schema)) for batch in queries.read([work.reused]))
+    yield from merge([made, before])
 
 
-def write(out: Path, table: Iterable[dict[str, Any]], schema: pa.Schema, group_rows: int = _GROUP_ROWS) -> None:
-    """Write rows as a table, `group_rows` of them in memory at a time."""
-    left = iter(table)
-    with pq.ParquetWriter(out, schema, compression="zstd") as writer:
-        while group := list(islice(left, group_rows)):
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+def table_batches(paths: Iterable[Path], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Give the rows of several tables, one after the other.
+
+    Raises:
+        ValueError: one has other columns than `schema`.
+    """
+    for path in paths:
+        tables.check_columns(path, schema)
+        yield from queries.read([path])
+
+
+Keyed = Iterator[tuple[np.ndarray, pa.RecordBatch]]
+"""Batches of rows, each with the number by which its rows are ordered, rising."""
+
+
+def merge_keyed(places: Iterable[pa.RecordBatch], rows_of: Iterable[pa.RecordBatch]) -> Keyed:
+    """Give batches of rows with the numbers that stand at the same places of another stream, its only column.
+
+    Where one is longer, some shard is wrong, which the stage's account finds (`queries.settle`).
+    """
+    waiting, numbers = np.zeros(0, np.int64), iter(places)
+    for batch in rows_of:
+        while len(waiting) < len(batch):
+            more = next(numbers, None)
+            beyond = np.full(len(batch) - len(waiting), np.iinfo(np.int64).max)
+            waiting = np.concatenate([waiting, beyond if more is None else more.column(0).to_numpy()])
+        yield waiting[: len(batch)], batch
+        waiting = waiting[len(batch) :]
+
+
+def merge(streams: Sequence[Keyed]) -> Iterator[pa.RecordBatch]:
+    """Give the rows of several ordered streams as one; of equal numbers, the first stream's come first."""
+    heads = [_next(stream) for stream in streams]
+    while any(head is not None for head in heads):
+        last = min(int(head[0][-1]) for head in heads if head is not None)
+        numbers: list[np.ndarray] = []
+        ready: list[pa.RecordBatch] = []
+        for at, head in enumerate(heads):
+            if head is None:
+                continue
+            keys, batch = head
+            upto = int(np.searchsorted(keys, last, side="right"))
+            if upto:
+                numbers.append(keys[:upto])
+                ready.append(batch.slice(0, upto))
+            heads[at] = (keys[upto:], batch.slice(upto)) if upto < len(keys) else _next(streams[at])
+        order = np.argsort(np.concatenate(numbers), kind="stable")
+        together = pa.Table.from_batches(ready).combine_chunks()
+        yield from together.take(pa.array(order)).to_batches()
+
+
+def _next(stream: Keyed) -> tuple[np.ndarray, pa.RecordBatch] | None:
+    return next((one for one in stream if len(one[0])), None)

@@ -8,18 +8,20 @@ balance. The caller says who runs the shards: this process, or Prefect's tasks (
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
+
+import pyarrow as pa
 
 from tasks.storage import atomic, reuse, shards
-from tasks.storage.shards import Shard
+from tasks.storage.shards import Shard, Work
 from tasks.storage.tables import Account, write_report
 
 log = logging.getLogger(__name__)
 
-Item = TypeVar("Item")
+_GIVEN = "given.arrow"
 
 
 class Joined(NamedTuple):
@@ -29,22 +31,34 @@ class Joined(NamedTuple):
     others: dict[str, object] = {}  # noqa: RUF012 (never changed)
 
 
-class Stage(ABC, Generic[Item]):
-    """What a stage declares. Its instances hold settings and the paths of its inputs, and no state."""
+class Stage(ABC):
+    """What a stage declares. Its instances hold settings and the paths of its inputs, and no row."""
 
     name: ClassVar[str]
     """In dvc.yaml: a noun, what it makes."""
     verb: ClassVar[str]
     """What it does with a shard, for the names of tasks."""
     unit: ClassVar[str]
-    """In which its progress is counted (`amount`)."""
+    """In which its progress is counted."""
+    schema: pa.Schema
+    """Columns of what it is given."""
+    weight: ClassVar[str | None] = None
+    """Column that says how heavy an input is, in the unit of `shard_size`; None counts inputs."""
+    weight_per_unit: ClassVar[float] = 1
+    """How much weight is one `unit` of progress."""
+    together: ClassVar[str | None] = None
+    """Column of whole numbers: inputs with the same, one after the other, are in one shard. None for any."""
     retries: ClassVar[int] = 1
     """How often a shard that failed is tried again, where that may help (`stiv_model/errors/failures.py`)."""
     retry_delay_seconds: ClassVar[float] = 0
 
     @abstractmethod
-    def given(self) -> list[Item]:
-        """Return everything that gets a row, in the order of the output's rows.
+    def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
+        """Give everything that gets a row, in the order of the output's rows, with the columns of `schema`.
+
+        Args:
+            scratch: folder for what has to be written to put it in order; it goes soon after.
+            reusable: folder of what an earlier run has made; it may not be there.
 
         Raises:
             FileNotFoundError, ValueError: an input is missing, or is not what it must be.
@@ -58,30 +72,28 @@ class Stage(ABC, Generic[Item]):
         """
 
     @abstractmethod
-    def inputs(self, given: list[Item]) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
         """Return what else makes a run the same one, as JSON has it: hashes of inputs, and the size of shards.
 
-        Work that an attempt with the same left behind is gone on with.
+        Work that an attempt with the same left behind is gone on with. It is asked for after `given`.
         """
 
     @abstractmethod
     def shard_size(self) -> float:
         """Return what a shard may weigh."""
 
-    def weight(self, item: Item) -> float:
-        """Return how heavy an item is, in the unit of `shard_size`: 1, so that this counts them."""
-        return 1
+    def reuse(self, given: Path, reusable: Path, reused: Path) -> bool:
+        """Write what an earlier run has made already; return whether that is anything. Nothing, unless a stage reuses.
 
-    def amount(self, item: Item) -> float:
-        """Return how much an item adds to the progress, in `unit`."""
-        return 1
+        Args:
+            given: file of the inputs, with their `shards.PLACE`.
+            reusable: folder of what the earlier run left by `save_reusable`; it may not be there.
+            reused: table that is written, of rows with their `shards.PLACE`, in its order: inputs that no shard has.
+        """
+        return False
 
-    def load_reusable(self, reusable: Path, work: Path, given: list[Item]) -> Shard:
-        """Make a shard, `shards.reused`, of what an earlier run has made already; of nothing, unless a stage reuses."""
-        return shards.reused(work, [])
-
-    def save_reusable(self, given: list[Item], out: Path, reusable: Path) -> None:
-        """Keep what `load_reusable` of the next run looks for."""
+    def save_reusable(self, given: Path, out: Path, reusable: Path) -> None:  # noqa: B027 (nothing, by default)
+        """Keep what `reuse` of the next run looks for."""
 
     @abstractmethod
     def worker(self, product: Path, reusable: Path) -> AbstractContextManager[Callable[[Shard], None]]:
@@ -93,20 +105,20 @@ class Stage(ABC, Generic[Item]):
         """
 
     @abstractmethod
-    def join(self, parts: list[Shard], product: Path) -> Joined:
+    def join(self, work: Work, product: Path) -> Joined:
         """Put the shards' rows together in `product`.
 
         Raises:
-            AssertionError: an account does not balance (`tables.reconcile`).
+            AssertionError: an account does not balance (`queries.settle`).
             ValueError: too much has failed, or nothing is usable.
         """
 
 
-RunShards = Callable[[Stage[Any], Callable[[Shard], None], list[Shard]], None]
+RunShards = Callable[[Stage, Callable[[Shard], None], list[Shard]], None]
 """Calls a function with every shard that is not done: it gets the stage, the function and all shards."""
 
 
-def in_turn(stage: Stage[Any], work_on: Callable[[Shard], None], parts: list[Shard]) -> None:
+def in_turn(stage: Stage, work_on: Callable[[Shard], None], parts: list[Shard]) -> None:
     """Work on the shards that are not done, one after the other, in this process."""
     for part in parts:
         if not part.is_done:
@@ -114,7 +126,7 @@ def in_turn(stage: Stage[Any], work_on: Callable[[Shard], None], parts: list[Sha
 
 
 def run(
-    stage: Stage[Any],
+    stage: Stage,
     out: Path,
     report: Path,
     code: str,
@@ -133,24 +145,36 @@ def run(
     Raises:
         Exception: as the methods of the stage and `run_shards` say. What is done stays in `OUT.partial`.
     """
-    given = stage.given()
     made_with = stage.decides() | {"code": code}
     reusable = reuse.folder(earlier, stage.name, made_with)
-    work = atomic.open_workdir(out, made_with | stage.inputs(given) | {"earlier": reuse.fingerprint(reusable)})
-    product = work / "product"
+    with atomic.scratch(out) as scratch:
+        listed = scratch / _GIVEN
+        shards.write_given(listed, stage.given(scratch, reusable), stage.schema)
+        folder = atomic.open_workdir(out, made_with | stage.inputs() | {"earlier": reuse.fingerprint(reusable)})
+        given = listed.replace(folder / _GIVEN)
+    product = folder / "product"
     product.mkdir(exist_ok=True)
-    reused = stage.load_reusable(reusable, work, given)
-    if reused.given:
-        log.info("%d are reused from an earlier run", len(reused.given))
-    parts = shards.cut(work, shards.rest(given, reused), stage.shard_size(), stage.weight)
+    work = divide(stage, given, reusable, folder)
     with stage.worker(product, reusable) as work_on:
-        run_shards(stage, work_on, parts)
-    accounts, others = stage.join([*([reused] if reused.given else []), *parts], product)
+        run_shards(stage, work_on, work.parts)
+    accounts, others = stage.join(work, product)
     write_report(report, *accounts, **others)
     atomic.finish(product, out)
-    atomic.discard_workdir(out)
     stage.save_reusable(given, out, reusable)
+    atomic.discard_workdir(out)
     return accounts
+
+
+def divide(stage: Stage, given: Path, reusable: Path, folder: Path) -> Work:
+    """Take over what an earlier run has made, and cut the rest of what a stage is given into shards."""
+    reused, todo = folder / "reused.parquet", given
+    is_any = stage.reuse(given, reusable, reused)
+    if is_any:
+        todo = folder / "todo.arrow"
+        count = shards.rest(given, reused, todo)
+        log.info("%d are reused from an earlier run", count)
+    parts = shards.cut(folder, todo, stage.shard_size(), stage.weight, stage.together)
+    return Work(given, reused if is_any else None, todo, parts, reusable)
 
 
 def alone(work_on: Callable[[Shard], None]) -> AbstractContextManager[Callable[[Shard], None]]:

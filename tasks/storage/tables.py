@@ -6,22 +6,18 @@ end_pts, time_base)`, written as one string by `clip_id`. Times are presentation
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.storage.scores import measured_in
 
 # The table in each stage's folder.
-VIDEO_TABLE, SPLIT_TABLE, SHOT_TABLE, STILL_TABLE = (
-    "videos.parquet",
-    "splits.parquet",
-    "shots.parquet",
-    "stills.parquet",
-)
+VIDEO_TABLE, SPLIT_TABLE, SHOT_TABLE = "videos.parquet", "splits.parquet", "shots.parquet"
 SCORE_TABLE, CLIP_TABLE, CAPTION_TABLE = "scores.parquet", "clips.parquet", "captions.parquet"
 SAMPLE_LIST = "samples.json"  # in the folder of stage samples
 
@@ -77,7 +73,7 @@ SHOTS = pa.schema(
     ]
 )
 
-# Small JPEG pictures of each shot, evenly spread over it.
+# Small JPEG pictures of each shot, evenly spread over it: in parts, tasks/storage/stills.py.
 STILLS = pa.schema([("clip", pa.string()), ("stills", pa.list_(pa.binary()))])
 
 SCORES = pa.schema(
@@ -134,6 +130,7 @@ RENAMED = {"shot": "clip", "twin": "duplicate_of"}
 
 
 _SHOWN_NAMES = 3  # of each reason, in a message
+_READ_ROWS = 4096
 
 
 class Account(NamedTuple):
@@ -231,8 +228,8 @@ def refuse_renamed(path: Path, found: Sequence[str], wanted: Iterable[str], reme
             raise ValueError(f"{path} is of an earlier version: its column {old} is called {new} now: {remedy}")
 
 
-def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
-    """Return all rows of a table, after checking that it has the columns of `schema`.
+def require(path: Path, schema: pa.Schema) -> None:
+    """Check that a table is there and has the columns of `schema`.
 
     Raises:
         FileNotFoundError: there is no such table.
@@ -241,7 +238,26 @@ def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (dvc repro, or stiv pipeline)")
     check_columns(path, schema)
+
+
+def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    """Return all rows of a table, after `require`."""
+    require(path, schema)
     return pq.read_table(path).to_pylist()
+
+
+def usable(path: Path, schema: pa.Schema, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Give the rows of a table with status ok, which go on to the next stage, a few thousand at a time.
+
+    Args:
+        schema: all columns that the table must have: `require`.
+        columns: those that are read.
+    """
+    require(path, schema)
+    wanted = [*columns, *(["status"] if "status" not in columns else [])]
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_READ_ROWS, columns=wanted):
+            yield batch.filter(pc.equal(batch["status"], "ok")).select(columns)
 
 
 def ok(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

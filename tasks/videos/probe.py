@@ -1,17 +1,18 @@
 """Stage videos: open every raw file, note what it is, and say of each one that is not used why."""
 
-import json
 import logging
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import DECIDE_NOTHING, SandboxSettings
-from tasks.storage import atomic, reuse, shards, tables
+from tasks.storage import atomic, queries, reuse, shards, tables
 from tasks.storage.stage import Joined, Stage
 from tasks.videos import sources, video_rules
 from tasks.videos.settings import VideoSettings
@@ -19,8 +20,6 @@ from tasks.videos.sources import Item
 
 log = logging.getLogger(__name__)
 
-SHARD_FILES = 128
-_ITEMS = "items.json"
 _TEXTS = ("caption", "licence", "source_url")
 _FOUND = (
     *("codec", "width", "height", "fps", "seconds", "frames", "repairs"),
@@ -101,39 +100,15 @@ def _refuse(row: dict[str, Any], status: str, reason: str) -> dict[str, Any]:
 
 def probe_shard(shard: shards.Shard, source: str, settings: VideoSettings, sandbox: Sandbox, cache: Path) -> None:
     """Probe one shard of files."""
-    shard.write(probe_videos(source, shard.given, settings, sandbox, cache), tables.VIDEOS)
+    items = [sources.item_of(row) for row in shard.read()]
+    shard.write(probe_videos(source, items, settings, sandbox, cache), tables.VIDEOS)
 
 
-def load_reusable(reusable: Path, work: Path, items: list[Item], settings: VideoSettings) -> shards.Shard:
-    """Make a shard of the files that an earlier run has probed and that are the same still, unless they failed.
-
-    Args:
-        reusable: folder of the earlier run's table, with the items that it was given (`Videos.save_reusable`).
-    """
-    table, given = reusable / tables.VIDEO_TABLE, reusable / _ITEMS
-    if not table.exists() or not given.exists():
-        return shards.reused(work, [])
-    before = {item[0]: item for item in json.loads(given.read_text())}
-    same = {item.uri: item for item in items if before.get(item.uri) == json.loads(json.dumps(item))}
-    rows = {}
-    for row in shards.rows(table, tables.VIDEOS):
-        if row["reason"] == "duplicate":  # of a file that may be gone now: `Videos.join` looks again
-            row |= {"status": "ok", "reason": None}
-        if row["video"] in settings.forgotten:
-            _refuse(row, "rejected", "forgotten")
-        elif row["reason"] == "forgotten" or row["status"] == "failed" or row["uri"] not in same:
-            continue
-        rows[row["uri"]] = row
-    reused = shards.reused(work, [item for uri, item in same.items() if uri in rows])
-    if reused.given and not reused.is_done:
-        reused.write([rows[item.uri] for item in reused.given], tables.VIDEOS)
-    return reused
-
-
-class Videos(Stage[Item]):
+class Videos(Stage):
     """One row of tables.VIDEOS per raw file; of files with the same bytes the one that says most is kept.
 
-    That is the one with most of caption, licence and source_url; of several, the first by uri.
+    That is the one with most of caption, licence and source_url; of several, the first by uri. The files that an
+    earlier run has probed, and that are the same still, are not opened again unless they failed.
 
     Args:
         source: folder, bucket or list.
@@ -141,6 +116,7 @@ class Videos(Stage[Item]):
     """
 
     name, verb, unit = "videos", "probe", "files"
+    schema = sources.LISTING
     retries, retry_delay_seconds = 2, 2
 
     def __init__(
@@ -151,71 +127,115 @@ class Videos(Stage[Item]):
         open_sandbox: Callable[[SandboxSettings], AbstractContextManager[Sandbox]] = Sandbox,
     ) -> None:
         self.source, self.settings, self.sandbox, self.open_sandbox = source, settings, sandbox, open_sandbox
+        self._listed = ""  # hash of what `given` found
 
-    def given(self) -> list[Item]:
-        return sources.listing(self.source)
+    def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
+        listing = scratch / "listing.parquet"
+        self._listed = sources.write_listing(self.source, listing)
+        return queries.read([listing])
 
     def decides(self) -> dict[str, Any]:
         return {
-            "videos": self.settings.model_dump(exclude={"forgotten", "max_failed_fraction"}),
+            "videos": self.settings.model_dump(exclude={"forgotten", "max_failed_fraction", "shard_files"}),
             "sandbox": self.sandbox.model_dump(exclude=DECIDE_NOTHING),
             "source": self.source,
         }
 
-    def inputs(self, given: list[Item]) -> dict[str, Any]:
-        return {"items": sources.listing_hash(given), "forgotten": self.settings.forgotten}
+    def inputs(self) -> dict[str, Any]:
+        return {
+            "items": self._listed,
+            "forgotten": self.settings.forgotten,
+            "shard_files": self.settings.shard_files,
+        }
 
     def shard_size(self) -> float:
-        return SHARD_FILES
+        return self.settings.shard_files
 
-    def load_reusable(self, reusable: Path, work: Path, given: list[Item]) -> shards.Shard:
-        return load_reusable(reusable, work, given, self.settings)
+    def reuse(self, given: Path, reusable: Path, reused: Path) -> bool:
+        table, before = reusable / tables.VIDEO_TABLE, reusable / given.name
+        if not table.exists() or not before.exists():
+            return False
+        same = [f"given.{name} IS NOT DISTINCT FROM before.{name}" for name in self.schema.names]
+        with queries.connect(reused.parent) as connection:
+            queries.register(connection, given=given, before=before)
+            queries.create(connection, "forgotten", "video", self.settings.forgotten)
+            # a duplicate was one of a file that may be gone now: `join` looks again
+            query = f"""
+                SELECT given.{shards.PLACE}, made.* EXCLUDE (is_forgotten) REPLACE (
+                    CASE WHEN is_forgotten THEN 'rejected' WHEN reason = 'duplicate' THEN 'ok'
+                         ELSE status END AS status,
+                    CASE WHEN is_forgotten THEN 'forgotten' WHEN reason != 'duplicate' THEN reason END AS reason)
+                FROM given JOIN before ON {" AND ".join(same)}
+                JOIN (SELECT *, coalesce(video IN (FROM forgotten), false) AS is_forgotten
+                      FROM {queries.scan([table])}) AS made ON made.uri = given.uri
+                WHERE is_forgotten OR (reason IS DISTINCT FROM 'forgotten' AND status != 'failed')
+                ORDER BY given.{shards.PLACE}"""
+            return queries.write_query(reused, connection, query, shards.placed(tables.VIDEOS)) > 0
 
-    def save_reusable(self, given: list[Item], out: Path, reusable: Path) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            items = Path(folder) / _ITEMS
-            items.write_text(json.dumps(given))
-            reuse.save_reusable([out / tables.VIDEO_TABLE, items], reusable)
+    def save_reusable(self, given: Path, out: Path, reusable: Path) -> None:
+        reuse.save_reusable([out / tables.VIDEO_TABLE, given], reusable)
 
     @contextmanager
     def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[shards.Shard], None]]:
         with self.open_sandbox(self.sandbox) as opened:
             yield partial(probe_shard, source=self.source, settings=self.settings, sandbox=opened, cache=sources.CACHE)
 
-    def join(self, parts: list[shards.Shard], product: Path) -> Joined:
-        rows: list[dict[str, Any]] = []
-        for part in parts:
-            rows += tables.read_rows(part.path, tables.VIDEOS)
-        rows.sort(key=lambda row: row["uri"])
-        _keep_one_of_equals(tables.ok(rows))
-        given = (item.uri for part in parts for item in part.given)
-        account = tables.reconcile("videos", given, rows, "uri")
-        tables.check_failures(account, self.settings.max_failed_fraction, "videos.max_failed_fraction", rows, "uri")
-        tables.write_rows(product / tables.VIDEO_TABLE, rows, tables.VIDEOS)
+    def join(self, work: shards.Work, product: Path) -> Joined:
+        table, probed = product / tables.VIDEO_TABLE, work.given.with_name("probed.parquet")
+        queries.write(probed, shards.joined(work, tables.VIDEOS), tables.VIDEOS)
+        kept = _rejected(queries.read([probed]), _duplicates(probed), "duplicate")
+        queries.write(table, kept, tables.VIDEOS)
+        account = queries.settle("videos", work.keys("uri"), queries.outcomes(table, "uri"), "uri")
+        limit, place = self.settings.max_failed_fraction, "videos.max_failed_fraction"
+        tables.check_failures(account, limit, place, queries.named(table, "uri"), "uri")
         return Joined((account,))
 
 
-def _keep_one_of_equals(rows: list[dict[str, Any]]) -> None:
-    """Reject all but one of the files with the same bytes, and name those that contradict the one that is kept.
+def _duplicates(probed: Path) -> np.ndarray:
+    """Return the rows of files that have the bytes of another that says more, rising, int64.
 
-    Args:
-        rows: ok, sorted by uri.
+    Of files that contradict the one that is kept, some are named in the log.
     """
-    equals: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        equals.setdefault(row["video"], []).append(row)
-    contradictions = []
-    for same in equals.values():
-        kept = min(same, key=lambda row: sum(row[text] is None for text in _TEXTS))
-        for row in same:
-            if row is kept:
-                continue
-            _refuse(row, "rejected", "duplicate")
-            if apart := [text for text in _TEXTS if None not in (row[text], kept[text]) and row[text] != kept[text]]:
-                contradictions.append(f"{kept['uri']!r}, not {row['uri']!r} ({', '.join(apart)})")
-    if contradictions:
+    nulls = " + ".join(f"({text} IS NULL)::INT" for text in _TEXTS)
+    apart = [f"CASE WHEN {text} != kept.{text} THEN {queries.quoted(text)} END" for text in _TEXTS]
+    with queries.connect(probed.parent) as connection:
+        equals = f"""
+            CREATE TABLE equals AS
+            SELECT row, uri, {", ".join(_TEXTS)}, first_value({{'uri': uri, {_struct(_TEXTS)}}}) OVER of_video AS kept
+            FROM (SELECT *, file_row_number AS row FROM {queries.scan([probed], numbered=True)}
+                  WHERE status = 'ok') AS usable
+            SEMI JOIN (SELECT video FROM {queries.scan([probed])} WHERE status = 'ok'
+                       GROUP BY video HAVING count(*) > 1) AS several USING (video)
+            WINDOW of_video AS (PARTITION BY video ORDER BY {nulls}, uri)"""
+        connection.execute(equals)
+        lost = connection.sql("SELECT row FROM equals WHERE uri != kept.uri ORDER BY row").fetchnumpy()["row"]
+        told = connection.sql(
+            f"""SELECT kept.uri, uri, concat_ws(', ', {", ".join(apart)}) AS texts, count(*) OVER () AS count
+                FROM equals WHERE uri != kept.uri AND texts != '' ORDER BY row LIMIT 4"""
+        ).fetchall()
+    if told:
         log.warning(
             "%d files have the bytes of another but contradict it; used is what is said of %s",
-            len(contradictions),
-            "; ".join(contradictions[:3]) + ("; ..." if len(contradictions) > 3 else ""),
+            told[0][3],
+            "; ".join(f"{kept!r}, not {uri!r} ({texts})" for kept, uri, texts, _ in told[:3])
+            + ("; ..." if len(told) > 3 else ""),
         )
+    return np.asarray(lost, np.int64)
+
+
+def _struct(columns: Iterable[str]) -> str:
+    return ", ".join(f"{queries.quoted(name)}: {name}" for name in columns)
+
+
+def _rejected(rows: Iterable[pa.RecordBatch], lost: np.ndarray, reason: str) -> Iterator[pa.RecordBatch]:
+    """Give the rows, and those with the numbers `lost`, rising, rejected for a reason."""
+    first = 0
+    for batch in rows:
+        here = lost[np.searchsorted(lost, first) : np.searchsorted(lost, first + len(batch))] - first
+        if len(here):
+            for name, value in (("status", "rejected"), ("reason", reason)):
+                texts = batch[name].to_numpy(zero_copy_only=False).copy()
+                texts[here] = value
+                batch = batch.set_column(batch.schema.get_field_index(name), name, pa.array(texts, pa.string()))
+        first += len(batch)
+        yield batch

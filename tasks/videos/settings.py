@@ -24,6 +24,8 @@ class VideoSettings(Settings):
     """A video with a longer text beside it is rejected: training would see half a caption."""
     max_failed_fraction: Fraction
     """Largest share of the files that may fail before the stage stops."""
+    shard_files: PositiveInt
+    """Files in one shard of work; more where there would be over 2,000 shards."""
     forgotten: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
     """sha256 of videos that are never used again; `stiv forget` adds to it."""
 

@@ -4,20 +4,23 @@ No video is cut or encoded again: a shot is a row with two timestamps, and some 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise, zip_longest
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from tasks.decoding.limits import MIN_DECODED
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import DECIDE_NOTHING, SandboxSettings
-from tasks.storage import atomic, reuse, shards, tables
+from tasks.storage import atomic, parts, queries, reuse, shards, stills, tables
 from tasks.storage.stage import Joined, Stage
 from tasks.videos import shot_rules, sources
 from tasks.videos.settings import ShotSettings
@@ -25,7 +28,7 @@ from tasks.videos.settings import ShotSettings
 log = logging.getLogger(__name__)
 
 _ALL_SECONDS = 1e6  # beyond the end of any video
-_STILL_ROWS = 64  # of a group: the stage scores reads pieces of the table
+_PART = "part"  # column: number of the part that a video belongs to
 _OF_VIDEO = ("video", "uri", "repairs", "width", "height", "caption", "licence", "source_url")
 
 
@@ -135,49 +138,71 @@ def _shot_row(video: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def split_shard(shard: shards.Shard, source: str, settings: ShotSettings, sandbox: Sandbox, cache: Path) -> None:
-    """Cut one shard of videos into shots."""
-    splits, shots, stills = split_videos(source, shard.given, settings, sandbox, cache)
-    for name, rows, schema in (
-        (tables.SHOT_TABLE, shots, tables.SHOTS),
-        (tables.STILL_TABLE, stills, tables.STILLS),
-    ):
-        with atomic.atomic_write(_beside(shard.path, name)) as tmp_path:
-            tables.write_rows(tmp_path, rows, schema)
-    shard.write(splits, tables.SPLITS)  # last: with it, the shard is done
-
-
-def load_reusable(reusable: Path, work: Path, videos: list[dict[str, Any]]) -> shards.Shard:
-    """Make a shard of the videos that an earlier run has split, unless they failed: those are tried again.
+def split_shard(
+    shard: shards.Shard,
+    source: str,
+    settings: ShotSettings,
+    sandbox: Sandbox,
+    cache: Path,
+    product: Path,
+    reusable: Path,
+) -> None:
+    """Cut one shard of videos, rows of tables.VIDEOS with their part, into shots, and write the stills of its parts.
 
     Args:
-        reusable: folder of the earlier run's tables.
-        videos: what is given now, sorted by sha256, as the earlier tables are.
+        product: folder that becomes the output.
+        reusable: folder of an earlier run, from which videos are taken that it has split: those that failed are tried
+            again.
     """
-    found = {
-        row["video"]: row
-        for row in _read_reusable(reusable, tables.SPLIT_TABLE, tables.SPLITS)
-        if row["status"] != "failed"
-    }
-    given = {video["video"]: video for video in videos if video["video"] in found}
-    reused = shards.reused(work, list(given.values()))
-    if not given or reused.is_done:
-        return reused
-    shots = (
-        row | {name: given[row["video"]][name] for name in _OF_VIDEO}
-        for row in _read_reusable(reusable, tables.SHOT_TABLE, tables.SHOTS)
-        if row["video"] in given
-    )
-    short = {_short(video) for video in given}
-    stills = (
-        row for row in _read_reusable(reusable, tables.STILL_TABLE, tables.STILLS) if _short(row["clip"]) in short
-    )
-    with atomic.atomic_write(_beside(reused.path, tables.SHOT_TABLE)) as tmp_path:
-        shards.write(tmp_path, shots, tables.SHOTS)
-    with atomic.atomic_write(_beside(reused.path, tables.STILL_TABLE)) as tmp_path:
-        shards.write(tmp_path, stills, tables.STILLS, _STILL_ROWS)
-    reused.write([found[video] for video in given], tables.SPLITS)
-    return reused
+    videos = shard.read()
+    known = _read_known(reusable, videos)
+    new = split_videos(source, [row for row in videos if row["video"] not in known], settings, sandbox, cache)
+    made = {row["video"]: Split(row, [], []) for row in new[0]} | known
+    for row in new[1]:
+        made[row["video"]].shots.append(row)
+    by_short = {_short(video): split for video, split in made.items()}
+    for row in new[2]:
+        by_short[_short(row["clip"])].stills.append(row)
+    for part, of_part in groupby(videos, key=lambda row: int(row[_PART])):
+        pictures = [row for video in of_part for row in made[video["video"]].stills]
+        if pictures:
+            stills.write_part(product / stills.FOLDER, part, pictures)
+    with atomic.atomic_write(_shots_of(shard)) as tmp_path:
+        rows = [row for video in videos for row in made[video["video"]].shots]
+        tables.write_rows(tmp_path, rows, tables.SHOTS)
+    shard.write([made[video["video"]].row for video in videos], tables.SPLITS)  # last: with it, the shard is done
+
+
+class Split(NamedTuple):
+    """What became of a video: its row of SPLITS, and those of SHOTS and STILLS."""
+
+    row: dict[str, Any]
+    shots: list[dict[str, Any]]
+    stills: list[dict[str, Any]]
+
+
+def _read_known(reusable: Path, videos: list[dict[str, Any]]) -> dict[str, Split]:
+    """Return what an earlier run has made of these videos, unless they failed, with what is said of them now."""
+    if not (reusable / tables.SPLIT_TABLE).exists():
+        return {}
+    now = {video["video"]: video for video in videos}
+    rows = [row for row in _rows_of(reusable / tables.SPLIT_TABLE, now) if row["status"] != "failed"]
+    known = {row["video"]: Split(row, [], []) for row in rows}
+    for row in _rows_of(reusable / tables.SHOT_TABLE, now):
+        if row["video"] in known:
+            carried = {name: now[row["video"]][name] for name in _OF_VIDEO}
+            known[row["video"]].shots.append(row | carried)
+    kept = {row["clip"]: split for split in known.values() for row in tables.ok(split.shots)}
+    for clip, pictures in stills.read(reusable, list(kept)).items():
+        kept[clip].stills.append({"clip": clip, "stills": pictures})
+    return known
+
+
+def _rows_of(table: Path, videos: Collection[str]) -> list[dict[str, Any]]:
+    """Return the rows of some videos, of a table that is sorted by video, in order."""
+    of_range = (pc.field("video") >= min(videos)) & (pc.field("video") <= max(videos))
+    rows: list[dict[str, Any]] = pq.read_table(table, filters=of_range).to_pylist()
+    return [row for row in rows if row["video"] in videos]
 
 
 def _short(name: str) -> str:
@@ -185,16 +210,12 @@ def _short(name: str) -> str:
     return tables.clip_id(name, 0, 0).partition("-")[0]
 
 
-def _read_reusable(reusable: Path, name: str, schema: pa.Schema) -> Iterable[dict[str, Any]]:
-    return shards.rows(reusable / name, schema) if (reusable / name).exists() else ()
+def _shots_of(shard: shards.Shard) -> Path:
+    return shard.path.with_name(f"{shard.path.stem}.{tables.SHOT_TABLE}")
 
 
-def _beside(shard: Path, name: str) -> Path:
-    return shard.with_name(f"{shard.stem}.{name}")
-
-
-class Shots(Stage[dict[str, Any]]):
-    """A row of tables.SPLITS per video, of SHOTS and of STILLS per shot, in the order of the videos' sha256.
+class Shots(Stage):
+    """A row of tables.SPLITS per video, of SHOTS per shot, and its stills, in the order of the videos' sha256.
 
     Args:
         source: folder, bucket or list.
@@ -203,6 +224,8 @@ class Shots(Stage[dict[str, Any]]):
     """
 
     name, verb, unit = "shots", "split", "hours"
+    schema = tables.VIDEOS.append(pa.field(_PART, pa.int64()))
+    weight, weight_per_unit, together = "seconds", 3600, _PART
     retries, retry_delay_seconds = 2, 2
 
     def __init__(
@@ -215,9 +238,16 @@ class Shots(Stage[dict[str, Any]]):
     ) -> None:
         self.table = videos / tables.VIDEO_TABLE
         self.source, self.settings, self.sandbox, self.open_sandbox = source, settings, sandbox, open_sandbox
+        self._parts = 1  # chosen by `given`
 
-    def given(self) -> list[dict[str, Any]]:
-        return sorted(tables.ok(tables.read_rows(self.table, tables.VIDEOS)), key=lambda row: row["video"])
+    def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
+        count = sum(map(len, tables.usable(self.table, tables.VIDEOS, ["video"])))
+        self._parts = parts.choose(count, parts.count_before([reusable / stills.FOLDER]))
+        with queries.connect(scratch) as connection:
+            query = f"SELECT * FROM {queries.scan([self.table])} WHERE status = 'ok' ORDER BY video"
+            for batch in queries.batches(connection, query, tables.VIDEOS):
+                numbers = pa.array(parts.numbers(batch["video"], self._parts))
+                yield pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=self.schema)
 
     def decides(self) -> dict[str, Any]:
         return {
@@ -226,52 +256,123 @@ class Shots(Stage[dict[str, Any]]):
             "sandbox": self.sandbox.model_dump(exclude=DECIDE_NOTHING),
         }
 
-    def inputs(self, given: list[dict[str, Any]]) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
         made_from = {"source": self.source, "videos": atomic.sha256_file(self.table)}
-        return made_from | {"shard_seconds": self.settings.shard_seconds}
+        return made_from | {"shard_seconds": self.settings.shard_seconds, "parts": self._parts}
 
     def shard_size(self) -> float:
         return self.settings.shard_seconds
 
-    def weight(self, item: dict[str, Any]) -> float:
-        return float(item["seconds"])
+    def reuse(self, given: Path, reusable: Path, reused: Path) -> bool:
+        """Take over whole parts whose videos are the same, and none of which failed."""
+        before = reusable / given.name
+        if not before.exists():
+            return False
+        same = " AND ".join(f"given.{name} IS NOT DISTINCT FROM before.{name}" for name in self.schema.names)
+        splits = queries.scan([reusable / tables.SPLIT_TABLE])
+        with queries.connect(reused.parent) as connection:
+            queries.register(connection, given=given, before=before)
+            connection.execute(
+                f"""CREATE TABLE changed AS
+                    SELECT {_PART} FROM given ANTI JOIN before ON {same}
+                    UNION SELECT {_PART} FROM before ANTI JOIN given ON {same}
+                    UNION SELECT {_PART} FROM before
+                          SEMI JOIN (FROM {splits} WHERE status = 'failed') AS failed USING (video)"""
+            )
+            query = f"""
+                SELECT given.{shards.PLACE}, splits.* FROM given JOIN {splits} AS splits ON splits.video = given.video
+                ANTI JOIN changed ON changed.{_PART} = given.{_PART} ORDER BY given.{shards.PLACE}"""
+            return queries.write_query(reused, connection, query, shards.placed(tables.SPLITS)) > 0
 
-    def amount(self, item: dict[str, Any]) -> float:
-        return float(item["seconds"]) / 3600
-
-    def load_reusable(self, reusable: Path, work: Path, given: list[dict[str, Any]]) -> shards.Shard:
-        return load_reusable(reusable, work, given)
-
-    def save_reusable(self, given: list[dict[str, Any]], out: Path, reusable: Path) -> None:
-        reuse.save_reusable(
-            [out / name for name in (tables.SPLIT_TABLE, tables.SHOT_TABLE, tables.STILL_TABLE)], reusable
-        )
+    def save_reusable(self, given: Path, out: Path, reusable: Path) -> None:
+        names = (tables.SPLIT_TABLE, tables.SHOT_TABLE, stills.FOLDER)
+        reuse.save_reusable([*(out / name for name in names), given], reusable)
 
     @contextmanager
     def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[shards.Shard], None]]:
+        (product / stills.FOLDER).mkdir(exist_ok=True)
         with self.open_sandbox(self.sandbox) as opened:
-            yield partial(split_shard, source=self.source, settings=self.settings, sandbox=opened, cache=sources.CACHE)
+            yield partial(
+                split_shard,
+                source=self.source,
+                settings=self.settings,
+                sandbox=opened,
+                cache=sources.CACHE,
+                product=product,
+                reusable=reusable,
+            )
 
-    def join(self, parts: list[shards.Shard], product: Path) -> Joined:
-        paths = [part.path for part in parts]
-        of_shots, of_stills = (
-            [_beside(path, name) for path in paths] for name in (tables.SHOT_TABLE, tables.STILL_TABLE)
+    def join(self, work: shards.Work, product: Path) -> Joined:
+        splits, shots = product / tables.SPLIT_TABLE, product / tables.SHOT_TABLE
+        queries.write(splits, shards.joined(work, tables.SPLITS), tables.SPLITS)
+        queries.write(shots, self._joined_shots(work), tables.SHOTS)
+        self._finish_stills(work, product / stills.FOLDER)
+        of_videos = queries.settle("videos", work.keys("video"), queries.outcomes(splits, "video"), "video")
+        _check_shots(splits, shots)
+        of_shots = queries.settle("shots", queries.outcomes(shots, "clip"), queries.outcomes(shots, "clip"), "clip")
+        limit, place = self.settings.max_failed_fraction, "shots.max_failed_fraction"
+        tables.check_failures(of_videos, limit, place, _with_uri(work, splits), "uri")
+        tables.check_failures(of_shots, 0.0, place)
+        return Joined((of_videos, of_shots), {"made_by": shot_rules.made_by(self.settings)})
+
+    def _joined_shots(self, work: shards.Work) -> Iterator[pa.RecordBatch]:
+        """Give the rows of all shots, those of the parts that are reused among them, in order."""
+        new = shards.table_batches(map(_shots_of, work.parts), tables.SHOTS)
+        reused = self._reused_parts(work)
+        if not reused:
+            return new
+        before = shards.table_batches([work.reusable / tables.SHOT_TABLE], tables.SHOTS)
+        return shards.merge([self._by_part(new), self._by_part(before, reused)])
+
+    def _by_part(self, rows: Iterable[pa.RecordBatch], wanted: Collection[int] | None = None) -> shards.Keyed:
+        for batch in rows:
+            numbers = parts.numbers(batch["video"], self._parts)
+            if wanted is not None:
+                is_wanted = np.isin(numbers, list(wanted))
+                numbers, batch = numbers[is_wanted], batch.filter(pa.array(is_wanted))
+            if len(batch):
+                yield numbers, batch
+
+    def _reused_parts(self, work: shards.Work) -> set[int]:
+        found: set[int] = set()
+        for batch in queries.read([work.reused], ["video"]) if work.reused else ():
+            found.update(parts.numbers(batch["video"], self._parts).tolist())
+        return found
+
+    def _finish_stills(self, work: shards.Work, folder: Path) -> None:
+        """Link the parts that are reused, and write which parts there are."""
+        earlier = work.reusable / stills.FOLDER
+        reused = {parts.file_name(part, stills.SUFFIX) for part in self._reused_parts(work)}
+        known = parts.read(earlier).sha256 if reused else {}
+        for name in sorted(reused.intersection(known)):
+            atomic.link_anew(earlier / name, folder / name)
+        made = {file.name: file for file in parts.files(folder, stills.SUFFIX)}
+        hashes = {name: known[name] if name in reused else atomic.sha256_file(file) for name, file in made.items()}
+        parts.write(folder, self._parts, hashes)
+
+
+def _check_shots(splits: Path, shots: Path) -> None:
+    """Check that each video has the shots that it was cut into, and each of them once.
+
+    Raises:
+        AssertionError: it has others.
+    """
+    wanted = (
+        (row["video"], row["shots"])
+        for batch in queries.read([splits], ["video", "shots"])
+        for row in batch.to_pylist()
+        if row["shots"]
+    )
+    clips = (row for batch in queries.read([shots], ["video", "clip"]) for row in batch.to_pylist())
+    for (video, count), found in zip_longest(wanted, groupby(clips, key=lambda row: row["video"]), fillvalue=("", ())):
+        own = [row["clip"] for row in found[1]]
+        is_same = found[0] == video and len(own) == count and len(set(own)) == count
+        assert is_same, (
+            f"a video's shots are not those that it was cut into: {video or found[0]} has {len(own)}, not {count}"
         )
-        shards.join(paths, product / tables.SPLIT_TABLE, tables.SPLITS, lambda row: row["video"])
-        shards.join(of_shots, product / tables.SHOT_TABLE, tables.SHOTS, lambda row: row["video"])
-        stills = product / tables.STILL_TABLE
-        shards.join(of_stills, stills, tables.STILLS, lambda row: _short(row["clip"]), _STILL_ROWS)
-        given = [video["video"] for part in parts for video in part.given]
-        splits = tables.read_rows(product / tables.SPLIT_TABLE, tables.SPLITS)
-        shots = tables.read_rows(product / tables.SHOT_TABLE, tables.SHOTS)
-        cut = [row["video"] for row in splits for _ in range(row["shots"])]
-        videos = tables.reconcile("videos", given, splits, "video")
-        assert sorted(cut) == sorted(row["video"] for row in shots), (
-            "a video's shots are not those that it was cut into"
-        )
-        accounts = videos, tables.reconcile("shots", {row["clip"] for row in shots}, shots, "clip")
-        uris = {video["video"]: video["uri"] for part in parts for video in part.given}
-        named = [row | {"uri": uris[row["video"]]} for row in splits]
-        tables.check_failures(videos, self.settings.max_failed_fraction, "shots.max_failed_fraction", named, "uri")
-        tables.check_failures(accounts[1], 0.0, "shots.max_failed_fraction")
-        return Joined(accounts, {"made_by": shot_rules.made_by(self.settings)})
+
+
+def _with_uri(work: shards.Work, splits: Path) -> Iterator[dict[str, Any]]:
+    """Give what became of each video, with its uri, for a message."""
+    uris = {row["video"]: row["uri"] for batch in work.keys("video", "uri") for row in batch.to_pylist()}
+    yield from (row | {"uri": uris[row["video"]]} for row in queries.named(splits, "video"))

@@ -32,7 +32,7 @@ class WordSettings(Settings):
 SECTION = "\nwords:\n  min_words: 2\n  shard_captions: 2\n"
 STAGE = '''"""Stage words: how many words each caption has."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks.storage import atomic, shards, tables
+from tasks.storage import atomic, queries, shards, tables
 from tasks.storage.stage import Joined, Stage, alone
 from tasks.words.settings import WordSettings
 
@@ -56,24 +56,25 @@ def count_words(caption: dict[str, Any], settings: WordSettings) -> dict[str, An
 
 def count_shard(shard: shards.Shard, settings: WordSettings) -> None:
     """Count the words of one shard of captions."""
-    shard.write([count_words(caption, settings) for caption in shard.given], WORDS)
+    shard.write([count_words(caption, settings) for caption in shard.read()], WORDS)
 
 
-class Words(Stage[dict[str, Any]]):
+class Words(Stage):
     """One row of WORDS per caption."""
 
     name, verb, unit = "words", "count", "captions"
+    schema = pa.schema([tables.CAPTIONS.field(name) for name in ("clip", "text")])
 
     def __init__(self, captions: Path, settings: WordSettings) -> None:
         self.table, self.settings = captions / tables.CAPTION_TABLE, settings
 
-    def given(self) -> list[dict[str, Any]]:
-        return tables.ok(tables.read_rows(self.table, tables.CAPTIONS))
+    def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
+        return tables.usable(self.table, tables.CAPTIONS, self.schema.names)
 
     def decides(self) -> dict[str, Any]:
         return {"words": self.settings.model_dump()}
 
-    def inputs(self, given: list[dict[str, Any]]) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
         return {"captions": atomic.sha256_file(self.table)}
 
     def shard_size(self) -> float:
@@ -82,11 +83,10 @@ class Words(Stage[dict[str, Any]]):
     def worker(self, product: Path, reusable: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
         return alone(partial(count_shard, settings=self.settings))
 
-    def join(self, parts: list[shards.Shard], product: Path) -> Joined:
-        place = shards.order(caption["clip"] for part in parts for caption in part.given)
+    def join(self, work: shards.Work, product: Path) -> Joined:
         table = product / "words.parquet"
-        shards.join((part.path for part in parts), table, WORDS, lambda row: place[row["clip"]])
-        return Joined((tables.reconcile("captions", place, tables.read_rows(table, WORDS), "clip"),))
+        queries.write(table, shards.joined(work, WORDS), WORDS)
+        return Joined((queries.settle("captions", work.keys("clip"), queries.outcomes(table, "clip"), "clip"),))
 '''
 FLOW = '''"""The flow behind stage words."""
 

@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 from flows.commands.browse import browse
 from flows.running.server import free_port
 from tasks.storage import tables
+from tests.made_stills import write_stills
 
 ROOT = Path(__file__).parents[3]
 
@@ -26,12 +27,12 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "tests/params.yaml", "params.yaml")
     shots = [
-        {"clip": f"s{place}", "video": "v", "uri": f"{place}.mp4", "start": 0.0, "end": 2.0, "motion": float(place)}
+        {"clip": f"a{place}", "video": "v", "uri": f"{place}.mp4", "start": 0.0, "end": 2.0, "motion": float(place)}
         for place in range(3)
     ]
     clips = [row | {"status": "ok"} for row in shots]
     clips[2] |= {"status": "rejected", "reason": "motion_above_max"}
-    captions = [{"clip": "s0", "text": "a red car", "status": "ok"}]
+    captions = [{"clip": "a0", "text": "a red car", "status": "ok"}]
     for stage, rows, schema in (
         ("shots", shots, tables.SHOTS),
         ("clips", clips, tables.CLIPS),
@@ -39,7 +40,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ):
         Path("data", stage).mkdir(parents=True)
         tables.write_rows(Path("data", stage, f"{stage}.parquet"), rows, schema)
-    tables.write_rows(Path("data/shots", tables.STILL_TABLE), [], tables.STILLS)
+    write_stills(Path("data/shots"), {})
     return tmp_path
 
 
@@ -50,16 +51,16 @@ def shown(page: AppTest) -> list[str]:
 def test_the_page_shows_every_shot_and_then_those_that_are_asked_for(workspace):
     page = AppTest.from_file(str(ROOT / "flows/commands/browse_page.py"), default_timeout=60).run()
     assert not page.exception
-    assert shown(page) == ["s0", "s1", "s2"]
+    assert shown(page) == ["a0", "a1", "a2"]
     page.multiselect(key="statuses").set_value(["rejected"]).run()
-    assert shown(page) == ["s2"]
+    assert shown(page) == ["a2"]
     page.multiselect(key="statuses").set_value([])
     page.multiselect(key="scores").set_value(["motion"]).run()
     page.slider(key="range-motion").set_range(0.5, 2.0).run()
-    assert shown(page) == ["s1", "s2"]
+    assert shown(page) == ["a1", "a2"]
     page.text_input(key="words").set_value("red CAR")
     page.multiselect(key="scores").set_value([]).run()
-    assert shown(page) == ["s0"]
+    assert shown(page) == ["a0"]
     assert not page.exception
 
 

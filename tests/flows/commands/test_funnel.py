@@ -13,6 +13,7 @@ from flows.edit_params import merged, override, read_preset, rewrite
 from flows.params import check_params, load_params
 from tasks.clips.settings import BestSettings
 from tasks.storage import tables
+from tests.made_stills import write_stills
 
 ROOT = Path(__file__).parents[3]
 FILES = [ROOT / "params.yaml", ROOT / "tests/params.yaml", *sorted((ROOT / "infra/params").glob("*.yaml"))]
@@ -33,10 +34,9 @@ def workspace(tmp_path, monkeypatch) -> Path:
     even |= {"clarity": 0.7}
     even |= {"status": "ok", "width": 640, "height": 640, "orientation": "square", "colours": ["red"]}
     even |= {"start_pts": 0, "end_pts": 3600, "time_base": "1/1", "frozen": 0.0, "video_hash": bytes(32)}
-    rows = [even | {"clip": f"s{number}", "motion": motion} for number, motion in enumerate((0.05, 0.5, 0.7, 0.9))]
+    rows = [even | {"clip": f"a{number}", "motion": motion} for number, motion in enumerate((0.05, 0.5, 0.7, 0.9))]
     tables.write_rows(tmp_path / "data/scores/scores.parquet", rows, tables.SCORES)
-    stills = [{"clip": row["clip"], "stills": [b"jpeg"] * 4} for row in rows]
-    tables.write_rows(tmp_path / "data/shots/stills.parquet", stills, tables.STILLS)
+    write_stills(tmp_path / "data/shots", {row["clip"]: [b"jpeg"] * 4 for row in rows})
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -75,8 +75,8 @@ def test_a_preset_sets_many_values_and_set_has_the_last_word(workspace, capsys):
 def test_the_sheet_shows_shots_on_both_sides_and_the_figure_is_a_file(workspace, capsys):
     main(["funnel", "--sheet", "out/sheet.html", "--figure", "out/funnel.svg"])
     sheet = (workspace / "out/sheet.html").read_text()
-    assert "<b>0.05</b> s0" in sheet
-    assert "<b>0.5</b> s1" in sheet
+    assert "<b>0.05</b> a0" in sheet
+    assert "<b>0.5</b> a1" in sheet
     assert (workspace / "out/funnel.svg").read_text().startswith("<svg xmlns=")
     assert "s: 3" not in capsys.readouterr().out
 

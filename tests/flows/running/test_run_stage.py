@@ -1,10 +1,11 @@
 """Shards as units of work: which are tried again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from flows.running.run_stage import submit_all
@@ -12,19 +13,20 @@ from tasks.storage import shards
 from tasks.storage.stage import Joined, Stage, alone
 
 
-class Numbers(Stage[int]):
+class Numbers(Stage):
     """Five numbers, each a shard."""
 
     name, verb, unit = "numbers", "count", "numbers"
+    schema = pa.schema([("number", pa.int64())])
     retries = 2
 
-    def given(self) -> list[int]:
-        return list(range(5))
+    def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"number": range(5)})
 
     def decides(self) -> dict[str, Any]:
         return {}
 
-    def inputs(self, given: list[int]) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
         return {}
 
     def shard_size(self) -> float:
@@ -33,7 +35,7 @@ class Numbers(Stage[int]):
     def worker(self, product: Path, reusable: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
         return alone(lambda shard: None)
 
-    def join(self, parts: list[shards.Shard], product: Path) -> Joined:
+    def join(self, work: shards.Work, product: Path) -> Joined:
         return Joined(())
 
 
@@ -50,12 +52,15 @@ def test_a_shard_is_tried_again_only_where_that_may_help(tmp_path, error, attemp
     tried: list[int] = []
 
     def work_on(shard: shards.Shard) -> None:
-        tried.extend(shard.given)
-        if shard.given == [3]:
+        [row] = shard.read()
+        tried.append(row["number"])
+        if row["number"] == 3:
             raise error
 
-    parts = shards.cut(tmp_path, list(range(5)), 1, lambda _: 1)
+    numbers = Numbers()
+    shards.write_given(tmp_path / "given", numbers.given(tmp_path, tmp_path), numbers.schema)
+    parts = shards.cut(tmp_path, tmp_path / "given", 1)
     with pytest.raises(type(error), match=str(error.args[-1])):
-        submit_all(1, Numbers(), work_on, parts)
+        submit_all(1, numbers, work_on, parts)
     assert tried.count(3) == attempts
     assert {number: tried.count(number) for number in (0, 1, 2)} == {0: 1, 1: 1, 2: 1}

@@ -8,12 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.clips import releases, thresholds
-from tasks.clips.funnel import borderline_shots, replay, stills
+from tasks.clips.funnel import borderline_shots, middle_stills, replay
 from tasks.clips.select import judge_shots
 from tasks.clips.settings import BestSettings, ClipSettings, NonNegativeRange
 from tasks.pages.funnel_page import page, picture
 from tasks.scores.embedding import embedding
 from tasks.storage import tables
+from tests.made_stills import write_stills
 
 SCORES = [name for name, field in ClipSettings.model_fields.items() if field.annotation is NonNegativeRange]
 FREE = {score: {"min": None, "max": None} for score in SCORES}
@@ -147,11 +148,10 @@ def test_borders_name_the_nearest_on_both_sides_and_only_what_that_threshold_dec
 
 
 def test_the_still_is_from_the_middle_and_a_shot_without_one_is_an_error(tmp_path):
-    table = tmp_path / "stills.parquet"
-    tables.write_rows(table, [{"clip": "s0", "stills": [b"a", b"b", b"c"]}], tables.STILLS)
-    assert stills(table, ["s0"]) == {"s0": b"b"}
-    with pytest.raises(ValueError, match=rf"{table} .*\bs1\b"):
-        stills(table, ["s0", "s1"])
+    write_stills(tmp_path, {"a0": [b"a", b"b", b"c"]})
+    assert middle_stills(tmp_path, ["a0"]) == {"a0": b"b"}
+    with pytest.raises(ValueError, match=rf"{tmp_path}/stills .*\ba1\b"):
+        middle_stills(tmp_path, ["a0", "a1"])
 
 
 def test_a_table_of_other_columns_and_none_at_all_are_refused(tmp_path):

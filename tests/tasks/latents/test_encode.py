@@ -2,7 +2,6 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -101,12 +100,12 @@ def test_a_raw_video_that_is_gone_costs_its_clip_a_row(workspace):
     assert account[1:] == (3, 2, 0, 1, {"not_found": 1})
 
 
-def at_once(stage: Stage[Any], work_on: Callable[[Shard], None], parts: list[Shard]) -> None:
+def at_once(stage: Stage, work_on: Callable[[Shard], None], parts: list[Shard]) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work_on, reversed([part for part in parts if not part.is_done])))
 
 
-def killed_after_one(stage: Stage[Any], work_on: Callable[[Shard], None], parts: list[Shard]) -> None:
+def killed_after_one(stage: Stage, work_on: Callable[[Shard], None], parts: list[Shard]) -> None:
     work_on(parts[0])
     raise KeyboardInterrupt
 

@@ -4,6 +4,7 @@ import pytest
 
 from tasks.pages.gallery import Filters, Gallery
 from tasks.storage import tables
+from tests.made_stills import write_stills
 
 ALL = Filters({}, [], [], "")
 
@@ -12,13 +13,13 @@ ALL = Filters({}, [], [], "")
 def data(tmp_path: Path) -> Path:
     """Four clips, of which one is rejected, and a shot that was too short to be scored."""
     shots = [
-        {"clip": f"s{place}", "uri": f"{place}.mp4", "start": float(place), "end": place + 2.0, "motion": float(place)}
+        {"clip": f"a{place}", "uri": f"{place}.mp4", "start": float(place), "end": place + 2.0, "motion": float(place)}
         for place in range(4)
     ]
     clips = [row | {"status": "ok", "aesthetic": 5.0 - place} for place, row in enumerate(shots)]
     clips[3] |= {"status": "rejected", "reason": "motion_above_max", "aesthetic": None}
-    short = {"clip": "s4", "uri": "holiday.mp4", "status": "rejected", "reason": "too_short", "start": 0.0, "end": 0.1}
-    captions = [{"clip": f"s{place}", "text": f"A Red car {place}", "captioner": "sidecar"} for place in range(3)]
+    short = {"clip": "a4", "uri": "holiday.mp4", "status": "rejected", "reason": "too_short", "start": 0.0, "end": 0.1}
+    captions = [{"clip": f"a{place}", "text": f"A Red car {place}", "captioner": "sidecar"} for place in range(3)]
     for stage, rows, schema in (
         ("shots", [*shots, short], tables.SHOTS),
         ("clips", clips, tables.CLIPS),
@@ -26,9 +27,7 @@ def data(tmp_path: Path) -> Path:
     ):
         (tmp_path / stage).mkdir()
         tables.write_rows(tmp_path / stage / f"{stage}.parquet", rows, schema)
-    tables.write_rows(
-        tmp_path / "shots" / tables.STILL_TABLE, [{"clip": "s1", "stills": [b"one", b"two"]}], tables.STILLS
-    )
+    write_stills(tmp_path / "shots", {"a1": [b"one", b"two"]})
     return tmp_path
 
 
@@ -40,22 +39,22 @@ def test_every_shot_is_there_with_what_the_last_stage_says_of_it(data: Path):
     count, hours, rows = Gallery(data).find(ALL, "clip", False)
     assert (count, hours) == (5, pytest.approx(8.1 / 3600))
     assert [(row["clip"], row["status"], row["reason"], row["text"]) for row in rows] == [
-        ("s0", "ok", None, "A Red car 0"),
-        ("s1", "ok", None, "A Red car 1"),
-        ("s2", "ok", None, "A Red car 2"),
-        ("s3", "rejected", "motion_above_max", None),
-        ("s4", "rejected", "too_short", None),
+        ("a0", "ok", None, "A Red car 0"),
+        ("a1", "ok", None, "A Red car 1"),
+        ("a2", "ok", None, "A Red car 2"),
+        ("a3", "rejected", "motion_above_max", None),
+        ("a4", "rejected", "too_short", None),
     ]
 
 
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
-        (ALL._replace(within={"motion": (1.0, 2.0)}), ["s1", "s2"]),
-        (ALL._replace(statuses=["rejected"]), ["s3", "s4"]),
-        (ALL._replace(reasons=["too_short"]), ["s4"]),
-        (ALL._replace(words="red CAR"), ["s0", "s1", "s2"]),
-        (ALL._replace(words="holiday"), ["s4"]),
+        (ALL._replace(within={"motion": (1.0, 2.0)}), ["a1", "a2"]),
+        (ALL._replace(statuses=["rejected"]), ["a3", "a4"]),
+        (ALL._replace(reasons=["too_short"]), ["a4"]),
+        (ALL._replace(words="red CAR"), ["a0", "a1", "a2"]),
+        (ALL._replace(words="holiday"), ["a4"]),
         (ALL._replace(words="' OR 1=1 --"), []),
         (ALL._replace(words="%"), []),
     ],
@@ -66,8 +65,8 @@ def test_only_what_is_wanted_is_found(data: Path, wanted: Filters, expected: lis
 
 
 def test_rows_come_in_the_order_asked_for_and_those_without_the_score_last(data: Path):
-    assert shots(Gallery(data).find(ALL, "aesthetic", True)) == ["s0", "s1", "s2", "s3", "s4"]
-    assert shots(Gallery(data).find(ALL, "aesthetic", False)) == ["s2", "s1", "s0", "s3", "s4"]
+    assert shots(Gallery(data).find(ALL, "aesthetic", True)) == ["a0", "a1", "a2", "a3", "a4"]
+    assert shots(Gallery(data).find(ALL, "aesthetic", False)) == ["a2", "a1", "a0", "a3", "a4"]
 
 
 def test_the_extent_leaves_out_what_was_never_measured(data: Path):
@@ -75,8 +74,8 @@ def test_the_extent_leaves_out_what_was_never_measured(data: Path):
 
 
 def test_stills_are_those_of_the_shot(data: Path):
-    assert Gallery(data).stills("s1") == [b"one", b"two"]
-    assert Gallery(data).stills("s4") == []
+    assert Gallery(data).stills("a1") == [b"one", b"two"]
+    assert Gallery(data).stills("a4") == []
 
 
 def test_what_only_machines_read_is_not_shown(data: Path):

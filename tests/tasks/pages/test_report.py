@@ -15,6 +15,7 @@ from tasks.demo import shapes
 from tasks.evaluation import judge
 from tasks.pages import report
 from tasks.storage import tables
+from tests.made_stills import write_stills
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 MODES = ("t2v", "t2v", "ti2v", "tup")
@@ -82,12 +83,11 @@ def write_tables(made: report.Inputs) -> None:
     scores = {"motion": 0.5, "aesthetic": 4.0, "text_area": 0.1, "clarity": 9.0, "temporal_consistency": 0.9}
     facts = scores | {"height": 64, "width": 64, "seconds": 1.0, "uri": "a/b.mp4"}
     states = [("ok", None)] * 3 + [("rejected", "motion_below_min")]
-    rows = [{"clip": f"shot-{i}", "status": s, "reason": r} | facts for i, (s, r) in enumerate(states)]
+    rows = [{"clip": f"a{i}", "status": s, "reason": r} | facts for i, (s, r) in enumerate(states)]
     tables.write_rows(made.selected / "clips.parquet", rows, tables.CLIPS)
-    stills = [{"clip": row["clip"], "stills": [still, still]} for row in rows]
-    tables.write_rows(made.shots / "stills.parquet", stills, tables.STILLS)
+    write_stills(made.shots, {row["clip"]: [still, still] for row in rows})
     texts = [("sidecar", HOSTILE), ("sidecar", "a red circle"), ("describe", "a bright picture")]
-    captions = [{"clip": f"shot-{i}", "status": "ok", "captioner": c, "text": t} for i, (c, t) in enumerate(texts)]
+    captions = [{"clip": f"a{i}", "status": "ok", "captioner": c, "text": t} for i, (c, t) in enumerate(texts)]
     tables.write_rows(made.captions / "captions.parquet", captions, tables.CAPTIONS)
 
 
@@ -237,7 +237,7 @@ def test_two_builds_are_equal(text, inputs, tmp_path):
         ("reports/judge.json", "judge"),
         ("reports/latents.json", "latents"),
         ("reports/data_docs/index.html", "clips"),
-        ("shots/stills.parquet", "shots"),
+        ("shots/stills/parts.json", "shots"),
         ("clips/clips.parquet", "clips"),
         ("captions/captions.parquet", "captions"),
         ("samples/samples.json", "samples"),

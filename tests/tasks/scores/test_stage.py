@@ -10,9 +10,10 @@ from tasks.decoding.measures import jpeg
 from tasks.scores import stage
 from tasks.scores.settings import ScoreSettings
 from tasks.scores.video_hash import distance, video_hash
-from tasks.storage import shards, tables
+from tasks.storage import tables
 from tasks.storage.stage import in_turn
 from tasks.storage.stage import run as run_stage
+from tests.made_stills import write_stills
 
 ROOT = Path(__file__).parents[3]
 
@@ -23,24 +24,16 @@ def settings() -> ScoreSettings:
 
 
 def table_of_shots(folder: Path, count: int) -> list[dict]:
-    """Write shots.parquet and stills.parquet; every third shot is rejected and has no stills."""
+    """Write shots.parquet and the stills, in several parts; every third shot is rejected and has no stills."""
     shots = [
         dict.fromkeys(tables.SHOTS.names)
-        | {"clip": f"shot-{number}", "video": "v", "width": 128, "height": 72}
+        | {"clip": f"{number << 28:08x}", "video": "v", "width": 128, "height": 72}
         | ({"status": "rejected", "reason": "too_short"} if number % 3 == 2 else {"status": "ok"})
         for number in range(count)
     ]
     kept = [shot for shot in shots if shot["status"] == "ok"]
-    stills = [
-        {"clip": shot["clip"], "stills": [jpeg(np.full((72, 128, 3), 20 * at, np.uint8))]}
-        for at, shot in enumerate(kept)
-    ]
     tables.write_rows(folder / "shots.parquet", shots, tables.SHOTS)
-    parts = []
-    for start in range(0, len(stills), 3):
-        parts.append(folder / f"part-{start}")
-        tables.write_rows(parts[-1], stills[start : start + 3], tables.STILLS)
-    shards.join(parts, folder / "stills.parquet", tables.STILLS, lambda row: 0)
+    write_stills(folder, {shot["clip"]: [jpeg(np.full((72, 128, 3), 20 * n, np.uint8))] for n, shot in enumerate(kept)})
     return kept
 
 

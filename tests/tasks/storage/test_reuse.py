@@ -46,19 +46,23 @@ class Releases:
 
     def run(self, name: str, kept: Path) -> dict[str, list[str]]:
         """Return which files, videos and shots had to be worked on."""
-        out, raw, opened = self.root / name, str(self.raw), lambda _: nullcontext(self.sandbox)
+        out, raw, opened = self.root / name, str(self.raw), lambda _: nullcontext(self)
         out.mkdir()
+        self.settings, self.opened = self.sandbox.settings, dict[str, set[str]](probe=set(), split=set())
         self.worked_on: dict[str, list[str]] = {}
-        self._run(Videos(raw, VIDEOS, self.sandbox.settings, opened), out, kept, lambda item: item.uri)
-        self._run(Shots(raw, out / "videos", SHOTS, self.sandbox.settings, opened), out, kept, lambda row: row["uri"])
-        self._run(Scores(out / "shots", self.scores), out, kept, lambda one: one[1]["uri"])
-        return self.worked_on
+        self._run(Videos(raw, VIDEOS, self.sandbox.settings, opened), out, kept)
+        self._run(Shots(raw, out / "videos", SHOTS, self.sandbox.settings, opened), out, kept)
+        self._run(Scores(out / "shots", self.scores), out, kept)
+        return self.worked_on | {"shots": sorted(self.opened["split"])}
 
-    def _run(self, declared: Stage[Any], out: Path, kept: Path, name: Callable[[Any], str]) -> None:
-        def run_shards(
-            declared: Stage[Any], work_on: Callable[[shards.Shard], None], parts: list[shards.Shard]
-        ) -> None:
-            self.worked_on[declared.name] = sorted({name(item) for part in parts for item in part.given})
+    def map(self, task: str, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Note which files are opened, in the sandbox that does it."""
+        self.opened[task].update(Path(one["path"]).name for one in asked)
+        return self.sandbox.map(task, asked)
+
+    def _run(self, declared: Stage, out: Path, kept: Path) -> None:
+        def run_shards(declared: Stage, work_on: Callable[[shards.Shard], None], parts: list[shards.Shard]) -> None:
+            self.worked_on[declared.name] = sorted({row["uri"] for part in parts for row in part.read()})
             in_turn(declared, work_on, parts)
 
         run(declared, out / declared.name, out / "report.json", "code", run_shards, kept)
@@ -68,7 +72,7 @@ class Releases:
 def releases(tmp_path, write_video, moving_frames, sandbox, score_settings) -> Releases:
     raw = tmp_path / "raw"
     raw.mkdir()
-    for number in (1, 3, 5):
+    for number in (1, 3, 5, 7, 9):
         write_video(raw / f"{number}.mp4", moving_frames(24, x_step=1, background=60 + 10 * number))
     return Releases(tmp_path, raw, sandbox, score_settings)
 
@@ -80,7 +84,7 @@ def tables(folder: Path) -> dict[str, bytes]:
 def test_added_videos_are_processed_alone_and_the_tables_are_those_of_a_run_on_all(
     releases, tmp_path, write_video, moving_frames
 ):
-    everything = ["1.mp4", "3.mp4", "5.mp4"]
+    everything = ["1.mp4", "3.mp4", "5.mp4", "7.mp4", "9.mp4"]
     assert releases.run("first", tmp_path / "kept") == dict.fromkeys(("videos", "shots", "scores"), everything)
     for number in (0, 4):
         write_video(releases.raw / f"{number}.mp4", moving_frames(24, x_step=2, background=150 + number))

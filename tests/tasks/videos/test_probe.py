@@ -26,6 +26,7 @@ SETTINGS = VideoSettings(
     min_side=64,
     max_caption_characters=100,
     max_failed_fraction=0.5,
+    shard_files=128,
     forgotten=[],
 )
 

@@ -258,9 +258,12 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(tmp_path, raw, sandbox):
     assert not (tmp_path / "shots").exists()
     run(raw, tmp_path / "shots", sandbox)
     run(raw, tmp_path / "again", sandbox)
-    for name in ("shots.parquet", "splits.parquet", "stills.parquet"):
-        one, other = ((tmp_path / folder / name).read_bytes() for folder in ("shots", "again"))
-        assert one == other
+    one, other = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "shots", tmp_path / "again")
+    )
+    assert one == other
+    assert {path.parts[0] for path in one} == {"shots.parquet", "splits.parquet", "stills"}
 
 
 def test_a_lost_row_stops_the_stage(tmp_path, raw, sandbox):
