@@ -6,7 +6,8 @@ from prefect import flow
 
 from flows.running.run_stage import run_stage
 from flows.running.settings import EngineSettings
-from stiv_model.settings import TextSettings, VaeSettings
+from stiv_model.encoders import devices as placement
+from stiv_model.settings import DeviceSettings, TextSettings, VaeSettings
 from tasks.latents.encode import Latents
 from tasks.latents.settings import LatentSettings
 from tasks.sandbox.settings import SandboxSettings
@@ -23,6 +24,7 @@ def encode(
     vae: VaeSettings,
     text: TextSettings,
     sandbox: SandboxSettings,
+    devices: DeviceSettings,
     engine: EngineSettings,
 ) -> None:
     """Encode every captioned clip, once, by the VAE and the text encoder.
@@ -38,4 +40,7 @@ def encode(
       stiv encode --source data/raw --clips data/clips --captions data/captions --out data/latents \\
         --report reports/latents.json
     """
-    run_stage(Latents(source, clips, captions, latents, vae, text, sandbox), out, report, engine)
+    if engine.kind == "local":  # the workers of Ray are elsewhere, and check it for themselves
+        placement.check(devices.encoders, "devices.encoders")
+    stage = Latents(source, clips, captions, latents, vae, text, sandbox, device=devices.encoders)
+    run_stage(stage, out, report, engine)

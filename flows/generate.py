@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.running.progress import show
-from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
+from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
 from tasks.generation.samples import generate_all
 from tasks.generation.settings import SampleSettings
 from tasks.latents.settings import LatentSettings
@@ -21,6 +21,7 @@ def generate(
     text: TextSettings,
     latents: LatentSettings,
     sampler: SamplerSettings,
+    devices: DeviceSettings,
 ) -> None:
     """Generate videos for prompts and first frames that training never saw.
 
@@ -32,7 +33,7 @@ def generate(
     examples:
       stiv generate --checkpoint checkpoints/unmask_sft --tup checkpoints/tup --out data/samples
     """
-    generate_all(checkpoint, tup, out, samples, vae, text, latents, sampler)
+    generate_all(checkpoint, tup, out, samples, vae, text, latents, sampler, devices.sampling)
     show(
         "markdown",
         "samples",

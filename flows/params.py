@@ -13,6 +13,7 @@ from flows.running.settings import CheckSettings, EngineSettings, PipelineSettin
 from stiv_model import settings_errors
 from stiv_model.errors import redaction
 from stiv_model.settings import (
+    DeviceSettings,
     ModelSettings,
     MonitoringSettings,
     RecipeSettings,
@@ -45,6 +46,7 @@ class Params(Settings):
     source: str
     corpus: CorpusSettings
     engine: EngineSettings
+    devices: DeviceSettings
     pipeline: PipelineSettings
     check: CheckSettings
     sandbox: SandboxSettings

@@ -17,6 +17,9 @@ from typing_extensions import TypeIs
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Pattern = Literal["none", "first", "first_four", "first_and_last", "every_second", "views"] | tuple[NonNegativeInt, ...]
 """Which latent frames are given clean: a named set, or their indices."""
+Device = Literal["cpu", "cuda"]
+"""cuda is the first GPU that torch sees; CUDA_VISIBLE_DEVICES chooses among several."""
+Precision = Literal["float32", "bfloat16"]
 
 
 class Settings(BaseModel):
@@ -218,9 +221,9 @@ class TrainingSettings(Settings):
     """Command that starts all ranks and ends with them; its {placeholders} are described in docs/launching.md."""
     sequence_ranks: PositiveInt
     """Ranks that share the latent frames of one video (docs/sequence.md); 1 shares none."""
-    device: Literal["cpu", "cuda"]
+    device: Device
     """cuda trains on GPUs (NCCL), cpu on the processor (gloo)."""
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     """Precision of weights and activations in the passes; with bfloat16, master weights and EMA stay in float32."""
     accumulation: PositiveInt
     """Micro-batches whose gradients each rank adds up for one optimizer step."""
@@ -350,6 +353,8 @@ class VaeSettings(Settings):
     """Commit of the hub repository, 40 digits; null for a folder."""
     sha256: str | None
     """sha256 that the VAE must have (every stage that loads it records it); null checks none."""
+    precision: Precision
+    """Precision in which the VAE computes; latents are stored in float16 in any case."""
     batch_frames: PositiveInt
     """Frames encoded or decoded at once; the result does not depend on it."""
 
@@ -368,8 +373,19 @@ class TextSettings(Settings):
     """Architecture of the text encoder."""
     tokens: PositiveInt
     """Tokens per caption: shorter ones are padded to it, training's longer ones cut; a longer prompt is refused."""
+    precision: Precision
+    """Precision in which the text encoder computes; features are stored in float16 in any case."""
     batch: PositiveInt
     """Texts encoded at once; the result does not depend on it."""
+
+
+class DeviceSettings(Settings):
+    """Where networks compute that are not trained. It decides no byte but by rounding: a change makes nothing again."""
+
+    encoders: Device
+    """Device of the VAE and the text encoder in stage latents."""
+    sampling: Device
+    """Device of the model, the VAE and the text encoder in stage samples and `stiv sample`."""
 
 
 class SamplerSettings(Settings):

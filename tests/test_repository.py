@@ -55,7 +55,7 @@ The protocol Observer hands on no weight, a task run what its task returns.
 """
 SHOW = {"report", "samples"}
 """Stages that make what is looked at: a page; videos, by the pipeline."""
-DECIDE_ABOUT_NO_BYTE = {"engine", "monitoring"}  # sections of params.yaml
+DECIDE_ABOUT_NO_BYTE = {"engine", "devices", "monitoring"}  # sections of params.yaml
 FILE_NAME = re.compile(r"[\w./*-]*\w[\w*-]*\.(parquet|jsonl?|safetensors|tar|html|ya?ml|[tc]sv|txt|mp4|png|svg|lock)")
 SPELT_TWICE = {
     # of two kinds of work, and storage imports nothing of ours

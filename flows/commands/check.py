@@ -44,10 +44,29 @@ def check_one(name: str, params: Params) -> None:
             raise FileNotFoundError(f"{dep} does not exist: run the stage that makes it (stiv pipeline, or dvc repro)")
     if verb == "train":
         check_training(values)
+    if verb in _DEVICES:
+        check_device(_DEVICES[verb], values)
     if verb == "probe":
         from tasks.videos.sources import listing  # boto3, for who asks
 
         listing(values["source"])
+
+
+_DEVICES = {"encode": "encoders", "generate": "sampling"}
+"""The key of `devices` that says where a verb's networks compute."""
+
+
+def check_device(key: str, values: dict[str, Any]) -> None:
+    """Refuse a device that is not here; where Ray's workers do the work, they are elsewhere.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    from stiv_model.encoders.devices import check  # torch, for who asks
+
+    engine = values.get("engine")
+    if engine is None or engine.kind == "local":
+        check(getattr(values["devices"], key), f"devices.{key}")
 
 
 def check_training(values: dict[str, Any]) -> None:

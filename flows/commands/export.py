@@ -18,6 +18,8 @@ def export(
 ) -> None:
     """Write a checkpoint, with its VAE and text encoder, as a folder that diffusers opens (safetensors, no code).
 
+    Weights are written in float32, whatever params.yaml computes in: who opens the folder chooses device and dtype.
+
     Args:
         out: Folder for the diffusers pipeline.
         checkpoint: Folder of trained weights, as a training stage wrote it.
@@ -32,7 +34,9 @@ def export(
     if out.exists():
         raise ValueError(f"--out {out} exists already: name a new folder, or delete it")
     size = (latents.height, latents.width, latents.frames, latents.stride_frames)
-    pipeline = StivPipeline.from_checkpoint(checkpoint, vae, text, *size, sampler)
+    whole = {"precision": "float32"}
+    encoders = vae.model_copy(update=whole), text.model_copy(update=whole)
+    pipeline = StivPipeline.from_checkpoint(checkpoint, *encoders, *size, sampler)
     product = atomic.open_workdir(out, {"export": str(checkpoint)}) / "product"
     pipeline.save_pretrained(product)
     atomic.finish(product, out)

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 
 from stiv_model.encoders.video_file import write_video
-from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
+from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
 from tasks.generation.samples import load, make_videos
+from tasks.generation.settings import SampleSettings
 from tasks.latents.settings import LatentSettings
 
 
@@ -18,12 +19,16 @@ def sample(
     vae: VaeSettings,
     text: TextSettings,
     latents: LatentSettings,
+    samples: SampleSettings,
+    devices: DeviceSettings,
     checkpoint: Path = Path("checkpoints/unmask_sft"),
     image: Path | None = None,
     seed: int = 0,
     fps: int = 8,
 ) -> None:
     """Generate one video from a text, or from a text and its first frame.
+
+    It is made on `devices.sampling`, by a model in `samples.precision`.
 
     Args:
         prompt: What the video shall show, in words.
@@ -43,7 +48,7 @@ def sample(
         if picture is None:
             raise ValueError(f"--image {image} is not there or is no picture that OpenCV reads")
         source = [np.stack([_cover(picture[..., ::-1], latents.height, latents.width)] * latents.frames)]
-    pipeline = load(checkpoint, vae, text, latents, sampler)
+    pipeline = load(checkpoint, vae, text, latents, sampler, samples.precision, devices.sampling)
     pipeline.set_progress_bar_config(disable=False, desc="sampling steps")  # type: ignore[no-untyped-call]
     (video,) = make_videos(pipeline, [prompt], [seed], "none" if source is None else "first", source)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,10 @@ from einops import rearrange
 from torch import Tensor
 
 
-def to_pixels(frames_THWC: np.ndarray) -> Tensor:
-    """Turn uint8 frames (T, H, W, 3) into values from -1 to 1, (T, 3, H, W)."""
-    return rearrange(torch.from_numpy(frames_THWC), "T H W C -> T C H W").float() / 127.5 - 1
+def to_pixels(frames_THWC: np.ndarray | Tensor) -> Tensor:
+    """Turn uint8 frames (T, H, W, 3) into values from -1 to 1, (T, 3, H, W), on the device of a tensor."""
+    frames = torch.from_numpy(frames_THWC) if isinstance(frames_THWC, np.ndarray) else frames_THWC
+    return rearrange(frames, "T H W C -> T C H W").float() / 127.5 - 1
 
 
 def to_frames(pixels_TCHW: Tensor) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from stiv_model import settings_errors
 from stiv_model.settings import NULL_TEXT, Encoders, TextSettings, VaeSettings
 
 FILE = "encoders.json"
@@ -31,7 +32,7 @@ def read(folder: Path, batch: int) -> tuple[VaeSettings, TextSettings]:
 
     Raises:
         FileNotFoundError: the folder does not say.
-        ValueError: it says what its shards do not.
+        ValueError: it says what its shards do not, or not all that loads the encoders.
     """
     path = folder / FILE
     if not path.exists():
@@ -39,8 +40,8 @@ def read(folder: Path, batch: int) -> tuple[VaeSettings, TextSettings]:
             f"{path} does not exist: run stage latents again, or set training.validation_steps to 0"
         )
     found = json.loads(path.read_text())
-    vae = VaeSettings(**found["vae"], batch_frames=batch)
-    text = TextSettings(**found["text"], batch=batch)
+    vae = settings_errors.checked(VaeSettings, found["vae"] | {"batch_frames": batch}, path)
+    text = settings_errors.checked(TextSettings, found["text"] | {"batch": batch}, path)
     said = Encoders(vae_sha256=str(vae.sha256), text_sha256=str(text.sha256))
     if (made_by := hashes(folder)) != said:
         raise ValueError(f"{path} says {said}, but {NULL_TEXT} beside it {made_by}: run stage latents again")

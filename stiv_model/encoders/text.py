@@ -12,7 +12,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from stiv_model.encoders import pinned
+from stiv_model.encoders import devices, pinned
+from stiv_model.encoders.devices import Pending
 from stiv_model.network.conditions import Text
 from stiv_model.settings import TextSettings
 
@@ -34,10 +35,12 @@ class TextEncoder:
     """A transformers text encoder whose weights never change.
 
     Args:
-        settings: which one, and how many tokens a caption is padded or cut to.
+        settings: which one, in which precision, and how many tokens a caption is padded or cut to.
+        device: where it computes.
 
     Attributes:
-        sha256: hash of what decides the features: kind, number of tokens, weights and vocabulary.
+        sha256: hash of what decides the features but by rounding: kind, number of tokens, weights in float32 and
+            vocabulary.
 
     Raises:
         FileNotFoundError: `text.source` names a package, folder or hub repository that is not there, or lacks a file.
@@ -45,11 +48,11 @@ class TextEncoder:
             stated, or is a hub name without a commit; or the folder is not what it says (`pinned.check_folder`).
     """
 
-    def __init__(self, settings: TextSettings):
+    def __init__(self, settings: TextSettings, device: str | torch.device = "cpu"):
         self.settings = settings
         folder = find(settings)
         with pinned.naming("text", settings.source):
-            self.model = read(KINDS[settings.kind], folder, torch.float32)
+            self.model: Any = read(KINDS[settings.kind], folder, torch.float32)
             with pinned.opening(folder, "a tokenizer"):
                 self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         limit = most_tokens(self.model)
@@ -61,16 +64,21 @@ class TextEncoder:
         self.width: int = self.model.config.hidden_size
         self.sha256 = self._sha256()
         pinned.check_sha256("text", settings.source, settings.sha256, self.sha256)
+        self.model.to(device, getattr(torch, settings.precision))
 
     def encode(self, captions: list[str], cut: bool) -> Text:
         """Return the features of the captions, as the function `encode` does, in batches of `text.batch`.
+
+        They are on the CPU, and those that are no mask in float32.
 
         Raises:
             ValueError: a caption is longer than `text.tokens` and `cut` is False.
         """
         batches = [captions[i : i + self.settings.batch] for i in range(0, len(captions), self.settings.batch)]
-        parts = [encode(self.model, self.tokenizer, batch, self.settings.tokens, cut) for batch in batches]
-        return Text(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        with devices.repeatable(self.model.device, self.model.dtype):
+            parts = [encode(self.model, self.tokenizer, batch, self.settings.tokens, cut) for batch in batches]
+        text = Text(*(Pending(torch.cat(part)).result() for part in zip(*parts, strict=True)))
+        return Text(text.tokens_BLE.float(), text.mask_BL, text.pooled_BE.float())
 
     def lengths(self, captions: list[str]) -> list[int]:
         """Return how many tokens each caption has: more than `text.tokens`, and it will be cut."""

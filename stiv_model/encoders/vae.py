@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.models import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
-from stiv_model.encoders import pinned
+from stiv_model.encoders import devices, pinned
+from stiv_model.encoders.devices import Pending
+from stiv_model.encoders.pixels import to_pixels
 from stiv_model.settings import VaeSettings
 
 Autoencoder = AutoencoderKL | AutoencoderTiny | AutoencoderDC
@@ -34,8 +37,10 @@ _FILES = (
 class Vae:
     """A diffusers autoencoder whose weights never change, with its latents brought to mean 0 and variance 1.
 
+    What it is given may be on any device, and what it returns is on the CPU.
+
     Args:
-        model: the autoencoder; it computes where it is.
+        model: the autoencoder; it computes where it is, in the precision it has.
         batch_frames: how many frames are coded at once.
         sha256: of its files.
 
@@ -53,22 +58,39 @@ class Vae:
         self.downsampling = downsampling(model)
 
     def encode(self, frames_TCHW: Tensor) -> Tensor:
-        """Return latents (T, C, H / downsampling, W / downsampling) of frames in [-1, 1], as `encode`.
+        """Return latents (T, C, H / downsampling, W / downsampling), float32, of frames in [-1, 1], as `encode`.
 
         Raises:
             ValueError: height or width does not divide by `downsampling`.
         """
+        return Pending(self._encode(devices.send(frames_TCHW, self.model.device)).float()).result()
+
+    def submit(self, frames_THWC: np.ndarray) -> Pending:
+        """Begin to encode uint8 frames (T, H, W, 3): latents as `encode` returns them, rounded to float16.
+
+        A GPU is still at work when this returns; the CPU is not.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        frames = devices.send(torch.from_numpy(frames_THWC), self.model.device)
+        return Pending(self._encode(to_pixels(frames)).half())
+
+    def decode(self, latents_TCHW: Tensor) -> Tensor:
+        """Return frames (T, 3, H * downsampling, W * downsampling) in [-1, 1], float32, of latents, as `decode`."""
+        with devices.repeatable(self.model.device, self.model.dtype):
+            latents = devices.send(latents_TCHW, self.model.device)
+            return Pending(decode(self.model, latents, self.batch_frames).float()).result()
+
+    def _encode(self, frames_TCHW: Tensor) -> Tensor:
         height, width = frames_TCHW.shape[-2:]
         if height % self.downsampling or width % self.downsampling:
             raise ValueError(
                 f"frames are {height} x {width} pixels, but one latent of the VAE is {self.downsampling} on each "
                 f"side: set latents.height and latents.width to multiples of {self.downsampling}"
             )
-        return encode(self.model, frames_TCHW.to(self.model.device), self.batch_frames)
-
-    def decode(self, latents_TCHW: Tensor) -> Tensor:
-        """Return frames (T, 3, H * downsampling, W * downsampling) in [-1, 1] of normalised latents, as `decode`."""
-        return decode(self.model, latents_TCHW.to(self.model.device), self.batch_frames)
+        with devices.repeatable(self.model.device, self.model.dtype):
+            return encode(self.model, frames_TCHW, self.batch_frames)
 
 
 def encode(model: Autoencoder, frames_TCHW: Tensor, batch_frames: int) -> Tensor:
@@ -134,7 +156,7 @@ def _in_batches(code: Callable[[Tensor], Tensor], x_TCHW: Tensor, batch_frames: 
 
 
 def load(settings: VaeSettings, device: str | torch.device = "cpu") -> Vae:
-    """Load the VAE in float32 on a device.
+    """Load the VAE on a device, in `vae.precision`.
 
     Raises:
         FileNotFoundError: `vae.source` is neither a folder nor a hub repository that can be reached, or has
@@ -142,19 +164,31 @@ def load(settings: VaeSettings, device: str | torch.device = "cpu") -> Vae:
         ValueError: it is not an autoencoder that we can use, not the one whose hash is stated, or a hub name without
             a commit.
     """
-    folder = find(settings)
+    sha256, folder = sha256_of(settings), find(settings)
     with pinned.naming("vae", settings.source):
         name = pinned.check_folder(folder, WEIGHTS).get("_class_name")
-    sha256 = pinned.hash_files(sorted(path for pattern in _FILES for path in folder.glob(pattern)))
-    pinned.check_sha256("vae", settings.source, settings.sha256, sha256)
     if not isinstance(name, str) or name not in KINDS:
         raise ValueError(
             f"vae.source is {settings.source}, whose {folder / pinned.CONFIG} is of the class {name}: takes an "
             f"{' or '.join(KINDS)}"
         )
     with pinned.naming("vae", settings.source):
-        model: Any = read(KINDS[name], folder, torch.float32)
+        model: Any = read(KINDS[name], folder, getattr(torch, settings.precision))
     return Vae(model.to(device), settings.batch_frames, sha256)
+
+
+def sha256_of(settings: VaeSettings) -> str:
+    """Return the `Vae.sha256` of a VAE that is not loaded: of its files, whatever it computes on and in.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`, of its files.
+    """
+    folder = find(settings)
+    with pinned.naming("vae", settings.source):
+        pinned.check_folder(folder, WEIGHTS)
+    sha256 = pinned.hash_files(sorted(path for pattern in _FILES for path in folder.glob(pattern)))
+    pinned.check_sha256("vae", settings.source, settings.sha256, sha256)
+    return sha256
 
 
 def read(kind: type[Autoencoder], folder: Path, dtype: torch.dtype) -> Autoencoder:

@@ -57,7 +57,7 @@ class VideoLog:
         return videos
 
     def _decode(self, latents_FCHW: Tensor) -> np.ndarray:
-        return to_frames(self.vae.decode(latents_FCHW).float().cpu())
+        return to_frames(self.vae.decode(latents_FCHW))
 
 
 def strip(videos: Sequence[np.ndarray]) -> np.ndarray:

@@ -244,6 +244,8 @@ def texts_of(
 def noise_of(shape: tuple[int, ...], videos: int, generator: Generators, device: torch.device) -> Callable[[], Tensor]:
     """Return what draws noise (videos, *shape), each video from its generator and on the generator's device.
 
+    Without one, torch's own of the CPU is taken: `torch.manual_seed` then means the same on each device.
+
     Raises:
         ValueError: something that is no generator, or not one per video.
     """
@@ -255,7 +257,7 @@ def noise_of(shape: tuple[int, ...], videos: int, generator: Generators, device:
         raise ValueError(f"generator has {len(generators)} generators for {videos} videos: give one, or one per video")
 
     def draw() -> Tensor:
-        places = [device if one is None else one.device for one in generators]
+        places = ["cpu" if one is None else one.device for one in generators]
         each = [torch.randn(shape, generator=one, device=at) for one, at in zip(generators, places, strict=True)]
         return torch.stack([noise.to(device) for noise in each])
 

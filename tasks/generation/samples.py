@@ -11,13 +11,14 @@ import torch
 from prefect import task
 
 from stiv_model.diffusion import frame_conditioning
+from stiv_model.encoders import devices
 from stiv_model.encoders.video_file import write_video
 from stiv_model.errors.failures import is_worth_retrying
 from stiv_model.errors.redaction import redacted
 from stiv_model.latents.order import draw_seed
 from stiv_model.pipeline.components import PipelineDefaults
 from stiv_model.pipeline.pipeline import StivPipeline
-from stiv_model.settings import Pattern, SamplerSettings, TextSettings, VaeSettings
+from stiv_model.settings import Device, Pattern, Precision, SamplerSettings, TextSettings, VaeSettings
 from stiv_model.weights import metadata
 from tasks.demo import shapes
 from tasks.generation.settings import SampleSettings
@@ -31,22 +32,33 @@ _SCENE_PIXELS, _SCENE_FRAMES = 128, 24  # as the corpus is made
 
 
 def load(
-    checkpoint: Path, vae: VaeSettings, text: TextSettings, latents: LatentSettings, sampler: SamplerSettings
+    checkpoint: Path,
+    vae: VaeSettings,
+    text: TextSettings,
+    latents: LatentSettings,
+    sampler: SamplerSettings,
+    precision: Precision,
+    device: Device,
 ) -> StivPipeline:
     """Load a checkpoint of a video model, with its VAE and text encoder, as a pipeline without progress bars.
 
     Args:
         checkpoint: folder of trained weights.
         latents: size of the videos that it makes.
+        precision: of the model; the encoders have their own.
+        device: of all three.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: it is of an image model, or the encoders are not those it was trained with.
+        ValueError: it is of an image model, the encoders are not those it was trained with, or there is no such device.
     """
+    place = devices.check(device, "devices.sampling")
     size = (latents.height, latents.width, latents.frames, latents.stride_frames)
     pipeline = StivPipeline.from_checkpoint(checkpoint, vae, text, *size, sampler)
     if not pipeline.transformer.is_video:
         raise ValueError(f"{checkpoint} holds an image model: videos need one of t2v and what comes after it")
+    pipeline.transformer.to(getattr(torch, precision))
+    pipeline.to(place)
     pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
     return pipeline
 
@@ -172,8 +184,11 @@ def generate_all(
     text: TextSettings,
     latents: LatentSettings,
     sampler: SamplerSettings,
+    device: Device,
 ) -> None:
     """Generate all samples of the stage into `out`: by the weights in `checkpoint`, those of mode tup by `tup`.
+
+    Starting noise is drawn on the CPU, so that a seed means the same on each device, which decides but by rounding.
 
     Raises:
         FileNotFoundError, ValueError: as `load`.
@@ -189,7 +204,7 @@ def generate_all(
     product.mkdir(exist_ok=True)
     rows = []
     for folder, modes in ((checkpoint, ("t2v", "ti2v")), (tup, ("tup",))):
-        pipeline = load(folder, vae, text, latents, sampler)
+        pipeline = load(folder, vae, text, latents, sampler, settings.precision, device)
         for mode in modes:
             these = [request for request in requests if request.mode == mode]
             for start in range(0, len(these), settings.batch):

@@ -2,7 +2,7 @@
 
 from pydantic import PositiveInt
 
-from stiv_model.settings import Settings
+from stiv_model.settings import Precision, Settings
 
 
 class SampleSettings(Settings):
@@ -16,5 +16,7 @@ class SampleSettings(Settings):
     """Videos made at the same time."""
     fps: PositiveInt
     """Frames per second of the files that are written."""
+    precision: Precision
+    """Precision of the model's weights and activations while it makes videos, here and in `stiv sample`."""
     seed: int
     """Seed of the starting noise: the same seed makes the same videos."""

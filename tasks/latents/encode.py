@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from stiv_model.encoders.pixels import to_pixels
+from stiv_model.encoders import devices
 from stiv_model.encoders.provenance import write as write_encoders
 from stiv_model.encoders.text import TextEncoder
 from stiv_model.encoders.vae import Vae
@@ -28,7 +28,7 @@ from stiv_model.encoders.vae import load as load_vae
 from stiv_model.latents import shard_files
 from stiv_model.latents.folder import TABLE
 from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
-from stiv_model.settings import NULL_TEXT, TextSettings, VaeSettings
+from stiv_model.settings import NULL_TEXT, Device, TextSettings, VaeSettings
 from tasks.latents.settings import LatentSettings
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import DECIDE_NOTHING, SandboxSettings
@@ -72,6 +72,8 @@ class Encoding(NamedTuple):
 
     vae: VaeSettings
     text: TextSettings
+    device: Device
+    """Which decides nothing but by rounding."""
     threads: int
     """Of torch: the last bits of its sums depend on their number, and a worker of Ray would have others."""
 
@@ -103,12 +105,13 @@ def encoders(encoding: Encoding) -> Iterator[Encoders]:
     with _lent:
         if torch.get_num_threads() != encoding.threads:
             torch.set_num_threads(encoding.threads)
-        yield _load(encoding.vae, encoding.text)
+        yield _load(encoding.vae, encoding.text, encoding.device)
 
 
 @lru_cache(maxsize=1)
-def _load(vae: VaeSettings, text: TextSettings) -> Encoders:
-    return Encoders(load_vae(vae), TextEncoder(text))
+def _load(vae: VaeSettings, text: TextSettings, device: Device) -> Encoders:
+    devices.check(device, "devices.encoders")
+    return Encoders(load_vae(vae, device), TextEncoder(text, device))
 
 
 def encode_clips(
@@ -128,7 +131,7 @@ def encode_clips(
     for clip, result in zip(new, _frames_of(new, frames), strict=True):
         if result["status"] == "ok":  # frames go at once: those of a whole shard are gigabytes
             with encoders(encoding) as lent:
-                result["latent"] = lent.vae.encode(to_pixels(result.pop("frames"))).half().contiguous()
+                result["latent"] = lent.vae.submit(result.pop("frames")).result()
         results[clip["clip"]] = result
     rows: list[dict[str, Any]] = []
     parts: list[Tensors] = []
@@ -270,6 +273,7 @@ class Latents(Stage):
         settings: which frames.
         vae, text: the frozen encoders.
         open_sandbox: gives the sandbox that files are opened in.
+        device: of the encoders.
     """
 
     name, verb, unit = "latents", "encode", "clips"
@@ -285,10 +289,11 @@ class Latents(Stage):
         text: TextSettings,
         sandbox: SandboxSettings,
         open_sandbox: Callable[[SandboxSettings], AbstractContextManager[Sandbox]] = Sandbox,
+        device: Device = "cpu",
     ) -> None:
         self.clips, self.captions = clips / tables.CLIP_TABLE, captions / tables.CAPTION_TABLE
         self.source, self.settings, self.sandbox, self.open_sandbox = source, settings, sandbox, open_sandbox
-        self.encoding = Encoding(vae, text, torch.get_num_threads())
+        self.encoding = Encoding(vae, text, device, torch.get_num_threads())
 
     def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
         for table, schema in ((self.clips, tables.CLIPS), (self.captions, tables.CAPTIONS)):
@@ -304,7 +309,9 @@ class Latents(Stage):
     def decides(self) -> dict[str, Any]:
         with encoders(self.encoding) as lent:
             hashes = {"vae": lent.vae.sha256, "text": lent.text.sha256}
-        return {"latents": self.settings.model_dump(exclude={"shard_clips", "max_failed_fraction"}), **hashes}
+        precision = {"vae": self.encoding.vae.precision, "text": self.encoding.text.precision}
+        settings = self.settings.model_dump(exclude={"shard_clips", "max_failed_fraction"})
+        return {"latents": settings, "precision": precision, **hashes}
 
     def inputs(self) -> dict[str, Any]:
         return {

@@ -42,8 +42,8 @@ def opened(section: str, folder: Path) -> object:
     """Open a folder as the settings of a section name it."""
     pinned_by = {"source": str(folder), "revision": None, "sha256": None}
     if section == "text":
-        return text.TextEncoder(TextSettings(**pinned_by, kind="clip", tokens=6, batch=2))
-    return vae.load(VaeSettings(**pinned_by, batch_frames=2))
+        return text.TextEncoder(TextSettings(**pinned_by, kind="clip", tokens=6, precision="float32", batch=2))
+    return vae.load(VaeSettings(**pinned_by, precision="float32", batch_frames=2))
 
 
 def refused(section: str, folder: Path) -> str:

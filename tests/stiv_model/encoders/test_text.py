@@ -16,7 +16,8 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def settings(source: str | Path, kind: str, tokens: int, **changes) -> TextSettings:
-    values = {"source": str(source), "revision": None, "sha256": None, "kind": kind, "tokens": tokens, "batch": 2}
+    values = {"source": str(source), "revision": None, "sha256": None, "kind": kind, "tokens": tokens}
+    values |= {"precision": "float32", "batch": 2}
     return TextSettings.model_validate(values | changes)
 
 
@@ -187,3 +188,33 @@ def test_code_that_a_folder_brings_is_not_run(clip_folder, tmp_path):
 def test_a_source_that_is_not_there_is_named_with_its_setting(source):
     with pytest.raises(FileNotFoundError, match=rf"^text\.source (is|asks for) {source}\b"):
         TextEncoder(settings(source, "bert", 16))
+
+
+def test_bfloat16_is_what_the_encoder_computes_in_and_its_features_are_near(bert):
+    short = TextEncoder(settings(EMBEDDED, "bert", 16, precision="bfloat16"))
+    assert {weight.dtype for weight in short.model.parameters()} == {torch.bfloat16}
+    assert short.sha256 == bert.sha256, "of the weights as they are on the disk"
+    captions = ["a red circle moves left", "", "a blue square moves up"]
+    near, exact = short.encode(captions, cut=False), bert.encode(captions, cut=False)
+    assert (near.tokens_BLE.dtype, near.mask_BL.dtype, near.pooled_BE.dtype) == (
+        torch.float32,
+        torch.bool,
+        torch.float32,
+    )
+    assert torch.equal(near.mask_BL, exact.mask_BL)
+    for part, whole in ((near.tokens_BLE, exact.tokens_BLE), (near.pooled_BE, exact.pooled_BE)):
+        assert 0 < (part - whole).norm() / whole.norm() < 0.03
+
+
+def test_the_encoder_and_what_it_is_given_go_to_the_device_that_is_named(clip_folder):
+    there = TextEncoder(settings(clip_folder, "clip", 12), "meta")  # a device with shapes and no values
+    assert {weight.device.type for weight in there.model.parameters()} == {"meta"}
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        there.encode(["abc"], cut=False)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_makes_the_features_of_the_cpu(bert):
+    there = TextEncoder(settings(EMBEDDED, "bert", 16), "cuda").encode(["a red circle moves left", ""], cut=False)
+    for part, whole in zip(there, bert.encode(["a red circle moves left", ""], cut=False), strict=True):
+        torch.testing.assert_close(part, whole, rtol=0, atol=1e-5)

@@ -1,23 +1,33 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
-from stiv_model.encoders.vae import Vae, load
-from stiv_model.settings import VaeSettings
+from stiv_model.encoders.pixels import to_pixels
+from stiv_model.encoders.vae import Vae, encode, load, sha256_of
+from stiv_model.settings import Precision, VaeSettings
 from tasks.demo import shapes
 
 EMBEDDED = "stiv_model/embedded/vae"
+LATENTS = torch.zeros(2, 8, 8, 8)
+BFLOAT16 = 0.03  # of the latents' deviation, root mean square
 FLOOR_DB = 29.0  # 31.8 when it was made (stiv_model/embedded/vae/README.md)
 
 
 def settings(
-    source: str | Path, batch_frames: int = 32, revision: str | None = None, sha256: str | None = None
+    source: str | Path,
+    batch_frames: int = 32,
+    revision: str | None = None,
+    sha256: str | None = None,
+    precision: Precision = "float32",
 ) -> VaeSettings:
-    return VaeSettings(source=str(source), revision=revision, sha256=sha256, batch_frames=batch_frames)
+    return VaeSettings(
+        source=str(source), revision=revision, sha256=sha256, precision=precision, batch_frames=batch_frames
+    )
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +247,47 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 def test_a_size_that_does_not_divide_is_refused(vae):
     with pytest.raises(ValueError, match=r"60 x 64 pixels"):
         vae.encode(torch.zeros(1, 3, 60, 64))
+
+
+@pytest.fixture(scope="module", name="frames_THWC")
+def held_out_clip() -> np.ndarray:
+    """A held-out scene of 8 frames, uint8."""
+    return shapes.render(shapes.scene(99, 0, held_out=True), pixels=64, frames=8)
+
+
+def test_what_is_stored_of_a_clip_is_its_latents_in_float16_bit_for_bit(vae, frames_THWC):
+    stored = vae.submit(frames_THWC).result()
+    plain = encode(vae.model, to_pixels(frames_THWC), vae.batch_frames).half()
+    assert (stored.dtype, stored.is_contiguous(), stored.device.type) == (torch.float16, True, "cpu")
+    assert stored.numpy().tobytes() == plain.contiguous().numpy().tobytes()
+
+
+def test_bfloat16_is_what_the_vae_computes_in_and_its_latents_are_near(vae, frames_THWC):
+    small_THWC = np.ascontiguousarray(frames_THWC[:1, 16:48, 16:48])  # CPUs take long for convolutions in bfloat16
+    short = load(settings(EMBEDDED, precision="bfloat16"))
+    assert {weight.dtype for weight in short.model.parameters()} == {torch.bfloat16}
+    near_TCHW, exact_TCHW = (one.encode(to_pixels(small_THWC)) for one in (short, vae))
+    assert near_TCHW.dtype == torch.float32
+    assert 0 < (near_TCHW - exact_TCHW).square().mean().sqrt() / exact_TCHW.std() < BFLOAT16
+
+
+def test_the_hash_is_of_the_files_whatever_computes_and_in_whatever_precision(vae):
+    assert sha256_of(settings(EMBEDDED)) == vae.sha256
+    assert load(settings(EMBEDDED, precision="bfloat16")).sha256 == vae.sha256
+    with pytest.raises(ValueError, match=r"vae\.sha256"):
+        sha256_of(settings(EMBEDDED, sha256="0" * 64))
+
+
+def test_the_vae_and_what_it_is_given_go_to_the_device_that_is_named(frames_THWC, frames_TCHW):
+    there = load(settings(EMBEDDED), "meta")  # a device with shapes and no values
+    assert {weight.device.type for weight in there.model.parameters()} == {"meta"}
+    for use in (lambda: there.submit(frames_THWC), lambda: there.encode(frames_TCHW), lambda: there.decode(LATENTS)):
+        with pytest.raises(NotImplementedError, match="out of meta"):  # all is computed there, and cannot be fetched
+            use()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_makes_the_latents_of_the_cpu(vae, frames_TCHW):
+    torch.testing.assert_close(
+        load(settings(EMBEDDED), "cuda").encode(frames_TCHW), vae.encode(frames_TCHW), rtol=0, atol=1e-5
+    )

@@ -33,8 +33,10 @@ def validating(tmp_path, latents, training):
     AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, **blocks).save_pretrained(
         tmp_path / "vae"
     )
-    vae = VaeSettings(source=str(tmp_path / "vae"), revision=None, sha256=None, batch_frames=4)
-    text = TextSettings(source="not read here", revision=None, sha256=None, kind="bert", tokens=5, batch=2)
+    vae = VaeSettings(source=str(tmp_path / "vae"), revision=None, sha256=None, precision="float32", batch_frames=4)
+    text = TextSettings(
+        source="not read here", revision=None, sha256=None, kind="bert", tokens=5, precision="float32", batch=2
+    )
     made_by = MADE_BY | {"vae_sha256": load_vae(vae).sha256}
     for shard in latents.glob("*.safetensors"):
         with safe_open(shard, "pt") as file:

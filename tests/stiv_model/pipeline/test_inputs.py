@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from stiv_model.pipeline.inputs import noise_of
 from tests.stiv_model.pipeline.test_pipeline import latents, seeded
 
 
@@ -72,3 +73,13 @@ def test_numbers_of_numpy_are_numbers(pipe):
     asked = {"num_videos_per_prompt": np.int64(2), "num_inference_steps": np.int64(3), "guidance_scale": np.float32(2)}
     asked |= {"height": np.int32(24), "generator": seeded(0, 1)}
     assert latents(pipe, **asked).shape == (2, 4, 4, 12, 8)
+
+
+def test_noise_without_a_generator_is_drawn_on_the_cpu_wherever_the_model_is():
+    draws = []
+    for device in ("cpu", "meta"):  # meta has shapes and no values
+        torch.manual_seed(5)
+        noise = noise_of((2, 3), 4, None, torch.device(device))()
+        assert (noise.device.type, noise.shape) == (device, (4, 2, 3))
+        draws.append(torch.rand(1))
+    assert draws[0] == draws[1], "torch's generator of the CPU has gone as far"

@@ -338,7 +338,7 @@ def test_half_precision_parts_work_together(pipe):
 
 
 def encoders_of(vae: Path | str, text: str, kind: str, tokens: int) -> tuple[VaeSettings, TextSettings]:
-    anywhere = {"revision": None, "sha256": None}
+    anywhere = {"revision": None, "sha256": None, "precision": "float32"}
     return (
         VaeSettings.model_validate({"source": str(vae), "batch_frames": 4} | anywhere),
         TextSettings.model_validate({"source": text, "kind": kind, "tokens": tokens, "batch": 8} | anywhere),
