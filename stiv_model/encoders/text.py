@@ -52,7 +52,7 @@ class TextEncoder:
         self.settings = settings
         folder = find(settings)
         with pinned.naming("text", settings.source):
-            self.model: Any = read(KINDS[settings.kind], folder, torch.float32)
+            self.model = read(KINDS[settings.kind], folder, torch.float32)
             with pinned.opening(folder, "a tokenizer"):
                 self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         limit = most_tokens(self.model)
@@ -64,7 +64,7 @@ class TextEncoder:
         self.width: int = self.model.config.hidden_size
         self.sha256 = self._sha256()
         pinned.check_sha256("text", settings.source, settings.sha256, self.sha256)
-        self.model.to(device, getattr(torch, settings.precision))
+        self.model.to(device, getattr(torch, settings.precision))  # type: ignore[arg-type]  # as transformers wraps it
 
     def encode(self, captions: list[str], cut: bool) -> Text:
         """Return the features of the captions, as the function `encode` does, in batches of `text.batch`.
