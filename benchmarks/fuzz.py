@@ -33,6 +33,7 @@ from tasks.decoding.limits import Limits
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import SandboxSettings
 from tasks.storage import tables
+from tasks.storage.object_cache import ObjectCache
 from tasks.videos import probe as videos
 from tasks.videos import sources
 from tasks.videos import split as shots
@@ -44,7 +45,7 @@ def through(folder: Path, name: str, params: Params, sandbox: Sandbox) -> dict[s
     """Probe and split one file of a folder; return both verdicts and the longer one's wall seconds."""
     status = (folder / name).stat()
     item = sources.Item(name, status.st_size, "", None, None)
-    cache = folder.parent / "cache"
+    cache = ObjectCache(folder.parent / "cache")
     start = time.monotonic()
     row = videos.probe_videos(str(folder), [item], params.videos, sandbox, cache)[0]
     middle = time.monotonic()
@@ -163,7 +164,7 @@ def name_files(folder: Path, params: Params, sandbox: Sandbox) -> dict[str, Any]
         (raw / name).write_bytes(content)
     before = sorted(os.fsencode(path) for path in folder.rglob("*"))
     items = sources.listing(str(raw))
-    rows = videos.probe_videos(str(raw), items, params.videos, sandbox, folder / "cache")
+    rows = videos.probe_videos(str(raw), items, params.videos, sandbox, ObjectCache(folder / "cache"))
     account = tables.reconcile("videos", (item.uri for item in items), rows, "uri")
     tables.write_rows(folder / "cache", rows, tables.VIDEOS)
     (folder / "cache").unlink()

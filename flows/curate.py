@@ -11,8 +11,10 @@ from tasks.demo.settings import CorpusSettings
 from tasks.sandbox.settings import SandboxSettings
 from tasks.scores.settings import ScoreSettings
 from tasks.scores.stage import Scores
+from tasks.storage.object_cache import ObjectCache
 from tasks.videos.probe import Videos
 from tasks.videos.settings import ShotSettings, VideoSettings
+from tasks.videos.sources import CACHE
 from tasks.videos.split import Shots
 
 
@@ -41,7 +43,8 @@ def probe(
         out: Folder for the table of videos, one row per raw file.
         report: File for the account of the stage (JSON): how many inputs became ok, rejected or failed, and why.
     """
-    run_stage(Videos(source, videos, sandbox), out, report, engine)
+    cache = ObjectCache(CACHE, engine.source_cache_bytes)
+    run_stage(Videos(source, videos, sandbox, cache=cache), out, report, engine)
 
 
 @flow
@@ -65,7 +68,8 @@ def split(
     examples:
       stiv split --source data/raw --videos data/videos --out data/shots --report reports/shots.json
     """
-    run_stage(Shots(source, videos, shots, sandbox), out, report, engine)
+    cache = ObjectCache(CACHE, engine.source_cache_bytes)
+    run_stage(Shots(source, videos, shots, sandbox, cache=cache), out, report, engine)
 
 
 @flow

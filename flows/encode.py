@@ -11,6 +11,8 @@ from stiv_model.settings import DeviceSettings, TextSettings, VaeSettings
 from tasks.latents.encode import Latents
 from tasks.latents.settings import LatentSettings
 from tasks.sandbox.settings import SandboxSettings
+from tasks.storage.object_cache import ObjectCache
+from tasks.videos.sources import CACHE
 
 
 @flow
@@ -42,5 +44,6 @@ def encode(
     """
     if engine.kind == "local":  # the workers of Ray are elsewhere, and check it for themselves
         placement.check(devices.encoders, "devices.encoders")
-    stage = Latents(source, clips, captions, latents, vae, text, sandbox, device=devices.encoders)
+    cache = ObjectCache(CACHE, engine.source_cache_bytes)
+    stage = Latents(source, clips, captions, latents, vae, text, sandbox, device=devices.encoders, cache=cache)
     run_stage(stage, out, report, engine)

@@ -14,6 +14,7 @@ from tasks.pages.gallery import SHOWN, Filters, Gallery
 from tasks.pages.preview import Piece, preview
 from tasks.sandbox.pool import Sandbox
 from tasks.storage import fields
+from tasks.storage.object_cache import ObjectCache
 from tasks.storage.tables import STATUSES
 from tasks.videos import sources
 
@@ -108,8 +109,10 @@ def details(shown: Gallery, row: dict[str, Any]) -> None:
 def play(row: dict[str, Any]) -> None:
     """Play the shot, decoded in the sandbox, where its raw video is at hand."""
     try:
-        path = sources.local_file(load_params().source, row["uri"], row["video"], sources.CACHE)
-        film = preview(fields.take(Piece, row), path, sandbox())
+        params = load_params()
+        cache = ObjectCache(sources.CACHE, params.engine.source_cache_bytes)
+        with sources.lend(params.source, row["uri"], row["video"], cache) as path:
+            film = preview(fields.take(Piece, row), path, sandbox())
     except (OSError, ValueError) as error:
         st.warning(f"The shot cannot be played: {error}")
         return

@@ -20,6 +20,9 @@ class EngineSettings(Settings):
     """CPUs Ray reserves per shard; a shard keeps `sandbox.workers` of them busy."""
     gpus_per_shard: NonNegativeFloat
     """GPUs Ray reserves per shard, for scores that run on one; a fraction lets several shards share a GPU."""
+    source_cache_bytes: PositiveInt
+    """Most bytes of a bucket's objects that a machine keeps in `.cache/media`. Those used least recently go; those in
+    use stay, and what is needed again is fetched again. Of no matter where `source` is a folder."""
 
 
 class PipelineSettings(Settings):

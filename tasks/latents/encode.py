@@ -10,7 +10,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from tasks.latents.settings import LatentSettings
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import DECIDE_NOTHING, SandboxSettings
 from tasks.storage import atomic, queries, reuse, shards, tables
+from tasks.storage.object_cache import ObjectCache
 from tasks.storage.shards import Shard, Work
 from tasks.storage.stage import Joined, Stage
 from tasks.videos import sources
@@ -63,8 +64,8 @@ class FrameSource(NamedTuple):
     """Folder, bucket or list of raw videos."""
     settings: LatentSettings
     sandbox: Sandbox
-    cache: Path
-    """Folder for what is fetched from a bucket."""
+    cache: ObjectCache
+    """Where objects of a bucket are kept."""
 
 
 class Encoding(NamedTuple):
@@ -195,12 +196,14 @@ def _reusable_tensors(reusable: Path, row: dict[str, Any]) -> Tensors | None:
 def _frames_of(clips: list[dict[str, Any]], frames: FrameSource) -> Iterator[dict[str, Any]]:
     """Yield what came of decoding each clip, in order, a few of them in memory at a time."""
     for first in range(0, len(clips), _DECODED_AT_ONCE):
-        yield from _decode(clips[first : first + _DECODED_AT_ONCE], frames)
+        with ExitStack() as lent:
+            decoded = _decode(clips[first : first + _DECODED_AT_ONCE], frames, lent)
+        yield from decoded
 
 
-def _decode(clips: list[dict[str, Any]], frames: FrameSource) -> list[dict[str, Any]]:
+def _decode(clips: list[dict[str, Any]], frames: FrameSource, lent: ExitStack) -> list[dict[str, Any]]:
     settings = frames.settings
-    found = [_local(clip, frames) for clip in clips]
+    found = [_local(clip, frames, lent) for clip in clips]
     asked = [
         {
             "path": str(path),
@@ -219,10 +222,10 @@ def _decode(clips: list[dict[str, Any]], frames: FrameSource) -> list[dict[str, 
     return [next(results) if isinstance(path, Path) else {"status": "failed", "reason": path} for path in found]
 
 
-def _local(clip: dict[str, Any], frames: FrameSource) -> Path | str:
-    """Return the clip's raw video, or the reason code if it is gone or another one since its shots were found."""
+def _local(clip: dict[str, Any], frames: FrameSource, lent: ExitStack) -> Path | str:
+    """Return the clip's raw video, held by `lent`, or the reason code if it is gone or not that of its shots."""
     try:
-        return sources.local_file(frames.source, clip["uri"], clip["video"], frames.cache)
+        return lent.enter_context(sources.lend(frames.source, clip["uri"], clip["video"], frames.cache))
     except (*sources.ABSENT, ValueError) as error:
         log.warning("%s: %s", clip["clip"], error)
         return sources.reason_of(error) if isinstance(error, OSError) else "not_found"
@@ -274,6 +277,7 @@ class Latents(Stage):
         vae, text: the frozen encoders.
         open_sandbox: gives the sandbox that files are opened in.
         device: of the encoders.
+        cache: where objects of a bucket are kept.
     """
 
     name, verb, unit = "latents", "encode", "clips"
@@ -290,7 +294,9 @@ class Latents(Stage):
         sandbox: SandboxSettings,
         open_sandbox: Callable[[SandboxSettings], AbstractContextManager[Sandbox]] = Sandbox,
         device: Device = "cpu",
+        cache: ObjectCache = sources.UNLIMITED,
     ) -> None:
+        self.cache = cache
         self.clips, self.captions = clips / tables.CLIP_TABLE, captions / tables.CAPTION_TABLE
         self.source, self.settings, self.sandbox, self.open_sandbox = source, settings, sandbox, open_sandbox
         self.encoding = Encoding(vae, text, device, torch.get_num_threads())
@@ -331,7 +337,7 @@ class Latents(Stage):
     @contextmanager
     def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[Shard], None]]:
         with self.open_sandbox(self.sandbox) as opened:
-            frames = FrameSource(self.source, self.settings, opened, sources.CACHE)
+            frames = FrameSource(self.source, self.settings, opened, self.cache)
             yield partial(encode_shard, frames=frames, encoding=self.encoding, reusable=reusable, product=product)
 
     def join(self, work: Work, product: Path) -> Joined:

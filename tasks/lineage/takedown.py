@@ -21,6 +21,7 @@ from stiv_model.settings import RUN_FILE
 from tasks.lineage import lineage
 from tasks.lineage.lineage import Workspace
 from tasks.storage import atomic
+from tasks.storage.object_cache import ObjectCache
 from tasks.videos import buckets, source_lists, sources
 
 log = logging.getLogger(__name__)
@@ -104,8 +105,9 @@ def _unhashed(
         for item in items.values():
             if item.problem or item.size_bytes not in sizes or item.uri in hashed:
                 continue
-            if atomic.sha256_file(sources.local_file(source, item.uri, None, cache)) == sha256:
-                yield item.uri
+            with sources.lend(source, item.uri, None, ObjectCache(cache)) as path:
+                if atomic.sha256_file(path) == sha256:
+                    yield item.uri
         return
     for path in _files(Path(source).resolve()):
         uri = path.relative_to(Path(source).resolve()).as_posix()

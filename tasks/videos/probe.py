@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow as pa
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import DECIDE_NOTHING, SandboxSettings
 from tasks.storage import atomic, queries, reuse, shards, tables
+from tasks.storage.object_cache import ObjectCache
 from tasks.storage.stage import Joined, Stage
 from tasks.videos import sources, video_rules
 from tasks.videos.settings import VideoSettings
@@ -30,48 +31,65 @@ _UNUSUAL = 0.1  # of sandbox.max_expansion
 
 
 def probe_videos(
-    source: str, items: list[Item], settings: VideoSettings, sandbox: Sandbox, cache: Path
+    source: str, items: list[Item], settings: VideoSettings, sandbox: Sandbox, cache: ObjectCache
 ) -> list[dict[str, Any]]:
     """Return one row of tables.VIDEOS per item; duplicates are found in `Videos.join`."""
-    rows = [_look(source, item, settings, sandbox, cache) for item in items]
-    todo = [row for row in rows if row["status"] == "ok"]
-    asked = [{"path": str(sources.local_file(source, row["uri"], row["video"], cache))} for row in todo]
+    rows: list[dict[str, Any]] = []
     expansions: dict[str, float] = {}
-    for row, found in zip(todo, sandbox.map("probe", asked), strict=True):
+    at_once = sources.LENT_PER_WORKER * sandbox.settings.workers
+    for first in range(0, len(items), at_once):
+        with ExitStack() as lent:
+            found = [_look(source, item, settings, sandbox, cache, lent) for item in items[first : first + at_once]]
+            _probe([(row, path) for row, path in found if path], settings, sandbox, expansions)
+        rows += [row for row, _ in found]
+    _warn_of_expansion(expansions, sandbox.settings.max_expansion)
+    return rows
+
+
+def _probe(
+    todo: list[tuple[dict[str, Any], Path]], settings: VideoSettings, sandbox: Sandbox, expansions: dict[str, float]
+) -> None:
+    """Open some files, and complete their rows; add to `expansions` what they decode to, by uri."""
+    asked = [{"path": str(path)} for _, path in todo]
+    for (row, _), found in zip(todo, sandbox.map("probe", asked), strict=True):
         row["status"], row["reason"] = found["status"], found["reason"]
         if found["status"] == "ok":
             row |= {name: found[name] for name in _FOUND}
             expansions[row["uri"]] = _expansion(row, found["frames"])
             if reason := video_rules.refused_video(found, settings):
                 _refuse(row, "rejected", reason)
-    _warn_of_expansion(expansions, sandbox.settings.max_expansion)
-    return rows
 
 
-def _look(source: str, item: Item, settings: VideoSettings, sandbox: Sandbox, cache: Path) -> dict[str, Any]:
-    """Return the item's row as far as it goes without opening the file as a video."""
+def _look(
+    source: str, item: Item, settings: VideoSettings, sandbox: Sandbox, cache: ObjectCache, lent: ExitStack
+) -> tuple[dict[str, Any], Path | None]:
+    """Return the item's row as far as it goes without opening the file as a video, and the file if it is to be.
+
+    Args:
+        lent: what holds the file.
+    """
     row: dict[str, Any] = dict.fromkeys(tables.VIDEOS.names)
     row |= {"uri": item.uri, "size_bytes": item.size_bytes, "status": "ok"}
     if item.listed:
         row |= {"licence": item.listed.licence, "source_url": item.listed.source_url}
     if item.problem in sources.NOT_THERE:
-        return _refuse(row, "failed", item.problem)
-    if item.problem:
-        return _refuse(row, "rejected", item.problem)
-    if reason := video_rules.refused_name(item.uri, settings):
-        return _refuse(row, "rejected", reason)
-    if item.size_bytes == 0:
-        return _refuse(row, "rejected", "empty_file")
-    if item.size_bytes > sandbox.settings.max_size_bytes:
-        return _refuse(row, "rejected", "too_many_bytes")
+        return _refuse(row, "failed", item.problem), None
+    reason = item.problem or video_rules.refused_name(item.uri, settings)
+    if not reason and item.size_bytes == 0:
+        reason = "empty_file"
+    if not reason and item.size_bytes > sandbox.settings.max_size_bytes:
+        reason = "too_many_bytes"
+    if reason:
+        return _refuse(row, "rejected", reason), None
     try:
-        row["video"] = atomic.sha256_file(sources.local_file(source, item.uri, None, cache))
+        path = lent.enter_context(sources.lend(source, item.uri, None, cache))
+        row["video"] = atomic.sha256_file(path)
         row["caption"], reason = sources.caption_of(source, item, settings.max_caption_characters)
     except sources.ABSENT as error:
-        return _refuse(row, "failed", sources.reason_of(error))
+        return _refuse(row, "failed", sources.reason_of(error)), None
     if row["video"] in settings.forgotten:
-        return _refuse(row, "rejected", "forgotten")
-    return _refuse(row, "rejected", reason) if reason else row
+        reason = "forgotten"
+    return (_refuse(row, "rejected", reason), None) if reason else (row, path)
 
 
 def _expansion(row: dict[str, Any], frames: int) -> float:
@@ -98,7 +116,9 @@ def _refuse(row: dict[str, Any], status: str, reason: str) -> dict[str, Any]:
     return row
 
 
-def probe_shard(shard: shards.Shard, source: str, settings: VideoSettings, sandbox: Sandbox, cache: Path) -> None:
+def probe_shard(
+    shard: shards.Shard, source: str, settings: VideoSettings, sandbox: Sandbox, cache: ObjectCache
+) -> None:
     """Probe one shard of files."""
     items = [sources.item_of(row) for row in shard.read()]
     shard.write(probe_videos(source, items, settings, sandbox, cache), tables.VIDEOS)
@@ -113,6 +133,7 @@ class Videos(Stage):
     Args:
         source: folder, bucket or list.
         open_sandbox: gives the sandbox that files are opened in.
+        cache: where objects of a bucket are kept.
     """
 
     name, verb, unit = "videos", "probe", "files"
@@ -125,8 +146,10 @@ class Videos(Stage):
         settings: VideoSettings,
         sandbox: SandboxSettings,
         open_sandbox: Callable[[SandboxSettings], AbstractContextManager[Sandbox]] = Sandbox,
+        cache: ObjectCache = sources.UNLIMITED,
     ) -> None:
         self.source, self.settings, self.sandbox, self.open_sandbox = source, settings, sandbox, open_sandbox
+        self.cache = cache
         self._listed = ""  # hash of what `given` found
 
     def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
@@ -178,7 +201,7 @@ class Videos(Stage):
     @contextmanager
     def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[shards.Shard], None]]:
         with self.open_sandbox(self.sandbox) as opened:
-            yield partial(probe_shard, source=self.source, settings=self.settings, sandbox=opened, cache=sources.CACHE)
+            yield partial(probe_shard, source=self.source, settings=self.settings, sandbox=opened, cache=self.cache)
 
     def join(self, work: shards.Work, product: Path) -> Joined:
         table, probed = product / tables.VIDEO_TABLE, work.given.with_name("probed.parquet")

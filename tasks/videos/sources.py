@@ -26,6 +26,9 @@ from tasks.videos import buckets, source_lists
 from tasks.videos.source_lists import Listed
 
 CACHE = Path(".cache/media")  # objects of a bucket, by the sha256 of their bytes
+UNLIMITED = ObjectCache(CACHE)
+LENT_PER_WORKER = 2
+"""Files that a shard holds at a time, per worker of its sandbox: one is decoded while the next one waits."""
 SIDECAR = ".txt"
 _NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _MAX_KEY_BYTES = 1024  # of S3; what is asked for a longer one is an error of the store's
@@ -340,12 +343,6 @@ def lend(source: str, uri: str, sha256: str | None, cache: ObjectCache) -> Itera
         if sha256 and path.name != sha256:
             raise ValueError(f"{uri} has sha256 {path.name}, was {sha256}: it has changed since the stage videos ran")
         yield path
-
-
-def local_file(source: str, uri: str, sha256: str | None, cache: Path) -> Path:
-    """Return the file behind `uri` on this machine, as `lend` does, but of a cache without a limit."""
-    with lend(source, uri, sha256, ObjectCache(cache)) as path:
-        return path
 
 
 def _inside(source: str, uri: str) -> Path:

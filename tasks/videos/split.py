@@ -5,7 +5,7 @@ No video is cut or encoded again: a shot is a row with two timestamps, and some 
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import groupby, pairwise, zip_longest
 from math import ceil
@@ -21,6 +21,7 @@ from tasks.decoding.limits import MIN_DECODED
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import DECIDE_NOTHING, SandboxSettings
 from tasks.storage import atomic, parts, queries, reuse, shards, stills, tables
+from tasks.storage.object_cache import ObjectCache
 from tasks.storage.stage import Joined, Stage
 from tasks.videos import shot_rules, sources
 from tasks.videos.settings import ShotSettings
@@ -33,28 +34,18 @@ _OF_VIDEO = ("video", "uri", "repairs", "width", "height", "caption", "licence",
 
 
 def split_videos(
-    source: str, videos: list[dict[str, Any]], settings: ShotSettings, sandbox: Sandbox, cache: Path
+    source: str, videos: list[dict[str, Any]], settings: ShotSettings, sandbox: Sandbox, cache: ObjectCache
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     """Cut some videos into shots.
 
     Returns:
         Rows of tables.SPLITS (one per video), of SHOTS, and of STILLS (one per shot that is ok), in order.
     """
-    asked: list[tuple[str, dict[str, Any]]] = []
     results: dict[str, dict[str, Any]] = {}
-    rules = shot_rules.rules_of(settings)
-    for video in videos:
-        path, reason = _unchanged(source, video, cache)
-        if reason:
-            results[video["video"]] = {"status": "failed", "reason": reason}
-        else:
-            of_video = {"path": str(path), "fps": video["fps"], "repairs": video["repairs"] or []}
-            asked += [(video["video"], {**of_video, **part, **rules}) for part in _parts(video, settings)]
-    found = sandbox.map("split", [arguments for _, arguments in asked])
-    by_video: dict[str, list[dict[str, Any]]] = {}
-    for (name, _), result in zip(asked, found, strict=True):
-        by_video.setdefault(name, []).append(result)
-    results |= {row["video"]: _merged(by_video[row["video"]], row) for row in videos if row["video"] in by_video}
+    at_once = sources.LENT_PER_WORKER * sandbox.settings.workers
+    for first in range(0, len(videos), at_once):
+        with ExitStack() as lent:
+            results |= _cut(source, videos[first : first + at_once], settings, sandbox, cache, lent)
 
     splits, shots, stills = [], [], []
     for video in videos:
@@ -69,6 +60,32 @@ def split_videos(
             if row["status"] == "ok"
         ]
     return splits, shots, stills
+
+
+def _cut(
+    source: str,
+    videos: list[dict[str, Any]],
+    settings: ShotSettings,
+    sandbox: Sandbox,
+    cache: ObjectCache,
+    lent: ExitStack,
+) -> dict[str, dict[str, Any]]:
+    """Return what became of each of a few videos, whose files `lent` holds, by its sha256."""
+    asked: list[tuple[str, dict[str, Any]]] = []
+    results: dict[str, dict[str, Any]] = {}
+    rules = shot_rules.rules_of(settings)
+    for video in videos:
+        path, reason = _unchanged(source, video, cache, lent)
+        if reason:
+            results[video["video"]] = {"status": "failed", "reason": reason}
+        else:
+            of_video = {"path": str(path), "fps": video["fps"], "repairs": video["repairs"] or []}
+            asked += [(video["video"], {**of_video, **part, **rules}) for part in _parts(video, settings)]
+    found = sandbox.map("split", [arguments for _, arguments in asked])
+    by_video: dict[str, list[dict[str, Any]]] = {}
+    for (name, _), result in zip(asked, found, strict=True):
+        by_video.setdefault(name, []).append(result)
+    return results | {row["video"]: _merged(by_video[row["video"]], row) for row in videos if row["video"] in by_video}
 
 
 def _parts(video: dict[str, Any], settings: ShotSettings) -> list[dict[str, Any]]:
@@ -109,10 +126,12 @@ def _contradiction(rows: list[list[dict[str, Any]]], seconds: float) -> str | No
     return f"its shots take {taken} of {seconds} s" if taken > 2 * seconds + 1 else None
 
 
-def _unchanged(source: str, video: dict[str, Any], cache: Path) -> tuple[Path | None, str | None]:
-    """Return the video's file, or the reason code if it is not the one that was probed."""
+def _unchanged(
+    source: str, video: dict[str, Any], cache: ObjectCache, lent: ExitStack
+) -> tuple[Path | None, str | None]:
+    """Return the video's file, held by `lent`, or the reason code if it is not the one that was probed."""
     try:
-        path = sources.local_file(source, video["uri"], video["video"], cache)
+        path = lent.enter_context(sources.lend(source, video["uri"], video["video"], cache))
         return (path, None) if atomic.sha256_file(path) == video["video"] else (None, "changed_since_probe")
     except sources.ABSENT as error:
         return None, sources.reason_of(error)
@@ -143,7 +162,7 @@ def split_shard(
     source: str,
     settings: ShotSettings,
     sandbox: Sandbox,
-    cache: Path,
+    cache: ObjectCache,
     product: Path,
     reusable: Path,
 ) -> None:
@@ -221,6 +240,7 @@ class Shots(Stage):
         source: folder, bucket or list.
         videos: folder of stage videos.
         open_sandbox: gives the sandbox that files are opened in.
+        cache: where objects of a bucket are kept.
     """
 
     name, verb, unit = "shots", "split", "hours"
@@ -235,7 +255,9 @@ class Shots(Stage):
         settings: ShotSettings,
         sandbox: SandboxSettings,
         open_sandbox: Callable[[SandboxSettings], AbstractContextManager[Sandbox]] = Sandbox,
+        cache: ObjectCache = sources.UNLIMITED,
     ) -> None:
+        self.cache = cache
         self.table = videos / tables.VIDEO_TABLE
         self.source, self.settings, self.sandbox, self.open_sandbox = source, settings, sandbox, open_sandbox
         self._parts = 1  # chosen by `given`
@@ -297,7 +319,7 @@ class Shots(Stage):
                 source=self.source,
                 settings=self.settings,
                 sandbox=opened,
-                cache=sources.CACHE,
+                cache=self.cache,
                 product=product,
                 reusable=reusable,
             )

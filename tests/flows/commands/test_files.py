@@ -10,6 +10,7 @@ from flows.params import load_params
 from tasks.demo import corpus
 from tasks.sandbox.pool import Sandbox
 from tasks.storage import atomic
+from tasks.storage.object_cache import ObjectCache
 from tasks.videos import sources
 from tasks.videos.probe import probe_videos
 
@@ -46,7 +47,10 @@ def test_probe_rejects_what_the_stage_would_by_the_settings_of_videos(capfd, tmp
     videos = load_params().videos
     items = sources.listing(str(tmp_path))
     with Sandbox(load_params().sandbox) as sandbox:
-        rows = {row["uri"]: row["reason"] for row in probe_videos(str(tmp_path), items, videos, sandbox, tmp_path)}
+        rows = {
+            row["uri"]: row["reason"]
+            for row in probe_videos(str(tmp_path), items, videos, sandbox, ObjectCache(tmp_path))
+        }
     assert rows == {Path(line["file"]).name: line["reason"] for line in found}
 
 

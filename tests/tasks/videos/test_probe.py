@@ -13,6 +13,7 @@ from benchmarks import traps
 from tasks.demo import corpus
 from tasks.sandbox.pool import Sandbox
 from tasks.storage import atomic, stage, tables
+from tasks.storage.object_cache import ObjectCache
 from tasks.videos import sources
 from tasks.videos.probe import Videos, probe_videos
 from tasks.videos.settings import VideoSettings
@@ -39,7 +40,9 @@ def sandbox(sandbox_settings):
 
 def row_of(path: Path, sandbox: Sandbox, settings: VideoSettings = SETTINGS) -> dict:
     """Probe the one file in a folder of its own."""
-    rows = probe_videos(str(path.parent), sources.listing(str(path.parent)), settings, sandbox, path.parent / ".cache")
+    rows = probe_videos(
+        str(path.parent), sources.listing(str(path.parent)), settings, sandbox, ObjectCache(path.parent / ".cache")
+    )
     return next(row for row in rows if row["uri"] == path.name)
 
 
@@ -82,7 +85,7 @@ def test_one_archived_object_costs_its_row_and_not_the_stage(tmp_path, bucket, s
     bucket.put_object(Key="in/d.mp4", Body=path.read_bytes() + bytes(2))
     bucket.put_object(Key="in/d.txt", Body=b"words", StorageClass="GLACIER")
     items = sources.listing(f"s3://{bucket.name}/in")
-    rows = probe_videos(f"s3://{bucket.name}/in", items, SETTINGS, sandbox, tmp_path / "cache")
+    rows = probe_videos(f"s3://{bucket.name}/in", items, SETTINGS, sandbox, ObjectCache(tmp_path / "cache"))
     assert [(row["status"], row["reason"]) for row in rows] == [
         ("ok", None),
         ("failed", "archived"),
@@ -305,7 +308,7 @@ def test_a_bucket_gives_the_rows_of_the_same_folder(tmp_path, raw, sandbox, buck
 def test_a_forgotten_video_is_refused_wherever_it_turns_up(tmp_path, raw, sandbox):
     forgotten = hashlib.sha256((raw / "0.mp4").read_bytes()).hexdigest()
     settings = SETTINGS.model_copy(update={"forgotten": [forgotten]})
-    rows = probe_videos(str(raw), sources.listing(str(raw)), settings, sandbox, tmp_path)
+    rows = probe_videos(str(raw), sources.listing(str(raw)), settings, sandbox, ObjectCache(tmp_path))
     assert {row["uri"]: row["reason"] for row in rows if row["video"] == forgotten} == {
         "0.mp4": "forgotten",
         "2-again.mp4": "forgotten",

@@ -6,12 +6,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.storage.object_cache import ObjectCache
 from tasks.videos import source_lists, sources
 
 ROWS = [
     {"uri": "a.mp4", "caption": "a red car, fast", "licence": "CC0", "source_url": "https://example.org/a"},
     {"uri": "sub/b.mp4", "caption": None, "licence": None, "source_url": None},
 ]
+
+
+def found(source: str, uri: str, sha256: str | None, cache: Path) -> Path:
+    """Return where a file of a source is on this machine."""
+    with sources.lend(source, uri, sha256, ObjectCache(cache)) as path:
+        return path
 
 
 def as_csv(rows: list[dict]) -> bytes:
@@ -170,7 +177,7 @@ def test_every_row_of_a_list_gets_an_item_with_its_texts_or_its_problem(tmp_path
     }
     assert sources.caption_of(source, items["a.mp4"], 100) == ("a red car, fast", None)
     assert sources.caption_of(source, items["a.mp4"], 5) == (None, "caption_too_long")
-    assert sources.local_file(source, "a.mp4", None, tmp_path / "cache") == folder / "a.mp4"
+    assert found(source, "a.mp4", None, tmp_path / "cache") == folder / "a.mp4"
 
 
 def test_a_list_of_objects_is_looked_up_in_the_bucket(bucket, tmp_path: Path):
@@ -183,7 +190,7 @@ def test_a_list_of_objects_is_looked_up_in_the_bucket(bucket, tmp_path: Path):
         (2, None, "CC0"),
         (0, "not_found", "CC0"),
     ]
-    assert sources.local_file(source, uris[0], None, tmp_path).read_bytes() == b"aa"
+    assert found(source, uris[0], None, tmp_path).read_bytes() == b"aa"
 
 
 def test_a_list_in_a_bucket_that_names_local_files_is_refused(bucket):

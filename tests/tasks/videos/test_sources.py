@@ -17,6 +17,12 @@ def put(folder: Path, **files: bytes) -> Path:
     return folder
 
 
+def found(source: str, uri: str, sha256: str | None, cache: Path) -> Path:
+    """Return where a file of a source is on this machine."""
+    with sources.lend(source, uri, sha256, ObjectCache(cache)) as path:
+        return path
+
+
 def test_a_folder_is_listed_sorted_at_any_depth_with_its_sidecars(tmp_path):
     put(tmp_path, b_dot_mp4=b"bb", sub__a_dot_mp4=b"a", b_dot_txt=b"words", _dot_hidden=b"x", sub__notes_dot_pdf=b"p")
     items = sources.listing(str(tmp_path))
@@ -62,7 +68,7 @@ def test_links_out_of_the_source_are_marked_and_links_inside_are_followed(tmp_pa
         "out.mp4": "outside_source",
     }
     with pytest.raises(ValueError, match="outside the source"):
-        sources.local_file(str(raw), "out.mp4", None, tmp_path / "cache")
+        found(str(raw), "out.mp4", None, tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
@@ -115,10 +121,10 @@ def test_a_bucket_is_listed_like_a_folder(tmp_path, bucket):
 def test_an_object_is_fetched_once_under_the_hash_of_its_bytes(tmp_path, bucket):
     bucket.put_object(Key="a.mp4", Body=b"content")
     uri, sha256 = f"s3://{bucket.name}/a.mp4", hashlib.sha256(b"content").hexdigest()
-    path = sources.local_file(f"s3://{bucket.name}", uri, None, tmp_path)
+    path = found(f"s3://{bucket.name}", uri, None, tmp_path)
     assert (path.name, path.read_bytes()) == (sha256, b"content")
     bucket.Object("a.mp4").delete()
-    assert sources.local_file(f"s3://{bucket.name}", uri, sha256, tmp_path) == path
+    assert found(f"s3://{bucket.name}", uri, sha256, tmp_path) == path
     assert [left.name for left in tmp_path.iterdir() if not left.name.startswith(".lock")] == [sha256]
 
 
@@ -149,14 +155,14 @@ def test_objects_go_when_the_cache_is_full_but_for_those_that_are_lent_and_come_
 def test_an_object_that_changed_is_refused(tmp_path, bucket):
     bucket.put_object(Key="a.mp4", Body=b"other")
     with pytest.raises(ValueError, match="has changed"):
-        sources.local_file(f"s3://{bucket.name}", f"s3://{bucket.name}/a.mp4", "0" * 64, tmp_path)
+        found(f"s3://{bucket.name}", f"s3://{bucket.name}/a.mp4", "0" * 64, tmp_path)
 
 
 def test_a_missing_bucket_or_object_is_named(tmp_path, bucket):
     with pytest.raises(FileNotFoundError, match="s3://no-such-bucket/x does not exist"):
         sources.listing("s3://no-such-bucket/x")
     with pytest.raises(FileNotFoundError, match=r"gone\.mp4 does not exist"):
-        sources.local_file(f"s3://{bucket.name}", f"s3://{bucket.name}/gone.mp4", None, tmp_path)
+        found(f"s3://{bucket.name}", f"s3://{bucket.name}/gone.mp4", None, tmp_path)
 
 
 def test_a_store_that_does_not_answer_is_named(monkeypatch, bucket):
@@ -218,4 +224,4 @@ def test_links_of_dvc_into_its_own_cache_are_followed(tmp_path, config):
         "c.mp4": "outside_source",
         "d.mp4": "outside_source",
     }
-    assert sources.local_file(str(raw), "b.mp4", None, tmp_path / "cache").read_bytes() == b"video"
+    assert found(str(raw), "b.mp4", None, tmp_path / "cache").read_bytes() == b"video"

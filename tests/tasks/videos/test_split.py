@@ -12,6 +12,7 @@ from benchmarks import made_shots
 from tasks.demo import corpus
 from tasks.sandbox.pool import Sandbox
 from tasks.storage import atomic, stage, tables
+from tasks.storage.object_cache import ObjectCache
 from tasks.videos.settings import ShotSettings
 from tasks.videos.split import Shots, _merged, split_videos
 from tests import odd_videos
@@ -42,7 +43,9 @@ def video_row(path: Path, sandbox: Sandbox) -> dict:
 def split_one(path: Path, sandbox: Sandbox, **changes) -> tuple[dict, list[dict], list[dict]]:
     """Split one video; return its row of SPLITS, its shots, and its stills."""
     settings = SETTINGS.model_copy(update=changes)
-    splits, shots, stills = split_videos(str(path.parent), [video_row(path, sandbox)], settings, sandbox, path.parent)
+    splits, shots, stills = split_videos(
+        str(path.parent), [video_row(path, sandbox)], settings, sandbox, ObjectCache(path.parent)
+    )
     assert len(splits) == 1
     return splits[0], shots, stills
 
@@ -178,7 +181,7 @@ def test_a_truncated_video_has_failed(tmp_path, write_video, moving_frames, sand
     row = video_row(path, sandbox)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     row["video"] = atomic.sha256_file(path)
-    [split], shots, _ = split_videos(str(tmp_path), [row], SETTINGS, sandbox, tmp_path)
+    [split], shots, _ = split_videos(str(tmp_path), [row], SETTINGS, sandbox, ObjectCache(tmp_path))
     assert (split["status"], split["reason"], split["shots"], shots) == ("failed", "truncated", 0, [])
 
 
@@ -190,7 +193,7 @@ def test_a_video_whose_packets_are_garbage_has_failed(tmp_path, write_video, mov
     content[start : start + 4000] = np.random.default_rng(0).bytes(4000)
     path.write_bytes(content)
     row["video"] = atomic.sha256_file(path)
-    [split], shots, _ = split_videos(str(tmp_path), [row], SETTINGS, sandbox, tmp_path)
+    [split], shots, _ = split_videos(str(tmp_path), [row], SETTINGS, sandbox, ObjectCache(tmp_path))
     assert split["status"] == "failed"
     assert split["reason"] in ("decode_error", "truncated", "unreadable")
     assert shots == []
@@ -200,7 +203,7 @@ def test_a_video_that_changed_or_went_since_it_was_probed_has_failed(tmp_path, w
     rows = [video_row(write_video(tmp_path / f"{n}.mp4", moving_frames(24, x_step=n)), sandbox) for n in range(2)]
     (tmp_path / "0.mp4").write_bytes((tmp_path / "1.mp4").read_bytes())
     (tmp_path / "1.mp4").unlink()
-    splits, _, _ = split_videos(str(tmp_path), rows, SETTINGS, sandbox, tmp_path)
+    splits, _, _ = split_videos(str(tmp_path), rows, SETTINGS, sandbox, ObjectCache(tmp_path))
     assert [split["reason"] for split in splits] == ["changed_since_probe", "not_found"]
 
 
@@ -208,7 +211,7 @@ def test_a_video_that_takes_too_long_has_failed(tmp_path, sandbox, sandbox_setti
     row = video_row(corpus.packaged_file("bigbuckbunny"), sandbox)
     with Sandbox(sandbox_settings.model_copy(update={"max_seconds": 0.2})) as impatient:
         source = str(corpus.packaged_file("bigbuckbunny").parent)
-        [split], _, _ = split_videos(source, [row], SETTINGS, impatient, tmp_path)
+        [split], _, _ = split_videos(source, [row], SETTINGS, impatient, ObjectCache(tmp_path))
     assert (split["status"], split["reason"]) == ("failed", "timeout")
 
 
@@ -299,7 +302,7 @@ def test_a_long_video_of_which_a_part_cannot_be_read_has_failed_as_a_whole(
     path.write_bytes(path.read_bytes()[:-6000])
     row["video"] = atomic.sha256_file(path)
     settings = SETTINGS.model_copy(update={"part_seconds": 1.0})
-    [split], shots, stills = split_videos(str(tmp_path), [row], settings, sandbox, tmp_path)
+    [split], shots, stills = split_videos(str(tmp_path), [row], settings, sandbox, ObjectCache(tmp_path))
     assert (split["status"], shots, stills) == ("failed", [], [])
 
 
