@@ -194,15 +194,17 @@ class _Keys:
 
     def add(self, keys: pa.Array) -> None:
         self.total += len(keys)
-        self._held.append(keys)
+        if len(keys):
+            self._held.append(keys)
 
     def drop_equal(self, other: "_Keys") -> None:
         """Drop what both hold from the beginning on, in the same order."""
         both = min(self.waiting, other.waiting)
-        own, others = (pa.chunked_array(keys._held, keys._held[0].type).slice(0, both) for keys in (self, other))
-        if both and own.equals(others):
-            for keys in (self, other):
-                keys._held = pa.chunked_array(keys._held, keys._held[0].type).slice(both).chunks
+        if not both:
+            return
+        own, others = (pa.chunked_array(keys._held) for keys in (self, other))
+        if own.slice(0, both).equals(others.slice(0, both)):
+            self._held, other._held = own.slice(both).chunks, others.slice(both).chunks
 
     def refuse_others(self, found: "_Keys", unit: str) -> None:
         """Raise unless what both hold still is the same, in whatever order."""
