@@ -3,9 +3,9 @@
     python benchmarks/task_runs.py --json task_runs.json
 
 with the folder of the repository on PYTHONPATH or the package installed. Each point is a process of its own, in which a
-flow runs a stage whose shards wait for a tenth of a second. `rows_over_empty` is the driver's CPU for a further shard of 2,048 wide rows
-(schema CLIPS) over that of a further shard of one row: what a shard holds must not travel through Prefect.
-`bytes_per_run` is by how much the peak of the process's memory rises with each further task run.
+flow runs a stage whose shards wait for a tenth of a second. `rows_over_empty` is the driver's CPU for a further shard
+of 2,048 wide rows (schema CLIPS) over that of a further shard of one row: what a shard holds must not travel through
+Prefect. `bytes_per_run` is by how much the peak of the process's memory rises with each further task run.
 """
 
 import argparse
@@ -54,8 +54,11 @@ class Nothing(Stage):
     def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
         text = pa.array(["a person walks along a street in the evening"] * self.size)
         columns = [
-            text if field.type == pa.string() else pa.nulls(self.size, field.type).fill_null(0.5)
-            if field.type == pa.float64() else pa.nulls(self.size, field.type)
+            text
+            if field.type == pa.string()
+            else pa.nulls(self.size, field.type).fill_null(0.5)
+            if field.type == pa.float64()
+            else pa.nulls(self.size, field.type)
             for field in self.schema
         ]
         for _ in range(self.count):

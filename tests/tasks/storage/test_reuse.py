@@ -14,7 +14,7 @@ import yaml
 from tasks.sandbox.pool import Sandbox
 from tasks.scores.settings import ScoreSettings
 from tasks.scores.stage import Scores
-from tasks.storage import atomic, records, reuse, shards
+from tasks.storage import atomic, records, reuse, shards, stills
 from tasks.storage.stage import Stage, in_turn, run
 from tasks.videos.probe import Videos
 from tasks.videos.settings import ShotSettings, VideoSettings
@@ -81,6 +81,10 @@ def tables(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.parquet"))}
 
 
+def inodes(folder: Path) -> set[int]:
+    return {path.stat().st_ino for path in folder.glob("part-*")}
+
+
 def test_added_videos_are_processed_alone_and_the_tables_are_those_of_a_run_on_all(
     releases, tmp_path, write_video, moving_frames
 ):
@@ -94,6 +98,8 @@ def test_added_videos_are_processed_alone_and_the_tables_are_those_of_a_run_on_a
         "shots": ["0.mp4", "4.mp4"],
         "scores": ["0.mp4", "4.mp4"],
     }
+    first, second = (inodes(tmp_path / name / "shots" / stills.FOLDER) for name in ("first", "second"))
+    assert 0 < len(first.intersection(second)) < len(first)  # parts without an added or changed video are linked
     releases.run("at once", tmp_path / "nothing kept")
     assert tables(tmp_path / "second") == tables(tmp_path / "at once")
     assert releases.run("third", tmp_path / "kept") == {"videos": [], "shots": [], "scores": []}
