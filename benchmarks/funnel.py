@@ -21,65 +21,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks import made_tables
 from flows.params import load_params
 from tasks.clips.funnel import replay
 from tasks.clips.settings import ClipSettings, NonNegativeRange
 from tasks.storage import tables
 
 ROOT = Path(__file__).parents[1]
-GROUP = 100_000
-COLOURS = np.array(["grey", "blue", "brown", "black", "white", "green", "red", "yellow"])
-
-
-def group(first: int, count: int, seed: int) -> pa.Table:
-    """Return rows as stage scores writes them, with scores that spread over the thresholds."""
-    random = np.random.default_rng([seed, first])
-    number = np.arange(first, first + count)
-    sides = np.array([256, 480, 720, 1080, 2160])[random.integers(0, 5, count)]
-    scores = [field.name for field in tables.SCORES if field.type == pa.float64()]
-    made = {name: random.beta(2, 2, count) for name in scores}
-    made |= {"motion": random.gamma(2, 0.6, count), "aesthetic": 10 * random.beta(5, 3, count)}
-    made |= {"text_area": random.beta(1, 12, count), "temporal_consistency": random.beta(20, 1, count)}
-    made |= {"flicker": random.beta(1, 30, count), "frozen": random.beta(1, 20, count)}
-    made |= {"black_bars": random.beta(1, 20, count), "nsfw": np.full(count, np.nan)}
-    videos = [f"{n // 8:064x}" for n in number]
-    start, length = 9000 * (number % 8), 100 * random.integers(10, 90, count)
-    choice = random.integers(0, 8, (count, 2))
-    caption = [f"video {n}: a person walks along a street in the evening" if n % 3 else None for n in number]
-    columns = made | {
-        "clip": [f"{video[:20]}-{a}-{a + b}" for video, a, b in zip(videos, start, length, strict=True)],
-        "video": videos,
-        "uri": [f"{video}.mp4" for video in videos],
-        "start_pts": start * 30,
-        "end_pts": (start + length) * 30,
-        "time_base": ["1/90000"] * count,
-        "frames": length // 100,
-        "transition": np.array(["cut", "fade", "start"])[random.integers(0, 3, count)],
-        "status": ["ok"] * count,
-        "width": sides * 16 // 9,
-        "height": sides,
-        "caption": caption,
-        "orientation": np.array(["landscape", "portrait", "square"])[random.integers(0, 3, count)],
-        "colours": COLOURS[choice].tolist(),
-        "video_hash": [row.tobytes() for row in random.integers(0, 256, (count, 32), np.uint8)],
-    }
-    arrays = [
-        pa.array(columns[name], type=kind, from_pandas=True) if name in columns else pa.nulls(count, kind)
-        for name, kind in zip(tables.SCORES.names, tables.SCORES.types, strict=True)
-    ]
-    return pa.Table.from_arrays(arrays, schema=tables.SCORES)
-
-
-def make(path: Path, rows: int, seed: int = 0) -> None:
-    """Write the table, one row group after another."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(path, tables.SCORES, compression="zstd") as writer:
-        for first in range(0, rows, GROUP):
-            writer.write_table(group(first, min(GROUP, rows - first), seed))
 
 
 def timed(table: Path, settings: ClipSettings) -> tuple[float, float, int]:
@@ -139,7 +89,7 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         table = folder / f"scores-{options.rows}" / tables.SCORE_TABLE
         if options.make:
-            make(table, options.rows)
+            made_tables.write_scores(table, options.rows)
             return
         if not table.exists():  # by another process, whose memory is not ours
             again = [sys.executable, __file__, "--make", "--rows", str(options.rows), "--folder", str(folder)]

@@ -35,12 +35,12 @@ import numpy as np
 from benchmarks import gate_spoilt, stability, stability_shots
 from benchmarks.stability_shots import Shot
 from flows.params import Params, load_params
-from tasks.clips import releases, select, thresholds
+from tasks.clips import select, thresholds
 from tasks.clips.thresholds import Limit
 from tasks.decoding import cuts
 from tasks.demo import corpus
 from tasks.scores.stage import Scorer
-from tasks.storage import scores, tables
+from tasks.storage import queries, scores, tables
 from tasks.videos import shot_rules
 
 ROOT = Path(__file__).parents[1]
@@ -77,9 +77,11 @@ def measure(videos: Path, packaged: bool, work: Path) -> None:
 
 def judged(work: Path, params: Params) -> list[dict[str, Any]]:
     """Return every shot in the order of videos and times, with `missed`: all limits outside of which it is."""
-    scored = tables.ok(tables.read_rows(work / "scores" / tables.SCORE_TABLE, tables.SCORES))
-    columns = thresholds.duplicate_columns(params.clips)
-    rows = select.judge_shots(scored, params.clips, releases.released_clips([], [], columns))
+    clips, none = work / tables.CLIP_TABLE, {"earlier_releases": []}
+    with queries.connect(work) as connection:
+        given = work / "scores" / tables.SCORE_TABLE
+        select.judge_shots(connection, given, params.clips.model_copy(update=none), clips)
+    rows = tables.read_rows(clips, tables.CLIPS)
     done = {row["clip"]: row for row in rows}
     limits = thresholds.rules(params.clips).limits
     for row in rows:

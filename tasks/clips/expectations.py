@@ -14,10 +14,10 @@ from typing import NamedTuple
 # Great Expectations reads this once, when it is imported, and would report every run to its makers.
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
 
+import duckdb
 import great_expectations as gx
 import great_expectations.expectations as gxe
 import pandas as pd
-import pyarrow as pa
 from great_expectations.core.run_identifier import RunIdentifier
 from great_expectations.data_context.types.base import (
     DataContextConfig,
@@ -27,8 +27,11 @@ from great_expectations.data_context.types.base import (
 from great_expectations.expectations.row_conditions import Column
 
 from tasks.clips.data_docs import localise
+from tasks.clips.row_counts import counted
 from tasks.clips.settings import ClipSettings
 from tasks.clips.thresholds import NEAR_DUPLICATE, POSSIBLE, ranges
+from tasks.clips.verdicts import MICROSECONDS
+from tasks.storage import queries
 from tasks.storage.tables import CLIPS, STATUSES
 
 log = logging.getLogger(__name__)
@@ -85,13 +88,19 @@ def kept_suite(settings: ClipSettings, num_judged: int) -> Expectations:
     return suite
 
 
-def figures(judged: pd.DataFrame, settings: ClipSettings, drift: dict[str, float | None]) -> dict[str, float]:
+def figures(
+    connection: duckdb.DuckDBPyConnection, judged: Path, settings: ClipSettings, drift: dict[str, float | None]
+) -> dict[str, float]:
     """Return what the gate asks of the selection as a whole: hours kept, shares lost, drift where it is known."""
-    reasons = judged["reason"].value_counts()
-    shares = {reason: int(reasons.get(reason, 0)) / max(1, len(judged)) for reason in settings.gate_max_rejected}
+    rows = queries.scan([judged])
+    (microseconds,) = connection.sql(
+        f"SELECT coalesce(sum({MICROSECONDS}), 0)::BIGINT FROM {rows} WHERE status = 'ok'"
+    ).fetchall()[0]
+    reasons = dict(connection.sql(f"SELECT reason, count(*) FROM {rows} GROUP BY reason").fetchall())
+    count = max(1, sum(reasons.values()))
     return {
-        "hours": float(judged.loc[judged["status"] == "ok", "seconds"].sum()) / 3600,
-        **{f"share_{reason}": share for reason, share in shares.items()},
+        "hours": microseconds / 1e6 / 3600,
+        **{f"share_{reason}": reasons.get(reason, 0) / count for reason in settings.gate_max_rejected},
         **{f"drift_{score}": far for score, far in drift.items() if far is not None},
     }
 
@@ -153,7 +162,13 @@ def judged_suite() -> Expectations:
     ]
 
 
-def check(judged: pa.Table, settings: ClipSettings, drift: dict[str, float | None], docs: Path) -> GateResult:
+def check(
+    connection: duckdb.DuckDBPyConnection,
+    judged: Path,
+    settings: ClipSettings,
+    drift: dict[str, float | None],
+    docs: Path,
+) -> GateResult:
     """Hold the table of shots judged (schema CLIPS), the clips among them, and their sums to the suites.
 
     Writes the result as pages to the folder `docs`, over what is there. A validator that crashes is a gate
@@ -162,7 +177,7 @@ def check(judged: pa.Table, settings: ClipSettings, drift: dict[str, float | Non
     shutil.rmtree(docs, ignore_errors=True)
     context = gx.get_context(mode="ephemeral", project_config=_project(docs))
     try:
-        result = _validate(context, judged, settings, drift)
+        result = _validate(context, connection, judged, settings, drift)
     except Exception as error:  # whatever the validator dies of, the table was not found good
         log.exception("the validator of clips crashed")
         result = GateResult(False, 0, [f"the validator itself crashed: {type(error).__name__}: {error}"])
@@ -173,31 +188,31 @@ def check(judged: pa.Table, settings: ClipSettings, drift: dict[str, float | Non
 
 def _validate(
     context: gx.data_context.EphemeralDataContext,
-    judged: pa.Table,
+    connection: duckdb.DuckDBPyConnection,
+    judged: Path,
     settings: ClipSettings,
     drift: dict[str, float | None],
 ) -> GateResult:
-    shots = judged.to_pandas()
+    (num_judged,) = connection.sql(f"SELECT count(*) FROM {queries.scan([judged])}").fetchall()[0]
     tables = {
-        "whole": (pd.DataFrame([figures(shots, settings, drift)]), whole_suite(settings, drift)),
-        "kept": (shots[shots["status"] == "ok"], kept_suite(settings, len(shots))),
-        "judged": (shots, judged_suite()),
+        "whole": (figures(connection, judged, settings, drift), whole_suite(settings, drift)),
+        "kept": counted(connection, judged, "status = 'ok'", kept_suite(settings, num_judged)),
+        "judged": counted(connection, judged, "true", judged_suite()),
     }
     source = context.data_sources.add_pandas("clips")
     evaluated, failed = 0, []
-    for name, (table, expectations) in tables.items():
+    for name, (numbers, expectations) in tables.items():
         batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("rows")
         suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
-        rows = [] if name == "whole" else ["clip"]  # by which the pages name a row
         definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
         checkpoint = context.checkpoints.add(
             gx.Checkpoint(
                 name=name,
                 validation_definitions=[context.validation_definitions.add(definition)],
-                result_format={"result_format": "COMPLETE", "unexpected_index_column_names": rows},
+                result_format={"result_format": "COMPLETE", "unexpected_index_column_names": []},
             )
         )
-        outcome = checkpoint.run({"dataframe": table}, run_id=RunIdentifier(run_name="gate"))
+        outcome = checkpoint.run({"dataframe": pd.DataFrame([numbers])}, run_id=RunIdentifier(run_name="gate"))
         results = [result for run in outcome.run_results.values() for result in run.results]
         unmet = [_sentence(name, result) for result in results if result.success is not True]
         if len(results) != len(expectations) or (not outcome.success and not unmet):
@@ -220,7 +235,8 @@ def _sentence(table: str, result: gx.core.ExpectationValidationResult) -> str:
         info = result.exception_info
         errors = [info] if "exception_message" in info else list(info.values())
         observed = "; ".join(sorted({str(error["exception_message"]) for error in errors}))
-    return f"{table}: expected {config.description} [{config.type}], observed {observed}"
+    kind = (config.meta or {}).get("of", config.type)
+    return f"{table}: expected {config.description} [{kind}], observed {observed}"
 
 
 def _interval(least: float | None, most: float | None) -> str:

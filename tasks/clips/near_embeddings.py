@@ -5,11 +5,12 @@ order, and the answer is the same on every machine, with any number of threads. 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from tasks.clips.byte_rows import gather
 
 _ROWS = 8192  # compared with a block at once: with 512 of them, 16 MB of products
 _MOST = 2**24  # up to where float32 holds every whole number
@@ -55,27 +56,30 @@ class NearEmbeddings:
         return (exact > 0) & (np.square(exact) >= self._similarity * self._similarity * squares)
 
 
-def matrix(embeddings: pa.ChunkedArray, embedders: pa.ChunkedArray) -> np.ndarray:
-    """Return embeddings, none of them null, as int16 (embeddings, width).
+def matrix(pieces: Iterable[tuple[np.ndarray, pa.Array]], count: int) -> np.ndarray:
+    """Return embeddings as int16 (count, width).
 
     Args:
-        embedders: what made each of them.
+        pieces: rows of the matrix, int64 (n,), and the embeddings that belong there, n values none of which is null.
 
     Raises:
-        ValueError: they were made by several encoders, or have several widths.
+        ValueError: they have several widths.
     """
-    makers = pc.unique(embedders).to_pylist()
+    vectors, lengths = gather(pieces, count)
+    if len(lengths) > 1 or any(length % 2 for length in lengths):
+        raise ValueError(f"embeddings of {sorted(lengths)} bytes by one encoder: a table is damaged; score it again")
+    return vectors.view("<i2") if lengths else np.zeros((count, 1), "<i2")
+
+
+def check_makers(makers: Collection[str]) -> None:
+    """Check that all embeddings were made by one encoder.
+
+    Raises:
+        ValueError: there are several.
+    """
     if len(makers) > 1:
         raise ValueError(
             f"embeddings by {len(makers)} encoders ({', '.join(sorted(makers))}) do not compare: score earlier "
             "releases with the encoder of scores.embedding too, leave them out of clips.earlier_releases, or set "
             "clips.duplicate_similarity: null"
         )
-    lengths = pc.unique(pc.binary_length(embeddings)).to_pylist() or [2]
-    if len(lengths) > 1 or lengths[0] % 2:
-        raise ValueError(f"embeddings of {sorted(lengths)} bytes by one encoder: a table is damaged; score it again")
-    vectors = np.empty((len(embeddings), lengths[0] // 2), "<i2")
-    for first in range(0, len(vectors), _ROWS):  # of gigabytes, no second copy
-        some = embeddings.slice(first, _ROWS).to_pylist()
-        vectors[first : first + _ROWS] = np.frombuffer(b"".join(some), "<i2").reshape(len(some), -1)
-    return vectors

@@ -5,15 +5,17 @@ hashes within r bits of each other agree, up to r // m flips, in one of m bands 
 few buckets of it are looked at. Exact, and the same on every machine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from math import comb
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from tasks.clips.byte_rows import gather
+
+_USUAL_BYTES = 32  # of a hash, where there is none
 _MAX_BAND_BITS = 22  # a table of 16 MB
 _MAX_PAIRS = 1 << 21  # compared at once: some 100 MB
 
@@ -70,16 +72,19 @@ class NearHashes:
             yield own[near], others[near]
 
 
-def matrix(hashes: pa.ChunkedArray) -> np.ndarray:
-    """Return hashes, none of them null, as uint8 (hashes, bytes).
+def matrix(pieces: Iterable[tuple[np.ndarray, pa.Array]], count: int) -> np.ndarray:
+    """Return hashes as uint8 (count, bytes).
+
+    Args:
+        pieces: rows of the matrix, int64 (n,), and the hashes that belong there, n values none of which is null.
 
     Raises:
         ValueError: they are of several lengths, or of no whole number of 8 bytes.
     """
-    lengths = pc.unique(pc.binary_length(hashes)).to_pylist() or [32]
-    if len(lengths) > 1 or lengths[0] % 8:
+    hashes, lengths = gather(pieces, count)
+    if len(lengths) > 1 or any(length % 8 for length in lengths):
         raise ValueError(f"video hashes of {sorted(lengths)} bytes: score all videos, earlier releases too, alike")
-    return np.frombuffer(b"".join(hashes.to_pylist()), np.uint8).reshape(-1, lengths[0])
+    return hashes if lengths else np.zeros((count, _USUAL_BYTES), np.uint8)
 
 
 def bands(num_bits: int, bits: int, count: int) -> list[Band]:

@@ -2,21 +2,25 @@
 
 import logging
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from prefect import task
 
 from stiv_model.errors.redaction import redacted
-from tasks.clips import duplicates, releases, thresholds
+from tasks.clips import releases, thresholds, verdicts
 from tasks.clips.expectations import GateResult, check
-from tasks.clips.settings import DOCS_INDEX, BestSettings, ClipSettings
-from tasks.storage import atomic, tables
+from tasks.clips.settings import DOCS_INDEX, ClipSettings
+from tasks.clips.thresholds import Amount
+from tasks.storage import atomic, queries, tables
 
 log = logging.getLogger(__name__)
+
+_VERDICT = pa.schema([tables.CLIPS.field(name) for name in ("status", "reason", "seconds", "duplicate_of")])
 
 
 class Selection(NamedTuple):
@@ -46,48 +50,43 @@ class GateFailedError(ValueError):
         return type(self), (self.gate, self.account, self.docs)
 
 
-def judge_shots(scores: list[dict[str, Any]], settings: ClipSettings, earlier: pa.Table) -> list[dict[str, Any]]:
-    """Return one row of schema CLIPS for every scored shot, in the order given.
-
-    Each shot is judged by itself first. Near-duplicates are looked for among those that pass, so that none that
-    is rejected costs another its place; the best of the rest are chosen last.
-
-    Args:
-        earlier: clips of earlier releases, with the columns by which they are compared (`releases.released_clips`).
-    """
-    wanted, rows = thresholds.rules(settings), []
-    for score in scores:
-        row = {**score, "seconds": thresholds.seconds(score), "duplicate_of": None}
-        row["status"], row["reason"] = thresholds.judge_shot(row, wanted)
-        rows.append(row)
-    if wanted.duplicate_columns:
-        reject_duplicates(rows, settings, earlier)
-    if settings.best is not None:
-        keep_best(rows, settings.best)
-    return rows
-
-
-def reject_duplicates(rows: list[dict[str, Any]], settings: ClipSettings, earlier: pa.Table) -> None:
-    """Reject, of the rows that are ok, those that are near-duplicates, and name in each the clip that stays instead.
+def judge_shots(connection: duckdb.DuckDBPyConnection, scores: Path, settings: ClipSettings, out: Path) -> None:
+    """Write one row of schema CLIPS for every scored shot of a table that is ok, in its order.
 
     Raises:
-        ValueError: hashes or embeddings cannot be compared, as `duplicates.find_duplicates` says.
+        FileNotFoundError, ValueError: as `verdicts.judge`.
     """
-    columns = ("clip", *duplicates.MERITS, *thresholds.duplicate_columns(settings))
-    passed = [{name: row[name] for name in columns} for row in tables.ok(rows)]
-    table = pa.Table.from_pylist(passed, schema=pa.schema([tables.CLIPS.field(name) for name in columns]))
-    near = duplicates.find_duplicates(table, settings.duplicate_bits, settings.duplicate_similarity, earlier)
-    for row in rows:
-        if row["clip"] in near:
-            row |= {"status": "rejected", "reason": thresholds.NEAR_DUPLICATE, "duplicate_of": near[row["clip"]]}
+    verdicts.judge(connection, scores, settings)
+    # as enumerations, one byte each: all of them are sorted
+    reasons, statuses = (
+        f"ENUM ({', '.join(map(queries.quoted, names))})" for names in (thresholds.reasons(settings), tables.STATUSES)
+    )
+    found = f"""SELECT row, ({verdicts.STATUS})::{statuses} AS status, reason::{reasons} AS reason,
+                    seconds, duplicate_of
+                FROM (SELECT row, coalesce(judged.reason, later.reason) AS reason, seconds, duplicate_of
+                      FROM judged LEFT JOIN later USING (row)) ORDER BY row"""
+    judged = queries.even(queries.batches(connection, found, _VERDICT), _VERDICT)
+    scored = queries.even(_ok(scores), tables.SCORES)
+    rows = (_with_verdict(*both) for both in zip(scored, judged, strict=True))
+    queries.write(out, rows, tables.CLIPS)
 
 
-def keep_best(rows: list[dict[str, Any]], best: BestSettings) -> None:
-    """Reject, of the rows that are ok, all but those of the highest score."""
-    lost = set(thresholds.not_best({row["clip"]: row[best.by] for row in tables.ok(rows)}, best.clips))
-    for row in rows:
-        if row["clip"] in lost:
-            row |= {"status": "rejected", "reason": thresholds.NOT_BEST}
+def _ok(scores: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    for batch in queries.read([scores], columns):
+        yield batch.filter(pc.equal(batch["status"], "ok"))
+
+
+def _with_verdict(scored: pa.RecordBatch, verdict: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [(verdict if name in _VERDICT.names else scored)[name] for name in tables.CLIPS.names]
+    return pa.record_batch(columns, tables.CLIPS)
+
+
+def count(connection: duckdb.DuckDBPyConnection, judged: Path) -> dict[str | None, Amount]:
+    """Return how many shots of a table of schema CLIPS there are by reason, and how long they are together."""
+    amounts = connection.sql(
+        f"SELECT reason, count(*), sum({verdicts.MICROSECONDS})::BIGINT FROM {queries.scan([judged])} GROUP BY reason"
+    )
+    return {reason: Amount(clips, microseconds) for reason, clips, microseconds in amounts.fetchall()}
 
 
 @task(task_run_name="select from {scores}")
@@ -107,18 +106,19 @@ def select_clips(scores: Path, out: Path, report: Path, docs: Path, settings: Cl
         ValueError: a table lacks a column, or near-duplicates cannot be compared.
     """
     table = scores / tables.SCORE_TABLE
-    scored = tables.ok(tables.read_rows(table, tables.SCORES))
-    present = [row["clip"] for row in scored]
-    earlier = releases.released_clips(settings.earlier_releases, present, thresholds.duplicate_columns(settings))
-    product = atomic.open_workdir(out, _run(table, settings)) / "product"
+    check_inputs(table, settings)
+    work = atomic.open_workdir(out, _run(table, settings))
+    product = work / "product"
     product.mkdir(exist_ok=True)
-    rows = judge_shots(scored, settings, earlier)
-    account = tables.reconcile("shots", present, rows, "clip")
-    tables.write_rows(product / tables.CLIP_TABLE, rows, tables.CLIPS)
-    judged = pq.read_table(product / tables.CLIP_TABLE)
-    drift = releases.drift(judged.filter(pc.equal(judged["status"], "ok")), settings)
-    gate = pass_gate(judged, drift, account, docs, settings)
-    selection = Selection(account, thresholds.funnel(thresholds.tally(rows), settings), gate, drift)
+    judged = product / tables.CLIP_TABLE
+    with queries.connect(work) as connection:
+        judge_shots(connection, table, settings, judged)
+        given = _ok(table, ["clip", "status"])
+        account = queries.settle("shots", given, queries.outcomes(judged, "clip"), "clip")
+        funnel = thresholds.funnel(count(connection, judged), settings)
+        drift = releases.drift(connection, judged, settings)
+        gate = pass_gate(connection, judged, drift, account, docs, settings)
+    selection = Selection(account, funnel, gate, drift)
     tables.write_report(report, account, funnel=selection.funnel, gate=gate._asdict(), drift=drift)
     atomic.finish(product, out)
     atomic.discard_workdir(out)
@@ -127,8 +127,26 @@ def select_clips(scores: Path, out: Path, report: Path, docs: Path, settings: Cl
     return selection
 
 
+def check_inputs(table: Path, settings: ClipSettings) -> None:
+    """Check, before anything is written, that the tables that are read have what is read of them.
+
+    Raises:
+        FileNotFoundError, ValueError: one is gone, or lacks a column.
+    """
+    verdicts.check_scores(table)
+    for release in settings.earlier_releases:
+        releases.check(release, ("clip", *thresholds.duplicate_columns(settings)))
+    for release in settings.earlier_releases[-1:]:
+        releases.check(release, list(thresholds.ranges(settings)))
+
+
 def pass_gate(
-    judged: pa.Table, drift: dict[str, float | None], account: tables.Account, docs: Path, settings: ClipSettings
+    connection: duckdb.DuckDBPyConnection,
+    judged: Path,
+    drift: dict[str, float | None],
+    account: tables.Account,
+    docs: Path,
+    settings: ClipSettings,
 ) -> GateResult:
     """Check the table of clips as it was written and put the pages of the result at `docs`.
 
@@ -137,7 +155,7 @@ def pass_gate(
     """
     docs.parent.mkdir(parents=True, exist_ok=True)
     work, failed = (docs.with_name(f"{docs.name}.{state}") for state in ("partial", "failed"))
-    gate = check(judged, settings, drift, work)
+    gate = check(connection, judged, settings, drift, work)
     if not gate.success:
         atomic.finish(work, failed)
         raise GateFailedError(gate, account, failed)

@@ -1,11 +1,11 @@
 """The thresholds of a selection, in the order in which a shot meets them, and the funnel they make.
 
-One definition for stage clips, which judges rows, and for `stiv funnel`, which judges a table in DuckDB.
+One definition for tasks/clips/verdicts.py, which judges a table in DuckDB for stage clips and `stiv funnel`, and for
+`stiv why`, which judges one row; a test holds the two to each other.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from fractions import Fraction
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tasks.clips.settings import ClipSettings, Range
@@ -103,11 +103,6 @@ def judge_shot(row: dict[str, Any], wanted: Rules) -> tuple[str, str | None]:
     return "ok", None
 
 
-def not_best(values: Mapping[str, float], clips: int) -> list[str]:
-    """Return all but the `clips` shots of the highest value; of equals, the first by name stays."""
-    return sorted(values, key=lambda shot: (-values[shot], shot))[clips:]
-
-
 def steps(settings: ClipSettings) -> dict[str, tuple[str, ...]]:
     """Return the steps of the funnel in order, with the reasons of the shots that each one loses."""
     found: dict[str, tuple[str, ...]] = {SCORE_MISSING: (SCORE_MISSING,)}
@@ -118,6 +113,11 @@ def steps(settings: ClipSettings) -> dict[str, tuple[str, ...]]:
     if settings.best is not None:
         found["best"] = (NOT_BEST,)
     return found
+
+
+def reasons(settings: ClipSettings) -> list[str]:
+    """Return every reason for which a selection can lose a shot."""
+    return [reason for codes in steps(settings).values() for reason in codes]
 
 
 def funnel(lost: Mapping[str | None, Amount], settings: ClipSettings) -> list[dict[str, Any]]:
@@ -134,27 +134,6 @@ def funnel(lost: Mapping[str | None, Amount], settings: ClipSettings) -> list[di
         left, left_time = left - clips, left_time - time
         table.append(_step(name, left, left_time, clips, time))
     return table
-
-
-def tally(rows: Iterable[dict[str, Any]]) -> dict[str | None, Amount]:
-    """Count the judged rows by reason."""
-    found: dict[str | None, Amount] = {}
-    for row in rows:
-        amount = found.get(row["reason"], Amount(0, 0))
-        found[row["reason"]] = Amount(amount.clips + 1, amount.microseconds + _microseconds(row["seconds"]))
-    return found
-
-
-def seconds(row: dict[str, Any]) -> float | None:
-    """Return the duration of a shot, seconds; None when its times are unknown."""
-    if row["start_pts"] is None or row["end_pts"] is None or row["time_base"] is None:
-        return None
-    # exactly, not end - start: 0.9 s must not be a hair less than a limit of 0.9
-    return float((row["end_pts"] - row["start_pts"]) * Fraction(row["time_base"]))
-
-
-def _microseconds(length: float | None) -> int:
-    return 0 if length is None else math.floor(length * 1e6 + 0.5)  # not round(): SQL rounds halves otherwise
 
 
 def _is_measured(value: float | None) -> bool:

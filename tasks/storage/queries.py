@@ -95,7 +95,7 @@ def write_query(path: Path, connection: duckdb.DuckDBPyConnection, query: str, s
 def read(files: Iterable[Path], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Give the rows of Parquet files, one file after the other, a few thousand at a time."""
     for file in files:
-        with pq.ParquetFile(file) as opened:
+        with pq.ParquetFile(file, pre_buffer=False) as opened:  # else all of the file is read ahead, and stays
             yield from opened.iter_batches(GROUP_ROWS, columns=list(columns) if columns else None)
 
 

@@ -5,18 +5,33 @@ from itertools import pairwise
 from pathlib import Path
 
 import cv2
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.clips import releases
-from tasks.clips.duplicates import find_duplicates, find_leaders
+from tasks.clips import duplicates
+from tasks.clips.duplicates import find_leaders
 from tasks.clips.near_embeddings import NearEmbeddings
 from tasks.clips.near_hashes import NearHashes
 from tasks.scores.embedding import embedding
 from tasks.scores.video_hash import video_hash
 
-NONE_EARLIER = releases.released_clips([], [], ["video_hash", "embedding", "embedder"])
+NONE_EARLIER = pa.table({"clip": pa.array([], pa.string()), "video_hash": pa.array([], pa.binary()),
+                         "embedding": pa.array([], pa.binary()), "embedder": pa.array([], pa.string())})  # fmt: skip
+
+
+def find_duplicates(clips: pa.Table, bits: int | None, similarity: float | None, earlier: pa.Table) -> dict[str, str]:
+    """Return the clips that are near-duplicates, each with the clip that is kept instead."""
+    names, released = clips["clip"].to_pylist(), earlier["clip"].to_pylist()
+    passed = clips.append_column("row", pa.array(range(len(clips)), pa.int64()))
+    numbered = earlier.append_column("number", pa.array(range(len(earlier)), pa.int64()))
+    with duckdb.connect() as connection:
+        connection.register("passed", passed)
+        connection.register("released", numbered)
+        found = duplicates.find_duplicates(connection, bits, similarity).to_pylist()
+    kept = [names[row["leader"]] if row["released"] is None else released[row["released"]] for row in found]
+    return dict(zip((names[row["row"]] for row in found), kept, strict=True))
 
 
 def families(seed: int, count: int) -> np.ndarray:

@@ -6,12 +6,15 @@ from urllib.parse import urlsplit
 
 import great_expectations as gx
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from tasks.clips.expectations import check, kept_suite
+from tasks.clips import expectations
+from tasks.clips.expectations import GateResult, kept_suite
 from tasks.clips.settings import ClipSettings, NonNegativeRange
 from tasks.clips.thresholds import POSSIBLE
 from tasks.sandbox.answer_schemas import Shot
+from tasks.storage import queries
 from tasks.storage.tables import CLIPS
 
 SCORES = [name for name, field in ClipSettings.model_fields.items() if field.annotation is NonNegativeRange]
@@ -50,6 +53,15 @@ CLIP = {
 
 def unlike(number: int) -> dict:
     return {"video_hash": b"%32d" % number, "embedding": b"%32d" % number, "embedder": "e"}
+
+
+def check(judged: pa.Table, settings: ClipSettings, drift: dict, docs: Path) -> GateResult:
+    """Hold a table to the suites as the stage does: as it was written."""
+    docs.parent.mkdir(exist_ok=True)
+    written = docs.parent / "clips.parquet"
+    pq.write_table(judged, written)
+    with queries.connect(docs.parent) as connection:
+        return expectations.check(connection, written, settings, drift, docs)
 
 
 def table(*changes: dict) -> pa.Table:
@@ -147,7 +159,7 @@ def test_nothing_else_is_found_wrong_as_a_whole(wrong_as_a_whole):
 
 def test_a_good_table_passes_every_expectation_and_limits_are_inside(tmp_path):
     settings = SETTINGS.model_copy(update={"gate_min_hours": 5 / 3600})
-    result = check(table(*[LOST] * 5), settings, {"motion": 0.2}, tmp_path)
+    result = check(table(*[LOST] * 5), settings, {"motion": 0.2}, tmp_path / "docs")
     assert result.success
     assert result.failed == []
     assert result.evaluated > len(kept_suite(SETTINGS, 10))

@@ -7,14 +7,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.clips import releases, thresholds
+from tasks.clips import thresholds
 from tasks.clips.funnel import borderline_shots, middle_stills, replay
-from tasks.clips.select import judge_shots
 from tasks.clips.settings import BestSettings, ClipSettings, NonNegativeRange
 from tasks.pages.funnel_page import page, picture
 from tasks.scores.embedding import embedding
 from tasks.storage import tables
 from tests.made_stills import write_stills
+from tests.tasks.clips.plain_select import judge_shots, tally
 
 SCORES = [name for name, field in ClipSettings.model_fields.items() if field.annotation is NonNegativeRange]
 FREE = {score: {"min": None, "max": None} for score in SCORES}
@@ -90,8 +90,7 @@ def test_the_replay_is_the_funnel_of_the_stage_to_the_last_bit(tmp_path, changes
     settings = SETTINGS.model_copy(update=changes)
     table = write(tmp_path, random_rows(len(changes), 600))
     given = tables.ok(tables.read_rows(table, tables.SCORES))
-    none = releases.released_clips([], [], thresholds.duplicate_columns(settings))
-    lost = thresholds.tally(judge_shots(given, settings, none))
+    lost = tally(judge_shots(given, settings))
     assert len(lost) > 6  # reasons: the rows are of many kinds
     found = replay(table, settings)
     assert found.lost == lost
@@ -102,16 +101,11 @@ def test_earlier_releases_cost_the_same_twins_as_in_the_stage(tmp_path):
     rows = random_rows(5, 200)
     release = tmp_path / "release.parquet"
     before = [row | {"clip": f"old-{row['clip']}"} for row in random_rows(6, 100) if row["embedding"]]
-    none = releases.released_clips([], [], [])
-    tables.write_rows(release, judge_shots(before, SETTINGS, none), tables.CLIPS)
+    tables.write_rows(release, judge_shots(before, SETTINGS), tables.CLIPS)
     changes = {"duplicate_bits": 24, "duplicate_similarity": 0.9, "earlier_releases": [str(release)]}
     settings = SETTINGS.model_copy(update=changes)
-    given = tables.ok(rows)
-    earlier = releases.released_clips(
-        [str(release)], [row["clip"] for row in given], thresholds.duplicate_columns(settings)
-    )
-    judged = judge_shots(given, settings, earlier)
-    assert replay(write(tmp_path, rows), settings).lost == thresholds.tally(judged)
+    judged = judge_shots(tables.ok(rows), settings, tables.ok(tables.read_rows(release, tables.CLIPS)))
+    assert replay(write(tmp_path, rows), settings).lost == tally(judged)
     assert any((row["duplicate_of"] or "").startswith("old-") for row in judged)
 
 

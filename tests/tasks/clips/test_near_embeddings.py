@@ -1,12 +1,13 @@
 """Embeddings of great similarity: exact, on the limit and beside it, and whatever the order of the sums."""
 
+from collections.abc import Iterator
 from math import sqrt
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.clips.near_embeddings import NearEmbeddings, matrix
+from tasks.clips.near_embeddings import NearEmbeddings, check_makers, matrix
 from tasks.scores.embedding import embedding
 
 CROWD = 40
@@ -61,21 +62,23 @@ def test_only_what_is_open_is_found(crowd):
     assert (own.tolist(), others.tolist()) == ([0], [2])
 
 
-def columns(values: list[bytes], makers: list[str]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    half = len(values) // 2  # as what is earlier and what is new are two pieces
-    return pa.chunked_array([values[:half], values[half:]], pa.binary()), pa.chunked_array([makers], pa.string())
+def pieces(values: list[bytes]) -> Iterator[tuple[np.ndarray, pa.Array]]:
+    half = len(values) // 2  # the second half first, and of a longer array
+    whole = pa.array([b"before", *values, b"after"], pa.binary())
+    for first, last in ((half, len(values)), (0, half)):
+        yield np.arange(first, last), whole.slice(1 + first, last - first)
 
 
 def test_a_column_of_several_pieces_becomes_one_matrix(crowd):
-    assert (matrix(*columns([row.tobytes() for row in crowd], ["a"] * CROWD)) == crowd).all()
-    assert len(matrix(*columns([], []))) == 0
+    assert (matrix(pieces([row.tobytes() for row in crowd]), CROWD) == crowd).all()
+    assert len(matrix(pieces([]), 0)) == 0
 
 
 def test_embeddings_of_two_encoders_are_never_compared():
     with pytest.raises(ValueError, match=r"\b2 encoders \(aa, bb\).*clips\.duplicate_similarity: null"):
-        matrix(*columns([bytes(4), bytes(4)], ["bb", "aa"]))
+        check_makers(["bb", "aa"])
 
 
 def test_embeddings_of_two_lengths_are_refused():
     with pytest.raises(ValueError, match=r"\[4, 6\] bytes"):
-        matrix(*columns([bytes(4), bytes(6)], ["a", "a"]))
+        matrix(pieces([bytes(4), bytes(6)]), 2)

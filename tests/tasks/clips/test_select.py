@@ -1,5 +1,6 @@
 import json
 import pickle
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tasks.clips import releases
+from tasks.clips import releases, select, verdicts
 from tasks.clips.expectations import GateResult
-from tasks.clips.select import GateFailedError, Selection, judge_shots, select_clips
+from tasks.clips.select import GateFailedError, Selection, select_clips
 from tasks.clips.settings import BestSettings, ClipSettings
-from tasks.clips.thresholds import funnel, judge_shot, rules, tally
+from tasks.clips.thresholds import funnel, judge_shot, rules
 from tasks.scores.embedding import embedding
-from tasks.storage import tables
+from tasks.storage import queries, tables
+from tests.tasks.clips.plain_select import tally
 
 LIMITS = {
     "motion": {"min": 0.5, "max": 20.0},
@@ -47,7 +49,6 @@ SETTINGS = ClipSettings(
     gate_max_rejected={},
     gate_max_drift=0.2,
 )
-NONE_EARLIER = releases.released_clips([], [], ["video_hash", "embedding", "embedder"])
 
 
 def scored(number: int = 0, **changes) -> dict:
@@ -98,6 +99,24 @@ def judged(**changes) -> tuple[str, str | None]:
     return judge_shot({**scored(), "seconds": 1.0, **changes}, rules(SETTINGS))
 
 
+def judge_shots(shots: list[dict], settings: ClipSettings) -> list[dict]:
+    """Return what the stage makes of a table of these shots."""
+    with tempfile.TemporaryDirectory() as folder:
+        scores, out = write_scores(Path(folder) / "scores", shots) / "scores.parquet", Path(folder) / "clips.parquet"
+        with queries.connect(Path(folder)) as connection:
+            select.judge_shots(connection, scores, settings, out)
+        return tables.read_rows(out, tables.CLIPS)
+
+
+def released(folder: Path, present: list[dict], columns: list[str], release: Path) -> int:
+    """Return how many clips of an earlier release count when these shots are judged."""
+    scores = write_scores(folder / f"scores-{len(present)}-{len(columns)}", present) / "scores.parquet"
+    with queries.connect(folder) as connection:
+        verdicts.judge_alone(connection, scores, SETTINGS)
+        releases.open_released(connection, [str(release)], columns)
+        return len(connection.sql("FROM released").fetchall())
+
+
 def write_scores(folder: Path, rows: list[dict]) -> Path:
     folder.mkdir()
     tables.write_rows(folder / "scores.parquet", rows, tables.SCORES)
@@ -113,7 +132,7 @@ def with_twins(**changes) -> ClipSettings:
 
 def write_release(folder: Path, shots: list[dict]) -> Path:
     path = folder / "release.parquet"
-    tables.write_rows(path, judge_shots(shots, SETTINGS, NONE_EARLIER), tables.CLIPS)
+    tables.write_rows(path, judge_shots(shots, SETTINGS), tables.CLIPS)
     return path
 
 
@@ -174,7 +193,6 @@ def test_a_shot_exactly_as_long_as_the_limit_is_kept_wherever_it_starts():
     rows = judge_shots(
         [scored(start_pts=start, end_pts=start + 81_000, time_base="1/90000")],
         SETTINGS,
-        NONE_EARLIER,
     )
     assert rows[0]["seconds"] == 0.9
     assert rows[0]["status"] == "ok"
@@ -205,7 +223,7 @@ def test_a_share_of_a_reason_that_does_not_exist_is_refused():
 
 def test_of_near_duplicates_the_best_stays_and_the_others_name_it():
     shots = [scored(0, video_hash=HASH), scored(1, video_hash=HASH, quality=0.6), scored(2, video_hash=HASH)]
-    rows = judge_shots(shots, with_twins(), NONE_EARLIER)
+    rows = judge_shots(shots, with_twins())
     assert [(row["status"], row["reason"], row["duplicate_of"]) for row in rows] == [
         ("rejected", "near_duplicate", shots[1]["clip"]),
         ("ok", None, None),
@@ -215,7 +233,7 @@ def test_of_near_duplicates_the_best_stays_and_the_others_name_it():
 
 def test_a_shot_that_misses_a_threshold_costs_its_twin_nothing():
     shots = [scored(0, video_hash=HASH), scored(1, video_hash=HASH, quality=0.6, motion=0.1)]
-    rows = judge_shots(shots, with_twins(), NONE_EARLIER)
+    rows = judge_shots(shots, with_twins())
     assert [row["reason"] for row in rows] == [None, "motion_below_min"]
 
 
@@ -232,7 +250,7 @@ def test_a_clip_released_before_comes_not_again_under_another_name(tmp_path):
 def test_a_clip_that_shows_the_same_is_a_near_duplicate_whatever_its_hash():
     shots = [scored(0), scored(1, embedding=scored(0)["embedding"], quality=0.6), scored(2)]
     settings = SETTINGS.model_copy(update={"duplicate_similarity": 0.95})
-    rows = judge_shots(shots, settings, NONE_EARLIER)
+    rows = judge_shots(shots, settings)
     assert [(row["reason"], row["duplicate_of"]) for row in rows] == [
         ("near_duplicate", shots[1]["clip"]),
         (None, None),
@@ -242,17 +260,16 @@ def test_a_clip_that_shows_the_same_is_a_near_duplicate_whatever_its_hash():
 
 
 def test_an_earlier_release_without_embeddings_is_refused_only_where_they_are_compared(tmp_path):
-    release = str(write_release(tmp_path, [scored(90, embedding=None)]))
-    assert len(releases.released_clips([release], [], ["video_hash"])) == 1
-    assert len(releases.released_clips([release], [scored(90)["clip"]], ["embedding"])) == 0
+    release = write_release(tmp_path, [scored(90, embedding=None)])
+    assert released(tmp_path, [], ["video_hash"], release) == 1
+    assert released(tmp_path, [scored(90)], ["embedding"], release) == 0
     with pytest.raises(ValueError, match=rf"{release} has 1 clips .*\bembedding\b.*clips\.earlier_releases"):
-        releases.released_clips([release], [], ["video_hash", "embedding", "embedder"])
+        released(tmp_path, [], ["video_hash", "embedding", "embedder"], release)
 
 
 def test_a_clip_released_before_is_no_twin_of_itself(tmp_path):
     release = write_release(tmp_path, [scored(0, video_hash=HASH)])
-    earlier = releases.released_clips([str(release)], [scored(0)["clip"]], ["video_hash"])
-    (row,) = judge_shots([scored(0, video_hash=HASH)], with_twins(), earlier)
+    (row,) = judge_shots([scored(0, video_hash=HASH)], with_twins(earlier_releases=[str(release)]))
     assert row["status"] == "ok"
 
 
@@ -262,13 +279,13 @@ def test_a_release_of_an_earlier_version_is_refused_with_both_names_of_its_colum
     names = ["shot" if name == "clip" else name for name in table.schema.names]
     pq.write_table(table.rename_columns(names), release)
     with pytest.raises(ValueError, match=rf"{release} .*\bshot\b.*\bclip\b.*clips\.earlier_releases"):
-        releases.released_clips([str(release)], [], ["video_hash"])
+        releases.check(str(release), ["clip", "video_hash"])
 
 
 def test_only_the_best_are_kept_and_equals_by_name():
     settings = SETTINGS.model_copy(update={"best": BestSettings(clips=2, by="aesthetic")})
     shots = [scored(0, aesthetic=4.0), scored(1, aesthetic=6.0), scored(2, aesthetic=4.0), scored(3, aesthetic=3.0)]
-    rows = judge_shots(shots, settings, NONE_EARLIER)
+    rows = judge_shots(shots, settings)
     assert [row["reason"] for row in rows] == [None, None, "not_among_best", "not_among_best"]
     assert funnel(tally(rows), settings)[-1] | {"seconds": 0} == {
         "step": "best", "clips": 2, "seconds": 0, "lost": 2, "lost_seconds": 2.0,
@@ -289,7 +306,7 @@ def test_an_earlier_release_that_is_gone_is_named_before_anything_is_written(tmp
 
 
 def test_the_funnel_starts_with_all_and_ends_with_the_clips():
-    rows = judge_shots(mixed_rows(), SETTINGS, NONE_EARLIER)
+    rows = judge_shots(mixed_rows(), SETTINGS)
     steps = funnel(tally(rows), SETTINGS)
     assert [step["step"] for step in steps] == ["scored", "score_missing", *LIMITS, "orientation"]
     assert steps[0]["clips"] == len(rows)
@@ -301,7 +318,7 @@ def test_the_funnel_starts_with_all_and_ends_with_the_clips():
 
 
 def test_the_funnel_says_at_which_step_a_shot_was_lost():
-    judged_rows = judge_shots(mixed_rows(), SETTINGS, NONE_EARLIER)
+    judged_rows = judge_shots(mixed_rows(), SETTINGS)
     steps = {step["step"]: step for step in funnel(tally(judged_rows), SETTINGS)}
     lost = {name: step["lost"] for name, step in steps.items() if step["lost"]}
     assert lost == {"score_missing": 1, "motion": 2, "seconds": 1, "orientation": 1}
