@@ -44,6 +44,11 @@ def encode(
     """
     if engine.kind == "local":  # the workers of Ray are elsewhere, and check it for themselves
         placement.check(devices.encoders, "devices.encoders")
+    elif devices.encoders == "cuda" and not engine.gpus_per_shard:
+        raise ValueError(
+            "devices.encoders is cuda, but engine.gpus_per_shard is 0, so that Ray shows a shard no GPU: set it to 1, "
+            "or to a fraction where several shards shall share one"
+        )
     cache = ObjectCache(CACHE, engine.source_cache_bytes)
     stage = Latents(source, clips, captions, latents, vae, text, sandbox, device=devices.encoders, cache=cache)
     run_stage(stage, out, report, engine)

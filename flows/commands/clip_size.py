@@ -1,7 +1,7 @@
 """How large a clip's latents will be, by the settings alone: without torch, which takes seconds to import."""
 
 from flows.params import Params
-from stiv_model.latents.folder import ALIGNMENT_BYTES
+from stiv_model.latents import folder
 
 
 def latent_sides(params: Params, downsampling: int) -> tuple[int, int]:
@@ -31,7 +31,5 @@ def clip_bytes(params: Params, downsampling: int) -> int:
         ValueError: it does not divide the sides.
     """
     rows, columns = latent_sides(params, downsampling)
-    latents = 2 * params.latents.frames * params.model.latent_channels * rows * columns
-    tokens, pooled = (2 * count * params.model.text_width for count in (params.text.tokens, 1))
-    parts = (latents, tokens, params.text.tokens, pooled)
-    return sum(-(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for size in parts)
+    latents = params.latents.frames * params.model.latent_channels * rows * columns
+    return folder.clip_bytes(latents, params.text.tokens, params.model.text_width)

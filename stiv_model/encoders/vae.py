@@ -165,6 +165,26 @@ def load(settings: VaeSettings, device: str | torch.device = "cpu") -> Vae:
             a commit.
     """
     sha256, folder = sha256_of(settings), find(settings)
+    kind = _kind(settings, folder)
+    with pinned.naming("vae", settings.source):
+        model: Any = read(kind, folder, getattr(torch, settings.precision))
+    return Vae(model.to(device), settings.batch_frames, sha256)
+
+
+def sizes_of(settings: VaeSettings) -> tuple[int, int]:
+    """Return `Vae.latent_channels` and `Vae.downsampling` of a VAE that is not loaded.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`, of its config.
+    """
+    folder = find(settings)
+    kind = _kind(settings, folder)
+    with pinned.naming("vae", settings.source), torch.device("meta"):
+        model: Any = kind.from_config(kind.load_config(folder))  # type: ignore[no-untyped-call]
+    return model.config["latent_channels"], downsampling(model)
+
+
+def _kind(settings: VaeSettings, folder: Path) -> type[Autoencoder]:
     with pinned.naming("vae", settings.source):
         name = pinned.check_folder(folder, WEIGHTS).get("_class_name")
     if not isinstance(name, str) or name not in KINDS:
@@ -172,9 +192,7 @@ def load(settings: VaeSettings, device: str | torch.device = "cpu") -> Vae:
             f"vae.source is {settings.source}, whose {folder / pinned.CONFIG} is of the class {name}: takes an "
             f"{' or '.join(KINDS)}"
         )
-    with pinned.naming("vae", settings.source):
-        model: Any = read(KINDS[name], folder, getattr(torch, settings.precision))
-    return Vae(model.to(device), settings.batch_frames, sha256)
+    return KINDS[name]
 
 
 def sha256_of(settings: VaeSettings) -> str:

@@ -1,44 +1,51 @@
 """Stage latents: encode every captioned clip once, frames by the frozen VAE, the caption by the frozen text encoder.
 
-`OUT/shard-00000.safetensors` holds one entry for each clip of the shard: `latents` (frames, C, h, w), `tokens` (L, E),
-`mask` (L,), `pooled` (E,), as `stiv_model/latents/shard_files.py` lays them out; its metadata carries the hashes of the
-VAE and the text encoder that made it, and the loader refuses a mixture. `OUT/latents.parquet` has one row per clip.
-`OUT/encoders.json` says where the encoders are.
+`OUT/part-00000.safetensors` holds one entry for each clip of the part's videos: `latents` (frames, C, h, w), `tokens`
+(L, E), `mask` (L,), `pooled` (E,), as `stiv_model/latents/shard_files.py` lays them out; its metadata carries the
+hashes of the VAE and the text encoder that made it, and the loader refuses a mixture. `OUT/latents.parquet` has one row
+per clip, and `OUT/parts.json` the hash of each part. `OUT/encoders.json` says where the encoders are.
 """
 
 import hashlib
+import json
 import logging
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import lru_cache, partial
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from itertools import groupby
+from math import ceil
 from pathlib import Path
+from time import monotonic
 from typing import Any, NamedTuple
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from stiv_model.encoders import devices
+from stiv_model.encoders.devices import Pending
 from stiv_model.encoders.provenance import write as write_encoders
-from stiv_model.encoders.text import TextEncoder
-from stiv_model.encoders.vae import Vae
-from stiv_model.encoders.vae import load as load_vae
 from stiv_model.latents import shard_files
 from stiv_model.latents.folder import TABLE
-from stiv_model.latents.shard_files import TEXT_SHA256, text_sha256
+from stiv_model.latents.shard_files import TEXT_PARTS, TEXT_SHA256
 from stiv_model.settings import NULL_TEXT, Device, TextSettings, VaeSettings
+from tasks.latents.encoders import Encoding, Tensors, encoders, entry_bytes, made_by, text_hash, text_on_host
+from tasks.latents.encoders import text_tensors as tensors_of
+from tasks.latents.frames import Decoded, FrameSource, decoded
 from tasks.latents.settings import LatentSettings
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import DECIDE_NOTHING, SandboxSettings
-from tasks.storage import atomic, queries, reuse, shards, tables
+from tasks.storage import atomic, parts, queries, reuse, shards, tables
 from tasks.storage.object_cache import ObjectCache
 from tasks.storage.shards import Shard, Work
 from tasks.storage.stage import Joined, Stage
 from tasks.videos import sources
 
 log = logging.getLogger(__name__)
+
+SUFFIX = ".safetensors"
 
 _CARRIED = (
     *("clip", "video", "uri", "licence", "source_url"),
@@ -49,225 +56,163 @@ _OF_CLIP = (
     *(name for name in _CARRIED if name not in _SAID),
     *("start_pts", "end_pts", "repairs"),
 )
-_DECODED_AT_ONCE = 8
-"""Clips of a shard whose frames are in memory at a time: 40 frames of 512 by 512 pixels are 31 MB."""
 _OF_FRAMES = ("crop_top", "crop_left", "stride_frames", "frames", "sha256", "text_sha256")
-
-Tensors = dict[str, torch.Tensor]
-"""What is reusable of one clip: its latents and its text features; or of several, one entry for each."""
-
-
-class FrameSource(NamedTuple):
-    """Where the frames of clips come from, and which they are."""
-
-    source: str
-    """Folder, bucket or list of raw videos."""
-    settings: LatentSettings
-    sandbox: Sandbox
-    cache: ObjectCache
-    """Where objects of a bucket are kept."""
+_PART = "part"  # column: number of the part that a clip belongs to
+_ON_THE_WAY = 8
+"""Clips that a GPU is still at work on while more are sent to it."""
 
 
-class Encoding(NamedTuple):
-    """Which encoders make the latents."""
+class Encoded(NamedTuple):
+    """What became of a clip: the columns of LATENTS that say so, and its tensors if it is ok."""
 
-    vae: VaeSettings
-    text: TextSettings
-    device: Device
-    """Which decides nothing but by rounding."""
-    threads: int
-    """Of torch: the last bits of its sums depend on their number, and a worker of Ray would have others."""
+    row: dict[str, Any]
+    tensors: Tensors
 
 
-class Encoders(NamedTuple):
-    """The frozen networks."""
+def encode_clips(clips: list[dict[str, Any]], found: Decoded, encoding: Encoding) -> Iterator[Encoded]:
+    """Give what becomes of each clip, in order, while a GPU encodes some ahead.
 
-    vae: Vae
-    text: TextEncoder
-
-    @property
-    def made_by(self) -> dict[str, str]:
-        return {"vae_sha256": self.vae.sha256, "text_sha256": self.text.sha256}
-
-
-_lent = threading.Lock()
-
-
-@contextmanager
-def encoders(encoding: Encoding) -> Iterator[Encoders]:
-    """Lend the encoders of this process to one thread at a time; they are loaded once.
-
-    Torch spreads what one thread computes over the cores, and two threads may not share a tokenizer. What else a
-    shard takes, above all its decoding in the sandbox, goes on beside it.
-
-    Raises:
-        FileNotFoundError, ValueError, OSError: as `TextEncoder` and `vae.load` say.
-    """
-    with _lent:
-        if torch.get_num_threads() != encoding.threads:
-            torch.set_num_threads(encoding.threads)
-        yield _load(encoding.vae, encoding.text, encoding.device)
-
-
-@lru_cache(maxsize=1)
-def _load(vae: VaeSettings, text: TextSettings, device: Device) -> Encoders:
-    devices.check(device, "devices.encoders")
-    return Encoders(load_vae(vae, device), TextEncoder(text, device))
-
-
-def encode_clips(
-    clips: list[dict[str, Any]], frames: FrameSource, encoding: Encoding, reusable: Path
-) -> tuple[list[dict[str, Any]], Tensors]:
-    """Return one row of LATENTS for each clip, without its shard, and the tensors of those that are ok.
-
-    A clip whose frames cannot be had is `failed` with the reason, and has no entry in the tensors.
+    A clip whose frames cannot be had is `failed` with the reason.
 
     Args:
-        clips: rows of CLIPS with `captioner` and `text`.
-        reusable: folder of an earlier run with the same settings, encoders and code.
+        clips: rows of `Latents.schema`.
+        found: what comes of decoding them.
     """
-    reused = find_reusable(reusable, clips)
-    new = [clip for clip in clips if clip["clip"] not in reused]
-    results: dict[str, dict[str, Any]] = {}
-    for clip, result in zip(new, _frames_of(new, frames), strict=True):
-        if result["status"] == "ok":  # frames go at once: those of a whole shard are gigabytes
+    told = _texts([clip["text"] for clip in clips], encoding)
+    waiting: deque[tuple[dict[str, Any], Pending | None, Tensors]] = deque()
+    for result, text in zip(found, told, strict=True):
+        latent = None
+        if result["status"] == "ok":
             with encoders(encoding) as lent:
-                result["latent"] = lent.vae.submit(result.pop("frames")).result()
-        results[clip["clip"]] = result
-    rows: list[dict[str, Any]] = []
-    parts: list[Tensors] = []
+                latent = lent.vae.submit(result.pop("frames"))
+        waiting.append((result, latent, text))
+        if len(waiting) > _ON_THE_WAY:
+            yield _encoded(*waiting.popleft())
+    while waiting:
+        yield _encoded(*waiting.popleft())
+
+
+def _texts(captions: list[str], encoding: Encoding) -> list[Tensors]:
+    if not captions:
+        return []
     with encoders(encoding) as lent:
-        told = [clip["text"] for clip in new if results[clip["clip"]]["status"] == "ok"]
-        texts = iter([*_text_of(told, lent.text)])
-    for clip in clips:
-        row = {key: clip[key] for key in _CARRIED}
-        if clip["clip"] in reused:
-            before, tensors = reused[clip["clip"]]
-            row |= {"status": "ok", "reason": None, "row": len(parts)} | {name: before[name] for name in _OF_FRAMES}
-            parts.append(tensors)
-        else:
-            result = results[clip["clip"]]
-            row |= {"status": result["status"], "reason": result.get("reason")}
-            if result["status"] == "ok":
-                latent, text = result["latent"], next(texts)
-                row |= {
-                    "crop_top": result["crop_top"],
-                    "crop_left": result["crop_left"],
-                    "stride_frames": frames.settings.stride_frames,
-                    "frames": frames.settings.frames,
-                    "row": len(parts),
-                    "sha256": hashlib.sha256(latent.numpy().tobytes()).hexdigest(),
-                    "text_sha256": _text_sha256(text),
-                }
-                parts.append({"latents": latent} | text)
-        rows.append(row)
-    if not parts:
-        return rows, {}
-    return rows, {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+        tensors = tensors_of(lent.text, captions)
+    return [{name: tensor[row] for name, tensor in tensors.items()} for row in range(len(captions))]
 
 
-def find_reusable(reusable: Path, clips: list[dict[str, Any]]) -> dict[str, tuple[dict[str, Any], Tensors]]:
-    """Return, of the clips that an earlier run has encoded with the same text, row and tensors by name.
+def _encoded(result: dict[str, Any], latent: Pending | None, text: Tensors) -> Encoded:
+    row = {"status": result["status"], "reason": result.get("reason")}
+    if latent is None:
+        return Encoded(row, {})
+    tensors = {"latents": latent.result()} | text
+    places = {"crop_top": result["crop_top"], "crop_left": result["crop_left"]}
+    hashes = {"sha256": _latent_hash(tensors), "text_sha256": text_hash(text)}
+    return Encoded(row | places | hashes, tensors)
+
+
+def _latent_hash(tensors: Tensors) -> str:
+    return hashlib.sha256(tensors["latents"].numpy().data).hexdigest()
+
+
+def find_reusable(reusable: Path, clips: list[dict[str, Any]]) -> dict[str, Encoded]:
+    """Return, of the clips that an earlier run has encoded with the same text, what it made of them.
 
     Args:
-        reusable: folder with the earlier run's table and the shards that it speaks of, if there was one.
+        reusable: folder with the earlier run's table and the parts that it speaks of, if there was one.
     """
     table = reusable / TABLE
     if not table.exists():
         return {}
     tables.check_columns(table, tables.LATENTS)
     texts = {clip["clip"]: clip["text"] for clip in clips}
-    rows = pq.read_table(table, filters=pc.field("clip").isin(list(texts))).to_pylist()
-    same = (row for row in tables.ok(rows) if row["text"] == texts[row["clip"]])
-    return {row["clip"]: (row, tensors) for row in same if (tensors := _reusable_tensors(reusable, row)) is not None}
+    of_range = (pc.field("clip") >= min(texts)) & (pc.field("clip") <= max(texts))
+    rows = tables.ok(pq.read_table(table, filters=of_range).to_pylist())
+    same = [row for row in rows if row["text"] == texts.get(row["clip"])]
+    files = {name: shard_files.Shard(reusable / name) for name in {row["shard"] for row in same}}
+    return {row["clip"]: found for row in same if (found := _read_reusable(files[row["shard"]], row)) is not None}
 
 
-def _reusable_tensors(reusable: Path, row: dict[str, Any]) -> Tensors | None:
-    """Return a clip's tensors, None if their bytes went bad since they were written."""
-    tensors = shard_files.Shard(reusable / row["shard"]).clip(row["row"])
-    latent = hashlib.sha256(tensors["latents"].numpy().tobytes()).hexdigest()
-    text_hash = _text_sha256({name: tensor for name, tensor in tensors.items() if name != "latents"})
-    if (latent, text_hash) == (row["sha256"], row["text_sha256"]):
-        return tensors
+def _read_reusable(file: shard_files.Shard, row: dict[str, Any]) -> Encoded | None:
+    """Return what was made of a clip, None if its bytes went bad since they were written."""
+    tensors = file.clip(row["row"])
+    text = {name: tensors[name] for name in TEXT_PARTS}
+    if (_latent_hash(tensors), text_hash(text)) == (row["sha256"], row["text_sha256"]):
+        return Encoded({"status": "ok", "reason": None} | {name: row[name] for name in _OF_FRAMES}, tensors)
     log.warning("%s: row %d went bad since it was written: it is encoded again", row["shard"], row["row"])
     return None
 
 
-def _frames_of(clips: list[dict[str, Any]], frames: FrameSource) -> Iterator[dict[str, Any]]:
-    """Yield what came of decoding each clip, in order, a few of them in memory at a time."""
-    for first in range(0, len(clips), _DECODED_AT_ONCE):
-        with ExitStack() as lent:
-            decoded = _decode(clips[first : first + _DECODED_AT_ONCE], frames, lent)
-        yield from decoded
+class _Notes(NamedTuple):
+    """What a shard leaves beside its table."""
+
+    sha256: dict[str, str]
+    """Of the files of its parts, by name."""
+    seconds: float
+    """That it took to encode and write its clips."""
+    waited: float
+    """Of these, how long there were no frames."""
 
 
-def _decode(clips: list[dict[str, Any]], frames: FrameSource, lent: ExitStack) -> list[dict[str, Any]]:
-    settings = frames.settings
-    found = [_local(clip, frames, lent) for clip in clips]
-    asked = [
-        {
-            "path": str(path),
-            "start_pts": clip["start_pts"],
-            "end_pts": clip["end_pts"],
-            "repairs": clip["repairs"] or [],
-            "frames": settings.frames,
-            "stride_frames": settings.stride_frames,
-            "height": settings.height,
-            "width": settings.width,
-        }
-        for clip, path in zip(clips, found, strict=True)
-        if isinstance(path, Path)
-    ]
-    results = iter(frames.sandbox.map("clip_frames", asked))
-    return [next(results) if isinstance(path, Path) else {"status": "failed", "reason": path} for path in found]
-
-
-def _local(clip: dict[str, Any], frames: FrameSource, lent: ExitStack) -> Path | str:
-    """Return the clip's raw video, held by `lent`, or the reason code if it is gone or not that of its shots."""
-    try:
-        return lent.enter_context(sources.lend(frames.source, clip["uri"], clip["video"], frames.cache))
-    except (*sources.ABSENT, ValueError) as error:
-        log.warning("%s: %s", clip["clip"], error)
-        return sources.reason_of(error) if isinstance(error, OSError) else "not_found"
-
-
-def _text_of(captions: list[str], encoder: TextEncoder) -> Iterator[Tensors]:
-    """Give the text tensors of each caption."""
-    if captions:
-        tensors = _text_tensors(encoder, captions)
-        yield from ({name: tensor[row] for name, tensor in tensors.items()} for row in range(len(captions)))
-
-
-def _text_tensors(encoder: TextEncoder, captions: list[str]) -> Tensors:
-    text = encoder.encode(captions, cut=True)
-    return {
-        "tokens": text.tokens_BLE.half().contiguous(),
-        "mask": text.mask_BL.contiguous(),
-        "pooled": text.pooled_BE.half().contiguous(),
-    }
-
-
-def _text_sha256(tensors: Tensors) -> str:
-    return text_sha256({name: tensor.numpy().data for name, tensor in tensors.items()})
+def _notes_of(shard: Shard) -> Path:
+    return shard.path.with_suffix(".json")
 
 
 def encode_shard(shard: Shard, frames: FrameSource, encoding: Encoding, reusable: Path, product: Path) -> None:
-    """Encode one shard of clips into a file of `product`."""
-    rows, tensors = encode_clips(shard.read(), frames, encoding, reusable)
-    file = product / f"{shard.path.stem}.safetensors"
-    if tensors:
-        with encoders(encoding) as lent:
-            made_by = lent.made_by
-        with atomic.atomic_write(file) as tmp_path:
-            shard_files.write(tmp_path, tensors, made_by)
-    placed = [row | {"shard": file.name if "row" in row else None} for row in rows]
-    shard.write(placed, tables.LATENTS)  # last: with it, the shard is done
+    """Encode one shard of clips, rows of `Latents.schema`, and write the files of its parts.
+
+    Args:
+        reusable: folder of an earlier run, from which clips are taken that it has encoded.
+        product: folder that becomes the output.
+    """
+    clips = shard.read()
+    before = find_reusable(reusable, clips)
+    new = [clip for clip in clips if clip["clip"] not in before]
+    rows: list[dict[str, Any]] = []
+    sha256: dict[str, str] = {}
+    began = monotonic()
+    with decoded(new, frames) as found:
+        made = encode_clips(new, found, encoding)
+        for part, of_part in groupby(clips, key=lambda clip: int(clip[_PART])):
+            file = product / parts.file_name(part, SUFFIX)
+            own = [(clip, before.pop(clip["clip"], None) or next(made)) for clip in of_part]
+            rows += _placed(own, file.name, frames.settings)
+            if tensors := _together([one.tensors for _, one in own if one.tensors]):
+                with atomic.atomic_write(file) as tmp_path:
+                    shard_files.write(tmp_path, tensors, made_by(encoding.vae, encoding.text))
+                    sha256[file.name] = atomic.sha256_file(tmp_path)
+            else:
+                file.unlink(missing_ok=True)  # of an attempt that was killed
+    notes = _Notes(sha256, monotonic() - began, found.waited)
+    _notes_of(shard).write_text(json.dumps(notes._asdict()))
+    shard.write(rows, tables.LATENTS)  # last: with it, the shard is done
+
+
+def _placed(
+    own: list[tuple[dict[str, Any], Encoded]], file: str, settings: LatentSettings
+) -> Iterator[dict[str, Any]]:
+    """Give the rows of LATENTS of one part's clips."""
+    place = 0
+    for clip, one in own:
+        row = {name: clip[name] for name in _CARRIED} | one.row
+        if one.tensors:
+            row |= {"stride_frames": settings.stride_frames, "frames": settings.frames, "shard": file, "row": place}
+            place += 1
+        yield row
+
+
+def _together(entries: list[Tensors]) -> Tensors:
+    """Return the tensors of several clips as one of each name; those of the clips go while it is filled."""
+    if not entries:
+        return {}
+    out = {name: torch.empty((len(entries), *tensor.shape), dtype=tensor.dtype) for name, tensor in entries[0].items()}
+    for place, entry in enumerate(entries):
+        for name, tensor in out.items():
+            tensor[place] = entry.pop(name)
+    return out
 
 
 class Latents(Stage):
-    """One row of tables.LATENTS per clip that has a caption, in the order of the clips, and the shards of tensors.
-
-    What an earlier run has encoded is reused within each shard, so that a shard's file is that of a run on all.
+    """One row of tables.LATENTS per clip that has a caption, in the order of the clips' videos, and parts of tensors.
 
     Args:
         source: folder, bucket or list of raw videos.
@@ -281,7 +226,14 @@ class Latents(Stage):
     """
 
     name, verb, unit = "latents", "encode", "clips"
-    schema = pa.schema([*(tables.CLIPS.field(name) for name in _OF_CLIP), *(tables.CAPTIONS.field(n) for n in _SAID)])
+    schema = pa.schema(
+        [
+            *(tables.CLIPS.field(name) for name in _OF_CLIP),
+            *(tables.CAPTIONS.field(name) for name in _SAID),
+            (_PART, pa.int64()),
+        ]
+    )
+    together = _PART
 
     def __init__(
         self,
@@ -296,28 +248,42 @@ class Latents(Stage):
         device: Device = "cpu",
         cache: ObjectCache = sources.UNLIMITED,
     ) -> None:
-        self.cache = cache
         self.clips, self.captions = clips / tables.CLIP_TABLE, captions / tables.CAPTION_TABLE
         self.source, self.settings, self.sandbox, self.open_sandbox = source, settings, sandbox, open_sandbox
-        self.encoding = Encoding(vae, text, device, torch.get_num_threads())
+        self.encoding, self.cache = Encoding(vae, text, device), cache
+        self._parts = 1  # chosen by `given`
 
     def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
         for table, schema in ((self.clips, tables.CLIPS), (self.captions, tables.CAPTIONS)):
             tables.require(table, schema)
-        columns = ", ".join([*(f"clips.{name}" for name in _OF_CLIP), *(f"captions.{name}" for name in _SAID)])
-        query = f"""
-            SELECT {columns} FROM {queries.scan([self.clips], numbered=True)} AS clips
+        columns = [*(f"clips.{name}" for name in _OF_CLIP), *(f"captions.{name}" for name in _SAID)]
+        captioned = f"""
+            FROM {queries.scan([self.clips], numbered=True)} AS clips
             JOIN {queries.scan([self.captions])} AS captions USING (clip)
-            WHERE clips.status = 'ok' AND captions.status = 'ok' ORDER BY clips.file_row_number"""
+            WHERE clips.status = 'ok' AND captions.status = 'ok'"""
+        listed = pa.schema(field for field in self.schema if field.name != _PART)
         with queries.connect(scratch) as connection:
-            yield from queries.batches(connection, query, self.schema)
+            self._parts = self._choose_parts(connection, captioned, reusable)
+            query = f"SELECT {', '.join(columns)} {captioned} ORDER BY clips.video, clips.file_row_number"
+            for batch in queries.batches(connection, query, listed):
+                numbers = pa.array(parts.numbers(batch["clip"], self._parts))
+                yield pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=self.schema)
+
+    def _choose_parts(self, connection: duckdb.DuckDBPyConnection, captioned: str, reusable: Path) -> int:
+        [(clips, videos)] = connection.execute(f"SELECT count(*), count(DISTINCT clips.video) {captioned}").fetchall()
+        each = entry_bytes(self.encoding, self.settings)
+        at_least = max(1, ceil(clips * each / self.settings.part_bytes))
+        if at_least > parts.MOST:
+            raise ValueError(
+                f"latents.part_bytes is {self.settings.part_bytes}, but {clips} clips of {each} bytes are more than "
+                f"{parts.MOST} parts of that size: set it to {ceil(clips * each / parts.MOST)} or more"
+            )
+        return parts.choose(videos, parts.count_before([reusable]), at_least)
 
     def decides(self) -> dict[str, Any]:
-        with encoders(self.encoding) as lent:
-            hashes = {"vae": lent.vae.sha256, "text": lent.text.sha256}
         precision = {"vae": self.encoding.vae.precision, "text": self.encoding.text.precision}
-        settings = self.settings.model_dump(exclude={"shard_clips", "max_failed_fraction"})
-        return {"latents": settings, "precision": precision, **hashes}
+        settings = self.settings.model_dump(exclude={"shard_clips", "part_bytes", "max_failed_fraction"})
+        return {"latents": settings, "precision": precision, **made_by(self.encoding.vae, self.encoding.text)}
 
     def inputs(self) -> dict[str, Any]:
         return {
@@ -326,13 +292,36 @@ class Latents(Stage):
             "captions": atomic.sha256_file(self.captions),
             "sandbox": self.sandbox.model_dump(exclude=DECIDE_NOTHING),
             "shard_clips": self.settings.shard_clips,
+            "parts": self._parts,
         }
 
     def shard_size(self) -> float:
         return self.settings.shard_clips
 
+    def reuse(self, given: Path, reusable: Path, reused: Path) -> bool:
+        """Take over whole parts whose clips are the same with the same texts; what else is said of them is of now."""
+        table = reusable / TABLE
+        if not table.exists() or parts.count_before([reusable]) != self._parts:
+            return False
+        tables.check_columns(table, tables.LATENTS)
+        columns = ", ".join(f"{'given' if name in _CARRIED else 'made'}.{name}" for name in tables.LATENTS.names)
+        with queries.connect(reused.parent) as connection:
+            queries.register(connection, given=given)
+            connection.execute(
+                f"""CREATE VIEW made AS
+                    SELECT *, regexp_extract(shard, '[0-9]+')::BIGINT AS {_PART} FROM {queries.scan([table])}
+                    WHERE status = 'ok';
+                    CREATE TABLE changed AS
+                    SELECT {_PART} FROM given ANTI JOIN made USING (clip, text, {_PART})
+                    UNION SELECT {_PART} FROM made ANTI JOIN given USING (clip)"""
+            )
+            query = f"""
+                SELECT given.{shards.PLACE}, {columns} FROM given JOIN made ON made.clip = given.clip
+                ANTI JOIN changed ON changed.{_PART} = given.{_PART} ORDER BY given.{shards.PLACE}"""
+            return queries.write_query(reused, connection, query, shards.placed(tables.LATENTS)) > 0
+
     def save_reusable(self, given: Path, out: Path, reusable: Path) -> None:
-        reuse.save_reusable([out / TABLE, *sorted(out.glob("shard-*.safetensors"))], reusable)
+        reuse.save_reusable([out / TABLE, out / parts.FILE, *parts.files(out, SUFFIX)], reusable)
 
     @contextmanager
     def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[Shard], None]]:
@@ -347,9 +336,30 @@ class Latents(Stage):
         account = queries.settle("clips", captioned, queries.outcomes(table, "clip"), "clip")
         limit, place = self.settings.max_failed_fraction, "latents.max_failed_fraction"
         tables.check_failures(account, limit, place, queries.named(table, "clip"), "clip")
-        with encoders(self.encoding) as lent:
-            null, made_by = _text_tensors(lent.text, [""]), lent.made_by
-        null_sha256 = _text_sha256({name: tensor[0] for name, tensor in null.items()})
-        shard_files.write(product / NULL_TEXT, null, made_by | {TEXT_SHA256: null_sha256})
-        write_encoders(product, self.encoding.vae, self.encoding.text, made_by)
+        self._finish_parts(work, product)
+        self._write_null_text(product)
         return Joined((account,))
+
+    def _finish_parts(self, work: Work, product: Path) -> None:
+        """Link the parts that are reused, and write which parts there are."""
+        notes = [_Notes(**json.loads(_notes_of(shard).read_text())) for shard in work.parts]
+        sha256 = {name: digest for note in notes for name, digest in note.sha256.items()}
+        known = parts.read(work.reusable).sha256 if work.reused else {}
+        for name in sorted(_names(queries.read([work.reused], ["shard"])) if work.reused else ()):
+            atomic.link_anew(work.reusable / name, product / name)
+            sha256[name] = known[name]
+        parts.write(product, self._parts, sha256)
+        seconds, waited = sum(note.seconds for note in notes), sum(note.waited for note in notes)
+        if seconds:
+            log.info("encoding waited for frames for %.0f %% of %.4g s", 100 * waited / seconds, seconds)
+
+    def _write_null_text(self, product: Path) -> None:
+        found = made_by(self.encoding.vae, self.encoding.text)
+        null = tensors_of(text_on_host(self.encoding.text), [""])
+        null_sha256 = text_hash({name: tensor[0] for name, tensor in null.items()})
+        shard_files.write(product / NULL_TEXT, null, found | {TEXT_SHA256: null_sha256})
+        write_encoders(product, self.encoding.vae, self.encoding.text, found)
+
+
+def _names(batches: Iterable[pa.RecordBatch]) -> set[str]:
+    return {name for batch in batches for name in pc.unique(batch.column(0)).to_pylist()}

@@ -15,8 +15,8 @@ import pyarrow as pa
 FILE = "parts.json"
 
 _DIGITS = 8  # of the sha256, as many as fit 32 bits
-_MOST_PARTS = 16384
-"""A file costs DVC 1 ms to store and 46 us to look at."""
+MOST = 16384
+"""Parts of a folder. A file costs DVC 1 ms to store and 46 us to look at."""
 _MOST_VIDEOS_PER_PART = 64
 """Beyond, the number of parts is chosen anew, unless there are the most already."""
 
@@ -30,7 +30,7 @@ class Parts(NamedTuple):
     """Of each file's bytes, by its name."""
 
 
-def choose(videos: int, before: int | None) -> int:
+def choose(videos: int, before: int | None, at_least: int = 1) -> int:
     """Return the number of parts for so many videos: the one of the run before while it fits, else a power of two.
 
     There are one or two videos in a part, while there are not too many parts: so few that one in a hundred videos more,
@@ -38,10 +38,12 @@ def choose(videos: int, before: int | None) -> int:
 
     Args:
         before: of an earlier run, if there was one.
+        at_least: so many parts are needed for their files not to be too large; MOST at most.
     """
-    if before is not None and videos <= _MOST_VIDEOS_PER_PART * before:
+    if before is not None and before >= at_least and videos <= _MOST_VIDEOS_PER_PART * before:
         return before
-    return min(_MOST_PARTS, 1 << max(0, videos.bit_length() - 1))
+    wanted = max(1 << max(0, videos.bit_length() - 1), 1 << (at_least - 1).bit_length())
+    return min(MOST, wanted)
 
 
 def numbers(names: pa.Array | Sequence[str], count: int) -> np.ndarray:
@@ -98,8 +100,8 @@ def read(folder: Path) -> Parts:
         found = Parts(int(content["parts"]), dict(content["sha256"]))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): make {folder} again") from None
-    if found.number < 1 or found.number > _MOST_PARTS:
-        raise ValueError(f"{path} says {found.number} parts, and there can be 1 to {_MOST_PARTS}: make {folder} again")
+    if found.number < 1 or found.number > MOST:
+        raise ValueError(f"{path} says {found.number} parts, and there can be 1 to {MOST}: make {folder} again")
     return found
 
 
