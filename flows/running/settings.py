@@ -19,7 +19,7 @@ class EngineSettings(Settings):
     cpus_per_shard: PositiveInt
     """CPUs Ray reserves per shard; a shard keeps `sandbox.workers` of them busy."""
     gpus_per_shard: NonNegativeFloat
-    """GPUs Ray reserves per shard, for scores that run on one; a fraction lets several shards share a GPU."""
+    """GPUs Ray reserves per shard, for scores and encoders on one; a fraction lets several shards share a GPU."""
     source_cache_bytes: PositiveInt
     """Most bytes of a bucket's objects that a machine keeps in `.cache/media`. Those used least recently go; those in
     use stay, and what is needed again is fetched again. Of no matter where `source` is a folder."""

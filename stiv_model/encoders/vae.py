@@ -180,7 +180,8 @@ def sizes_of(settings: VaeSettings) -> tuple[int, int]:
     folder = find(settings)
     kind = _kind(settings, folder)
     with pinned.naming("vae", settings.source), torch.device("meta"):
-        model: Any = kind.from_config(kind.load_config(folder))  # type: ignore[no-untyped-call]
+        config: Any = kind.load_config(folder)
+        model: Any = kind.from_config(config)
     return model.config["latent_channels"], downsampling(model)
 
 

@@ -174,7 +174,7 @@ def encode_shard(shard: Shard, frames: FrameSource, encoding: Encoding, reusable
         made = encode_clips(new, found, encoding)
         for part, of_part in groupby(clips, key=lambda clip: int(clip[_PART])):
             file = product / parts.file_name(part, SUFFIX)
-            own = [(clip, before.pop(clip["clip"], None) or next(made)) for clip in of_part]
+            own = [(clip, before.pop(clip["clip"]) if clip["clip"] in before else next(made)) for clip in of_part]
             rows += _placed(own, file.name, frames.settings)
             if tensors := _together([one.tensors for _, one in own if one.tensors]):
                 with atomic.atomic_write(file) as tmp_path:
@@ -187,9 +187,7 @@ def encode_shard(shard: Shard, frames: FrameSource, encoding: Encoding, reusable
     shard.write(rows, tables.LATENTS)  # last: with it, the shard is done
 
 
-def _placed(
-    own: list[tuple[dict[str, Any], Encoded]], file: str, settings: LatentSettings
-) -> Iterator[dict[str, Any]]:
+def _placed(own: list[tuple[dict[str, Any], Encoded]], file: str, settings: LatentSettings) -> Iterator[dict[str, Any]]:
     """Give the rows of LATENTS of one part's clips."""
     place = 0
     for clip, one in own:

@@ -72,9 +72,7 @@ def _decode(clips: list[dict[str, Any]], frames: FrameSource) -> list[dict[str, 
         return _decode_files(clips, [_local(clip, frames, lent) for clip in clips], frames)
 
 
-def _decode_files(
-    clips: list[dict[str, Any]], found: list[Path | str], frames: FrameSource
-) -> list[dict[str, Any]]:
+def _decode_files(clips: list[dict[str, Any]], found: list[Path | str], frames: FrameSource) -> list[dict[str, Any]]:
     settings = frames.settings
     asked = [
         {

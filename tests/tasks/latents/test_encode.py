@@ -45,9 +45,7 @@ def workspace(raw, tmp_path, monkeypatch) -> Path:
             | {"aesthetic": 5.0 + number, "motion": 1.0}
         )
     (tmp_path / "clips").mkdir()
-    tables.write_rows(
-        tmp_path / "clips" / tables.CLIP_TABLE, sorted(clips, key=lambda row: row["video"]), tables.CLIPS
-    )
+    tables.write_rows(tmp_path / "clips" / tables.CLIP_TABLE, sorted(clips, key=lambda row: row["video"]), tables.CLIPS)
     return tmp_path
 
 
@@ -314,5 +312,7 @@ def test_parts_are_bounded_in_bytes(workspace):
     encode(workspace, "second", FEW, part_bytes=len(FEW) * each / 5)
     assert (parts.read(workspace / "first").number, parts.read(workspace / "second").number) == (4, 8)
     assert by_clip(workspace / "first") == by_clip(workspace / "second")
-    with pytest.raises(ValueError, match=rf"latents.part_bytes is 1, but 5 clips of {each} bytes .*: set it to \d+ or more$"):
+    with pytest.raises(
+        ValueError, match=rf"latents.part_bytes is 1, but 5 clips of {each} bytes .*: set it to \d+ or more$"
+    ):
         encode(workspace, "third", FEW, part_bytes=1)
