@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 from flows.params import load_params
 from stiv_model.latents import data_plan
+from stiv_model.monitoring.inference_costs import find_config
 from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
 from tasks.training.launch import launch_command
 
@@ -148,6 +149,19 @@ def test_batches_and_pictures_can_be_shared_out(path: Path):
     for name, recipe in params.train.items():
         data_plan.check(name, recipe, params.model, params.training)
     assert params.latents.height % (8 * params.model.spatial_patch) == 0
+
+
+@each_full_size
+def test_what_is_not_trained_runs_on_gpus_and_is_counted_before_it_is_fetched(path: Path):
+    params = load_params(path)
+    assert (params.devices.encoders, params.devices.sampling) == ("cuda", "cuda")
+    assert {params.vae.precision, params.text.precision, params.samples.precision} == {"bfloat16"}
+    vae, text = (
+        find_config(name, section.source, section.revision, INFRA / "encoders")
+        for name, section in (("vae", params.vae), ("text", params.text))
+    )
+    assert vae["latent_channels"] == params.model.latent_channels
+    assert (text["hidden_size"], text["max_position_embeddings"]) == (params.model.text_width, params.text.tokens)
 
 
 @each_full_size

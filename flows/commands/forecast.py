@@ -23,6 +23,8 @@ class Prices(NamedTuple):
     """TFLOP/s (1e12 executed FLOPs per second) that one GPU sustains."""
     gpu_rate: float | None
     """Price of one GPU for one hour, in any currency."""
+    inference_tflops: float | None = None
+    """TFLOP/s that one device sustains in encoding and sampling; None is as a GPU in training."""
 
 
 class Forecast(NamedTuple):

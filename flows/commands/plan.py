@@ -6,8 +6,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from flows.commands import inference
 from flows.commands.clip_size import clip_bytes
 from flows.commands.forecast import Forecast, Prices, figures, forecast
+from flows.commands.inference import Work
 from flows.params import Params, load_params, section
 from stiv_model.monitoring import memory_estimate
 from stiv_model.settings import RecipeSettings
@@ -22,11 +24,13 @@ def plan(
     latents: Path | None = None,
     tflops: float | None = None,
     gpu_rate: float | None = None,
+    inference_tflops: float | None = None,
     downsampling: int = 8,
     json: bool = False,
 ) -> None:
     """Say what each recipe will do with the data and what it costs, without running anything.
 
+    Without --recipe, what encoding and sampling cost on the devices that the params file names is told, too.
     With --latents every clip is counted as training will count it: used, or dropped and why; what training would
     refuse is an error here too. Without it, what depends on data is unknown.
 
@@ -36,6 +40,7 @@ def plan(
         latents: Folder with the table of latents to train on.
         tflops: TFLOP/s (1e12 executed FLOPs per second) that one GPU sustains; without it, GPU-hours are unknown.
         gpu_rate: Price of one GPU for one hour, in any currency; needs --tflops too.
+        inference_tflops: TFLOP/s that one device sustains in encoding and sampling; without it, as a GPU in --tflops.
         downsampling: Pixels that the VAE turns into one latent, on each side.
         json: Print JSON instead of text.
 
@@ -44,18 +49,22 @@ def plan(
       stiv plan --params infra/params/m-512.yaml --recipe train.t2v --tflops 400 --gpu-rate 2.5
       stiv plan --latents data/latents --json
     """
-    prices = Prices(tflops, gpu_rate)
+    prices = Prices(tflops, gpu_rate, inference_tflops)
     loaded = load_params(params)
     check(prices, downsampling, loaded)
     bar = tqdm(chosen(loaded, recipe).items(), desc="counting", file=sys.stderr, leave=False)
     forecasts = {name: forecast(name, own, latents, loaded, prices, downsampling) for name, own in bar}
     size = clip_bytes(loaded, downsampling)
+    data = next((one.data for one in forecasts.values() if one.data), None)
+    works = [] if recipe else inference.works(loaded, downsampling, data.clips if data else None)
     if json:
         head = {"params_file": str(params), **prices._asdict(), "clip_bytes_estimated": size}
+        head |= inference.figures(works, prices)
         print(jsonlib.dumps(head | {"recipes": {name: figures(one) for name, one in forecasts.items()}}, indent=2))
     else:
         above = [f"{params}, {latents or 'without --latents'}", *data_lines(forecasts, loaded, downsampling, size)]
-        print("\n".join([*above, *tables(forecasts, prices, loaded), "", *notes(prices, loaded)]))
+        print("\n".join([*above, *tables(forecasts, prices, loaded), *work_lines(works, prices)]))
+        print("\n".join(["", *notes(prices, loaded)]))
     if refused := dict.fromkeys(one.refused for one in forecasts.values() if one.refused):
         raise ValueError(f"training would not start: {'; '.join(refused)}")
 
@@ -68,6 +77,8 @@ def check(prices: Prices, downsampling: int, params: Params) -> None:
     """
     if prices.tflops is not None and prices.tflops <= 0:
         raise ValueError(f"--tflops is {prices.tflops:g}: give what one GPU sustains, above 0")
+    if prices.inference_tflops is not None and prices.inference_tflops <= 0:
+        raise ValueError(f"--inference-tflops is {prices.inference_tflops:g}: give what one device sustains, above 0")
     if prices.gpu_rate is not None and prices.gpu_rate < 0:
         raise ValueError(f"--gpu-rate is {prices.gpu_rate:g}: give the price of one GPU for one hour, 0 or more")
     if prices.gpu_rate is not None and prices.tflops is None:
@@ -150,6 +161,31 @@ def column(one: Forecast, forecasts: dict[str, Forecast], prices: Prices, params
     if one.price is not None:
         found[f"price at {prices.gpu_rate:g} for a GPU-hour"] = number(one.price)
     return found
+
+
+def work_lines(works: list[Work] | str, prices: Prices) -> list[str]:
+    """Return what encoding and sampling cost on the devices that are named, and what that supposes."""
+    if isinstance(works, str):
+        return ["", f"encoding and sampling: unknown, for {works}"]
+    lines = []
+    for one in works:
+        said = ", ".join(f"{section}.precision {precision}" for section, precision in one.precision.items())
+        kind = "GPU-hours" if one.device == "cuda" else "hours on the CPU"
+        cells = {f"TFLOP of a {one.item}, {part}": flops / 1e12 for part, flops in one.parts.items()}
+        cells[f"hours at 1 PFLOP/s, {one.count:,} {one.item}s"] = one.flops / 1e15 / 3600
+        if (hours := one.hours(prices)) is not None:
+            cells[f"{kind} at {prices.inference_tflops or prices.tflops:g} TFLOP/s"] = hours
+        if (price := one.price(prices)) is not None:
+            cells[f"price at {prices.gpu_rate:g} for a GPU-hour"] = price
+        lines += ["", f"{one.name} on {one.device}: {said}"]
+        lines += [f"{label:50}{number(value):>14}" for label, value in cells.items()]
+    if works:
+        lines += [
+            "Executed FLOP of matrix products, convolutions and attention. Hours: of one device that sustains the rate",
+            "all the time, and so never waits for videos to be decoded (sandbox.workers) or files to be written.",
+            "A GPU is taken to sustain --tflops here too: --inference-tflops says otherwise, `stiv doctor` measures.",
+        ]
+    return lines
 
 
 def number(value: float) -> str:

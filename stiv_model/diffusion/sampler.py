@@ -26,6 +26,8 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 """Takes x (B, ...) and timestep_B, returns the velocity, data - noise, of the shape of x."""
 OnStep = Callable[[int, Tensor], Tensor | None]
 """Called with the number of sampling steps done and x; may return another x to go on from."""
+Guidance = Literal["none", "text", "joint", "separate"]
+"""Which conditions are held against each other in one evaluation."""
 _FLOAT32 = 1e-6
 """What a time in float32 may differ from the same in float64."""
 
@@ -191,6 +193,20 @@ def _sde_drift(velocity: Velocity) -> Velocity:
     return drift
 
 
+def guidance_of(settings: SamplerSettings, has_given: bool, timestep: float | Tensor) -> Guidance:
+    """Return the guidance that acts. Without given frames all three are `text`; where scales are 1 none acts.
+
+    Args:
+        settings: guidance, its scales and its interval.
+        has_given: whether frames are given.
+        timestep: one number of any shape, 0 for noise, 1 for data.
+    """
+    kind: Guidance = settings.guidance if has_given else "text"
+    scales = {settings.guidance_scale} | ({settings.image_guidance_scale} if kind == "separate" else set())
+    is_inside = settings.guidance_start <= timestep <= settings.guidance_end
+    return kind if is_inside and scales != {1.0} else "none"
+
+
 class _ModelInputs(NamedTuple):
     """What the model is given in one evaluation."""
 
@@ -246,13 +262,9 @@ class GuidedVelocity:
                 guided = guidance.separate(v[0], v[1], v[2], scale, settings.image_guidance_scale)
         return guidance.renormalise(guided, v[0]) if settings.renormalise else guided
 
-    def guidance_at(self, timestep_B: Tensor) -> Literal["none", "text", "joint", "separate"]:
-        """Return the guidance that acts. Without given frames all three are `text`; where scales are 1 none acts."""
-        settings = self.settings
-        kind = "text" if self.frame_condition is None else settings.guidance
-        scales = {settings.guidance_scale} | ({settings.image_guidance_scale} if kind == "separate" else set())
-        is_inside = settings.guidance_start <= timestep_B[0] <= settings.guidance_end
-        return kind if is_inside and scales != {1.0} else "none"
+    def guidance_at(self, timestep_B: Tensor) -> Guidance:
+        """Return the guidance that acts, as `guidance_of`."""
+        return guidance_of(self.settings, self.frame_condition is not None, timestep_B[0])
 
     def model_inputs(self, x_BFCHW: Tensor, timestep_B: Tensor, text: Text, has_image: bool) -> _ModelInputs:
         """Return what one evaluation is given: with the image, or as training shows a dropped one."""

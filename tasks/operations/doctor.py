@@ -10,6 +10,7 @@ import re
 import shutil
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,7 +21,8 @@ from prefect.settings import get_current_settings
 
 from stiv_model import package_files
 from stiv_model.encoders import pinned
-from stiv_model.settings import TrainingSettings
+from stiv_model.monitoring.costs import matmul_peak
+from stiv_model.settings import Device, Precision, TrainingSettings
 from tasks.sandbox import pool
 from tasks.sandbox.settings import SandboxSettings
 
@@ -29,6 +31,8 @@ NEEDED_DISK = 4 * GIB  # the embedded default's data, checkpoints and DVC cache,
 NEEDED_MEMORY = 3 * GIB  # two training ranks and the Prefect server
 DECODERS = ("h264", "hevc", "vp9", "av1")
 ENCODERS = ("libx264",)
+UTILISATION = 0.4
+"""Share of a plain matrix product's FLOP/s that encoders and samplers are taken to sustain: an assumption."""
 _LAUNCHER = "{python} -m stiv_model.distributed.local_ranks {ranks_per_node} -m stiv_model.training.train {work}"
 _ONE_THAT_LISTENS = re.compile(r"torch\.distributed\.(run|launch)|torchrun|deepspeed\.launcher\.runner")
 
@@ -42,19 +46,43 @@ class Finding(NamedTuple):
     """What to do about it; empty when ok."""
 
 
-def examine(root: Path, limits: SandboxSettings, training: TrainingSettings | None = None) -> list[Finding]:
+class Workload(NamedTuple):
+    """Work of networks that are not trained."""
+
+    subject: str
+    key: str
+    """The setting that names the device."""
+    precision: Precision
+    device: Device
+    item: str
+    """What is made, such as a clip."""
+    count: int
+    flops: int
+    """Of all items."""
+
+
+def examine(
+    root: Path,
+    limits: SandboxSettings,
+    training: TrainingSettings | None = None,
+    workloads: Sequence[Workload] = (),
+    gpu_rate: float | None = None,
+) -> list[Finding]:
     """Look at everything that the pipeline needs of this machine, and return one finding for each.
 
     Args:
         root: the project's folder.
         limits: of the process that opens a raw video (params.yaml: sandbox).
         training: how training runs (params.yaml: training), None when that is unknown.
+        workloads: of encoding and sampling.
+        gpu_rate: price of one GPU for one hour, None when that is unknown.
     """
     return [
         python(),
         gpu(),
         deepspeed(training.ranks if training else None, cores()),
         *([launcher(training)] if training else []),
+        *(workload(one, gpu_rate) for one in workloads),
         codecs(),
         memory(available_memory()),
         disk(shutil.disk_usage(root).free),
@@ -134,6 +162,23 @@ def launcher(training: TrainingSettings) -> Finding:
         detail = f"{found[0]} listens on all interfaces: whoever reaches its port can run commands as you"
         return Finding("launcher", "warning", detail, f"set training.launcher: {_LAUNCHER!r} in params.yaml")
     return Finding("launcher", "ok", "training on this machine listens on loopback only", "")
+
+
+def workload(work: Workload, gpu_rate: float | None) -> Finding:
+    """Say whether the device that is named is here, and how long it takes for the work."""
+    if work.device == "cuda" and not torch.cuda.is_available():
+        remedy = f"set {work.key}: cpu in params.yaml, or run on a machine with a GPU"
+        return Finding(work.subject, "missing", f"{work.key} is cuda, and torch sees no GPU", remedy)
+    peak = matmul_peak(torch.device(work.device), getattr(torch, work.precision))
+    hours = work.flops / (UTILISATION * peak) / 3600
+    price = f", price {hours * gpu_rate:,.3g}" if gpu_rate is not None and work.device == "cuda" else ""
+    by = "GPU" if work.device == "cuda" else "process"
+    detail = (
+        f"{work.count:,} {work.item}s take {hours:,.3g} h of one {by}{price}: "
+        f"{work.flops / work.count / 1e12:.3g} TFLOP each, in {work.precision}, at {UTILISATION:.0%} (assumed) of the "
+        f"{peak / 1e12:.3g} TFLOP/s of a matrix product here"
+    )
+    return Finding(work.subject, "ok", detail, "")
 
 
 def codecs() -> Finding:

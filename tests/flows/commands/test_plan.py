@@ -1,6 +1,7 @@
 """`stiv plan`: what it says with and without data, and what a person sees who asks for the impossible."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ def figures(capsys, *words: str) -> dict:
 
 def test_without_latents_the_data_is_unknown_and_the_costs_are_not(capsys):
     found = figures(capsys)
+    assert found["encoding"]["price"] is None
     assert list(found["recipes"]) == list(load_params(ROOT / PARAMS).train)
     for recipe in found["recipes"].values():
         assert (recipe["data"], recipe["refused"], recipe["gpu_hours"], recipe["price"]) == (None, None, None, None)
@@ -85,6 +87,38 @@ def test_hours_and_price_are_those_of_the_rate_given(capsys):
     t2v = figures(capsys, "--recipe", "train.t2v", "--tflops", "2", "--gpu-rate", "3")["recipes"]["t2v"]
     assert t2v["gpu_hours"] == pytest.approx(t2v["flops"] / 2e12 / 3600)
     assert t2v["price"] == pytest.approx(3 * t2v["gpu_hours"])
+
+
+def test_encoding_and_sampling_are_counted_with_hours_and_price_on_the_device_that_is_named(
+    capsys, tmp_path, monkeypatch
+):
+    words = ("--tflops", "2", "--gpu-rate", "3")
+    on_cpu = figures(capsys, *words)
+    assert [on_cpu[name]["device_hours"] for name in ("encoding", "sampling")] == [None, None], "2 is of a GPU"
+    gpus = (
+        (ROOT / PARAMS)
+        .read_text()
+        .replace("encoders: cpu ", "encoders: cuda")
+        .replace("sampling: cpu ", "sampling: cuda")
+    )
+    (tmp_path / "gpus.yaml").write_text(gpus)
+    monkeypatch.setattr(sys.modules[__name__], "PARAMS", str(tmp_path / "gpus.yaml"))
+    found = figures(capsys, *words)
+    encoding, sampling = found["encoding"], found["sampling"]
+    assert (encoding["device"], encoding["clips"]) == ("cuda", 1_000_000)
+    assert encoding["flops"] == 1_000_000 * sum(encoding["clip_flops"].values()) > 0
+    own = load_params(ROOT / PARAMS).samples
+    assert sampling["videos"] == own.text_prompts + 2 * own.image_prompts
+    for one in (encoding, sampling):
+        assert one["device_hours"] == pytest.approx(one["flops"] / 2e12 / 3600)
+        assert one["price"] == pytest.approx(3 * one["device_hours"])
+    slower = figures(capsys, *words, "--inference-tflops", "0.5")
+    assert slower["encoding"]["device_hours"] == pytest.approx(4 * encoding["device_hours"])
+    assert slower["recipes"] == found["recipes"]
+
+
+def test_the_clips_that_are_there_are_those_that_are_encoded(capsys, latents):
+    assert figures(capsys, "--latents", str(latents))["encoding"]["clips"] == CLIPS + 1
 
 
 def test_the_table_says_what_json_says(capsys, latents):
@@ -123,6 +157,7 @@ def test_m_512_is_counted_in_full(capsys):
     [
         (["--gpu-rate", "2"], "--gpu-rate is 2, but how many GPU-hours is unknown: give --tflops too"),
         (["--tflops", "0"], "--tflops is 0: .* above 0"),
+        (["--inference-tflops", "0"], "--inference-tflops is 0: .* above 0"),
         (["--tflops", "1", "--gpu-rate", "-1"], "--gpu-rate is -1: .* 0 or more"),
         (["--downsampling", "7"], r"--downsampling is 7, .*latents\.height 32"),
         (["--recipe", "train.t2x"], r"no section train\.t2x"),

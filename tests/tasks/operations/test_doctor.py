@@ -1,5 +1,6 @@
 """The doctor sees what is missing and says what to do about it."""
 
+import re
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -83,6 +84,26 @@ def test_more_ranks_than_cores_is_a_warning_that_names_the_key(monkeypatch):
     finding = doctor.deepspeed(ranks=2, cores=1.0)
     assert finding.state == "warning" and "training.ranks is 2" in finding.detail
     assert doctor.deepspeed(ranks=2, cores=2.0).state == "ok"
+
+
+ENCODING = doctor.Workload("encoding", "devices.encoders", "float32", "cpu", "clip", 1000, 10**15)
+
+
+def test_how_long_the_device_that_is_named_takes_is_told_with_what_it_supposes():
+    finding = doctor.workload(ENCODING, gpu_rate=2.5)
+    assert finding.state == "ok" and "price" not in finding.detail, "a CPU has none"
+    said = re.search(
+        r"1,000 clips take ([\d.]+) h of one process: 1 TFLOP each, in float32, at 40% .* of the (\S+) TFLOP/s",
+        finding.detail,
+    )
+    assert float(said[1]) == pytest.approx(1000 / (0.4 * float(said[2])) / 3600, rel=0.02)
+
+
+@pytest.mark.skipif(doctor.torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_named_and_not_here_is_missing():
+    finding = doctor.workload(ENCODING._replace(device="cuda"), None)
+    assert finding.state == "missing" and "devices.encoders is cuda" in finding.detail
+    assert "devices.encoders: cpu" in finding.remedy
 
 
 def test_the_codecs_of_this_environment_are_all_there():
