@@ -39,4 +39,4 @@ def workloads(params: Params, works: list[Work]) -> list[Workload]:
         "encoding": ("devices.encoders", params.vae.precision),
         "sampling": ("devices.sampling", params.samples.precision),
     }
-    return [Workload(one.name, *told[one.name], one.device, one.item, one.count, one.flops) for one in works]
+    return [Workload(one.name, *told[one.name], one.device, one.item, one.items, one.flops) for one in works]

@@ -9,7 +9,7 @@ from flows.commands.forecast import Prices, cost
 from flows.params import Params
 from stiv_model.diffusion.frame_conditioning import clean_frame_mask
 from stiv_model.monitoring.costs import SampleShape
-from stiv_model.settings import Device, TextSettings, VaeSettings
+from stiv_model.settings import Device, Precision, TextSettings, VaeSettings
 
 KNOWN = Path("infra/encoders")
 """Configs of the hub's encoders that infra/params names, so that they are counted before they are fetched."""
@@ -23,13 +23,13 @@ class Work(NamedTuple):
     name: str
     """encoding, of stage latents, or sampling, of stage samples."""
     device: Device
-    precision: dict[str, str]
+    precision: dict[str, Precision]
     """Of each network, by the section that states it."""
     item: str
     """What is made, such as a clip."""
     parts: dict[str, int]
     """FLOPs of one item by what they are for, or by what kind of item it is."""
-    count: int
+    items: int
     """Items."""
     flops: int
     """Of all items."""
@@ -69,7 +69,7 @@ def encoding(params: Params, clips: int) -> Work:
     """
     encoders = _encoders(params.vae, params.text, (params.latents.height, params.latents.width))
     parts = {"VAE": params.latents.frames * encoders.vae.encode_flops, "text encoder": encoders.text_flops}
-    precision = {"vae": params.vae.precision, "text": params.text.precision}
+    precision: dict[str, Precision] = {"vae": params.vae.precision, "text": params.text.precision}
     return Work("encoding", params.devices.encoders, precision, "clip", parts, clips, clips * sum(parts.values()))
 
 
@@ -109,7 +109,7 @@ def figures(found: list[Work] | str, prices: Prices) -> dict[str, Any]:
             "device": one.device,
             "precision": one.precision,
             f"{one.item}_flops": one.parts,
-            f"{one.item}s": one.count,
+            f"{one.item}s": one.items,
             "flops": one.flops,
             "device_hours": one.hours(prices),
             "price": one.price(prices),

@@ -172,7 +172,7 @@ def work_lines(works: list[Work] | str, prices: Prices) -> list[str]:
         said = ", ".join(f"{section}.precision {precision}" for section, precision in one.precision.items())
         kind = "GPU-hours" if one.device == "cuda" else "hours on the CPU"
         cells = {f"TFLOP of a {one.item}, {part}": flops / 1e12 for part, flops in one.parts.items()}
-        cells[f"hours at 1 PFLOP/s, {one.count:,} {one.item}s"] = one.flops / 1e15 / 3600
+        cells[f"hours at 1 PFLOP/s, {one.items:,} {one.item}s"] = one.flops / 1e15 / 3600
         if (hours := one.hours(prices)) is not None:
             cells[f"{kind} at {prices.inference_tflops or prices.tflops:g} TFLOP/s"] = hours
         if (price := one.price(prices)) is not None:

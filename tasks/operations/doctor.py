@@ -56,7 +56,7 @@ class Workload(NamedTuple):
     device: Device
     item: str
     """What is made, such as a clip."""
-    count: int
+    items: int
     flops: int
     """Of all items."""
 
@@ -174,8 +174,8 @@ def workload(work: Workload, gpu_rate: float | None) -> Finding:
     price = f", price {hours * gpu_rate:,.3g}" if gpu_rate is not None and work.device == "cuda" else ""
     by = "GPU" if work.device == "cuda" else "process"
     detail = (
-        f"{work.count:,} {work.item}s take {hours:,.3g} h of one {by}{price}: "
-        f"{work.flops / work.count / 1e12:.3g} TFLOP each, in {work.precision}, at {UTILISATION:.0%} (assumed) of the "
+        f"{work.items:,} {work.item}s take {hours:,.3g} h of one {by}{price}: "
+        f"{work.flops / work.items / 1e12:.3g} TFLOP each, in {work.precision}, at {UTILISATION:.0%} (assumed) of the "
         f"{peak / 1e12:.3g} TFLOP/s of a matrix product here"
     )
     return Finding(work.subject, "ok", detail, "")
