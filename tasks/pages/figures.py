@@ -8,7 +8,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -33,6 +33,8 @@ _STYLE: dict[Any, Any] = {
     "xtick.labelcolor": MUTED,
     "ytick.labelcolor": MUTED,
 }
+_NUM_BINS = 30  # of a histogram
+
 styled = matplotlib.rc_context(_STYLE)
 """Decorator: the style holds while a figure is drawn, and no longer."""
 
@@ -61,15 +63,38 @@ def funnel(steps: Sequence[tuple[str, int, float, float]]) -> str:
     return _svg(figure, "funnel")
 
 
+class Bins(NamedTuple):
+    """How often a score is in which bin, of shots that were kept and of those that were not."""
+
+    edges: np.ndarray
+    """Of all bins, from the first's lower to the last's upper; each bin has its lower edge, the last one both."""
+    kept: np.ndarray
+    lost: np.ndarray
+
+    @classmethod
+    def between(cls, low: float, high: float) -> "Bins":
+        """Return empty bins from the smallest value to the largest."""
+        edges = np.linspace(low, high if high > low else low + 1.0, _NUM_BINS + 1)
+        return cls(edges, np.zeros(_NUM_BINS, np.int64), np.zeros(_NUM_BINS, np.int64))
+
+    def add(self, kept: np.ndarray, lost: np.ndarray) -> None:
+        """Count more values, all between the smallest and the largest."""
+        for counts, values in ((self.kept, kept), (self.lost, lost)):
+            places = np.searchsorted(self.edges, values, side="right") - 1
+            counts += np.bincount(np.minimum(places, _NUM_BINS - 1), minlength=_NUM_BINS)
+
+
 @styled
-def histogram(name: str, kept: np.ndarray, lost: np.ndarray, smallest: float | None, largest: float | None) -> str:
-    """Draw the spread of one score over kept and rejected shots, with the thresholds as dashed lines."""
+def histogram(name: str, bins: Bins | None, smallest: float | None, largest: float | None) -> str:
+    """Draw the spread of one score over kept and rejected shots, with the thresholds as dashed lines.
+
+    Args:
+        bins: None of a score without a value.
+    """
     figure, axes = _panel(4.2, 2.0)
-    values = np.concatenate([kept, lost])
-    if values.size:
-        low, high = float(values.min()), float(values.max())
-        edges = np.linspace(low, high if high > low else low + 1.0, 31)
-        axes.hist([kept, lost], edges, stacked=True, color=[ACCENT, WARM])
+    if bins is not None:
+        values = [bins.edges[:-1]] * 2  # each edge stands for all values of its bin
+        axes.hist(values, bins.edges, weights=[bins.kept, bins.lost], stacked=True, color=[ACCENT, WARM])
     for limit in (smallest, largest):
         if limit is not None:
             axes.axvline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))

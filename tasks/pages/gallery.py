@@ -1,6 +1,7 @@
 """Look things up in the tables of shots, clips and captions: what `stiv browse` shows."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,14 +74,24 @@ class Gallery:
 
     def extent(self) -> dict[str, tuple[float, float]]:
         """Return the smallest and largest value of each score that was measured at all."""
+        return self._extent
+
+    def reasons(self) -> list[str]:
+        """Return the reason codes that occur, the most frequent first."""
+        return self._reasons
+
+    # a Gallery is opened once per version of the tables: what is asked for at each click is looked up at the first
+
+    @cached_property
+    def _extent(self) -> dict[str, tuple[float, float]]:
         names = [name for name in SCORES if name in self.columns]
         parts = ", ".join(f"min({name}), max({name})" for name in names)
         values = self._run(f"SELECT {parts} FROM gallery").fetchall()[0]
         pairs = dict(zip(names, zip(values[::2], values[1::2], strict=True), strict=True))
         return {name: (float(least), float(most)) for name, (least, most) in pairs.items() if least is not None}
 
-    def reasons(self) -> list[str]:
-        """Return the reason codes that occur, the most frequent first."""
+    @cached_property
+    def _reasons(self) -> list[str]:
         found = self._run(
             "SELECT reason FROM gallery WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC, reason"
         )

@@ -3,22 +3,25 @@
 import csv
 import json
 import logging
+import math
+import tempfile
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import duckdb
 import jinja2
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from markupsafe import Markup
 from prefect import task
 
 from stiv_model.errors.redaction import redacted
 from tasks.clips.settings import DOCS_INDEX, ClipSettings, Range
 from tasks.pages import figures
-from tasks.storage import atomic, fields, parts, stills, tables
+from tasks.storage import atomic, fields, parts, queries, stills, tables
 from tasks.storage.fields import Fields
 from tasks.storage.scores import SCORES
 
@@ -90,14 +93,10 @@ def histograms(selected: Path, clips: ClipSettings) -> list[dict[str, Any]]:
     ranges = {name: value for name, value in clips if isinstance(value, Range)}
     path = selected / tables.CLIP_TABLE
     check_columns(path, "clips", tables.CLIPS)
-    table = pq.read_table(path, columns=["status", *ranges])
-    is_clip = np.array(table["status"].to_pylist()) == "ok"
     result = []
-    for name, limits in ranges.items():
-        values = np.array(table[name].to_pylist(), float)  # null becomes NaN: not measured
-        known = np.isfinite(values)
-        title = name.replace("_", " ")
-        drawn = figures.histogram(name, values[known & is_clip], values[known & ~is_clip], limits.min, limits.max)
+    for name, bins in binned(path, list(ranges)).items():
+        limits, title = ranges[name], name.replace("_", " ")
+        drawn = figures.histogram(name, bins, limits.min, limits.max)
         span = [f"{word} {value:g}" for word, value in (("min", limits.min), ("max", limits.max)) if value is not None]
         result.append(
             {
@@ -108,6 +107,35 @@ def histograms(selected: Path, clips: ClipSettings) -> list[dict[str, Any]]:
             }
         )
     return result
+
+
+def binned(table: Path, scores: Sequence[str]) -> dict[str, figures.Bins | None]:
+    """Return how often each score of a table of schema CLIPS is in which bin; None for one that was never measured."""
+    extents: dict[str, tuple[float, float]] = {}
+    for _, columns in _finite(table, scores):
+        for name, (_, values) in columns.items():
+            if values.size:
+                low, high = extents.get(name, (math.inf, -math.inf))
+                extents[name] = min(low, float(values.min())), max(high, float(values.max()))
+    found = {name: figures.Bins.between(*extents[name]) if name in extents else None for name in scores}
+    for is_clip, columns in _finite(table, scores):
+        for name, (known, values) in columns.items():
+            if (bins := found[name]) is not None:
+                bins.add(values[is_clip[known]], values[~is_clip[known]])
+    return found
+
+
+def _finite(
+    table: Path, scores: Sequence[str]
+) -> Iterator[tuple[np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]]:
+    """Give, for some rows at a time, which are clips, and of each score which are finite numbers, and those."""
+    for batch in queries.read([table], ["status", *scores]):
+        columns = {}
+        for name in scores:
+            values = np.asarray(batch[name].cast(pa.float64()).to_numpy(zero_copy_only=False))  # null becomes NaN
+            known = np.isfinite(values)
+            columns[name] = known, values[known]
+        yield pc.equal(batch["status"], "ok").to_numpy(zero_copy_only=False), columns
 
 
 @fields.columns_of(tables.CAPTIONS)
@@ -140,38 +168,50 @@ class Example(NamedTuple):
 
 def examples(inputs: Inputs) -> list[Example]:
     """Return some clips with stills and captions, as many of each captioner, spread evenly over the table."""
-    path = inputs.captions / tables.CAPTION_TABLE
+    path, clips_path = inputs.captions / tables.CAPTION_TABLE, inputs.selected / tables.CLIP_TABLE
     check_columns(path, "captions", tables.CAPTIONS)
-    texts = pq.read_table(path)
-    written = sorted(fields.take_all(Caption, tables.ok(texts.to_pylist())), key=lambda caption: caption.clip)
-    captioners = sorted({caption.captioner for caption in written})
-    chosen: list[Caption] = []
-    for number, captioner in enumerate(captioners):
-        own = [caption for caption in written if caption.captioner == captioner]
-        count = min(len(own), (EXAMPLES - len(chosen)) // (len(captioners) - number))
-        chosen += [own[place * len(own) // count] for place in range(count)]
-    named = [caption.clip for caption in chosen]
-    clips = _rows_of(inputs.selected / tables.CLIP_TABLE, "clips", tables.CLIPS, Clip, named)
+    check_columns(clips_path, "clips", tables.CLIPS)
+    with tempfile.TemporaryDirectory(prefix="stiv-report-") as spill, queries.connect(Path(spill)) as connection:
+        chosen = _spread(connection, path)
+        named = [caption.clip for caption in chosen]
+        found = {clip.clip: clip for clip in _of_clips(connection, clips_path, Clip, named)}
+    if absent := sorted(set(named) - found.keys()):
+        raise ValueError(f"{clips_path} has no row of {absent[:3]}, which captions name: dvc repro -f clips")
     require(inputs.shots / stills.FOLDER / parts.FILE, "shots")
     pictures = stills.read(inputs.shots, named)
     return [
-        Example(caption, clip, [data_uri("image/jpeg", still) for still in pictures[caption.clip]])
-        for caption, clip in zip(chosen, clips, strict=True)
+        Example(caption, found[caption.clip], [data_uri("image/jpeg", still) for still in pictures[caption.clip]])
+        for caption in chosen
     ]
 
 
-def _rows_of(path: Path, stage: str, schema: pa.Schema, kind: type[Fields], clips: list[str]) -> list[Fields]:
-    """Return what is read of the rows of these clips, in their order, without reading the rest of the table.
+def _spread(connection: duckdb.DuckDBPyConnection, captions: Path) -> list[Caption]:
+    """Return captions, as many of each captioner, spread evenly over its clips by name."""
+    rows = f"{queries.scan([captions], numbered=True)} WHERE status = 'ok'"
+    counts = connection.sql(f"SELECT captioner, count(*) FROM {rows} GROUP BY captioner ORDER BY captioner").fetchall()
+    chosen: list[Caption] = []
+    for number, (captioner, own) in enumerate(counts):
+        count = min(own, (EXAMPLES - len(chosen)) // (len(counts) - number))
+        places = [place * own // count for place in range(count)]
+        clips = connection.execute(
+            f"""SELECT clip FROM (
+                    SELECT clip, row_number() OVER (ORDER BY clip, file_row_number) - 1 AS place
+                    FROM {rows} AND captioner = $1)
+                WHERE place IN (SELECT unnest($2::BIGINT[])) ORDER BY place""",
+            [captioner, places],
+        ).fetchall()
+        texts = {
+            caption.clip: caption for caption in _of_clips(connection, captions, Caption, [clip for (clip,) in clips])
+        }
+        chosen += [texts[clip] for (clip,) in clips]
+    return chosen
 
-    Raises:
-        ValueError: a shot has no row.
-    """
-    check_columns(path, stage, schema)
-    table = pq.read_table(path, columns=list(kind._fields), filters=[("clip", "in", clips)])
-    found = {row["clip"]: row for row in table.to_pylist()}
-    if absent := sorted(set(clips) - found.keys()):
-        raise ValueError(f"{path} has no row of {absent[:3]}, which captions name: dvc repro -f {stage}")
-    return fields.take_all(kind, (found[clip] for clip in clips))
+
+def _of_clips(connection: duckdb.DuckDBPyConnection, table: Path, kind: type[Fields], clips: list[str]) -> list[Fields]:
+    """Return what is read of the rows of these clips, in any order."""
+    named = ", ".join(map(queries.quoted, clips)) or "NULL"
+    query = f"SELECT {', '.join(kind._fields)} FROM {queries.scan([table])} WHERE clip IN ({named})"
+    return [kind._make(row) for row in connection.sql(query).fetchall()]
 
 
 def read_losses(reports: Path, recipes: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
