@@ -246,7 +246,7 @@ def stall(steps: int) -> tuple[float, float]:
         with ReadAhead(lambda places: data.batch([order[p] for p in places]), schedule, DEPTH) as batches:
             for stored in batches:
                 batch = stored.to(torch.device("cpu"))
-                times = torch.rand(len(batch.clips))
+                times = torch.rand(len(batch.samples))
                 model(batch.latents_BFCHW, times, batch.text, batch.micro_BM).square().mean().backward()
                 optimizer.step()
                 optimizer.zero_grad()

@@ -4,37 +4,35 @@ Without torch: nobody waits for it at the door.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 
 from stiv_model.settings import RecipeSettings
 
 
 class Choice(NamedTuple):
-    """Rows of the table of latents, with the columns that were given."""
+    """Numbers of clips, in the order of the clips' names."""
 
-    long_enough: Any
-    """Usable clips that have as many latent frames as the recipe needs, in the order of the table."""
-    samples: Any
-    """The best of them, which are trained on: sample number n (`order.Order`) is row n."""
+    long_enough: np.ndarray
+    """Those that have as many latent frames as the recipe needs."""
+    samples: np.ndarray
+    """The best of them, which are trained on: sample number n (`order.Order`) is clip number `samples[n]`."""
 
 
-def choose(usable: Any, frames: Mapping[str, int], recipe: RecipeSettings) -> Choice:
+def choose(by_name: np.ndarray, aesthetic: np.ndarray, frames: np.ndarray, recipe: RecipeSettings) -> Choice:
     """Choose the clips that a recipe trains on.
 
-    A usable clip is long enough if it has `recipe.span` latent frames or more. Of those, the share
-    `recipe.best_fraction`, rounded up to whole clips, are the samples: the highest aesthetic scores first, and of equal
-    scores the first names. Samples are numbered in the order of their names.
+    A clip is long enough if it has `recipe.span` latent frames or more. Of those, the share `recipe.best_fraction`,
+    rounded up to whole clips, are the samples: the highest aesthetic scores first, and of equal scores the first names.
+    Samples are numbered in the order of their names.
 
     Args:
-        usable: rows of the table of latents with status ok, each with a clip, a shard and an aesthetic score.
-        frames: latent frames of each clip of a shard, by the shard's name.
+        by_name: numbers of the usable clips, in the order of their names.
+        aesthetic: score of each clip, by its number.
+        frames: latent frames of each clip, by its number.
     """
-    shards = pa.array([name for name, count in frames.items() if count >= recipe.span], pa.string())
-    long_enough = usable.filter(pc.is_in(usable["shard"], shards))
-    best = long_enough.sort_by([("aesthetic", "descending"), ("clip", "ascending")])
-    count = math.ceil(recipe.best_fraction * len(best))
-    return Choice(long_enough, best.slice(0, count).sort_by("clip"))
+    long_enough = by_name[frames[by_name] >= recipe.span]
+    count = math.ceil(recipe.best_fraction * len(long_enough))
+    best = np.argsort(-aesthetic[long_enough], kind="stable")[:count]
+    return Choice(long_enough, long_enough[np.sort(best)])

@@ -4,18 +4,19 @@
 `stiv_model.monitoring.costs`. Without torch: nobody waits for it at the door.
 """
 
-import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
+import numpy as np
 from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from stiv_model import settings_errors
 from stiv_model.latents import table as latent_table
-from stiv_model.latents.choice import choose
-from stiv_model.latents.table import Shape, Shard
+from stiv_model.latents import table_columns
+from stiv_model.latents.choice import Choice, choose
+from stiv_model.latents.table import Shape, Shard, Table
 from stiv_model.settings import ModelSettings, RecipeSettings, Run, Settings, TrainingSettings
 
 FILE = "plan.json"
@@ -59,7 +60,7 @@ class Plan(Settings):
     dropped: dict[str, PositiveInt]
     """How many are not, by reason."""
     samples_sha256: str
-    """Of the samples' names, in the order that `stiv_model.latents.order.Order` numbers."""
+    """Of the samples' names, each with a line break, in the order that `stiv_model.latents.order.Order` numbers."""
     folder_bytes: PositiveInt
     """Size of all files of the folder."""
     buckets: tuple[Bucket, ...]
@@ -155,27 +156,26 @@ def make(latents: Path, name: str, model: ModelSettings, recipe: RecipeSettings,
     table = latent_table.read(latents)
     shards = latent_table.shards(latents, table)
     latent_table.check_model(latents, shards, model)
-    ok = latent_table.usable(table)
-    long_enough, used = choose(ok, _frames(shards), recipe)
-    counts = [latent_table.per_shard(part) for part in (ok, long_enough, used)]
-    left_out = latent_table.left_out(table)
-    dropped = _present(left_out | _drops(len(ok), len(long_enough), len(used)))
+    ok = np.flatnonzero(table.is_ok)
+    long_enough, used = _choice(table, shards, recipe)
+    counts = [table.per_shard(part) for part in (ok, long_enough, used)]
+    dropped = _present(table.left_out | _drops(len(ok), len(long_enough), len(used)))
     if len(used) < recipe.batch:
         why = ", ".join(f"{reason} {count}" for reason, count in dropped.items()) or "none dropped"
         raise ValueError(
-            f"train.{name}.batch is {recipe.batch}, but {latents} has {len(used)} samples for it, of {len(table)} "
-            f"clips ({why}): not one batch; lower the batch in params.yaml, or encode more clips"
+            f"train.{name}.batch is {recipe.batch}, but {latents} has {len(used)} samples for it, of "
+            f"{len(table.clips)} clips ({why}): not one batch; lower the batch in params.yaml, or encode more clips"
         )
     return Plan(
         recipe_name=name,
         latents=str(latents),
-        clips=len(table),
+        clips=len(table.clips),
         ok=len(ok),
-        rejected=_of_status(left_out, "rejected"),
-        failed=_of_status(left_out, "failed"),
+        rejected=_of_status(table.left_out, "rejected"),
+        failed=_of_status(table.left_out, "failed"),
         samples=len(used),
         dropped=dropped,
-        samples_sha256=hash_names(used["clip"].to_pylist()),
+        samples_sha256=table_columns.sha256_of(table.clips, used),
         folder_bytes=sum(file.stat().st_size for file in latents.iterdir()),
         buckets=tuple(_bucket(shape, shards, *counts) for shape in sorted({shard.shape for shard in shards.values()})),
         steps=recipe.steps,
@@ -217,12 +217,13 @@ def read(work: Path) -> Plan:
         raise ValueError(f"{file} does not hold together: {problems}; `stiv train` makes it again") from None
 
 
-def check_run(planned: Plan, run: Run, ranks: int, clips: Sequence[str]) -> None:
+def check_run(planned: Plan, run: Run, ranks: int, samples: int, samples_sha256: str) -> None:
     """Refuse to train otherwise than planned.
 
     Args:
         ranks: how many there are.
-        clips: the names of the samples that the loader found, in its order.
+        samples: how many the loader found.
+        samples_sha256: of their names, in its order.
 
     Raises:
         ValueError: every difference, as planned and as found.
@@ -234,8 +235,8 @@ def check_run(planned: Plan, run: Run, ranks: int, clips: Sequence[str]) -> None
         "batch": run.recipe.batch,
         "accumulation": run.training.accumulation,
         "ranks": ranks,
-        "samples": len(clips),
-        "samples_sha256": hash_names(clips),
+        "samples": samples,
+        "samples_sha256": samples_sha256,
     }
     planned_values = planned.model_dump(include=set(found))
     wrong = [
@@ -266,8 +267,10 @@ def _drops(ok: int, long_enough: int, used: int) -> dict[str, int]:
     return {"too_few_frames": ok - long_enough, "outside_best_fraction": long_enough - used}
 
 
-def _frames(shards: Mapping[str, Shard]) -> dict[str, int]:
-    return {name: shard.shape.frames for name, shard in shards.items()}
+def _choice(table: Table, shards: Mapping[str, Shard], recipe: RecipeSettings) -> Choice:
+    of_shard = np.array([shards[name].shape.frames for name in table.shards] + [0], np.int32)
+    by_name = table.by_name[table.is_ok[table.by_name]]
+    return choose(by_name, table.aesthetic, of_shard[table.shard_numbers], recipe)
 
 
 def _present(counts: Mapping[str, int]) -> dict[str, int]:
@@ -283,20 +286,21 @@ def _balance(what: str, given: int, *parts: int) -> None:
         raise ValueError(f"the account of {what} does not balance: {given} given, {' + '.join(map(str, parts))} found")
 
 
-def sample_names(latents: Path, recipe: RecipeSettings) -> list[str]:
-    """Return the clips that a recipe takes as samples, in the order that `stiv_model.latents.order.Order` numbers.
+class Samples(NamedTuple):
+    """The samples of a recipe, in the order that `stiv_model.latents.order.Order` numbers."""
+
+    numbers: np.ndarray
+    """Of their rows in the table."""
+    sha256: str
+    """Of their names, as `Plan.samples_sha256` is."""
+
+
+def samples(latents: Path, recipe: RecipeSettings) -> Samples:
+    """Return which clips a recipe takes as samples.
 
     Raises:
         FileNotFoundError, ValueError: the latents are not there or not whole.
     """
     table = latent_table.read(latents)
-    frames = _frames(latent_table.shards(latents, table))
-    return choose(latent_table.usable(table), frames, recipe).samples["clip"].to_pylist()
-
-
-def hash_names(names: Iterable[str]) -> str:
-    """Return the sha256 of names in their order, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(f"{name}\n".encode())
-    return digest.hexdigest()
+    numbers = _choice(table, latent_table.shards(latents, table), recipe).samples
+    return Samples(numbers, table_columns.sha256_of(table.clips, numbers))

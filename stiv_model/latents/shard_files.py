@@ -14,11 +14,11 @@ import resource
 import weakref
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -37,8 +37,8 @@ _NAMES = ("latents", *TEXT_PARTS)
 """In the order of an entry."""
 _LARGEST_HEADER_BYTES = 1_000_000
 """A header is read whole, and claims its own size; one of ours has less than a thousand bytes."""
-_OTHER_FILES = 64
-"""Descriptors that a process needs beside those of the shards."""
+_MOST_OPEN = 1 << 16
+"""Shards at a time, where a process may open any number of files."""
 _DTYPES = {"F16": torch.float16, "F32": torch.float32, "BOOL": torch.bool}
 _NOWHERE = memoryview(bytearray(ALIGNMENT_BYTES))
 """Takes the bytes between two tensors of an entry."""
@@ -221,71 +221,70 @@ def text_sha256(features: Mapping[str, memoryview]) -> str:
     return digest.hexdigest()
 
 
-def open_shards(folder: Path, clips: Mapping[str, int]) -> dict[str, Shard]:
-    """Open shards by name.
+class Shards:
+    """The shards of a folder by number, each opened when it is needed: more of them than a process may open.
+
+    All headers are read at the start. A shard stays open as long as there is room, and as long as it is in use.
 
     Args:
         folder: where they are.
-        clips: how many clips are said to be in each.
-
-    Raises:
-        FileNotFoundError: a shard is missing.
-        ValueError: as `Shard`; or the process may not open as many files.
-    """
-    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if len(clips) + _OTHER_FILES > allowed:
-        raise ValueError(
-            f"{folder} has {len(clips)} shards, but this process may open {allowed} files: "
-            f"ulimit -n {2 * len(clips) + _OTHER_FILES}, or a larger latents.shard_clips"
-        )
-    if missing := [name for name in sorted(clips) if not (folder / name).exists()]:
-        lost = sum(clips[name] for name in missing)
-        raise FileNotFoundError(f"{folder / missing[0]} does not exist, and {lost} clips are said to be there: {AGAIN}")
-    return {name: Shard(folder / name) for name in sorted(clips)}
-
-
-def refuse_others(shards: list[Shard], null: Shard) -> None:
-    """Refuse shards that are not of one kind.
-
-    Args:
-        shards: each must have latents and text features in one shape.
+        clips: how many clips are said to be in each, by its name.
         null: the null text, made last, by the encoders that must have made all.
 
     Raises:
-        ValueError: a shard has other shapes, or was made by other encoders; the message names it.
+        FileNotFoundError: a shard is missing.
+        ValueError: as `Shard`; or it has other shapes, or was made by other encoders; the message names it.
     """
-    kind = shards[0].kind
-    of_text = [part for part in kind if part[0] in TEXT_PARTS]
-    is_whole = [name for name, *_ in kind] == [*_NAMES]
-    for shard, wanted in [*((shard, kind) for shard in shards), (null, of_text)]:
-        if shard.kind != wanted or not is_whole:
-            raise ValueError(f"{shard.path} has tensors of other shapes than {shards[0].path}: {AGAIN}")
-        if not shard.made_by or shard.made_by != null.made_by:
-            raise ValueError(
-                f"{shard.path} and {null.path} were made by different encoders: {shard.made_by} and {null.made_by}"
+
+    def __init__(self, folder: Path, clips: Mapping[str, int], null: Shard):
+        self.folder, self.names = folder, list(clips)
+        if missing := [name for name in sorted(clips) if not (folder / name).exists()]:
+            lost = sum(clips[name] for name in missing)
+            raise FileNotFoundError(
+                f"{folder / missing[0]} does not exist, and {lost} clips are said to be there: {AGAIN}"
             )
+        first = Shard(folder / min(clips))
+        self.tensors = first.tensors
+        self.sizes = np.zeros(len(clips), np.int64)
+        """Clips in each."""
+
+        def opened(number: int) -> Shard:
+            shard = Shard(folder / names[number])
+            _refuse_another_kind(shard, first.kind, first.path, null)
+            return shard
+
+        names = self.names  # not this object: it would live until the next search for circles, with all its files
+        for number in sorted(range(len(names)), key=names.__getitem__):
+            self.sizes[number] = opened(number).rows
+        _refuse_another_kind(null, [part for part in first.kind if part[0] in TEXT_PARTS], first.path, null)
+        self._opened = lru_cache(maxsize=_files_to_keep_open())(opened)
+
+    def __getitem__(self, number: int) -> Shard:
+        """Return a shard.
+
+        Raises:
+            FileNotFoundError, ValueError: it is not what it was at the start.
+        """
+        return self._opened(number)
+
+    def path(self, number: int) -> Path:
+        return self.folder / self.names[number]
 
 
-def refuse_unreachable(rows: pa.Table, shards: Mapping[str, Shard]) -> None:
-    """Refuse rows that no shard has, or that have the place of another.
+def _files_to_keep_open() -> int:
+    """Let this process open as many files as it may at all, and return half of that: the others are not for shards."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return min(most // 2, _MOST_OPEN) if most != resource.RLIM_INFINITY else _MOST_OPEN
 
-    Raises:
-        ValueError: the clip, its row and the shard.
-    """
-    ordered = rows.sort_by([("shard", "ascending"), ("row", "ascending")])
-    names = ordered["shard"].combine_chunks().dictionary_encode()
-    numbers, places, clips = names.indices.to_numpy(), ordered["row"].to_numpy(), ordered["clip"]
-    sizes = np.array([shards[name].rows for name in names.dictionary.to_pylist()])
-    beyond = np.flatnonzero((places < 0) | (places >= sizes[numbers]))
-    if len(beyond):
-        clip, place, shard = clips[int(beyond[0])], places[beyond[0]], shards[names[int(beyond[0])].as_py()]
-        raise ValueError(f"clip {clip} has row {place} of {shard.path}, which has {shard.rows}: {AGAIN}")
-    same = np.flatnonzero((numbers[1:] == numbers[:-1]) & (places[1:] == places[:-1]))
-    if len(same):
-        at = int(same[0])
-        shard = shards[names[at].as_py()]
+
+def _refuse_another_kind(shard: Shard, kind: list[tuple[str, torch.dtype, list[int]]], like: Path, null: Shard) -> None:
+    is_whole = shard is null or [name for name, *_ in kind] == [*_NAMES]
+    if shard.kind != kind or not is_whole:
+        raise ValueError(f"{shard.path} has tensors of other shapes than {like}: {AGAIN}")
+    if not shard.made_by or shard.made_by != null.made_by:
         raise ValueError(
-            f"clips {clips[at]} and {clips[at + 1]} have the same row {places[at]} of {shard.path}: {AGAIN}"
+            f"{shard.path} and {null.path} were made by different encoders: {shard.made_by} and {null.made_by}"
         )
 
 

@@ -5,14 +5,16 @@ seconds to import.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
+from stiv_model.latents import table_columns
 from stiv_model.latents.folder import TABLE
 from stiv_model.settings import NULL_TEXT, ModelSettings
 
@@ -38,7 +40,30 @@ class Shard(NamedTuple):
     file_bytes: int
 
 
-def read(latents: Path) -> Any:
+class Table(NamedTuple):
+    """What the table says of each clip, by its number there."""
+
+    clips: pa.LargeStringArray
+    by_name: np.ndarray
+    """Numbers of all clips, in the order of their names."""
+    is_ok: np.ndarray
+    """Whether it can be trained on."""
+    left_out: dict[str, int]
+    """The number of clips that cannot, by status and reason."""
+    shards: list[str]
+    shard_numbers: np.ndarray
+    """Which of `shards` it is in, -1 if in none."""
+    rows: np.ndarray
+    """Where it is in its shard."""
+    aesthetic: np.ndarray
+
+    def per_shard(self, clips: np.ndarray) -> dict[str, int]:
+        """Return how many of some clips are in each shard, by its name."""
+        counts = np.bincount(self.shard_numbers[clips], minlength=len(self.shards))
+        return dict(zip(self.shards, counts.tolist(), strict=True))
+
+
+def read(latents: Path) -> Table:
     """Return the table's columns that say whether a clip is usable, and where its latents are.
 
     Raises:
@@ -48,65 +73,64 @@ def read(latents: Path) -> Any:
     path = latents / TABLE
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: run stage latents first")
-    table = pq.read_table(path, columns=_COLUMNS)
-    clips = pc.count_distinct(table["clip"]).as_py()
-    if clips != len(table):
-        raise ValueError(f"{path} has {len(table)} rows for {clips} clips: {_AGAIN}")
-    lost = table.filter(pc.invert(_is_accounted_for(table)))["clip"].to_pylist()
+    count = table_columns.count_rows(path)
+    names, shards, left_out = table_columns.Names(count), table_columns.Numbered(), Counter[str]()
+    is_ok, aesthetic = np.zeros(count, bool), np.zeros(count)
+    shard_numbers, rows = np.full(count, -1, np.int32), np.zeros(count, np.int32)
+    lost, an_example, first = 0, "", 0
+    for batch in table_columns.batches(path, _COLUMNS):
+        here = slice(first, first + len(batch))
+        first += len(batch)
+        names.extend(batch["clip"])
+        is_ok[here] = table_columns.is_ok(batch).to_numpy(zero_copy_only=False)
+        aesthetic[here] = pc.fill_null(batch["aesthetic"], np.nan).to_numpy()
+        shard_numbers[here] = shards.numbers(batch["shard"])
+        rows[here] = pc.fill_null(batch["row"], -1).to_numpy()
+        left_out.update(_left_out(batch))
+        unaccounted = batch["clip"].filter(pc.invert(_is_accounted_for(batch)))
+        lost, an_example = lost + len(unaccounted), an_example or (str(unaccounted[0]) if len(unaccounted) else "")
+    clips = names.array()
+    by_name = table_columns.in_order(clips)
+    if twice := sum(1 for _ in table_columns.repeated(clips, by_name)):
+        raise ValueError(f"{path} has {count} rows for {count - twice} clips: {_AGAIN}")
     if lost:
         raise ValueError(
-            f"{path}: {len(lost)} clips, such as {lost[0]}, are neither ok with a place in a shard and an aesthetic "
+            f"{path}: {lost} clips, such as {an_example}, are neither ok with a place in a shard and an aesthetic "
             f"score, nor rejected or failed with a reason: {_AGAIN}"
         )
-    return table
+    return Table(clips, by_name, is_ok, dict(left_out), shards.texts, shard_numbers, rows, aesthetic)
 
 
-def usable(table: Any) -> Any:
-    """Return the rows of clips that can be trained on."""
-    return table.filter(pc.equal(table["status"], "ok"))
-
-
-def left_out(table: Any) -> dict[str, int]:
-    """Return the number of clips that are not usable, by status and reason."""
-    others = table.filter(pc.not_equal(table["status"], "ok"))
-    counts = others.group_by(["status", "reason"], use_threads=False).aggregate([([], "count_all")]).to_pylist()
-    return {f"{row['status']}: {row['reason']}": row["count_all"] for row in counts}
-
-
-def per_shard(table: Any) -> dict[str, int]:
-    """Return the number of rows by the name of their shard."""
-    counts = table.group_by("shard", use_threads=False).aggregate([([], "count_all")]).to_pylist()
-    return {row["shard"]: row["count_all"] for row in counts}
-
-
-def shards(latents: Path, table: Any) -> dict[str, Shard]:
+def shards(latents: Path, table: Table) -> dict[str, Shard]:
     """Return what each shard holds.
 
     Raises:
         ValueError: a shard is missing, not whole, or its entries are not exactly the usable clips that the table
             places in it.
     """
-    placed = usable(table)
-    columns = [("row", "count"), ("row", "count_distinct"), ("row", "min"), ("row", "max")]
-    named = {row.pop("shard"): row for row in placed.group_by("shard").aggregate(columns).to_pylist()}
+    placed = _rows_by_shard(table)
     there = {path.name for path in latents.glob("*.safetensors")} - {NULL_TEXT}
     found = {}
-    for name in sorted(named.keys() | there):
+    for name in sorted(placed.keys() | there):
         path = latents / name
         found[name] = shard = _header(path)
-        entries = {
-            "row_count": shard.clips,
-            "row_count_distinct": shard.clips,
-            "row_min": 0,
-            "row_max": shard.clips - 1,
-        }
-        if named.get(name) != entries:
-            places = named[name]["row_count_distinct"] if name in named else 0
+        rows = np.sort(placed.get(name, np.array([], np.int32)))
+        if not np.array_equal(rows, np.arange(shard.clips)):
             raise ValueError(
-                f"{path} holds {shard.clips} clips, but {TABLE} has other ones in it ({places} places): what is not in "
-                f"both would be lost without a reason; {_AGAIN}"
+                f"{path} holds {shard.clips} clips, but {TABLE} has other ones in it ({len(np.unique(rows))} places): "
+                f"what is not in both would be lost without a reason; {_AGAIN}"
             )
     return found
+
+
+def _rows_by_shard(table: Table) -> dict[str, np.ndarray]:
+    """Return the places of the usable clips in each shard that has some, by its name."""
+    usable = np.flatnonzero(table.is_ok)
+    numbers = table.shard_numbers[usable]
+    grouped = usable[np.argsort(numbers, kind="stable")]
+    ends = np.cumsum(np.bincount(numbers, minlength=len(table.shards)))
+    parts = np.split(table.rows[grouped], ends[:-1]) if len(ends) else []
+    return {name: rows for name, rows in zip(table.shards, parts, strict=True) if len(rows)}
 
 
 def check_model(latents: Path, found: dict[str, Shard], model: ModelSettings) -> None:
@@ -127,7 +151,13 @@ def check_model(latents: Path, found: dict[str, Shard], model: ModelSettings) ->
             )
 
 
-def _is_accounted_for(table: Any) -> Any:
+def _left_out(batch: pa.RecordBatch) -> dict[str, int]:
+    others = pa.table(batch).filter(pc.not_equal(batch["status"], "ok"))
+    counts = others.group_by(["status", "reason"], use_threads=False).aggregate([([], "count_all")]).to_pylist()
+    return {f"{row['status']}: {row['reason']}": row["count_all"] for row in counts}
+
+
+def _is_accounted_for(table: pa.RecordBatch) -> Any:
     """Return a column of truth values. What is missing is null, and null counts as no."""
     has_place = pc.and_(pc.is_valid(table["shard"]), pc.is_valid(table["row"]))
     is_used = pc.and_(pc.equal(table["status"], "ok"), pc.and_(has_place, pc.is_finite(table["aesthetic"])))

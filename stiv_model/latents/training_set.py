@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stiv_model.latents import data_plan
@@ -12,6 +11,7 @@ from stiv_model.settings import Run
 
 SAMPLES = "samples.parquet"
 _COLUMNS = ["clip", "video", "uri", "licence", "source_url"]
+_ROWS_AT_ONCE = 1 << 20
 
 
 def write(run: Run, planned: data_plan.Plan, folder: Path) -> None:
@@ -21,9 +21,13 @@ def write(run: Run, planned: data_plan.Plan, folder: Path) -> None:
         ValueError: the latents are not those that the run was planned with.
     """
     latents = Path(run.latents)
-    names = data_plan.sample_names(latents, run.recipe)
-    if data_plan.hash_names(names) != planned.samples_sha256:
+    chosen = data_plan.samples(latents, run.recipe)
+    if chosen.sha256 != planned.samples_sha256:
         raise ValueError(f"{latents} has other clips than {run.recipe_name} was planned with: they changed meanwhile")
-    table = pq.read_table(latents / TABLE, columns=_COLUMNS)
-    chosen = table.filter(pc.is_in(table["clip"], pa.array(names))).sort_by("clip")
-    pq.write_table(chosen, folder / SAMPLES, compression="zstd")
+    # the same few values again and again but for the clips: as numbers of them, and the clips with wide offsets
+    table = pq.read_table(latents / TABLE, columns=_COLUMNS, read_dictionary=_COLUMNS[1:])
+    schema = pa.schema([(name, pa.string()) for name in _COLUMNS])
+    wide = table.set_column(0, "clip", table["clip"].cast(pa.large_string())).combine_chunks()
+    with pq.ParquetWriter(folder / SAMPLES, schema, compression="zstd") as writer:
+        for first in range(0, len(chosen.numbers), _ROWS_AT_ONCE):
+            writer.write_table(wide.take(chosen.numbers[first : first + _ROWS_AT_ONCE]).cast(schema))

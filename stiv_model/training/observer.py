@@ -22,7 +22,7 @@ from stiv_model.settings import Run
 
 @dataclass
 class StepResult:
-    """What came of one step, the same on all ranks but for the memory."""
+    """What came of one step, the same on all ranks but for the clips and the memory."""
 
     loss: float = math.nan
     """Mean over all samples of the step."""
@@ -34,7 +34,7 @@ class StepResult:
     skip_reason: str | None = None
     """Why the weights were not changed; None where they were."""
     clips: list[str] = field(default_factory=list)
-    """Of all ranks, in the order of the run."""
+    """Of all ranks, in the order of the run; known to the first rank only."""
     bad_clips: list[str] = field(default_factory=list)
     """Those whose own loss is not finite."""
     peak_memory_bytes: int = 0

@@ -70,13 +70,17 @@ class Steps:
             assert self.feed is not None, "begin first"
             batch, draws = next(self.feed)
             loss_B = self._learn(batch, draws, totals)
-            bad += [clip for clip, loss in zip(batch.clips, loss_B.tolist(), strict=True) if not math.isfinite(loss)]
+            bad += [
+                self.data.samples.clip(sample)
+                for sample, loss in zip(batch.samples, loss_B.tolist(), strict=True)
+                if not math.isfinite(loss)
+            ]
             if part + 1 == self.run.training.accumulation:
                 dist.all_reduce(totals)
                 result.loss = (totals[0].sum() / totals[1].sum()).item()
             self.engine.step()
         result.level_losses = (totals[0] / totals[1]).tolist()
-        result.clips = self._clips(step)
+        result.clips = self._clips(step) if dist.get_rank() == 0 else []
         result.peak_memory_bytes = peak_memory_bytes(self.device)
         if result.skip_reason:
             result.bad_clips = _of_all_ranks(bad)
@@ -104,7 +108,7 @@ class Steps:
 
     def _clips(self, step: int) -> list[str]:
         first = (step - 1) * self.run.recipe.batch
-        return [self.data.samples[self.order[first + index]].clip for index in range(self.run.recipe.batch)]
+        return [self.data.samples.clip(self.order[first + index]) for index in range(self.run.recipe.batch)]
 
     def _read(self, positions: range) -> tuple[Batch, Draws]:
         batch = self.data.batch([self.order[position] for position in positions], pin=self.device.type == "cuda")

@@ -71,7 +71,8 @@ def planned_data(run: Run, work: Path) -> LatentData:
         ValueError: it is not.
     """
     data = LatentData(Path(run.latents), run.recipe)
-    data_plan.check_run(data_plan.read(work), run, dist.get_world_size(), data.samples.clips.to_pylist())
+    samples = data.samples
+    data_plan.check_run(data_plan.read(work), run, dist.get_world_size(), len(samples), samples.sha256)
     return data
 
 

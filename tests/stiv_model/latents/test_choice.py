@@ -1,14 +1,16 @@
 """One rule says which clips a recipe trains on, and the plan, the loader and the record of a run all follow it."""
 
 import math
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stiv_model.latents import data_plan, training_set
+from stiv_model.latents import data_plan, table_columns, training_set
 from stiv_model.latents.choice import choose
 from stiv_model.latents.dataset import LatentData
 from stiv_model.settings import Mode, RecipeSettings
@@ -17,6 +19,12 @@ from tests.stiv_model.runs import RECIPE, SETTINGS, TRAINING, describe, make_lat
 
 SCORES = st.sampled_from([0.0, 2.5, 2.5000001, 9.0])  # few, so that many are equal
 FRACTIONS = st.one_of(st.floats(0.001, 1.0), st.sampled_from([0.1, 0.3, 0.7, 1.0]))
+
+
+class Row(NamedTuple):
+    clip: str
+    aesthetic: float
+    frames: int
 
 
 def recipe_of(span: int, best_fraction: float) -> RecipeSettings:
@@ -37,19 +45,19 @@ def every_second(frames: int) -> tuple[Mode, ...]:
     shuffled=st.randoms(use_true_random=False),
 )
 def test_the_best_of_those_long_enough_are_taken_and_numbered_by_name(scores, frames, span, best_fraction, shuffled):
-    rows = [
-        {"clip": f"{number:02d}", "aesthetic": score, "shard": f"shard-{shard}"}
-        for number, (score, shard) in enumerate(scores)
-    ]
+    rows = [Row(f"{number * 7}é", score, frames[shard]) for number, (score, shard) in enumerate(scores)]
     shuffled.shuffle(rows)
-    schema = pa.schema([("clip", pa.string()), ("aesthetic", pa.float64()), ("shard", pa.string())])
-    of_shard = {f"shard-{number}": count for number, count in enumerate(frames)}
-    long_enough, samples = choose(pa.Table.from_pylist(rows, schema), of_shard, recipe_of(span, best_fraction))
+    long_enough, samples = choose(
+        table_columns.in_order(pa.array([row.clip for row in rows], pa.large_string())),
+        np.array([row.aesthetic for row in rows], float),
+        np.array([row.frames for row in rows], int),
+        recipe_of(span, best_fraction),
+    )
 
-    wanted = [row for row in rows if of_shard[row["shard"]] >= span]
-    assert long_enough.to_pylist() == wanted
-    best = sorted(wanted, key=lambda row: (-row["aesthetic"], row["clip"]))[: math.ceil(best_fraction * len(wanted))]
-    assert samples.to_pylist() == sorted(best, key=lambda row: row["clip"])
+    wanted = [row for row in rows if row.frames >= span]
+    assert [rows[number] for number in long_enough] == sorted(wanted)
+    best = sorted(wanted, key=lambda row: (-row.aesthetic, row.clip))[: math.ceil(best_fraction * len(wanted))]
+    assert [rows[number] for number in samples] == sorted(best)
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +76,13 @@ def test_plan_loader_and_record_have_the_same_clips_in_the_same_order(uneven, tm
     recipe = RECIPE.model_copy(update=changes | {"best_fraction": best_fraction, "batch": 2})
     run = describe(recipe, TRAINING, latents=str(uneven))
     planned = data_plan.make(uneven, "stiv", SETTINGS, recipe, TRAINING)
-    loaded = LatentData(uneven, recipe).samples.clips.to_pylist()
+    samples = LatentData(uneven, recipe).samples
+    loaded = [sample.clip for sample in samples]
     training_set.write(run, planned, tmp_path)
     recorded = pq.read_table(tmp_path / training_set.SAMPLES)["clip"].to_pylist()
-    assert loaded == recorded == data_plan.sample_names(uneven, recipe)
-    data_plan.check_run(planned, run, TRAINING.ranks, loaded)
+    assert loaded == recorded
+    assert samples.sha256 == data_plan.samples(uneven, recipe).sha256
+    data_plan.check_run(planned, run, TRAINING.ranks, len(samples), samples.sha256)
     assert len(loaded) == math.ceil(best_fraction * 11)
 
 

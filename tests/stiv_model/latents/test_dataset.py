@@ -25,7 +25,8 @@ def edit(latents, change, clip=None) -> None:
 def test_a_batch_holds_what_the_shards_hold(latents):
     data = LatentData(latents, RECIPE)
     batch = data.batch([7, 0, 9])
-    for place, clip in enumerate(batch.clips):
+    assert batch.samples == [7, 0, 9]
+    for place, clip in enumerate(data.samples.clip(sample) for sample in batch.samples):
         shard, row = clip.split("-")[1:]
         tensors = load(latents / f"shard-{shard}.safetensors")
         assert torch.equal(batch.latents_BFCHW[place], tensors["latents"][int(row)])
@@ -57,7 +58,7 @@ def test_memory_of_a_batch_that_nobody_keeps_is_used_again(latents):
 
 def test_best_fraction_takes_the_best_by_aesthetic_score(latents):
     data = LatentData(latents, RECIPE.model_copy(update={"best_fraction": 0.3}))
-    assert sorted(sample.aesthetic for sample in data.samples) == [3.0, 4.0, 5.0]
+    assert [sample.clip for sample in data.samples] == ["clip-0-3", "clip-0-4", "clip-0-5"]  # of two with 3, the first
     assert (data.given, data.left_out) == (10, 7)
 
 
@@ -180,9 +181,9 @@ def test_a_shard_that_ends_while_training_reads_it_names_the_clip(latents):
 def test_an_error_ahead_comes_in_its_place_and_names_the_clip(latents):
     flip_a_bit(latents)
     data = LatentData(latents, RECIPE)
-    with ReadAhead(lambda index: data.batch([index]).clips, range(10), depth=4) as batches:
+    with ReadAhead(lambda index: data.batch([index]).samples, range(10), depth=4) as batches:
         for number in range(8):
-            assert next(batches) == [data.samples[number].clip]
+            assert next(batches) == [number]
         for _ in range(2):
             with pytest.raises(ValueError, match="clip-1-2"):
                 next(batches)
