@@ -82,7 +82,7 @@ def read(latents: Path) -> Table:
         here = slice(first, first + len(batch))
         first += len(batch)
         names.extend(batch["clip"])
-        is_ok[here] = table_columns.is_ok(batch).to_numpy(zero_copy_only=False)
+        is_ok[here] = table_columns.is_ok(batch)
         aesthetic[here] = pc.fill_null(batch["aesthetic"], np.nan).to_numpy()
         shard_numbers[here] = shards.numbers(batch["shard"])
         rows[here] = pc.fill_null(batch["row"], -1).to_numpy()

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-_ROWS_AT_ONCE = 1 << 16
+_ROWS_AT_ONCE = 1 << 14
 _HEX = 64
 """Digits of a sha256."""
 
@@ -29,19 +29,37 @@ def count_rows(table: Path) -> int:
 def batches(table: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Give columns of a table, some ten thousand rows at a time."""
     with pq.ParquetFile(table, pre_buffer=False, buffer_size=1 << 16) as file:
-        yield from file.iter_batches(_ROWS_AT_ONCE, columns=list(columns), use_threads=False)
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns), use_threads=False):
+            yield batch
+            pa.default_memory_pool().release_unused()  # it keeps several times of what it lends
 
 
-def is_ok(batch: pa.RecordBatch) -> pa.BooleanArray:
+def numbers(column: Any) -> np.ndarray:
+    """Return a column of numbers without null; `to_numpy` would import pandas, 44 MB of each rank."""
+    return np.from_dlpack(column)
+
+
+def take(column: Any, rows: np.ndarray) -> Any:
+    """Return some rows of a column or a batch; from a numpy array, Arrow would import pandas."""
+    wanted = np.ascontiguousarray(rows, np.uint64)
+    return column.take(pa.Array.from_buffers(pa.uint64(), len(wanted), [None, pa.py_buffer(wanted)]))
+
+
+def is_ok(batch: pa.RecordBatch) -> np.ndarray:
     """Return which rows can be trained on."""
-    return pc.fill_null(pc.equal(batch["status"], "ok"), False)
+    statuses = Numbered("ok")
+    return statuses.numbers(batch["status"]) == 0
 
 
 class Numbered:
-    """Gives each text that it meets a number, in the order of meeting."""
+    """Gives each text that it meets a number, in the order of meeting.
 
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
+    Args:
+        known: those that have the first numbers.
+    """
+
+    def __init__(self, *known: str) -> None:
+        self._numbers = {text: number for number, text in enumerate(known)}
 
     @property
     def texts(self) -> list[str]:
@@ -49,9 +67,12 @@ class Numbered:
 
     def numbers(self, column: pa.StringArray) -> np.ndarray:
         """Return the numbers of a column's texts (int32), -1 for null."""
-        coded = column.dictionary_encode()
-        known = [self._numbers.setdefault(text, len(self._numbers)) for text in coded.dictionary.to_pylist()]
-        return np.array([*known, -1], np.int32)[pc.fill_null(coded.indices, -1).to_numpy()]
+        coded = column.dictionary_encode(null_encoding="encode")
+        found = [self._number(text) for text in coded.dictionary.to_pylist()]
+        return np.array(found, np.int32)[numbers(coded.indices)]
+
+    def _number(self, text: str | None) -> int:
+        return -1 if text is None else self._numbers.setdefault(text, len(self._numbers))
 
 
 class Names:
@@ -88,13 +109,13 @@ def _buffers(names: Any) -> tuple[memoryview, np.ndarray]:
 
 def in_order(names: pa.LargeStringArray) -> np.ndarray:
     """Return the numbers of names, sorted by the names' UTF-8."""
-    return pc.sort_indices(names).to_numpy()
+    return numbers(pc.sort_indices(names))
 
 
 def repeated(names: pa.LargeStringArray, order: np.ndarray) -> Iterator[str]:
     """Give, in their order, the names that stand behind their like."""
     for first in range(0, len(order), _ROWS_AT_ONCE):
-        some = names.take(pa.array(order[first : first + _ROWS_AT_ONCE + 1]))
+        some = take(names, order[first : first + _ROWS_AT_ONCE + 1])
         behind = some[1:]
         yield from behind.filter(pc.equal(behind, some[:-1])).to_pylist()
 
@@ -102,11 +123,10 @@ def repeated(names: pa.LargeStringArray, order: np.ndarray) -> Iterator[str]:
 def sha256_of(names: pa.LargeStringArray, order: np.ndarray) -> str:
     """Return the sha256 of names in an order, each with a line break, in hexadecimal digits."""
     digest = hashlib.sha256()
-    nothing, line_break = (pa.scalar(text, pa.large_string()) for text in ("", "\n"))
     for first in range(0, len(order), _ROWS_AT_ONCE):
-        some = names.take(pa.array(order[first : first + _ROWS_AT_ONCE]))
-        text, ends = _buffers(pc.binary_join_element_wise(some, nothing, line_break))
-        digest.update(text[ends[0] : ends[-1]])
+        text, ends = _buffers(take(names, order[first : first + _ROWS_AT_ONCE]))
+        lines = np.insert(np.frombuffer(text[ends[0] : ends[-1]], np.uint8), ends[1:] - ends[0], ord("\n"))
+        digest.update(lines.data)
     return digest.hexdigest()
 
 
