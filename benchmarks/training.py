@@ -82,7 +82,7 @@ class Contender:
     def step(self, data: Batch, null_text: Text) -> float:
         height, width = data.latents_BFCHW.shape[3:]
         places = height * width // PARAMS.model.spatial_patch**2
-        positions = list(range(len(data.clips)))
+        positions = list(range(len(data.samples)))
         draws = draw(positions, data.latents_BFCHW.shape[1:], RECIPE.frames, places, RECIPE, TRAINING)
         loss = losses(self.model, data, draws, null_text, RECIPE, TRAINING).mean()
         self.update(loss)
