@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
+import numpy as np
+
 _ROUNDS = 8
 
 
@@ -37,6 +39,31 @@ class Order:
             if place < self.samples:
                 return place
 
+    def position(self, sample: int, epoch: int) -> int:
+        """Return where a sample stands in an epoch: the network backwards, at the cost of one place."""
+        keys, place = _round_keys(self.seed, epoch), sample
+        while True:
+            left, right = divmod(place, self.side)
+            for key in reversed(keys):
+                left, right = (right - _scatter(left ^ key)) % self.side, left
+            place = left * self.side + right
+            if place < self.samples:
+                return epoch * self.samples + place
+
+    def samples_of(self, epoch: int, places: range) -> np.ndarray:
+        """Return the samples at places of an epoch, counted from its first: many at once."""
+        keys, side = _round_keys(self.seed, epoch), np.uint64(self.side)
+        found = np.arange(places.start, places.stop, dtype=np.uint64)
+        on_the_way = np.arange(len(found))
+        while len(on_the_way):
+            left, right = np.divmod(found[on_the_way], side)
+            for key in keys:
+                # reduced before the sum, which would not fit in 64 bits
+                left, right = right, (left + _scatter_all(right ^ np.uint64(key)) % side) % side
+            found[on_the_way] = left * side + right
+            on_the_way = on_the_way[found[on_the_way] >= self.samples]
+        return found
+
 
 @lru_cache(maxsize=2)
 def _round_keys(seed: int, epoch: int) -> tuple[int, ...]:
@@ -48,6 +75,14 @@ def _scatter(x: int) -> int:
     for factor in (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93):
         x = x * factor & 0xFFFFFFFFFFFFFFFF
         x ^= x >> 32
+    return x
+
+
+def _scatter_all(x: np.ndarray) -> np.ndarray:
+    """Return what `_scatter` makes of each of many numbers (uint64): products are below 2^64 by themselves."""
+    for factor in (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93):
+        x = x * np.uint64(factor)
+        x ^= x >> np.uint64(32)
     return x
 
 

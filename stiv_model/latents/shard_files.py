@@ -238,7 +238,7 @@ class Shards:
 
     def __init__(self, folder: Path, clips: Mapping[str, int], null: Shard):
         self.folder, self.names = folder, list(clips)
-        if missing := sorted(clips.keys() - set(os.listdir(folder))):
+        if missing := sorted(clips.keys() - {path.name for path in folder.iterdir()}):
             lost = sum(clips[name] for name in missing)
             raise FileNotFoundError(
                 f"{folder / missing[0]} does not exist, and {lost} clips are said to be there: {AGAIN}"

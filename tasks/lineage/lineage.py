@@ -5,10 +5,8 @@ when the latents have changed since. Which sample stood at which position is a f
 (`stiv_model.latents.order.Order`); `ledger.tsv` says which positions were trained on.
 """
 
-import csv
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stiv_model.latents.order import Order
 from stiv_model.latents.training_set import SAMPLES
 from stiv_model.settings import RUN_FILE, Run
-from stiv_model.training.run_files import LEDGER
 from tasks.clips import thresholds
 from tasks.clips.settings import ClipSettings
+from tasks.lineage import draws
+from tasks.lineage.draws import Seen
 from tasks.storage import tables
+
+_ROWS_AT_ONCE = 1 << 16
 
 
 class Workspace(NamedTuple):
@@ -55,14 +55,6 @@ class Workspace(NamedTuple):
         return sorted(found, key=lambda folder: (folder / SAMPLES).stat().st_mtime_ns)
 
 
-class Seen(NamedTuple):
-    """How often one run trained on one clip."""
-
-    times: int
-    first_step: int | None
-    """Counted from 1; None if never."""
-
-
 def find(space: Workspace, name: str) -> list[str]:
     """Return the ids of the shots that a name means: a shot's own id, or all shots of a video, named by its sha256 (or
     the first eight or more characters of it) or by its uri.
@@ -71,11 +63,8 @@ def find(space: Workspace, name: str) -> list[str]:
         ValueError: nothing of that name is in the tables.
         FileNotFoundError: there are no tables of videos and shots.
     """
-    shots = _read(space.table("shots"), ["clip", "video", "uri"])
-    is_meant = pc.or_(pc.equal(shots["clip"], name), pc.equal(shots["uri"], name))
-    if len(name) >= 8:
-        is_meant = pc.or_(is_meant, pc.starts_with(shots["video"], name))
-    found = shots.filter(is_meant)["clip"].to_pylist()
+    is_meant = (pc.field("clip") == name) | _is_video(name)
+    found = _read(space.table("shots"), ["clip", "video", "uri"], is_meant)["clip"].to_pylist()
     if not found and not _videos(space, name):
         raise ValueError(
             f"{name} is no shot, no video's sha256 and no uri in {space.data}: `stiv browse`, or the tables there, "
@@ -84,12 +73,13 @@ def find(space: Workspace, name: str) -> list[str]:
     return found
 
 
+def _is_video(name: str) -> pc.Expression:
+    is_meant = pc.field("uri") == name
+    return is_meant | pc.starts_with(pc.field("video"), name) if len(name) >= 8 else is_meant
+
+
 def _videos(space: Workspace, name: str) -> list[dict[str, Any]]:
-    videos = _read(space.table("videos"))
-    is_meant = pc.equal(videos["uri"], name)
-    if len(name) >= 8:
-        is_meant = pc.or_(is_meant, pc.fill_null(pc.starts_with(videos["video"], name), False))
-    return videos.filter(is_meant).to_pylist()
+    return _read(space.table("videos"), None, _is_video(name)).to_pylist()
 
 
 def videos_of(space: Workspace, name: str) -> list[dict[str, Any]]:
@@ -101,10 +91,8 @@ def videos_of(space: Workspace, name: str) -> list[dict[str, Any]]:
     if direct := _videos(space, name):
         return direct
     shots = find(space, name)
-    table = _read(space.table("shots"), ["clip", "video"])
-    wanted = table.filter(pc.is_in(table["clip"], pa.array(shots)))["video"].unique()
-    videos = _read(space.table("videos"))
-    return videos.filter(pc.is_in(videos["video"], wanted)).to_pylist()
+    wanted = _read(space.table("shots"), ["clip", "video"], pc.field("clip").isin(shots))["video"].unique()
+    return _read(space.table("videos"), None, pc.field("video").isin(wanted)).to_pylist()
 
 
 def split_of(space: Workspace, video: str) -> dict[str, Any] | None:
@@ -143,9 +131,20 @@ def agrees(clip: dict[str, Any], settings: ClipSettings) -> bool:
 def seen_by(space: Workspace, clip: str) -> Iterator[tuple[Path, Seen]]:
     """Give the checkpoints that have the clip among their samples, with what they saw of it."""
     for folder in space.trained:
-        clips = pq.read_table(folder / SAMPLES, columns=["clip"])["clip"].to_pylist()
-        if clip in clips:
-            yield folder, _count(folder, len(clips), clips.index(clip))
+        sample = _sample(folder / SAMPLES, clip)
+        if sample is not None:
+            yield folder, draws.of(folder).seen(sample)
+
+
+def _sample(samples: Path, clip: str) -> int | None:
+    """Return the number that a clip has as a sample."""
+    first = 0
+    with pq.ParquetFile(samples) as file:
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=["clip"]):
+            if (at := pc.index(batch["clip"], clip).as_py()) >= 0:
+                return first + int(at)
+            first += len(batch)
+    return None
 
 
 def ancestry(checkpoint: Path) -> list[Path]:
@@ -169,64 +168,23 @@ def trained_on(checkpoint: Path) -> pa.Table:
         FileNotFoundError: the checkpoint has no table of its samples.
     """
     samples = _read(checkpoint / SAMPLES)
-    times = _all_counts(checkpoint, len(samples))
-    counted = samples.append_column("times", pa.array([times[place] for place in range(len(samples))], pa.int64()))
-    return counted.filter(pc.greater(counted["times"], 0))
+    times = pa.array(draws.of(checkpoint).times())
+    return samples.append_column("times", times).filter(pc.greater(times, 0))
 
 
-def _positions(folder: Path) -> dict[int, range]:
-    """Return the positions of every step that was tried, by its number."""
-    with (folder / LEDGER).open(newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    return {
-        int(row["step"]): range(int(row["first_position"]), int(row["last_position"]) + 1)
-        for row in rows
-        if row["first_position"]
-    }
+def has_seen(checkpoint: Path, video: str) -> bool:
+    """Say whether one run trained on a clip of a video.
+
+    Raises:
+        FileNotFoundError: the checkpoint has no table of its samples.
+    """
+    videos = _read(checkpoint / SAMPLES, ["video"])["video"]
+    of_video = pc.fill_null(pc.equal(videos, video), False).to_numpy()
+    return bool(draws.of(checkpoint).times()[of_video].any())
 
 
-def _order(folder: Path, samples: int) -> Order:
-    return Order(samples, Run.model_validate(json.loads((folder / RUN_FILE).read_text())).training.seed)
-
-
-def _all_counts(folder: Path, samples: int) -> Counter[int]:
-    """Count how often each sample was trained on; whole epochs are counted without walking through them."""
-    order, steps = _order(folder, samples), _positions(folder)
-    whole = _whole_epochs(steps.values(), samples)
-    times = Counter({sample: len(whole) for sample in range(samples)})
-    times.update(order[position] for step in steps.values() for position in step if position // samples not in whole)
-    return times
-
-
-def _whole_epochs(steps: Iterable[range], samples: int) -> set[int]:
-    found: Counter[int] = Counter()
-    for step in steps:
-        start = step.start
-        while start < step.stop:
-            epoch = start // samples
-            end = min(step.stop, (epoch + 1) * samples)
-            found[epoch] += end - start
-            start = end
-    return {epoch for epoch, count in found.items() if count == samples}
-
-
-def _count(folder: Path, samples: int, sample: int) -> Seen:
-    order, steps = _order(folder, samples), _positions(folder)
-    whole = _whole_epochs(steps.values(), samples)
-    times, first = len(whole), None
-    for number, step in steps.items():
-        for position in step:
-            is_partial = position // samples not in whole
-            if not is_partial and first:
-                continue  # it is counted with the whole epochs
-            if order[position] == sample:
-                times += is_partial
-                first = first or number
-    return Seen(times, first)
-
-
-def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
+def _read(path: Path, columns: list[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (dvc repro, or stiv pipeline)")
     tables.refuse_renamed(path, pq.read_schema(path).names, columns or tables.CLIPS.names, "dvc repro makes it again")
-    return pq.read_table(path, columns=columns)
+    return pq.read_table(path, columns=columns, filters=filters)

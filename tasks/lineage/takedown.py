@@ -141,11 +141,7 @@ def _count(table: Path, column: str, value: str) -> int:
 
 def _checkpoints(space: Workspace, sha256: str) -> tuple[list[Path], list[Path]]:
     """Return the checkpoints that saw the video, or come from one that did, and the others."""
-    saw = {
-        folder.resolve()
-        for folder in space.trained
-        if pc.any(pc.equal(lineage.trained_on(folder)["video"], sha256)).as_py()
-    }
+    saw = {folder.resolve() for folder in space.trained if lineage.has_seen(folder, sha256)}
     tainted: list[Path] = []
     clean: list[Path] = []
     for folder in space.trained:

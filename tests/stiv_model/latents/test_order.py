@@ -27,6 +27,28 @@ def test_what_is_drawn_depends_on_the_position_alone(position, seed):
     assert visited[position] == Order(17, seed)[position]
 
 
+@settings(deadline=None, max_examples=25)
+@given(samples=st.sampled_from([1, 2, 3, 31, 997, 1000]), epoch=st.integers(0, 5), seed=st.integers())
+def test_where_a_sample_stands_is_where_a_search_finds_it(samples, epoch, seed):
+    order = Order(samples, seed)
+    drawn = [order[epoch * samples + place] for place in range(samples)]
+    assert [order.position(sample, epoch) for sample in drawn] == [epoch * samples + at for at in range(samples)]
+    assert order.samples_of(epoch, range(samples)).tolist() == drawn
+    assert order.samples_of(epoch, range(samples // 3, samples // 2)).tolist() == drawn[samples // 3 : samples // 2]
+
+
+def test_where_a_sample_stands_among_many_is_found_at_once():
+    order = Order(99_999, 7)
+    drawn = order.samples_of(3, range(99_999))
+    assert sorted(drawn.tolist()) == list(range(99_999))
+    for place in (0, 1, 50_000, 99_998):
+        assert drawn[place] == order[3 * 99_999 + place]
+        assert order.position(int(drawn[place]), 3) == 3 * 99_999 + place
+    large = Order(10**10, 0)
+    assert large[large.position(123_456_789, 2)] == 123_456_789
+    assert large.samples_of(2, range(7, 9)).tolist() == [large[2 * 10**10 + 7], large[2 * 10**10 + 8]]
+
+
 def test_epochs_and_seeds_differ_in_their_order():
     epochs = {
         tuple(Order(50, seed)[epoch * 50 + place] for place in range(50)) for seed in (0, 1) for epoch in range(5)
