@@ -8,10 +8,12 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -69,10 +71,10 @@ def trace(space: Workspace, source: str, cache: Path, video: str) -> Takedown:
         raise ValueError(f"{video} means {len(hashes)} videos ({', '.join(sorted(hashes))}): name one by its sha256")
     [sha256] = hashes
     same = pq.read_table(space.table("videos"), filters=[("video", "==", sha256)]).to_pylist()
-    items = {item.uri: item for item in sources.listing(source)}
-    raw = [row["uri"] for row in same if row["uri"] in items]
     sizes = {row["size_bytes"] for row in same} - {None}
-    raw += _unhashed(source, cache, sha256, sizes, items, _hashed(space))
+    items = _items_like(source, {row["uri"] for row in same}, sizes)
+    raw = [row["uri"] for row in same if row["uri"] in items]
+    raw += _unhashed(source, cache, sha256, sizes, items, space)
     shots = _count(space.table("shots"), "video", sha256)
     clips = _count(space.table("latents"), "video", sha256)
     folders = [space.table(stage).parent for stage in space.stages]
@@ -86,32 +88,43 @@ def trace(space: Workspace, source: str, cache: Path, video: str) -> Takedown:
         [path for path in [cache / sha256] if path.exists()],
         shots,
         clips,
-        [path for path in made if path.exists()],
+        [path for path in made if path.exists() or _unfinished_of(path).exists()],
         clean,
     )
 
 
-def _hashed(space: Workspace) -> set[str]:
-    """Return the uris of the files whose bytes were read, so that the table says which of them are copies."""
-    table = pq.read_table(space.table("videos"), columns=["uri", "video"])
-    return set(table.filter(pc.is_valid(table["video"]))["uri"].to_pylist())
+def _items_like(source: str, uris: set[str], sizes: set[int]) -> dict[str, sources.Item]:
+    """Return the items of a source, by uri, that have one of the uris, or one of the sizes: of many, few."""
+    with tempfile.TemporaryDirectory(prefix="stiv-forget-") as folder:
+        table = Path(folder) / "listing.parquet"
+        sources.write_listing(source, table)
+        return {item.uri: item for item in sources.read_listing(table) if item.uri in uris or item.size_bytes in sizes}
+
+
+def _hashed(space: Workspace, uris: list[str]) -> set[str]:
+    """Return those of some files whose bytes were read, so that the table says which of them are copies."""
+    is_text = [uri for uri in uris if uri == uri.encode(errors="replace").decode()]  # no table has others
+    is_read = pc.field("uri").isin(pa.array(is_text, pa.string())) & pc.field("video").is_valid()
+    return set(pq.read_table(space.table("videos"), columns=["uri"], filters=is_read)["uri"].to_pylist())
 
 
 def _unhashed(
-    source: str, cache: Path, sha256: str, sizes: set[int], items: dict[str, sources.Item], hashed: set[str]
+    source: str, cache: Path, sha256: str, sizes: set[int], items: dict[str, sources.Item], space: Workspace
 ) -> Iterator[str]:
     """Give the copies that no table knows of: rejected by name or size before they were read, hidden, or new."""
     if source.startswith(buckets.PREFIX) or source_lists.is_list(source):
-        for item in items.values():
-            if item.problem or item.size_bytes not in sizes or item.uri in hashed:
-                continue
-            with sources.lend(source, item.uri, None, ObjectCache(cache)) as path:
+        same_size = [item.uri for item in items.values() if not item.problem and item.size_bytes in sizes]
+        known = _hashed(space, same_size)
+        for uri in (uri for uri in same_size if uri not in known):
+            with sources.lend(source, uri, None, ObjectCache(cache)) as path:
                 if atomic.sha256_file(path) == sha256:
-                    yield item.uri
+                    yield uri
         return
-    for path in _files(Path(source).resolve()):
-        uri = path.relative_to(Path(source).resolve()).as_posix()
-        if uri not in hashed and path.stat().st_size in sizes and atomic.sha256_file(path) == sha256:
+    root = Path(source).resolve()
+    same_size = [path.relative_to(root).as_posix() for path in _files(root) if path.stat().st_size in sizes]
+    known = _hashed(space, same_size)
+    for uri in (uri for uri in same_size if uri not in known):
+        if atomic.sha256_file(root / uri) == sha256:
             yield uri
 
 
@@ -162,6 +175,11 @@ def _unfinished(space: Workspace, sha256: str) -> list[Path]:
     return found
 
 
+def _unfinished_of(folder: Path) -> Path:
+    """Return where a stage works on what gets this name."""
+    return folder.with_name(f"{folder.name}.partial")
+
+
 def carry_out(takedown: Takedown, source: str, earlier_rows: Path) -> None:
     """Delete the raw files, their copies, and every output that holds the video; doing it twice does no harm.
 
@@ -179,7 +197,7 @@ def carry_out(takedown: Takedown, source: str, earlier_rows: Path) -> None:
     for path in takedown.cached:
         path.unlink(missing_ok=True)
     for folder in takedown.stages:
-        for one in (folder, folder.with_name(f"{folder.name}.partial")):
+        for one in (folder, _unfinished_of(folder)):
             if one.is_dir():
                 shutil.rmtree(one)
             else:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,24 @@ def test_after_a_takedown_nothing_of_the_video_is_left(space: Workspace, tmp_pat
         ("raw", "2.mp4"),
         ("checkpoints", "clean"),
     }
+
+
+def test_no_link_to_a_part_with_the_video_is_left(space: Workspace, tmp_path: Path):
+    """Parts of stills and latents are linked into what is kept for reuse, and into the output of a killed run."""
+    outputs = {"latents/part-00001.safetensors": b"latents", "shots/stills/part-00001.parquet": b"stills"}
+    places = ("data/{}", "data/{}.partial/product", "cache/earlier/{}/key", "cache/earlier/{}/key.tmp")
+    for name, content in outputs.items():
+        stage, _, file = name.partition("/")
+        files = [tmp_path / place.format(stage) / file for place in places]
+        for path in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        files[0].write_bytes(content)
+        for path in files[1:]:
+            path.hardlink_to(files[0])
+    shutil.rmtree(space.data / "latents")  # killed while it was made again
+    found = takedown.trace(space, str(tmp_path / "raw"), tmp_path / "cache", VIDEOS[0])
+    takedown.carry_out(found, str(tmp_path / "raw"), tmp_path / "cache/earlier")
+    assert [path for path in tmp_path.rglob("*") if path.name.startswith("part-")] == []
 
 
 def as_read(space: Workspace) -> str:
