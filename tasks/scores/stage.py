@@ -21,7 +21,7 @@ from tasks.scores.nsfw import OpenNsfw
 from tasks.scores.settings import EstimatorSettings, ScoreSettings
 from tasks.scores.text_area import RapidText, Strokes
 from tasks.scores.video_hash import video_hash
-from tasks.storage import atomic, parts, queries, reuse, shards, stills, tables
+from tasks.storage import atomic, matching, parts, queries, reuse, shards, stills, tables
 from tasks.storage.scores import SCORES
 from tasks.storage.stage import Joined, Stage, alone
 
@@ -165,16 +165,15 @@ class Scores(Stage):
         if not table.exists():
             return False
         measured = [name for name in tables.SHOTS.names if name not in _OF_SOURCE]
-        same = [f"given.{name} IS NOT DISTINCT FROM made.{name}" for name in measured]
-        now = ", ".join(f"given.{name} AS {name}" for name in _OF_SOURCE)
-        with queries.connect(reused.parent) as connection:
-            queries.register(connection, given=given)
-            queries.create(connection, "changed", "clip", stills.changed(reusable, self.shots))
-            query = f"""
-                SELECT given.{shards.PLACE}, made.* REPLACE ({now})
-                FROM given JOIN {queries.scan([table])} AS made ON given.clip = made.clip AND {" AND ".join(same)}
-                ANTI JOIN changed ON given.clip = changed.clip ORDER BY given.{shards.PLACE}"""
-            return queries.write_query(reused, connection, query, shards.placed(tables.SCORES)) > 0
+        changes = stills.Changes(reusable, self.shots)
+
+        def rows() -> Iterator[pa.RecordBatch]:
+            pairs = matching.matched(shards.read_given(given), queries.read([table]), "video", "clip", measured)
+            for now, made in pairs:
+                are_same = pa.array(changes.are_same(now["clip"]))
+                yield from shards.placed_rows(now.filter(are_same), made.filter(are_same), tables.SCORES, _OF_SOURCE)
+
+        return queries.write(reused, rows(), shards.placed(tables.SCORES)) > 0
 
     def save_reusable(self, given: Path, out: Path, reusable: Path) -> None:
         reuse.save_reusable([out / tables.SCORE_TABLE, self.shots / stills.FOLDER], reusable)

@@ -6,13 +6,11 @@ What is in order already needs no database: `write` and `settle` read it as it p
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from tasks.storage import tables
@@ -58,38 +56,10 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def register(connection: duckdb.DuckDBPyConnection, **files: Path) -> None:
-    """Let queries name files of rows as `shards.write_given` writes them."""
-    for name, file in files.items():
-        connection.register(name, pa.dataset.dataset(file, format="ipc"))
-
-
-def create(connection: duckdb.DuckDBPyConnection, table: str, column: str, texts: Iterable[str]) -> None:
-    """Make a table of one column of texts."""
-    connection.execute(f"CREATE TABLE {table} ({column} VARCHAR)")
-    left = iter(texts)
-    while group := list(islice(left, GROUP_ROWS)):
-        connection.execute(f"INSERT INTO {table} SELECT unnest($1::VARCHAR[])", [group])
-
-
 def batches(connection: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Give the rows of a query as they come, a few thousand at a time, in the columns and types of `schema`."""
     for batch in connection.sql(query).to_arrow_reader(GROUP_ROWS):
         yield batch.select(schema.names).cast(schema)
-
-
-def write_query(path: Path, connection: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema) -> int:
-    """Write what a query gives, in its order, as a table; return how many rows."""
-    count = 0
-
-    def counted() -> Iterator[pa.RecordBatch]:
-        nonlocal count
-        for batch in batches(connection, query, schema):
-            count += len(batch)
-            yield batch
-
-    write(path, counted(), schema)
-    return count
 
 
 def read(files: Iterable[Path], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -115,11 +85,14 @@ def even(rows: Iterable[pa.RecordBatch], schema: pa.Schema, group_rows: int = GR
         yield pa.Table.from_batches(waiting, schema).combine_chunks().to_batches()[0]
 
 
-def write(path: Path, rows: Iterable[pa.RecordBatch], schema: pa.Schema, group_rows: int = GROUP_ROWS) -> None:
-    """Write batches of rows as one table, whose bytes do not depend on how the rows were cut into batches."""
+def write(path: Path, rows: Iterable[pa.RecordBatch], schema: pa.Schema, group_rows: int = GROUP_ROWS) -> int:
+    """Write batches of rows as one table, whose bytes do not depend on how they were cut; return how many rows."""
+    count = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in even(rows, schema, group_rows):
             writer.write_batch(batch, group_rows)
+            count += len(batch)
+    return count
 
 
 def outcomes(table: Path, key: str) -> Iterator[pa.RecordBatch]:

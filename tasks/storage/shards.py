@@ -29,6 +29,20 @@ def placed(schema: pa.Schema) -> pa.Schema:
     return pa.schema([pa.field(PLACE, pa.int64()), *schema])
 
 
+def placed_rows(
+    given: pa.Table, made: pa.Table, schema: pa.Schema, as_given: Sequence[str] = ()
+) -> Iterator[pa.RecordBatch]:
+    """Give rows that are reused, in the columns of `placed(schema)`.
+
+    Args:
+        given: inputs, with their PLACE.
+        made: the row of each, of an earlier run.
+        as_given: columns that are taken from the input.
+    """
+    columns = [(given if name in as_given else made)[name] for name in schema.names]
+    yield from pa.Table.from_arrays([given[PLACE], *columns], schema=placed(schema)).to_batches()
+
+
 class Shard(NamedTuple):
     """A part of a stage's work: some of its inputs, and the table of their rows."""
 
@@ -50,7 +64,7 @@ class Shard(NamedTuple):
 
     def read(self) -> list[dict[str, Any]]:
         """Return the inputs, a row each, in order."""
-        return [row for batch in _slice(self.given, self.first, self.inputs) for row in batch.to_pylist()]
+        return [row for batch in batches_of(self) for row in batch.to_pylist()]
 
     def write(self, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
         """Write the shard's rows; from then on it is done."""
@@ -112,8 +126,10 @@ def read_given(path: Path, columns: Sequence[str] = ()) -> Iterator[pa.RecordBat
             yield file.get_batch(number)
 
 
-def _slice(path: Path, first: int, count: int) -> Iterator[pa.RecordBatch]:
-    with pa.memory_map(str(path)) as source:
+def batches_of(shard: Shard) -> Iterator[pa.RecordBatch]:
+    """Give a shard's inputs, a few thousand at a time."""
+    first, count = shard.first, shard.inputs
+    with pa.memory_map(str(shard.given)) as source:
         file = pa.ipc.open_file(source)
         while count:
             number, skip = divmod(first, queries.GROUP_ROWS)  # every batch but the last has as many rows

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -79,26 +80,46 @@ def _rows(folder: Path, part: int, count: int, wanted: set[str]) -> Iterator[dic
                 yield from (row for row in rows if row["clip"] in wanted)
 
 
-def changed(before: Path, now: Path) -> Iterator[str]:
-    """Give the shots of a folder whose stills are not those that an earlier one has of them.
+class Changes:
+    """Which shots of a folder have other stills than an earlier folder has of them.
 
     Args:
-        before, now: folders with a folder of stills each.
+        before, now: folders that stage shots made.
     """
-    old, new = (parts.read(shots / FOLDER) for shots in (before, now))
-    for path in parts.files(now / FOLDER, SUFFIX):
-        if old.number == new.number and old.sha256.get(path.name) == new.sha256.get(path.name):
-            continue
-        found = dict(_hashes([path]))
-        numbers = sorted({parts.number(clip, old.number) for clip in found})
-        others = [before / FOLDER / parts.file_name(part, SUFFIX) for part in numbers]
-        known = dict(_hashes(other for other in others if other.exists()))
-        yield from (clip for clip, digest in found.items() if known.get(clip) != digest)
+
+    def __init__(self, before: Path, now: Path) -> None:
+        self._before, self._now = before / FOLDER, now / FOLDER
+        self._old, new = parts.read(self._before), parts.read(self._now)
+        self._count = new.number
+        self._is_same = np.zeros(new.number, bool)
+        if self._old.number == new.number:
+            for part in range(new.number):
+                name = parts.file_name(part, SUFFIX)
+                self._is_same[part] = name in new.sha256 and new.sha256[name] == self._old.sha256.get(name)
+
+    def are_same(self, clips: pa.ChunkedArray) -> np.ndarray:
+        """Say of each of these shots, rising, whether its stills are as they were: bool (clips,)."""
+        names = clips.to_pylist()
+        numbers = parts.numbers(names, self._count)
+        found = self._is_same[numbers]
+        for part in np.unique(numbers[~found]).tolist():
+            same = self._same_of(part)
+            for at in np.flatnonzero(numbers == part).tolist():
+                found[at] = names[at] in same
+        return found
+
+    def _same_of(self, part: int) -> set[str]:
+        now = dict(_hashes([self._now / parts.file_name(part, SUFFIX)]))
+        numbers = sorted({parts.number(clip, self._old.number) for clip in now})
+        before = dict(_hashes(self._before / parts.file_name(number, SUFFIX) for number in numbers))
+        return {clip for clip, digest in now.items() if before.get(clip) == digest}
 
 
 def _hashes(files: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
-    """Give each shot with a hash of its stills."""
+    """Give each shot with a hash of its stills; none of a file that is not there."""
     for path in files:
+        if not path.exists():
+            continue
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_GROUP_ROWS):
                 for row in batch.to_pylist():

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import DECIDE_NOTHING, SandboxSettings
-from tasks.storage import atomic, queries, reuse, shards, tables
+from tasks.storage import atomic, matching, queries, reuse, shards, tables
 from tasks.storage.object_cache import ObjectCache
 from tasks.storage.stage import Joined, Stage
 from tasks.videos import sources, video_rules
@@ -178,22 +179,29 @@ class Videos(Stage):
         table, before = reusable / tables.VIDEO_TABLE, reusable / given.name
         if not table.exists() or not before.exists():
             return False
-        same = [f"given.{name} IS NOT DISTINCT FROM before.{name}" for name in self.schema.names]
-        with queries.connect(reused.parent) as connection:
-            queries.register(connection, given=given, before=before)
-            queries.create(connection, "forgotten", "video", self.settings.forgotten)
-            # a duplicate was one of a file that may be gone now: `join` looks again
-            query = f"""
-                SELECT given.{shards.PLACE}, made.* EXCLUDE (is_forgotten) REPLACE (
-                    CASE WHEN is_forgotten THEN 'rejected' WHEN reason = 'duplicate' THEN 'ok'
-                         ELSE status END AS status,
-                    CASE WHEN is_forgotten THEN 'forgotten' WHEN reason != 'duplicate' THEN reason END AS reason)
-                FROM given JOIN before ON {" AND ".join(same)}
-                JOIN (SELECT *, coalesce(video IN (FROM forgotten), false) AS is_forgotten
-                      FROM {queries.scan([table])}) AS made ON made.uri = given.uri
-                WHERE is_forgotten OR (reason IS DISTINCT FROM 'forgotten' AND status != 'failed')
-                ORDER BY given.{shards.PLACE}"""
-            return queries.write_query(reused, connection, query, shards.placed(tables.VIDEOS)) > 0
+        names = self.schema.names
+
+        def rows() -> Iterator[pa.RecordBatch]:
+            pairs = matching.matched(shards.read_given(given), shards.read_given(before), "uri", "uri", names)
+            same = (batch for now, _ in pairs for batch in now.to_batches())
+            for now, made in matching.matched(same, queries.read([table]), "uri", "uri", []):
+                yield from shards.placed_rows(*self._reused(now, made), tables.VIDEOS)
+
+        return queries.write(reused, rows(), shards.placed(tables.VIDEOS)) > 0
+
+    def _reused(self, now: pa.Table, made: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """Return, of what an earlier run has made, what is taken over: not what failed; what is forgotten, as such."""
+        reasons = pc.fill_null(made["reason"], "")
+        is_forgotten = pc.is_in(made["video"], value_set=pa.array(self.settings.forgotten, pa.string()))
+        was_forgotten, has_failed = pc.equal(reasons, "forgotten"), pc.equal(made["status"], "failed")
+        is_taken = pc.or_(is_forgotten, pc.invert(pc.or_(was_forgotten, has_failed)))
+        # a duplicate was one of a file that may be gone now: `join` looks again
+        was_duplicate = pc.equal(reasons, "duplicate")
+        none = pa.scalar(None, pa.string())
+        for name, forgotten, of_duplicate in (("status", "rejected", "ok"), ("reason", "forgotten", none)):
+            column = pc.if_else(is_forgotten, forgotten, pc.if_else(was_duplicate, of_duplicate, made[name]))
+            made = made.set_column(made.schema.get_field_index(name), name, column)
+        return now.filter(is_taken), made.filter(is_taken)
 
     def save_reusable(self, given: Path, out: Path, reusable: Path) -> None:
         reuse.save_reusable([out / tables.VIDEO_TABLE, given], reusable)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from tasks.decoding.limits import MIN_DECODED
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import DECIDE_NOTHING, SandboxSettings
-from tasks.storage import atomic, parts, queries, reuse, shards, stills, tables
+from tasks.storage import atomic, matching, parts, queries, reuse, shards, stills, tables
 from tasks.storage.object_cache import ObjectCache
 from tasks.storage.stage import Joined, Stage
 from tasks.videos import shot_rules, sources
@@ -186,7 +186,7 @@ def split_shard(
         pictures = [row for video in of_part for row in made[video["video"]].stills]
         if pictures:
             stills.write_part(product / stills.FOLDER, part, pictures)
-    with atomic.atomic_write(_shots_of(shard)) as tmp_path:
+    with atomic.atomic_write(shots_of(shard)) as tmp_path:
         rows = [row for video in videos for row in made[video["video"]].shots]
         tables.write_rows(tmp_path, rows, tables.SHOTS)
     shard.write([made[video["video"]].row for video in videos], tables.SPLITS)  # last: with it, the shard is done
@@ -229,7 +229,8 @@ def _short(name: str) -> str:
     return tables.clip_id(name, 0, 0).partition("-")[0]
 
 
-def _shots_of(shard: shards.Shard) -> Path:
+def shots_of(shard: shards.Shard) -> Path:
+    """Return the file beside a shard's table for its rows of tables.SHOTS."""
     return shard.path.with_name(f"{shard.path.stem}.{tables.SHOT_TABLE}")
 
 
@@ -287,24 +288,35 @@ class Shots(Stage):
 
     def reuse(self, given: Path, reusable: Path, reused: Path) -> bool:
         """Take over whole parts whose videos are the same, and none of which failed."""
-        before = reusable / given.name
+        before, splits = reusable / given.name, reusable / tables.SPLIT_TABLE
         if not before.exists():
             return False
-        same = " AND ".join(f"given.{name} IS NOT DISTINCT FROM before.{name}" for name in self.schema.names)
-        splits = queries.scan([reusable / tables.SPLIT_TABLE])
-        with queries.connect(reused.parent) as connection:
-            queries.register(connection, given=given, before=before)
-            connection.execute(
-                f"""CREATE TABLE changed AS
-                    SELECT {_PART} FROM given ANTI JOIN before ON {same}
-                    UNION SELECT {_PART} FROM before ANTI JOIN given ON {same}
-                    UNION SELECT {_PART} FROM before
-                          SEMI JOIN (FROM {splits} WHERE status = 'failed') AS failed USING (video)"""
-            )
-            query = f"""
-                SELECT given.{shards.PLACE}, splits.* FROM given JOIN {splits} AS splits ON splits.video = given.video
-                ANTI JOIN changed ON changed.{_PART} = given.{_PART} ORDER BY given.{shards.PLACE}"""
-            return queries.write_query(reused, connection, query, shards.placed(tables.SPLITS)) > 0
+        is_changed = self._changed_parts(given, before, splits)
+
+        def rows() -> Iterator[pa.RecordBatch]:
+            pairs = matching.matched(shards.read_given(given), queries.read([splits]), "video", "video", [])
+            for now, made in pairs:
+                is_kept = pa.array(~is_changed[now[_PART].to_numpy()])
+                yield from shards.placed_rows(now.filter(is_kept), made.filter(is_kept), tables.SPLITS)
+
+        return queries.write(reused, rows(), shards.placed(tables.SPLITS)) > 0
+
+    def _changed_parts(self, given: Path, before: Path, splits: Path) -> np.ndarray:
+        """Say of each part whether its videos are others than before, or one of them had failed: bool (parts,)."""
+        rows_now, rows_before, same, failed = (np.zeros(self._parts, np.int64) for _ in range(4))
+        for counts, file in ((rows_now, given), (rows_before, before)):
+            for batch in shards.read_given(file, [_PART]):
+                numbers = batch.column(0).to_numpy()
+                counts += np.bincount(numbers[numbers < self._parts], minlength=self._parts)
+        pairs = matching.matched(
+            shards.read_given(given), shards.read_given(before), "video", "video", self.schema.names
+        )
+        for now, _ in pairs:
+            same += np.bincount(now[_PART].to_numpy(), minlength=self._parts)
+        for batch in queries.read([splits], ["video", "status"]):
+            lost = batch.filter(pc.equal(batch["status"], "failed"))["video"]
+            failed += np.bincount(parts.numbers(lost, self._parts), minlength=self._parts)
+        return (rows_now != same) | (rows_before != same) | (failed > 0)
 
     def save_reusable(self, given: Path, out: Path, reusable: Path) -> None:
         names = (tables.SPLIT_TABLE, tables.SHOT_TABLE, stills.FOLDER)
@@ -339,7 +351,7 @@ class Shots(Stage):
 
     def _joined_shots(self, work: shards.Work) -> Iterator[pa.RecordBatch]:
         """Give the rows of all shots, those of the parts that are reused among them, in order."""
-        new = shards.table_batches(map(_shots_of, work.parts), tables.SHOTS)
+        new = shards.table_batches(map(shots_of, work.parts), tables.SHOTS)
         reused = self._reused_parts(work)
         if not reused:
             return new

@@ -2,6 +2,7 @@
 
 import hashlib
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +66,8 @@ def test_only_shots_whose_stills_are_others_have_changed(tmp_path):
     changed, new = list(some)[3], list(clips)[35]
     write_stills(tmp_path / "before", some, 8)
     write_stills(tmp_path / "now", some | {changed: [b"another"], new: clips[new]}, 8)
-    assert sorted(stills.changed(tmp_path / "before", tmp_path / "now")) == sorted([changed, new])
+    all_now = sorted([*some, new])
+    are_same = stills.Changes(tmp_path / "before", tmp_path / "now").are_same(pa.chunked_array([all_now]))
+    assert [clip for clip, is_same in zip(all_now, are_same, strict=True) if not is_same] == sorted([changed, new])
     write_stills(tmp_path / "others", some, 2)  # in another number of parts, and the same
-    assert list(stills.changed(tmp_path / "before", tmp_path / "others")) == []
+    assert stills.Changes(tmp_path / "before", tmp_path / "others").are_same(pa.chunked_array([sorted(some)])).all()
