@@ -96,7 +96,7 @@ def trace(space: Workspace, source: str, cache: Path, video: str) -> Takedown:
 def _items_like(source: str, uris: set[str], sizes: set[int]) -> dict[str, sources.Item]:
     """Return the items of a source, by uri, that have one of the uris, or one of the sizes: of many, few."""
     with tempfile.TemporaryDirectory(prefix="stiv-forget-") as folder:
-        table = Path(folder) / "listing.parquet"
+        table = Path(folder) / "listing"
         sources.write_listing(source, table)
         return {item.uri: item for item in sources.read_listing(table) if item.uri in uris or item.size_bytes in sizes}
 

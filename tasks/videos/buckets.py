@@ -5,9 +5,10 @@ objects come in ranges; what the store knows as checksum is compared on the way 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from itertools import groupby, islice, pairwise, takewhile
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple, TypeVar
@@ -33,6 +34,8 @@ _PATIENCE_SECONDS = 120.0
 _SLOWEST_BYTES_PER_SECOND = 20_000
 """One object has its patience and a second for so many of its bytes: botocore waits a minute for every single byte."""
 _HEADS_AT_ONCE = 16
+_PAGE = 1000
+"""Objects in one page of a listing, the most that S3 gives."""
 
 
 _ARCHIVED, _DENIED = "InvalidObjectState", ("403", "AccessDenied", "AllAccessDisabled")
@@ -72,8 +75,8 @@ def split(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def listing(source: str) -> list[Object]:
-    """Return every object below a prefix, which is a folder as those of a disk are, but for folders' own entries.
+def listing(source: str) -> Iterator[Object]:
+    """Give every object below a prefix, which is a folder as those of a disk are, but for folders' own entries.
 
     Raises:
         FileNotFoundError: no such bucket.
@@ -81,24 +84,72 @@ def listing(source: str) -> list[Object]:
     """
     bucket, prefix = split(source)
     prefix = f"{prefix.rstrip('/')}/" if prefix else ""  # S3 takes a prefix by its letters: raw is of raw2/ too
-    found: list[Object] = []
     try:
-        for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-            entries = (entry for entry in page.get("Contents", []) if not entry["Key"].endswith("/"))
-            found += [Object(f"{PREFIX}{bucket}/{entry['Key']}", entry["Size"], entry["ETag"]) for entry in entries]
+        pages = client().get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=bucket, Prefix=prefix, PaginationConfig={"PageSize": _PAGE}):
+            yield from (found for found in _objects(bucket, page) if not found.uri.endswith("/"))
     except (ClientError, BotoCoreError) as error:
         raise _explained(source, error) from error
-    return found
 
 
-def look_up(uris: list[str]) -> list[Object | str]:
-    """Return what the store says of each object, or the reason code where it gives none.
+def _objects(bucket: str, page: dict[str, Any]) -> Iterator[Object]:
+    for entry in page.get("Contents", []):
+        yield Object(f"{PREFIX}{bucket}/{entry['Key']}", entry["Size"], entry["ETag"])
+
+
+def look_up(uris: Iterable[str]) -> Iterator[Object | str]:
+    """Give what the store says of each object, or the reason code where it gives none, in order.
+
+    Objects that lie close together are taken from a listing, a request for up to a thousand of them, and others are
+    asked for one by one: no more requests than uris, but for one in a thousand.
+
+    Args:
+        uris: sorted, so that a listing passes by them.
 
     Raises:
         ConnectionError: the store does not answer, or refuses.
     """
     with ThreadPoolExecutor(_HEADS_AT_ONCE) as threads:
-        return list(threads.map(_look_up, uris))
+        for bucket, of_bucket in groupby(uris, key=lambda uri: split(uri)[0]):
+            yield from _look_up_in(bucket, of_bucket, threads)
+
+
+def _look_up_in(bucket: str, uris: Iterator[str], threads: ThreadPoolExecutor) -> Iterator[Object | str]:
+    waiting: list[str] = []
+    can_list = True
+    while waiting := waiting + list(islice(uris, _PAGE - len(waiting))):
+        listed: list[Object | str] = []
+        if can_list and len(waiting) > _HEADS_AT_ONCE:
+            found = _listed(bucket, waiting)
+            can_list, listed = found is not None, found or []
+        yield from listed
+        waiting = waiting[len(listed) :]
+        if len(listed) < _HEADS_AT_ONCE:  # as many are asked for at once
+            yield from threads.map(_look_up, waiting)
+            waiting = []
+
+
+def _listed(bucket: str, uris: list[str]) -> list[Object | str] | None:
+    """Return what one page of a listing says of the first of some objects, as many as it reaches.
+
+    None if the store lists none, or in no order: those who may read objects need not be allowed to list them. What is
+    wrong with a store that does not answer is then said by the request for an object.
+    """
+    first, last = (split(uri)[1] for uri in (uris[0], uris[-1]))
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    folder = first[: first.rfind("/", 0, alike) + 1]
+    # the rest of the name without its last character sorts before it, with hardly anything between
+    begin = {"StartAfter": first[:-1]} if len(first) > len(folder) + 1 else {}
+    try:
+        page = client().list_objects_v2(Bucket=bucket, Prefix=folder, MaxKeys=_PAGE, **begin)
+    except (ClientError, BotoCoreError):
+        return None
+    found = {one.uri: one for one in _objects(bucket, page)}
+    names = list(found)
+    if any(one >= other for one, other in pairwise(names)):
+        return None
+    reached = takewhile(lambda uri: uri <= names[-1], uris) if page["IsTruncated"] else uris
+    return [found.get(uri, "not_found") for uri in reached]
 
 
 def _look_up(uri: str) -> Object | str:

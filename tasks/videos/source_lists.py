@@ -11,7 +11,7 @@ import json
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ from stiv_model.errors import redaction
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 _ALIASES = {"license": "licence"}
+_BATCH_ROWS = 4096
 _SHOWN = 80  # characters of a wrong value
 
 
@@ -37,30 +38,44 @@ def is_list(source: str) -> bool:
 
 
 def read(content: bytes, name: str) -> list[Listed]:
-    """Return the rows of a list; of a path below the list's folder, `./` and doubled slashes are taken out.
+    """Return the rows of a list, as `rows`.
+
+    Raises:
+        ValueError: as `rows`, or it names a video twice; the message has the rows.
+    """
+    found, seen = [], dict[str, int]()
+    for number, row in rows(io.BytesIO(content), name):
+        if row.uri in seen:
+            raise twice(name, row.uri, seen[row.uri], number)
+        seen[row.uri] = number
+        found.append(row)
+    return found
+
+
+def twice(name: str, uri: str, first: int, second: int) -> ValueError:
+    """Return the error of a list that names a video in two of its rows."""
+    return ValueError(f"{name}, rows {first} and {second}: {uri} is there twice: keep one")
+
+
+def rows(file: BinaryIO, name: str) -> Iterator[tuple[int, Listed]]:
+    """Give the rows of a list with their numbers, from 1; of a path, `./` and doubled slashes are taken out.
 
     Args:
-        content: of the file.
+        file: from its beginning, and able to go back there.
         name: of the file; its suffix tells the format.
 
     Raises:
-        ValueError: it cannot be read, lacks the column uri or has a column twice, names a video twice, or has a
-            password or a signature in a uri; the message has the row.
+        ValueError: it cannot be read, lacks the column uri or has a column twice, or has a password or a signature in
+            a uri; the message has the row.
     """
-    rows, seen = [], dict[str, int]()
-    for number, row in _rows(content, name):
+    for number, row in _rows(file, name):
         texts = {column: _text(row.get(column), name, number, column) for column in Listed._fields}
         if not (texts["uri"] or "").strip():
             raise ValueError(f"{name}, row {number}: uri is empty: every row needs one")
         redaction.refuse(texts["uri"], f"{name}, row {number}: uri")
         if texts["source_url"]:
             texts["source_url"] = redaction.redact(texts["source_url"])  # shown and handed on with the clip
-        found = Listed(**texts | {"uri": _plain(texts["uri"])})
-        if found.uri in seen:
-            raise ValueError(f"{name}, rows {seen[found.uri]} and {number}: {found.uri} is there twice: keep one")
-        seen[found.uri] = number
-        rows.append(found)
-    return rows
+        yield number, Listed(**texts | {"uri": _plain(texts["uri"])})
 
 
 def _plain(uri: str) -> str:
@@ -69,31 +84,39 @@ def _plain(uri: str) -> str:
     return uri if "://" in uri else str(PurePosixPath(uri))
 
 
-def _rows(content: bytes, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(file: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Give each row's number, from 1, and its values by our names of the columns."""
     suffix = PurePosixPath(name).suffix.lower()
     try:
         if suffix == ".parquet":
-            yield from _parquet_rows(content, name)
+            yield from _parquet_rows(file, name)
         elif suffix == ".csv":
-            yield from _csv_rows(content, name)
+            yield from _csv_rows(file, name)
         else:
             # only at "\n": JSON may hold the other characters that str.splitlines takes for the end of a line
-            lines = decoded(content).split("\n")
+            lines = (line.removesuffix("\n") for line in _decoding(file, newline="\n"))
             yield from ((number, _object(line, name, number)) for number, line in enumerate(lines, 1) if line.strip())
     except (UnicodeDecodeError, csv.Error, pa.ArrowException, OSError) as error:
         raise ValueError(f"{name} cannot be read as {suffix[1:]}: {' '.join(str(error).split())}") from error
 
 
-def _parquet_rows(content: bytes, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    with pq.ParquetFile(pa.BufferReader(content)) as file:
-        columns = _columns(file.schema_arrow.names, name)
-        rows = file.read(list(columns.values())).to_pylist()
-    yield from ((number, _renamed(row, columns)) for number, row in enumerate(rows, 1))
+def _decoding(file: BinaryIO, newline: str) -> TextIO:
+    """Return a file's text as `decoded` has it, a part of it in memory at a time."""
+    begin = file.read(3)
+    file.seek(0)
+    return io.TextIOWrapper(file, _encoding(begin), newline=newline)
 
 
-def _csv_rows(content: bytes, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(decoded(content), newline=""), strict=True)
+def _parquet_rows(file: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    with pq.ParquetFile(file) as opened:
+        columns = _columns(opened.schema_arrow.names, name)
+        batches = opened.iter_batches(_BATCH_ROWS, columns=list(columns.values()))
+        rows = (row for batch in batches for row in batch.to_pylist())
+        yield from ((number, _renamed(row, columns)) for number, row in enumerate(rows, 1))
+
+
+def _csv_rows(file: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(_decoding(file, newline=""), strict=True)
     if not reader.fieldnames:
         return
     columns = _columns(reader.fieldnames, name)
@@ -159,8 +182,11 @@ def decoded(content: bytes) -> str:
     Raises:
         UnicodeDecodeError: it is in neither.
     """
-    is_utf16 = len(content) > 2 and content.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
-    return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    return content.decode(_encoding(content))
+
+
+def _encoding(begin: bytes) -> str:
+    return "utf-16" if len(begin) > 2 and begin.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
 
 
 def is_utf8(text: str) -> bool:

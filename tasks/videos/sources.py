@@ -3,34 +3,32 @@
 Lists and fetches them, and reads the text that belongs to each.
 """
 
-import errno
 import hashlib
-import os
-import stat
+import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
-from configparser import ConfigParser
-from configparser import Error as ConfigError
-from contextlib import contextmanager, suppress
-from functools import lru_cache
-from itertools import islice
+from contextlib import contextmanager
+from itertools import chain, groupby, islice, pairwise
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.storage import atomic
+from tasks.storage import atomic, queries, sorting
 from tasks.storage.object_cache import ObjectCache
-from tasks.videos import buckets, source_lists
+from tasks.storage.sorting import Row
+from tasks.videos import buckets, folders, sidecars, source_lists
+from tasks.videos.folders import Entry
 from tasks.videos.source_lists import Listed
 
 CACHE = Path(".cache/media")  # objects of a bucket, by the sha256 of their bytes
 UNLIMITED = ObjectCache(CACHE)
 LENT_PER_WORKER = 2
 """Files that a shard holds at a time, per worker of its sandbox: one is decoded while the next one waits."""
-SIDECAR = ".txt"
-_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+SIDECAR = sidecars.SIDECAR
+_GROUP_ROWS = queries.GROUP_ROWS
 _MAX_KEY_BYTES = 1024  # of S3; what is asked for a longer one is an error of the store's
 _WEB = ("http://", "https://")
 _BYTES_PER_CHARACTER = 4  # at most, in UTF-8
@@ -76,11 +74,15 @@ LISTING = pa.schema(
 )
 """What `write_listing` writes: a row per item, sorted by uri."""
 
-_GROUP_ROWS = 4096
+_LISTED_URI = LISTING.get_field_index("listed_uri")
+_UNLISTED = (None,) * (len(LISTING) - _LISTED_URI)
 
 
 def write_listing(source: str, path: Path) -> str:
     """Write every file of a source that is neither hidden nor a sidecar as a table of LISTING; return its hash.
+
+    However many there are, some thousands are in memory at a time: what has to be sorted or paired is on the disk
+    meanwhile, beside `path`.
 
     Args:
         path: file that is written, whole or not at all.
@@ -89,21 +91,52 @@ def write_listing(source: str, path: Path) -> str:
         one hash of the items, that of `listing_hash`.
 
     Raises:
-        FileNotFoundError, ValueError, ConnectionError: as `listing` says.
+        FileNotFoundError: no such folder, bucket or list.
+        ValueError: nothing in it, or a list that cannot be read.
+        ConnectionError: the store does not answer, or refuses.
     """
-    items = listing(source)
-    rows = iter(items)
-    with atomic.atomic_write(path) as tmp_path, pq.ParquetWriter(tmp_path, LISTING, compression="zstd") as writer:
-        while group := [_row_of(item) for item in islice(rows, _GROUP_ROWS)]:
-            writer.write_table(pa.Table.from_pylist(group, schema=LISTING))
-    return listing_hash(items)
+    digest = hashlib.sha256()
+    with tempfile.TemporaryDirectory(prefix=".listing-", dir=path.parent) as folder:
+        if source_lists.is_list(source):
+            rows = _list(source, Path(folder))
+        elif source.startswith(buckets.PREFIX):
+            rows = _paired(_objects_of(source), source, Path(folder))
+        else:
+            rows = _paired(_files_of(source), source, Path(folder))
+        with atomic.atomic_write(path) as tmp_path, pq.ParquetWriter(tmp_path, LISTING, compression="zstd") as writer:
+            while group := list(islice(rows, _GROUP_ROWS)):
+                for row in group:
+                    digest.update(repr(row).encode())
+                columns = zip(zip(*group, strict=True), LISTING.types, strict=True)
+                arrays = [pa.array(values, kind) for values, kind in columns]
+                writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=LISTING), _GROUP_ROWS)
+    return digest.hexdigest()
 
 
 def read_listing(path: Path) -> Iterator[Item]:
     """Give the items of a table of LISTING in order, a few thousand in memory at a time."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_GROUP_ROWS):
-            yield from map(item_of, batch.to_pylist())
+    for batch in queries.read([path]):
+        yield from map(item_of, batch.to_pylist())
+
+
+def listing(source: str) -> list[Item]:
+    """Return the items of `write_listing`.
+
+    Raises:
+        FileNotFoundError, ValueError, ConnectionError: as `write_listing`.
+    """
+    with tempfile.TemporaryDirectory(prefix="stiv-listing-") as folder:
+        path = Path(folder) / "listing"
+        write_listing(source, path)
+        return list(read_listing(path))
+
+
+def listing_hash(items: Iterable[Item]) -> str:
+    """Return one hash of what a source holds, so that work on other files is not gone on with."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(repr((*item[:-1], *(_columns_of(item.listed) if item.listed else _UNLISTED))).encode())
+    return digest.hexdigest()
 
 
 def item_of(row: dict[str, Any]) -> Item:
@@ -116,12 +149,9 @@ def item_of(row: dict[str, Any]) -> Item:
     return Item(row["uri"], row["size_bytes"], row["version"], row["sidecar"], row["problem"], listed)
 
 
-def _row_of(item: Item) -> dict[str, Any]:
-    row = dict(zip(LISTING.names, item[:5], strict=False))
-    if item.listed:
-        row |= {"licence": item.listed.licence, "source_url": item.listed.source_url}
-        row |= {"listed_uri": _bytes(item.listed.uri), "listed_caption": _bytes(item.listed.caption)}
-    return row
+def _columns_of(listed: Listed) -> Row:
+    """Return what a list says of a file, as the last columns of LISTING."""
+    return _bytes(listed.uri), _bytes(listed.caption), listed.licence, listed.source_url
 
 
 def _bytes(text: str | None) -> bytes | None:
@@ -133,144 +163,124 @@ def _text(content: bytes | None) -> str | None:
     return None if content is None else content.decode(errors="surrogatepass")
 
 
-def listing(source: str) -> list[Item]:
-    """Return every file of a source that is neither hidden nor a sidecar, sorted by uri, at any depth.
-
-    Raises:
-        FileNotFoundError: no such folder, bucket or list.
-        ValueError: nothing in it, or a list that cannot be read.
-        ConnectionError: the store does not answer, or refuses.
-    """
-    if source_lists.is_list(source):
-        items = _listing_list(source)
-    elif source.startswith(buckets.PREFIX):
-        items = _listing_bucket(source)
-    else:
-        items = _listing_folder(source)
-    if not items and source_lists.is_list(source):
-        raise ValueError(f"source is {source}, a list without a row (params.yaml: source): it needs one for each video")
-    if not items:
-        raise ValueError(f"source is {source}, which holds no file (params.yaml: source); put videos there")
-    return sorted(items, key=lambda item: item.uri)
-
-
-def _listing_folder(source: str) -> list[Item]:
+def _files_of(source: str) -> Iterator[Entry]:
     root = Path(source).resolve()
     if not root.is_dir():
         raise FileNotFoundError(
             f"source is {source}, which is no folder (params.yaml: source); make it, or name a folder, "
             "s3://bucket/prefix, or a list in .csv, .jsonl or .parquet"
         )
-    found: list[Item] = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        # os.walk enters no linked folder: one inside the source is listed where it is, one outside gets a row
-        linked = [name for name in folders if Path(folder, name).is_symlink()]
-        for name in [*files, *linked]:
-            path = Path(folder, name)
-            if name.startswith(".") or (name in linked and _problem(path, root) != "outside_source"):
-                continue
-            found.append(_named_item(path.relative_to(root).as_posix(), root))
-    return _paired(found)
+    return folders.scan(root)
 
 
-def _named_item(uri: str, root: Path) -> Item:
-    """Return the item of a file in a folder; a name that is not UTF-8 is written out in bytes, and not used."""
-    try:
-        uri.encode()
-    except UnicodeEncodeError:
-        return Item(os.fsencode(uri).decode(errors="backslashreplace"), 0, "", None, "name_not_text")
-    return _file_item(uri, root)
-
-
-def _file_item(uri: str, root: Path) -> Item:
-    path = root / uri
-    problem = _problem(path, root)
-    if problem in ("not_found", "not_permitted"):
-        return Item(uri, 0, "", None, problem)
-    status = path.lstat() if problem else path.stat()
-    return Item(uri, status.st_size, str(status.st_mtime_ns), None, problem)
-
-
-def _problem(path: Path, root: Path) -> str | None:
-    target = Path(os.path.realpath(path))  # Path.resolve raises on a link to itself
-    if not _is_inside(target, root):
-        return "outside_source"
-    try:
-        mode = target.stat().st_mode
-    except PermissionError:
-        return "not_permitted"
-    except OSError as error:
-        if error.errno in _NO_SUCH_FILE:
-            return "not_found"
-        raise
-    return None if stat.S_ISREG(mode) else "not_a_file"
-
-
-def _is_inside(target: Path, root: Path) -> bool:
-    """Say whether a file lies in a source, or in DVC's cache, where DVC's own links lead (its cache.type symlink)."""
-    if target.is_relative_to(root):
-        return True
-    cache = _dvc_cache(root)
-    return cache is not None and target.is_relative_to(cache) and target.is_file()
-
-
-@lru_cache(maxsize=8)
-def _dvc_cache(root: Path) -> Path | None:
-    """Return the cache of the DVC workspace that a folder is in, None if it is in none."""
-    workspace = next((folder for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), None)
-    if workspace is None:
-        return None
-    config = ConfigParser(interpolation=None)
-    with suppress(ConfigError):
-        config.read([workspace / ".dvc" / name for name in ("config", "config.local")])
-    return Path(os.path.realpath(workspace / ".dvc" / config.get("cache", "dir", fallback="cache")))
-
-
-def _listing_bucket(source: str) -> list[Item]:
+def _objects_of(source: str) -> Iterator[Entry]:
     bucket, prefix = buckets.split(source)
     skip = len(f"{buckets.PREFIX}{bucket}/{prefix}")
-    objects = (
-        found
-        for found in buckets.listing(source)
-        if not any(part.startswith(".") for part in PurePosixPath(found.uri[skip:]).parts)
+    for found in buckets.listing(source):
+        below = found.uri[skip:]
+        if "/." in f"/{below}" and any(part.startswith(".") for part in PurePosixPath(below).parts):
+            continue  # hidden
+        yield Entry(found.uri, found.size_bytes, found.tag, None)
+
+
+def _paired(entries: Iterator[Entry], source: str, folder: Path) -> Iterator[Row]:
+    """Give the rows of LISTING of what was found, in order, each with the text beside it.
+
+    Raises:
+        ValueError: nothing was found.
+    """
+    named = ((sidecars.composed(entry.uri), *entry) for entry in entries)
+    alike = groupby(sorting.in_order(named, itemgetter(0), folder), itemgetter(0))
+    groups = ([Entry._make(row[1:]) for row in group] for _, group in alike)
+    rows = (
+        (entry.uri, entry.size_bytes, entry.version, text, entry.problem, *_UNLISTED)
+        for group in groups
+        for entry, text in sidecars.paired(group)
     )
-    return _paired([Item(found.uri, found.size_bytes, found.tag, None, None) for found in objects])
+    found = sorting.in_order(rows, itemgetter(0), folder)
+    if (first := next(found, None)) is None:
+        raise ValueError(f"source is {source}, which holds no file (params.yaml: source); put videos there")
+    return chain([first], found)
 
 
-def _listing_list(source: str) -> list[Item]:
-    """Look up every file that the list names; one that is not there is an item with a problem."""
+def _list(source: str, folder: Path) -> Iterator[Row]:
+    """Give the rows of LISTING of every file that a list names, in order; one that is not there has a problem.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such list, or it is wrong.
+    """
+    content, written, wrong = Path(source), folder / "rows", list[ValueError]()
     if source.startswith(buckets.PREFIX):
-        rows = source_lists.read(buckets.head(source), source)
-        if local := next((row.uri for row in rows if not row.uri.startswith(buckets.PREFIX)), None):
-            raise ValueError(f"{source} names {local}: a list in a bucket names objects, as s3://bucket/key")
-    else:
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"source is {source}, which is no file (params.yaml: source)")
-        rows = source_lists.read(Path(source).read_bytes(), source)
-    usable = [row.uri for row in rows if _written_out(row.uri) == row.uri]
-    remote = [uri for uri in usable if uri.startswith(buckets.PREFIX) and _can_be_object(uri)]
-    objects = dict(zip(remote, buckets.look_up(remote), strict=True))
-    return [_listed_item(row.uri, objects, _root(source))._replace(listed=row) for row in rows]
+        content = folder / "list"
+        buckets.download(source, content)
+    elif not content.is_file():
+        raise FileNotFoundError(f"source is {source}, which is no file (params.yaml: source)")
+    with content.open("rb") as file:
+        sorting.write(written, _listed_rows(file, source, wrong))
+    _refuse_twice(sorting.read(written), source, folder)
+    if wrong:
+        raise wrong[0]
+    rows = sorting.in_order(sorting.read(written), itemgetter(0), folder)
+    return (row for some in iter(lambda: list(islice(rows, _GROUP_ROWS)), []) for row in _looked_up(some))
 
 
-def _listed_item(uri: str, objects: dict[str, buckets.Object | str], root: Path) -> Item:
+def _listed_rows(file: BinaryIO, source: str, wrong: list[ValueError]) -> Iterator[Row]:
+    """Give rows of LISTING of a list, not looked up, with number and whether they are to be, up to one that is wrong.
+
+    Args:
+        wrong: gets what is wrong with it.
+    """
+    root, count, local = _root(source), 0, None
+    try:
+        for number, listed in source_lists.rows(file, source):
+            is_object = listed.uri.startswith(buckets.PREFIX)
+            count, local = count + 1, local if local or is_object else listed.uri
+            entry, is_remote = _listed_entry(listed.uri, root)
+            yield *entry[:3], None, entry.problem, *_columns_of(listed), number, is_remote
+    except ValueError as error:
+        wrong.append(error)
+    if local and source.startswith(buckets.PREFIX):
+        wrong.append(ValueError(f"{source} names {local}: a list in a bucket names objects, as s3://bucket/key"))
+    if not count:
+        problem = f"source is {source}, a list without a row (params.yaml: source): it needs one for each video"
+        wrong.append(ValueError(problem))
+
+
+def _refuse_twice(rows: Iterator[Row], source: str, folder: Path) -> None:
+    """Refuse a list that names a video twice.
+
+    Raises:
+        ValueError: the first row that names one again, and the one that did before.
+    """
+    named = sorting.in_order(((row[_LISTED_URI], row[-2]) for row in rows), itemgetter(0), folder)
+    again = ((second[1], first) for first, second in pairwise(named) if first[0] == second[0])
+    if earliest := min(again, default=None):
+        second, (uri, first) = earliest
+        raise source_lists.twice(source, _text(uri) or "", first, second)
+
+
+def _looked_up(rows: list[Row]) -> Iterator[Row]:
+    """Give rows of LISTING in order, with what the store says of those that are objects."""
+    found = buckets.look_up(row[0] for row in rows if row[-1])
+    for *row, _, is_remote in rows:
+        if not is_remote:
+            yield tuple(row)
+        elif isinstance(one := next(found), str):
+            yield row[0], 0, "", None, one, *row[_LISTED_URI:]
+        else:
+            yield row[0], one.size_bytes, one.tag, None, None, *row[_LISTED_URI:]
+
+
+def _listed_entry(uri: str, root: Path) -> tuple[Entry, bool]:
+    """Return the entry of a file that a list names, and whether it is an object that is to be looked up."""
     if (written := _written_out(uri)) != uri:
-        return Item(written, 0, "", None, "name_not_text")
+        return Entry(written, 0, "", "name_not_text"), False
     if uri.lower().startswith(_WEB):
-        return Item(uri, 0, "", None, "web_address")
+        return Entry(uri, 0, "", "web_address"), False
     if not uri.startswith(buckets.PREFIX):
-        return _file_item(_spelling(uri, root), root)
-    found = objects.get(uri, "not_found")
-    if isinstance(found, str):
-        return Item(uri, 0, "", None, found)
-    return Item(uri, found.size_bytes, found.tag, None, None)
-
-
-def _spelling(uri: str, root: Path) -> str:
-    """Return the name that a listed file has on the disk: with its accents composed or not, as machines differ."""
-    forms = (uri, *(unicodedata.normalize(form, uri) for form in ("NFC", "NFD")))
-    return next((form for form in forms if os.path.lexists(root / form)), uri)
+        return folders.look(folders.spelling(uri, root), root), False
+    can_be_object = _can_be_object(uri)
+    return Entry(uri, 0, "", None if can_be_object else "not_found"), can_be_object
 
 
 def _can_be_object(uri: str) -> bool:
@@ -287,36 +297,6 @@ def _root(source: str) -> Path:
     """Return the folder that files are relative to."""
     path = Path(source).resolve()
     return path.parent if source_lists.is_list(source) else path
-
-
-def _paired(found: list[Item]) -> list[Item]:
-    """Note the sidecars at the files that they stand beside; one that stands alone is an item with a problem.
-
-    Accents may be composed in one name and not in the other (as a Mac writes them), unless that makes two names one.
-    """
-    texts = {_stem(item.uri): item for item in found if item.uri.lower().endswith(SIDECAR)}
-    composed: dict[str, list[Item]] = {}
-    for stem, one in texts.items():
-        composed.setdefault(unicodedata.normalize("NFC", stem), []).append(one)
-    items, used = [], set[str]()
-    for item in found:
-        if item.uri.lower().endswith(SIDECAR):
-            continue
-        stem = _stem(item.uri)
-        alike = composed.get(unicodedata.normalize("NFC", stem), [])
-        text = texts.get(stem) or (alike[0] if len(alike) == 1 else None)
-        items.append(_with_text(item, text))
-        used.update([text.uri] if text else [])
-    alone = [one for one in texts.values() if one.uri not in used]
-    return items + [one._replace(problem=one.problem or "text_without_video") for one in alone]
-
-
-def _with_text(item: Item, text: Item | None) -> Item:
-    return item._replace(sidecar=text.uri, version=f"{item.version} {text.version}") if text else item
-
-
-def _stem(uri: str) -> str:
-    return uri.removesuffix(PurePosixPath(uri).suffix)
 
 
 @contextmanager
@@ -354,7 +334,7 @@ def _inside(source: str, uri: str) -> Path:
     """
     root = _root(source)
     path = (root / uri).resolve(strict=True)
-    if not _is_inside(path, root):
+    if not folders.is_inside(path, root):
         raise ValueError(f"{uri} lies outside the source {source}")
     return path
 
@@ -428,11 +408,3 @@ def _head(source: str, uri: str, size_bytes: int) -> bytes:
         return buckets.head(uri, size_bytes)
     with _inside(source, uri).open("rb") as file:
         return file.read(size_bytes)
-
-
-def listing_hash(items: Iterable[Item]) -> str:
-    """Return one hash of what a source holds, so that work on other files is not gone on with."""
-    digest = hashlib.sha256()
-    for item in items:
-        digest.update(repr(tuple(item)).encode())
-    return digest.hexdigest()

@@ -1,6 +1,7 @@
 """The whole road at test size: real Prefect server, real DVC, real DeepSpeed ranks, real ffmpeg, a real S3 server."""
 
 import asyncio
+import hashlib
 import json
 import os
 import random
@@ -186,6 +187,15 @@ def test_an_experiment_changes_one_recipe(road):
     assert len((folder / "reports/losses/t2i.tsv").read_text().splitlines()) == 1 + 8
     run(folder, env, "git", "checkout", "-q", "--", ".")
     run(folder, env, "dvc", "checkout")
+
+
+def test_outputs_are_links_into_dvcs_cache_and_no_stage_that_ran_again_wrote_through_one(road):
+    folder, _ = road
+    assert (folder / "data/clips/clips.parquet").stat().st_nlink > 1
+    objects = [path for path in (folder / ".dvc/cache/files/md5").rglob("*") if path.is_file()]
+    assert len(objects) > len(STAGES)
+    for path in objects:
+        assert hashlib.md5(path.read_bytes()).hexdigest() == (path.parent.name + path.name).removesuffix(".dir"), path
 
 
 def test_what_is_pushed_to_a_bucket_comes_back(road, s3_server, bucket):

@@ -1,4 +1,4 @@
-"""Stores whose answers end too early or come too slowly, on a loopback server of our own."""
+"""Objects that are looked up; and stores whose answers end too early or come too slowly, on a server of our own."""
 
 import http.server
 import socket
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.videos import buckets
+from tasks.videos import buckets, sources
 
 TEXT = b"a red circle moves left over a blue square that does not move"
 URI = "s3://raw/x.txt"
@@ -119,8 +119,71 @@ def test_an_object_that_may_not_be_read_or_never_comes_whole_costs_itself(store,
         with pytest.raises(buckets.Unavailable) as denied:
             get(secret)
         assert denied.value.reason == "not_permitted"
-    assert buckets.look_up([URI, secret]) == [buckets.Object(URI, len(TEXT), '"tag"'), "not_permitted"]
+    assert list(buckets.look_up([secret, URI])) == ["not_permitted", buckets.Object(URI, len(TEXT), '"tag"')]
     store.cut = 10**6
     with pytest.raises(buckets.Unavailable) as broken:
         buckets.head(URI)
     assert broken.value.reason == "object_broken"
+
+
+@pytest.fixture(params=[100, pytest.param(1000, marks=pytest.mark.long)])
+def many(request, bucket, monkeypatch) -> list[str]:
+    """The uris of five pages of objects in four folders, put there without a request for each."""
+    from moto.s3.models import s3_backends
+
+    monkeypatch.setattr(buckets, "_PAGE", request.param)
+    (backend,) = (regions["aws"] for regions in s3_backends.values() if bucket.name in regions["aws"].buckets)
+    keys = [f"in/{number % 4}/clip {number:05}.mp4" for number in range(5 * request.param)]
+    for key in keys:
+        backend.put_object(bucket.name, key, key.encode())
+    return sorted(f"s3://{bucket.name}/{key}" for key in keys)
+
+
+@pytest.fixture
+def requests() -> list[str]:
+    """What is asked of a store from now on, by the name of the operation."""
+    asked: list[str] = []
+    buckets.client().meta.events.register("before-call.s3", lambda model, **_: asked.append(model.name))
+    return asked
+
+
+def test_five_pages_of_objects_are_listed_by_five_requests(many, requests, bucket, tmp_path):
+    sources.write_listing(f"s3://{bucket.name}/in", tmp_path / "listing.parquet")
+    assert [item.uri for item in sources.read_listing(tmp_path / "listing.parquet")] == many
+    assert requests == ["ListObjectsV2"] * 5
+
+
+def test_a_list_of_two_pages_of_objects_is_looked_up_by_a_few_requests(many, requests, tmp_path):
+    page = len(many) // 5
+    wanted = many[page // 2 : page // 2 + 2 * page]
+    (tmp_path / "list.csv").write_text("\n".join(["uri", *reversed(wanted)]))
+    items = sources.listing(str(tmp_path / "list.csv"))
+    assert [item.uri for item in items] == wanted
+    assert {item.problem for item in items} == {None} and items[0].size_bytes == len("in/0/clip 02000.mp4")
+    assert 2 <= len(requests) <= 4 and set(requests) == {"ListObjectsV2"}
+
+
+def test_objects_with_others_between_and_missing_ones_are_found_as_one_by_one(many, requests):
+    folder = many[0].rpartition("/")[0]
+    wanted = sorted([*many[::3], *(f"{uri}.gone" for uri in many[::10]), f"{folder}!", f"{many[-1]}~"])
+    found = list(buckets.look_up(wanted))
+    there = set(many)
+    assert [one if isinstance(one, str) else one.uri for one in found] == [
+        uri if uri in there else "not_found" for uri in wanted
+    ]
+    assert len(requests) <= 8, "a page has dozens of them"
+
+
+def test_objects_far_apart_are_asked_for_one_by_one(many, requests):
+    wanted = many[:: len(many) // 25]  # five in a page
+    assert [found.uri for found in buckets.look_up(wanted)] == wanted
+    assert requests.count("HeadObject") >= len(wanted) - 6 and requests.count("ListObjectsV2") == 1
+    requests.clear()
+    few = wanted[:10]
+    assert [found.uri for found in buckets.look_up(few)] == few
+    assert requests == ["HeadObject"] * len(few)
+
+
+def test_a_bucket_that_may_not_be_listed_or_is_not_there_is_asked_for_each_object(bucket, requests):
+    assert set(buckets.look_up([f"s3://no-such-bucket/{number:03}" for number in range(20)])) == {"not_found"}
+    assert requests.count("HeadObject") == 20
