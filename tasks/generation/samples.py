@@ -57,7 +57,8 @@ def load(
     pipeline = StivPipeline.from_checkpoint(checkpoint, vae, text, *size, sampler)
     if not pipeline.transformer.is_video:
         raise ValueError(f"{checkpoint} holds an image model: videos need one of t2v and what comes after it")
-    pipeline.transformer.to(getattr(torch, precision))
+    # diffusers' own `to` warns of modules to be kept in float32, of which there are none
+    torch.nn.Module.to(pipeline.transformer, getattr(torch, precision))
     pipeline.to(place)
     pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
     return pipeline

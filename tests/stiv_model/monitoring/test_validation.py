@@ -139,3 +139,11 @@ def test_encoders_that_did_not_make_the_latents_are_refused(latents, validating)
     (latents / provenance.FILE).write_text(json.dumps(found))
     with pytest.raises(ValueError, match=r"vae_sha256='of another'.*stage latents"):
         provenance.read(latents, batch=1)
+
+
+def test_a_folder_that_does_not_say_its_precision_is_refused_in_one_line(latents, validating):
+    found = json.loads((latents / provenance.FILE).read_text())
+    assert (found["vae"].pop("precision"), found["text"]["precision"]) == ("float32", "float32")
+    (latents / provenance.FILE).write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=r"^\S+encoders\.json: precision: Field required$"):
+        provenance.read(latents, batch=1)
