@@ -71,7 +71,8 @@ def scored(first: int, count: int, rows: int, seed: int) -> pa.RecordBatch:
     made |= {"text_area": random.beta(1, 12, count), "temporal_consistency": random.beta(20, 1, count)}
     made |= {"flicker": random.beta(1, 30, count), "frozen": random.beta(1, 20, count)}
     made |= {"black_bars": random.beta(1, 20, count), "nsfw": np.full(count, np.nan)}
-    videos = [f"{(int(n) // 8 << 64) // rows:016x}".ljust(64, "0") for n in number]  # rising, and spread over all
+    # rising, and spread over all that there can be
+    videos = [f"{((int(n) // 8) << 64) // -(-rows // 8):016x}".ljust(64, "0") for n in number]
     start, length = 9000 * (number % 8), 100 * random.integers(10, 90, count)
     choice = random.integers(0, 8, (count, 2))
     caption = [f"video {n}: a person walks along a street in the evening" if n % 3 else None for n in number]

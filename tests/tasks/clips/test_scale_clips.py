@@ -1,0 +1,46 @@
+"""That stage clips holds no table: its memory, and that of the gate's counts, does not grow with the rows."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import made_tables
+from flows.params import load_params
+from tasks.clips import expectations, row_counts, select
+from tasks.storage import queries
+
+FEW, MANY = 8000, 40_000  # both of several groups of rows
+A_ROW = 1500
+"""Bytes: less than a row takes as a Python dict, 2.3 KB at least."""
+
+
+def peak_bytes() -> int:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory) -> dict[int, Path]:
+    """Tables of scores by number of rows, made beforehand: their making takes memory too."""
+    folder = tmp_path_factory.mktemp("scores")
+    for rows in (FEW, MANY):
+        made_tables.write_scores(folder / f"{rows}.parquet", rows)
+    return {rows: folder / f"{rows}.parquet" for rows in (FEW, MANY)}
+
+
+@pytest.mark.parametrize("changes", [{"duplicate_bits": None}, {"duplicate_bits": 24}])
+def test_more_rows_need_no_more_memory(tmp_path, scores, changes):
+    settings = load_params(Path("params.yaml")).clips.model_copy(update=changes)
+
+    def judge(rows: int) -> int:
+        """Return the memory that this process had at most meanwhile."""
+        out = tmp_path / f"{rows}.parquet"
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        with queries.connect(tmp_path) as connection:
+            select.judge_shots(connection, scores[rows], settings, out)
+            counts, _ = row_counts.counted(connection, out, "true", expectations.judged_suite())
+        assert counts["rows"] == rows and counts["clip repeated"] == 0
+        return peak_bytes()
+
+    few = judge(FEW)
+    assert judge(MANY) - few < (MANY - FEW) * A_ROW
