@@ -62,6 +62,7 @@ def make_listing(folder: Path, rows: int) -> None:
 
 
 def make_videos(folder: Path, rows: int) -> None:
+    """As many videos as have so many shots."""
     from tasks.storage import tables
 
     def columns(first: int, count: int) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def make_videos(folder: Path, rows: int) -> None:
         known = {"uri": [f"{number:09d}.mp4" for number in numbers], "video": [sha256(number) for number in numbers]}
         return known | {"status": ["ok"] * count, "seconds": np.full(count, 20.0), "fps": np.full(count, 24.0)}
 
-    _write(folder / "videos" / tables.VIDEO_TABLE, rows, tables.VIDEOS, columns)
+    _write(folder / "videos" / tables.VIDEO_TABLE, rows // _SHOTS_OF_VIDEO, tables.VIDEOS, columns)
 
 
 def _clips(first: int, count: int) -> dict[str, Any]:

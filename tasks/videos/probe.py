@@ -27,6 +27,7 @@ _FOUND = (
     *("codec", "width", "height", "fps", "seconds", "frames", "repairs"),
     *("transfer", "primaries", "colour_range"),
 )
+_START = "('0x' || video[:15])::BIGINT"  # of a sha256, in SQL: what begins alike is looked at, as most is not
 _BYTES_PER_PIXEL = 1.5  # decoded: 8 bits, with chroma of half the width and height
 _UNUSUAL = 0.1  # of sandbox.max_expansion
 
@@ -233,10 +234,10 @@ def _duplicates(probed: Path) -> np.ndarray:
         equals = f"""
             CREATE TABLE equals AS
             SELECT row, uri, {", ".join(_TEXTS)}, first_value({{'uri': uri, {_struct(_TEXTS)}}}) OVER of_video AS kept
-            FROM (SELECT *, file_row_number AS row FROM {queries.scan([probed], numbered=True)}
+            FROM (SELECT *, file_row_number AS row, {_START} AS start FROM {queries.scan([probed], numbered=True)}
                   WHERE status = 'ok') AS usable
-            SEMI JOIN (SELECT video FROM {queries.scan([probed])} WHERE status = 'ok'
-                       GROUP BY video HAVING count(*) > 1) AS several USING (video)
+            SEMI JOIN (SELECT {_START} AS start FROM {queries.scan([probed])} WHERE status = 'ok'
+                       GROUP BY start HAVING count(*) > 1) AS several USING (start)
             WINDOW of_video AS (PARTITION BY video ORDER BY {nulls}, uri)"""
         connection.execute(equals)
         lost = connection.sql("SELECT row FROM equals WHERE uri != kept.uri ORDER BY row").fetchnumpy()["row"]
