@@ -1,0 +1,115 @@
+"""The points of benchmarks/scale.py: for each, how its inputs are made, and how the stage is run on them.
+
+A stage more is a `make` (folder, rows), which writes what the stage reads into an empty folder; a `load`, which imports
+what the stage needs and returns a function that runs it on that folder, as often as it is called; and a line in POINTS.
+What is imported by `load` is not counted as the stage's time, so imports belong in it.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import scale_stages
+
+Run = Callable[[Path], None]
+ROOT = Path(__file__).parents[1]
+
+
+class Point(NamedTuple):
+    """One stage, or one way to run it, over a table of any number of rows."""
+
+    make: Callable[[Path, int], None]
+    load: Callable[[], Run]
+    most_seconds: float | None = None
+    """CPU time that it may take at 1 million rows."""
+    further_bytes_per_row: float | None = None
+    """Memory that each row may add; None asks for memory that does not grow."""
+
+
+def make_scores(folder: Path, rows: int) -> None:
+    from benchmarks import made_tables
+    from tasks.storage import tables
+
+    made_tables.write_scores(folder / "scores" / tables.SCORE_TABLE, rows)
+
+
+def clips(duplicate_bits: int | None) -> Callable[[], Run]:
+    """Stage clips with the thresholds of params.yaml, and a gate that passes.
+
+    Near-duplicates are looked for among all shots: without limits, so that nearly all pass.
+    """
+
+    def load() -> Run:
+        from flows.params import load_params
+        from tasks.clips import thresholds
+        from tasks.clips.select import select_clips
+
+        settings = load_params(ROOT / "params.yaml").clips
+        changes = {"duplicate_bits": duplicate_bits, "best": None, "gate_min_kept_fraction": 0.0, "gate_min_clips": 1}
+        if duplicate_bits is not None:
+            none = {"min": None, "max": None}
+            changes |= {name: kind.model_copy(update=none) for name, kind in thresholds.ranges(settings).items()}
+            changes |= {"orientations": ["landscape", "portrait", "square"]}
+        settings = settings.model_copy(update=changes)
+
+        def run(folder: Path) -> None:
+            reports = folder / "reports"
+            select_clips.fn(folder / "scores", folder / "clips", reports / "clips.json", reports / "docs", settings)
+
+        return run
+
+    return load
+
+
+def make_report(folder: Path, rows: int) -> None:
+    from benchmarks import made_tables
+    from tasks.storage import tables
+
+    made_tables.write_clips(folder / "clips" / tables.CLIP_TABLE, rows)
+    made_tables.write_captions(folder / "captions" / tables.CAPTION_TABLE, rows)
+    made_tables.write_stills(folder / "shots", rows)
+    reports, samples = folder / "reports", folder / "samples"
+    step = {"step": "scored", "clips": rows, "seconds": 3.0 * rows, "lost": 0, "lost_seconds": 0.0}
+    gate = {"success": True, "evaluated": 1, "failed": []}
+    account = {"given": rows, "ok": rows, "rejected": 0, "failed": 0, "reasons": {}}
+    share = {"right": 1, "above_chance": True, "share": 1.0, "low": 0.5, "high": 1.0, "chance": 0.2}
+    seen = {"unseen": 0, "n": 1, **dict.fromkeys(("colour", "shape", "direction", "moved"), share)}
+    judgement = {"verdicts": [], "modes": {"t2v": seen}, "samples": account}
+    for path, content in {
+        reports / "videos.json": {"videos": account},
+        reports / "clips.json": {"funnel": [step], "gate": gate},
+        reports / "judge.json": judgement,
+        samples / tables.SAMPLE_LIST: {"checkpoint": "none", "sampler": {}, "samples": []},
+        reports / "data_docs/index.html": "",
+        reports / "losses/t2v.tsv": None,
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content) if content is not None else "step\tloss\tseconds\n1\t1\t1\n2\t0.5\t2\n")
+
+
+def report() -> Run:
+    """The report, without samples, with one curve."""
+    from flows.params import load_params
+    from tasks.pages.report import Inputs, write_page
+
+    settings = load_params(ROOT / "params.yaml").clips
+
+    def run(folder: Path) -> None:
+        places: dict[str, Any] = {name: folder / name for name in ("reports", "shots", "captions", "samples")}
+        inputs = Inputs(**places, selected=folder / "clips", stages=("videos",), recipes=("t2v",))
+        write_page.fn(inputs, folder / "report.html", folder / "times.json", settings)
+
+    return run
+
+
+POINTS = {
+    "videos": Point(scale_stages.make_listing, scale_stages.videos),
+    "shots": Point(scale_stages.make_videos, scale_stages.shots),
+    "scores": Point(scale_stages.make_shots, scale_stages.scores),
+    "scores, taken over": Point(scale_stages.make_scored, scale_stages.scores),
+    "captions": Point(scale_stages.make_clips, scale_stages.captions, most_seconds=12),
+    "clips": Point(make_scores, clips(None), most_seconds=15),
+    "clips, 24 bits": Point(make_scores, clips(24), further_bytes_per_row=700),
+    "report": Point(make_report, report),
+}
