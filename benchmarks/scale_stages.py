@@ -146,7 +146,11 @@ def make_video_shard(shard: "Shard", product: Path) -> None:
     _made(shard.path, len(uris), tables.VIDEOS, {"uri": uris, "video": videos, "status": ["ok"] * len(uris)})
 
 
-def make_shot_shard(shard: "Shard", product: Path) -> None:
+def no_pictures(clip: str) -> list[bytes]:
+    return [STILL] * 4
+
+
+def make_shot_shard(shard: "Shard", product: Path, pictures: Callable[[str], list[bytes]] = no_pictures) -> None:
     from tasks.storage import stills, tables
     from tasks.videos.split import shots_of
 
@@ -160,7 +164,7 @@ def make_shot_shard(shard: "Shard", product: Path) -> None:
     of_parts: dict[int, list[dict[str, Any]]] = {}
     for row in given:
         own = (tables.clip_id(row["video"], number, number + 1) for number in numbers)
-        of_parts.setdefault(row["part"], []).extend({"clip": clip, "stills": [STILL] * 4} for clip in own)
+        of_parts.setdefault(row["part"], []).extend({"clip": clip, "stills": pictures(clip)} for clip in own)
     for part, rows in of_parts.items():
         stills.write_part(product / stills.FOLDER, part, rows)
     counts = {"shots": [_SHOTS_OF_VIDEO] * len(videos), "frames": [480] * len(videos)}

@@ -1,0 +1,87 @@
+"""What one per cent more videos costs stage shots in bytes that are written, of stills of real size.
+
+    python benchmarks/added.py --shots 100000 --json added.json
+
+with the folder of the repository on PYTHONPATH or the package installed. The stage runs over generated videos of eight
+shots each, then over these and one per cent more, then over all of them from nothing; its shards are made of nothing
+(42 kB of stills a shot), as in benchmarks/scale.py. `written_over_output` is the bytes of files of the second output
+that are no links to the first one's, over all its bytes. The third output must be the second, byte for byte. It takes
+twice the bytes of the stills on the disk: 9 GB for 100,000 shots.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import scale_stages
+
+if TYPE_CHECKING:
+    from tasks.storage.shards import Shard
+
+STILL_BYTES = 10_500  # a quarter of 42 kB: 4.9 to 13.6 kB were measured at 256 pixels
+
+
+def make_shard(shard: "Shard", product: Path) -> None:
+    """Make a shard of stage shots, with stills that differ from shot to shot and are always the same."""
+    scale_stages.make_shot_shard(shard, product, lambda clip: [_still(f"{clip} {number}") for number in range(4)])
+
+
+def _still(name: str) -> bytes:
+    return random.Random(name).randbytes(STILL_BYTES)
+
+
+def run(folder: Path) -> Path:
+    """Run the stage on the videos of a folder; return the output."""
+    from flows.params import load_params
+    from tasks.videos.split import Shots
+
+    params = load_params(scale_stages.ROOT / "params.yaml")
+    scale_stages.run_alone(Shots("raw", folder / "videos", params.shots, params.sandbox), folder, make_shard)
+    return folder / "shots"
+
+
+def files(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def measure(folder: Path, shots: int) -> dict[str, float]:
+    """Run the stage three times.
+
+    Raises:
+        AssertionError: the output depends on what was there before.
+    """
+    scale_stages.make_videos(folder, shots)
+    run(folder)
+    before = {path.stat().st_ino for path in (folder / "earlier").rglob("*")}
+    scale_stages.make_videos(folder, shots + shots // 100)
+    added = files(run(folder))
+    size = sum(path.stat().st_size for path in added.values())
+    written = sum(path.stat().st_size for path in added.values() if path.stat().st_ino not in before)
+    anew = folder / "anew"
+    (anew / "videos").parent.mkdir()
+    (folder / "videos").rename(anew / "videos")
+    for name, path in files(run(anew)).items():
+        assert path.read_bytes() == added.pop(name).read_bytes(), f"{name} is not that of a run from nothing"
+    assert not added, f"a run from nothing has no {sorted(added)[:3]}"
+    return {"output_bytes": size, "written_bytes": written, "written_over_output": written / size}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shots", type=int, default=100_000)
+    parser.add_argument("--folder", type=Path, help="where the outputs are made; the default is among temporary files")
+    parser.add_argument("--json", type=Path, help="write all figures there")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="stiv-added-", dir=options.folder) as name:
+        figures = measure(Path(name), options.shots)
+    for key, value in figures.items():
+        print(f"{key:22} {value:.6g}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
