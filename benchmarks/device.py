@@ -11,6 +11,8 @@ encode    clips per second of the VAE, as stage latents hands them over (`Vae.su
           while the next is at work), on the GPU and on the CPU in turn: embedded in float32, whose latents must agree
           within the tolerance of `tests/stiv_model/encoders/test_vae.py`; full size in float32 and bfloat16, against
           float32 on the CPU. Captions per second.
+stage     stage latents with the embedded encoders, on made videos, on the CPU and on the GPU: the tables must be equal
+          but for the hashes of tensors, and these tensors, as stored, within two steps of float16.
 sample    seconds per video of the XL model in bfloat16 with the sampler of `infra/params/xl-256.yaml`; FLOP/s reached
           against a measured matrix product; the same noise on CPU and GPU through a small model in float32.
 train_xl  `benchmarks/mfu.py`: T2V of XL-256.
@@ -38,18 +40,24 @@ from stiv_model.diffusion.sampler import sample as sample_latents
 from stiv_model.encoders import text as text_encoders
 from stiv_model.encoders import vae as vaes
 from stiv_model.encoders.vae import Vae
+from stiv_model.latents import shard_files
+from stiv_model.latents.folder import TABLE
 from stiv_model.monitoring import costs
 from stiv_model.monitoring.inference_costs import find_config, model_passes
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import SamplerSettings
 from tasks.demo import shapes
+from tasks.demo.corpus import make_shape, shape_name
+from tasks.latents.encode import Latents
+from tasks.storage import atomic, tables
+from tasks.storage.stage import run
 
 ROOT = Path(__file__).parents[1]
 KNOWN = ROOT / "infra/encoders"
 TOLERANCE = 1e-5
 """Of float32 latents: tests/stiv_model/encoders/test_vae.py."""
-SECONDS = {"encode": 120, "sample": 120, "train_xl": 120, "train_m": 220}
+SECONDS = {"encode": 110, "stage": 50, "sample": 100, "train_xl": 110, "train_m": 220}
 """Time limits of the parts; together under ten minutes."""
 TRAIN = {
     "train_xl": ["--params", "infra/params/xl-256.yaml", "--recipe", "t2v", "--micro-batch", "8", "--checkpointing"],
@@ -136,6 +144,56 @@ def rates(on_cpu: float, on_device: float) -> dict[str, float]:
     return {"cpu_clips_per_second": on_cpu, "clips_per_second": on_device, "ratio": on_device / on_cpu}
 
 
+def write_inputs(folder: Path, params: Params, videos: int) -> None:
+    """Write made videos, each of which is a clip with a caption, as the stages before latents would."""
+    clips, captions = [], []
+    (folder / "raw").mkdir()
+    for number in range(videos):
+        make_shape(number, folder / "raw", params.corpus)
+        path = folder / "raw" / shape_name(number)
+        video, end_pts = atomic.sha256_file(path), params.corpus.shapes_frames * 512
+        clip = {"clip": tables.clip_id(video, 0, end_pts), "status": "ok"}
+        side = params.corpus.shapes_pixels
+        place = {"video": video, "uri": path.name, "start_pts": 0, "end_pts": end_pts, "width": side, "height": side}
+        clips.append(clip | place | {"time_base": "1/12288", "aesthetic": 5.0, "motion": 1.0})
+        captions.append(clip | {"captioner": "sidecar", "text": path.with_suffix(".txt").read_text().strip()})
+    clips.sort(key=lambda row: row["video"])
+    for name, table, rows, schema in (
+        ("clips", tables.CLIP_TABLE, clips, tables.CLIPS),
+        ("captions", tables.CAPTION_TABLE, captions, tables.CAPTIONS),
+    ):
+        (folder / name).mkdir()
+        tables.write_rows(folder / name / table, rows, schema)
+
+
+def run_stage(folder: Path, params: Params, device: torch.device, out: Path) -> tuple[list[dict], list[torch.Tensor]]:
+    """Run stage latents on the inputs in a folder; return its table, without hashes of tensors, and the tensors."""
+    inputs = str(folder / "raw"), folder / "clips", folder / "captions"
+    stage = Latents(*inputs, params.latents, params.vae, params.text, params.sandbox, device=device.type)
+    run(stage, out, out.with_suffix(".json"), "benchmark", earlier=folder / f"{out.name}-earlier")
+    rows = tables.read_rows(out / TABLE, tables.LATENTS)
+    tensors = [shard_files.Shard(out / row["shard"]).clip(row["row"])["latents"] for row in tables.ok(rows)]
+    return [{name: row[name] for name in row if name not in ("sha256", "text_sha256")} for row in rows], tensors
+
+
+def stage_on_both(params: Params, device: torch.device, videos: int) -> dict[str, Any]:
+    """Return how stage latents on a device differs from the same on the CPU."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_inputs(folder, params, videos)
+        (here, exact), (there, near) = (
+            run_stage(folder, params, place, folder / out)
+            for place, out in ((torch.device("cpu"), "first"), (device, "second"))
+        )
+    pairs = [(one.float(), other.float()) for one, other in zip(exact, near, strict=True)]
+    return {
+        "clips": len(exact),
+        "tables are equal but for hashes of tensors": here == there,
+        "largest difference of latents as stored": max((one - other).abs().max().item() for one, other in pairs),
+        "within two steps of float16": all(torch.allclose(one, other, rtol=2**-9, atol=1e-5) for one, other in pairs),
+    }
+
+
 def lively(params: Params) -> StivTransformer:
     """Return a video model none of whose weights is zero: as initialised, whole branches are silent."""
     torch.manual_seed(0)
@@ -201,10 +259,12 @@ def sample(small: Params, full: Params, device: torch.device, precision: torch.d
 
 
 def measure(part: str, json_path: Path) -> None:
-    """Measure encoding or sampling on the GPU, and write the figures."""
+    """Measure one part on the GPU, and write the figures."""
     embedded, full, device = load_params(EMBEDDED), load_params(FULL), torch.device("cuda")
     if part == "encode":
         found = encode(embedded, full, device, 32)
+    elif part == "stage":
+        found = stage_on_both(embedded, device, 64)
     else:
         found = sample(embedded, full, device, torch.bfloat16, 4)
     found["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
@@ -257,7 +317,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=SECONDS, default=list(SECONDS))
     parser.add_argument("--json", type=Path, help="write all figures there, after each part")
-    parser.add_argument("--measure", choices=("encode", "sample"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=("encode", "stage", "sample"), help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.measure:
         measure(options.measure, options.json)

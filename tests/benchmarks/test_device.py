@@ -42,6 +42,13 @@ def test_encoding_is_measured_on_the_device_beside_the_cpu(params):
     assert found["captions per second, full size, bfloat16"] > 0
 
 
+@pytest.mark.long
+def test_stage_latents_is_compared_between_the_device_and_the_cpu(params):
+    found = device.stage_on_both(params, CPU, videos=3)
+    assert found["clips"] == 3 and found["tables are equal but for hashes of tensors"]
+    assert found["largest difference of latents as stored"] == 0 and found["within two steps of float16"]
+
+
 def test_sampling_is_measured_on_the_device_beside_the_cpu(params):
     quick = params.model_copy(update={"sampler": params.sampler.model_copy(update={"steps": 2})})
     found = device.sample(quick, quick, CPU, torch.float32, videos=1)

@@ -2,9 +2,9 @@
 
 import pyarrow.parquet as pq
 import pytest
-from benchmarks.scale_points import POINTS
 
 from benchmarks import made_tables, scale
+from benchmarks.scale_points import POINTS
 
 MB = 10**6
 
