@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import scale_stages
+from benchmarks import scale_listing, scale_stages
 
 Run = Callable[[Path], None]
 ROOT = Path(__file__).parents[1]
@@ -104,6 +104,9 @@ def report() -> Run:
 
 
 POINTS = {
+    "listing": Point(scale_listing.make, lambda: scale_listing.listing("bucket")),
+    "listing, texts": Point(scale_listing.make, lambda: scale_listing.listing("texts")),
+    "listing, list": Point(scale_listing.make, lambda: scale_listing.listing("list")),
     "videos": Point(scale_stages.make_listing, scale_stages.videos),
     "shots": Point(scale_stages.make_videos, scale_stages.shots),
     "scores": Point(scale_stages.make_shots, scale_stages.scores),

@@ -6,8 +6,10 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dvc.repo import Repo
+from safetensors.numpy import save_file
 
 from flows import stages
 
@@ -159,3 +161,48 @@ def test_zero_days_hash_every_file_again(large: int):
     before = bytes_read()
     assert stages.check_inputs("use", 0) == 20
     assert bytes_read() - before >= large
+
+
+@pytest.mark.long
+def test_a_flip_in_latents_is_named_by_the_check_or_by_the_loader():
+    """The real loader, on latents of XL-256."""
+    from benchmarks import check
+
+    with check.workspace(20_000_000):
+        check.bytes_read_by_a_check()
+        assert check.found_in_latents(20, random.Random(3)) == 20
+
+
+def test_of_latents_of_a_training_the_check_reads_length_and_header_of_each_part(tmp_path, monkeypatch):
+    """What else is in a part, the loader hashes sample by sample."""
+    monkeypatch.chdir(tmp_path)
+    Path("made/latents").mkdir(parents=True)
+    for name in ("part-00000", "part-00001", "null_text"):
+        save_file({"clips": np.arange(10**6, dtype=np.uint8)}, f"made/latents/{name}.safetensors")
+    Path("made/latents/latents.parquet").write_bytes(bytes(1000))
+    Path("dvc.yaml").write_text(
+        """
+stages:
+  make: {cmd: mv made data, outs: [data/latents]}
+  t2v: {cmd: python -m flows train --latents data/latents --out t2v, deps: [data/latents], outs: [t2v]}
+  other: {cmd: python -m flows browse --latents data/latents --out other, deps: [data/latents], outs: [other]}
+"""
+    )
+    with Repo.init(no_scm=True) as opened:
+        opened.reproduce("make")
+    part, draw, before = Path("data/latents/part-00001.safetensors"), random.Random(4), bytes_read()
+    assert stages.check_inputs("t2v", DAYS) == 4
+    assert 10**6 < bytes_read() - before < 2 * 10**6  # table and null text
+    flip_one_byte(part, draw)
+    assert stages.check_inputs("t2v", DAYS) == 4
+    with pytest.raises(ValueError, match=rf"{part} \(1 of 4 files\)"):
+        stages.check_inputs("other", DAYS)
+    for name in ("null_text.safetensors", "latents.parquet"):
+        flip_one_byte(part.with_name(name), draw)
+        with pytest.raises(ValueError, match=rf"{name} \(\d of 4 files\)"):
+            stages.check_inputs("t2v", DAYS)
+    part = part.with_name("part-00000.safetensors")
+    part.chmod(0o644)
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"\(3 of 4 files\)"):
+        stages.check_inputs("t2v", DAYS)
