@@ -199,6 +199,7 @@ def generate_all(
         "samples": settings.model_dump(),
         "latents": latents.model_dump(),
         "sampler": sampler.model_dump(),
+        "precision": {"vae": vae.precision, "text": text.precision},
         "weights": [atomic.sha256_file(folder / metadata.WEIGHTS) for folder in (checkpoint, tup)],
     }
     product = atomic.open_workdir(out, run) / "product"

@@ -46,6 +46,7 @@ def changed(tmp_path):
         ("train.t2i.clean_frames", "first", r"train\.t2i: .*frames is 1, but clean_frames first needs at least 2"),
         ("model.heads", 7, r"model\.width is 128 and model\.heads is 7"),
         ("training.optimizer.kind", "sgd", r"optimizer\.kind: Input should be .* \(found 'sgd'\)"),
+        ("devices.encoders", "cuda:1", r"devices\.encoders: Input should be 'cpu' or 'cuda' \(found 'cuda:1'\)"),
         ("sampler.guidance_scale", float("nan"), r"sampler\.guidance_scale: .*finite"),
     ],
 )
