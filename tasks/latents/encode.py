@@ -3,7 +3,7 @@
 `OUT/part-00000.safetensors` holds one entry for each clip of the part's videos: `latents` (frames, C, h, w), `tokens`
 (L, E), `mask` (L,), `pooled` (E,), as `stiv_model/latents/shard_files.py` lays them out; its metadata carries the
 hashes of the VAE and the text encoder that made it, and the loader refuses a mixture. `OUT/latents.parquet` has one row
-per clip, and `OUT/parts.json` the hash of each part. `OUT/encoders.json` says where the encoders are.
+per clip, and `OUT/part_hashes.json` the hash of each part. `OUT/encoders.json` says where the encoders are.
 """
 
 import hashlib
@@ -319,7 +319,7 @@ class Latents(Stage):
             return queries.write_query(reused, connection, query, shards.placed(tables.LATENTS)) > 0
 
     def save_reusable(self, given: Path, out: Path, reusable: Path) -> None:
-        reuse.save_reusable([out / TABLE, out / parts.FILE, *parts.files(out, SUFFIX)], reusable)
+        reuse.save_reusable([out / TABLE, out / parts.FILE, out / parts.HASHES, *parts.files(out, SUFFIX)], reusable)
 
     @contextmanager
     def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[Shard], None]]:

@@ -153,7 +153,7 @@ class Scores(Stage):
         return {"scores": self.settings.model_dump(exclude={"shard_shots"}), "made_by": made_by}
 
     def inputs(self) -> dict[str, Any]:
-        listed = self.shots / stills.FOLDER / parts.FILE
+        listed = self.shots / stills.FOLDER / parts.HASHES
         made_from = {"shots": atomic.sha256_file(self.table), "stills": atomic.sha256_file(listed)}
         return made_from | {"shard_shots": self.settings.shard_shots}
 

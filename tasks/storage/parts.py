@@ -1,18 +1,19 @@
 """Folders of parts: files that stay as they were written while videos are added, so that adding one costs little.
 
 A video, and all that is made of it, belongs to the part that the first digits of its sha256 say. How many parts there
-are is chosen when the folder is made first, and noted in `parts.json` with the hash of each.
+are is chosen when the folder is made first, and noted in `parts.json`; `part_hashes.json` has the hash of each.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 FILE = "parts.json"
+HASHES = "part_hashes.json"
 
 _DIGITS = 8  # of the sha256, as many as fit 32 bits
 MOST = 16384
@@ -22,7 +23,7 @@ _MOST_VIDEOS_PER_PART = 64
 
 
 class Parts(NamedTuple):
-    """What `parts.json` says."""
+    """The parts of a folder."""
 
     number: int
     """How many parts there are, with those that hold nothing and have no file."""
@@ -78,38 +79,56 @@ def files(folder: Path, suffix: str) -> list[Path]:
 
 
 def write(folder: Path, count: int, sha256: dict[str, str]) -> None:
-    """Write `parts.json` of a folder."""
-    content = {"parts": count, "sha256": dict(sorted(sha256.items()))}
-    (folder / FILE).write_text(json.dumps(content, indent=1) + "\n")
+    """Write how many parts a folder has, and the hash of each that has a file."""
+    (folder / FILE).write_text(json.dumps({"parts": count}) + "\n")
+    (folder / HASHES).write_text(json.dumps(dict(sorted(sha256.items())), indent=1) + "\n")
 
 
 def read(folder: Path) -> Parts:
-    """Read `parts.json` of a folder.
+    """Read how many parts a folder has, and their hashes.
 
     Raises:
-        FileNotFoundError: the folder has none.
-        ValueError: it is damaged.
+        FileNotFoundError, ValueError: as `count`; or the hashes are damaged.
+    """
+    hashes = _content(folder / HASHES)
+    if not all(isinstance(value, str) for value in hashes.values()):
+        raise ValueError(f"{folder / HASHES} is damaged: make {folder} again")
+    return Parts(count(folder), hashes)
+
+
+def count(folder: Path) -> int:
+    """Return how many parts a folder has, which costs the same however many there are.
+
+    Raises:
+        FileNotFoundError: the folder does not say.
+        ValueError: what it says is damaged.
     """
     path = folder / FILE
+    found = _content(path).get("parts")
+    if type(found) is not int or found < 1 or found > MOST:
+        raise ValueError(f"{path} says {found!r} parts, and there can be 1 to {MOST}: make {folder} again")
+    return found
+
+
+def _content(path: Path) -> dict[str, Any]:
     if not path.exists():
+        folder = path.parent
         raise FileNotFoundError(
             f"{path} does not exist: run the stage that makes {folder} (dvc repro, or stiv pipeline)"
         )
     try:
         content = json.loads(path.read_text())
-        found = Parts(int(content["parts"]), dict(content["sha256"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}): make {folder} again") from None
-    if found.number < 1 or found.number > MOST:
-        raise ValueError(f"{path} says {found.number} parts, and there can be 1 to {MOST}: make {folder} again")
-    return found
+        assert isinstance(content, dict), "no object"
+    except (ValueError, AssertionError) as error:
+        raise ValueError(f"{path} is damaged ({error}): make {path.parent} again") from None
+    return content
 
 
 def count_before(folders: Iterable[Path]) -> int | None:
     """Return the number of parts that the first of these folders has that has any."""
     for folder in folders:
         try:
-            return read(folder).number
+            return count(folder)
         except (FileNotFoundError, ValueError):
             continue
     return None

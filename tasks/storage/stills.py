@@ -46,7 +46,7 @@ def read(shots: Path, clips: Sequence[str]) -> dict[str, list[bytes]]:
 def find(shots: Path, clips: Sequence[str]) -> dict[str, list[bytes]]:
     """Return the stills of those of some shots that have any, as `read`."""
     folder = shots / FOLDER
-    count = parts.read(folder).number
+    count = parts.count(folder)
     of_parts: dict[int, set[str]] = {}
     for clip in clips:
         of_parts.setdefault(parts.number(clip, count), set()).add(clip)

@@ -158,7 +158,7 @@ def test_the_files_are_the_same_bytes_whoever_runs_the_shards_and_wherever_it_wa
     assert before and {name: (workspace / "at_once" / name).stat().st_mtime_ns for name in before} == before
     made, again = contents(workspace / "in_turn"), contents(workspace / "at_once")
     numbers = {parts.number(clip["clip"], 4) for clip in captioned(workspace)[:4]}
-    assert made.keys() == {"encoders.json", "latents.parquet", "null_text.safetensors", parts.FILE} | {
+    assert made.keys() == {"encoders.json", "latents.parquet", "null_text.safetensors", parts.FILE, parts.HASHES} | {
         parts.file_name(number, SUFFIX) for number in numbers
     }
     assert made == again
