@@ -5,21 +5,20 @@
 
 with the folder of the repository on PYTHONPATH or the package installed. The tables have the columns that the stages
 write, and the functions are those of the stages; nothing is decoded, encoded or drawn by a network. Each figure is of
-one fresh process: seconds of CPU (user and system, all threads), less those of a process that imports the same and
-does nothing; and the peak of its resident memory, imports and all. Between the points of one row, inputs are made by
-processes of their own. Points: benchmarks/scale_points.py.
+one fresh process, which runs the point twice: first on next to nothing, so that all is imported, then on the rows.
+Seconds of CPU (user and system, all threads) are those of the second run; memory is the peak of what is resident in
+the whole process, imports and all. Inputs are made by processes of their own. Points: benchmarks/scale_points.py.
 """
 
 import argparse
 import json
 import math
 import os
-import resource
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,14 +26,14 @@ from typing import Any, NamedTuple
 from benchmarks.scale_points import POINTS
 
 ROOT = Path(__file__).parents[1]
+_FEW = 16  # rows of the run before
 MOST_GROWTH, MOST_BYTES, MOST_EXPONENT = 1.5, 700e6, 1.05
 
 
 class Cost(NamedTuple):
-    """Of one process."""
+    """Of one run."""
 
     cpu_seconds: float
-    """Imports and all."""
     peak_bytes: int
 
 
@@ -48,21 +47,16 @@ class Required(NamedTuple):
     unit: str
 
 
-def work(point: str, folder: Path, step: str) -> None:
-    """Do one step of a point in this process, and print what it cost as JSON.
-
-    Args:
-        step: `make:ROWS` its inputs, `import` what it needs, or `run` it.
-    """
-    made = POINTS[point]
-    if step.startswith("make:"):
-        made.make(folder, int(step.removeprefix("make:")))
+def work(point: str, folder: Path, rows: int) -> None:
+    """Make a point's inputs in this process, or, with 0 rows, run it on those, and print what that cost as JSON."""
+    if rows:
+        POINTS[point].make(folder, rows)
         return
-    run = made.load()
-    if step == "run":
-        run(folder)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps(Cost(used.ru_utime + used.ru_stime, _peak_bytes())))
+    run = POINTS[point].load()
+    run(folder / "before")
+    started = time.process_time()
+    run(folder / "inputs")
+    print(json.dumps(Cost(time.process_time() - started, _peak_bytes())))
 
 
 def _peak_bytes() -> int:
@@ -71,36 +65,39 @@ def _peak_bytes() -> int:
     return 1024 * int(line.split()[1])
 
 
-def measured(point: str, folder: Path, step: str) -> Cost:
-    """Do one step of a point in a fresh process.
+def measured(point: str, folder: Path, rows: int) -> Cost:
+    """Run a point on so many rows, in a fresh process.
+
+    Args:
+        folder: an empty one, for the inputs.
 
     Raises:
         CalledProcessError: it failed.
     """
-    command = [sys.executable, __file__, "--work", point, str(folder), step]
+    for name, count in (("before", _FEW), ("inputs", rows)):
+        (folder / name).mkdir()
+        _call(point, folder / name, count)
+    return Cost(*json.loads(_call(point, folder, 0).splitlines()[-1]))
+
+
+def _call(point: str, folder: Path, rows: int) -> str:
+    command = [sys.executable, __file__, "--work", point, str(folder), str(rows)]
     # one thread for products of matrices: idle ones of OpenBLAS spin, which is CPU time and no work
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True, text=True)
-    return Cost(*json.loads(done.stdout.splitlines()[-1])) if not step.startswith("make:") else Cost(0.0, 0)
+    return subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
 
 
 def measure(point: str, rows: Sequence[int], rounds: int, folder: Path) -> dict[str, Any]:
-    """Return what a point costs: by number of rows, CPU seconds without imports and bytes at most, medians."""
-    imports = [measured(point, folder, "import") for _ in range(rounds)]
-    empty = statistics.median(cost.cpu_seconds for cost in imports)
-    found: dict[str, Any] = {"import_seconds": empty, "import_bytes": max(cost.peak_bytes for cost in imports)}
+    """Return what a point costs, by number of rows: CPU seconds and bytes at most, medians."""
+    found: dict[str, Any] = {}
     for count in rows:
-        inputs = folder / f"{point}-{count}"
-        inputs.mkdir()
-        measured(point, inputs, f"make:{count}")
-        costs = [measured(point, inputs, "run") for _ in range(rounds)]
-        found[str(count)] = {
-            "cpu_seconds": statistics.median(cost.cpu_seconds for cost in costs) - empty,
-            "peak_bytes": statistics.median(cost.peak_bytes for cost in costs),
-        }
-        print(f"{point:20}{count:>12,} rows {found[str(count)]['cpu_seconds']:9.2f} s CPU "
-              f"{found[str(count)]['peak_bytes'] / 1e6:8.0f} MB", flush=True)  # fmt: skip
-        shutil.rmtree(inputs)
+        costs = []
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory(dir=folder) as inputs:
+                costs.append(measured(point, Path(inputs), count))
+        seconds, peak = (statistics.median(figures) for figures in zip(*costs, strict=True))
+        found[str(count)] = {"cpu_seconds": seconds, "peak_bytes": peak}
+        print(f"{point:20}{count:>12,} rows {seconds:9.2f} s CPU {peak / 1e6:8.0f} MB", flush=True)
     return found
 
 
@@ -131,10 +128,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where inputs are made; the default is among temporary files")
     parser.add_argument("--json", type=Path, help="write all figures there")
-    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)  # point, folder, step
+    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)  # point, folder, rows
     options = parser.parse_args()
     if options.work:
-        work(options.work[0], Path(options.work[1]), options.work[2])
+        work(options.work[0], Path(options.work[1]), int(options.work[2]))
         return
     with tempfile.TemporaryDirectory(prefix="stiv-scale-", dir=options.folder) as folder:
         found = {point: measure(point, options.rows, options.rounds, Path(folder)) for point in options.points}
