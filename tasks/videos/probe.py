@@ -38,7 +38,7 @@ def probe_videos(
     """Return one row of tables.VIDEOS per item; duplicates are found in `Videos.join`."""
     rows: list[dict[str, Any]] = []
     expansions: dict[str, float] = {}
-    at_once = sources.LENT_PER_WORKER * sandbox.settings.workers
+    at_once = sources.lent_at_once(source, sandbox.settings.workers)
     for first in range(0, len(items), at_once):
         with ExitStack() as lent:
             found = [_look(source, item, settings, sandbox, cache, lent) for item in items[first : first + at_once]]

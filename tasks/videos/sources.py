@@ -4,6 +4,7 @@ Lists and fetches them, and reads the text that belongs to each.
 """
 
 import hashlib
+import sys
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -25,8 +26,8 @@ from tasks.videos.source_lists import Listed
 
 CACHE = Path(".cache/media")  # objects of a bucket, by the sha256 of their bytes
 UNLIMITED = ObjectCache(CACHE)
-LENT_PER_WORKER = 2
-"""Files that a shard holds at a time, per worker of its sandbox: one is decoded while the next one waits."""
+_LENT_PER_WORKER = 2
+"""Objects that a shard holds at a time, per worker of its sandbox: one is decoded while the next one waits."""
 SIDECAR = sidecars.SIDECAR
 _GROUP_ROWS = queries.GROUP_ROWS
 _MAX_KEY_BYTES = 1024  # of S3; what is asked for a longer one is an error of the store's
@@ -297,6 +298,17 @@ def _root(source: str) -> Path:
     """Return the folder that files are relative to."""
     path = Path(source).resolve()
     return path.parent if source_lists.is_list(source) else path
+
+
+def lent_at_once(source: str, workers: int) -> int:
+    """Return how many files of a source a shard may hold at a time: of a folder all, as they take no room.
+
+    Args:
+        workers: of the shard's sandbox.
+    """
+    if source.startswith(buckets.PREFIX) or source_lists.is_list(source):
+        return _LENT_PER_WORKER * workers
+    return sys.maxsize
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def split_videos(
         Rows of tables.SPLITS (one per video), of SHOTS, and of STILLS (one per shot that is ok), in order.
     """
     results: dict[str, dict[str, Any]] = {}
-    at_once = sources.LENT_PER_WORKER * sandbox.settings.workers
+    at_once = sources.lent_at_once(source, sandbox.settings.workers)
     for first in range(0, len(videos), at_once):
         with ExitStack() as lent:
             results |= _cut(source, videos[first : first + at_once], settings, sandbox, cache, lent)

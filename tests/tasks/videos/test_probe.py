@@ -293,6 +293,17 @@ def test_nothing_usable_stops_the_stage(tmp_path, sandbox):
         run(folder, tmp_path / "videos", sandbox)
 
 
+def test_objects_for_which_there_is_no_room_are_opened_all_the_same_and_go(tmp_path, raw, sandbox, bucket):
+    for path in raw.iterdir():
+        bucket.upload_file(str(path), f"in/{path.name}")
+    source, cache = f"s3://{bucket.name}/in", ObjectCache(tmp_path / "cache", 1)
+    rows = probe_videos(source, sources.listing(source), SETTINGS, sandbox, cache)
+    here = probe_videos(str(raw), sources.listing(str(raw)), SETTINGS, sandbox, cache)
+    assert [row | {"uri": row["uri"].removeprefix(f"{source}/")} for row in rows] == here
+    assert sum(row["status"] == "ok" for row in rows) > 1
+    assert [path.name for path in cache.folder.iterdir()] == [".lock"]
+
+
 def test_a_bucket_gives_the_rows_of_the_same_folder(tmp_path, raw, sandbox, bucket):
     for path in raw.iterdir():
         bucket.upload_file(str(path), f"in/{path.name}")
