@@ -107,8 +107,8 @@ def required(found: dict[str, dict[str, Any]], rows: Sequence[int]) -> list[Requ
     lines = []
     for name, costs in found.items():
         few, many = costs[str(least)], costs[str(most)]
-        exponent = math.log(many["cpu_seconds"] / few["cpu_seconds"]) / math.log(most / least)
         if (further := POINTS[name].further_bytes_per_row) is None:
+            exponent = math.log(many["cpu_seconds"] / few["cpu_seconds"]) / math.log(most / least)
             lines.append(Required(name, "memory over that of the fewest rows", many["peak_bytes"] / few["peak_bytes"],
                                   MOST_GROWTH, ""))  # fmt: skip
             lines.append(Required(name, "memory", many["peak_bytes"] / 1e6, MOST_BYTES / 1e6, "MB"))

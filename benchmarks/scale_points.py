@@ -103,6 +103,48 @@ def report() -> Run:
     return run
 
 
+def make_latents(folder: Path, rows: int) -> None:
+    from benchmarks import made_latents
+
+    made_latents.make_latents(folder / "latents", rows)
+
+
+def rank() -> Run:
+    """The start of a rank: it opens the latents, and trains on all of them."""
+    from flows.params import load_params
+    from stiv_model.latents.dataset import LatentData
+
+    recipe = load_params(ROOT / "params.yaml").train["t2i"].model_copy(update={"best_fraction": 1.0})
+
+    def run(folder: Path) -> None:
+        LatentData(folder / "latents", recipe)
+
+    return run
+
+
+def make_checkpoints(folder: Path, rows: int) -> None:
+    from benchmarks import made_latents
+
+    made_latents.make_checkpoints(folder / "checkpoints", rows)
+
+
+def why() -> Run:
+    """What `stiv why` asks the checkpoints: how often each saw one clip, and when first."""
+    import pyarrow.parquet as pq
+
+    from stiv_model.latents.training_set import SAMPLES
+    from tasks.lineage import lineage
+
+    def run(folder: Path) -> None:
+        space = lineage.Workspace.below(folder, (), ())
+        with pq.ParquetFile(space.trained[0] / SAMPLES) as file:
+            last = file.read_row_group(file.num_row_groups - 1, ["clip"])["clip"][-1].as_py()
+        found = dict(lineage.seen_by(space, last))
+        assert len(found) == len(space.trained), f"{len(found)} checkpoints have {last}"
+
+    return run
+
+
 POINTS = {
     "listing": Point(scale_listing.make, lambda: scale_listing.listing("bucket")),
     "listing, texts": Point(scale_listing.make, lambda: scale_listing.listing("texts")),
@@ -115,4 +157,6 @@ POINTS = {
     "clips": Point(make_scores, clips(None), most_seconds=15),
     "clips, 24 bits": Point(make_scores, clips(24), further_bytes_per_row=700),
     "report": Point(make_report, report),
+    "rank": Point(make_latents, rank, further_bytes_per_row=150),
+    "why": Point(make_checkpoints, why, most_seconds=5),
 }

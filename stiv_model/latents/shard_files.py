@@ -243,20 +243,21 @@ class Shards:
             raise FileNotFoundError(
                 f"{folder / missing[0]} does not exist, and {lost} clips are said to be there: {AGAIN}"
             )
-        first = Shard(folder / min(clips))
-        self.tensors = first.tensors
+        like = folder / min(clips)
+        first = Shard(like)
+        self.tensors, kind = first.tensors, first.kind
         self.sizes = np.zeros(len(clips), np.int64)
         """Clips in each."""
 
         def opened(number: int) -> Shard:
             shard = Shard(folder / names[number])
-            _refuse_another_kind(shard, first.kind, first.path, null)
+            _refuse_another_kind(shard, kind, like, null)
             return shard
 
-        names = self.names  # not this object: it would live until the next search for circles, with all its files
+        names = self.names  # not this object, nor `first`: they would stay, with their files
         for number in sorted(range(len(names)), key=names.__getitem__):
             self.sizes[number] = opened(number).rows
-        _refuse_another_kind(null, [part for part in first.kind if part[0] in TEXT_PARTS], first.path, null)
+        _refuse_another_kind(null, [part for part in kind if part[0] in TEXT_PARTS], like, null)
         self._opened = lru_cache(maxsize=_files_to_keep_open())(opened)
 
     def __getitem__(self, number: int) -> Shard:

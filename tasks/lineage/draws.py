@@ -82,17 +82,15 @@ def of(checkpoint: Path) -> Draws:
         csv.ConvertOptions(include_columns=list(_OF_LEDGER), column_types=_OF_LEDGER),
     ).drop_null()  # a step that was passed over has no positions
     steps, firsts, lasts = (ledger[name].to_numpy() for name in _OF_LEDGER)
-    begins = _begins(firsts, lasts)
-    ends = [*begins[1:], len(steps)]
-    stretches = [range(int(firsts[begin]), int(lasts[end - 1]) + 1) for begin, end in zip(begins, ends, strict=True)]
-    return Draws(Order(samples, run.training.seed), steps, firsts, stretches)
+    return from_steps(Order(samples, run.training.seed), steps, firsts, lasts)
 
 
-def _begins(firsts: np.ndarray, lasts: np.ndarray) -> np.ndarray:
-    """Return which steps do not go on where the one before ended."""
-    if not len(firsts):
-        return np.array([], int)
-    return np.flatnonzero(np.concatenate([[True], firsts[1:] != lasts[:-1] + 1]))
+def from_steps(order: Order, steps: np.ndarray, firsts: np.ndarray, lasts: np.ndarray) -> Draws:
+    """Return what was drawn by steps, rising, from their first to their last positions."""
+    goes_on = firsts[1:] == lasts[:-1] + 1
+    parts = np.split(np.arange(len(steps)), np.flatnonzero(~goes_on) + 1)
+    stretches = [range(int(firsts[part[0]]), int(lasts[part[-1]]) + 1) for part in parts if len(part)]
+    return Draws(order, steps, firsts, stretches)
 
 
 def _by_epochs(positions: range, samples: int) -> tuple[range, range, range]:

@@ -1,16 +1,22 @@
+import resource
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks import made_latents
+from stiv_model.latents import shard_files
 from stiv_model.latents.dataset import LatentData
 from stiv_model.latents.shard_files import TEXT_PARTS, TEXT_SHA256, Shard, write
 from stiv_model.settings import NULL_TEXT
 from stiv_model.training.prefetch import ReadAhead
 from tasks.storage import tables
-from tests.stiv_model.runs import RECIPE, load
+from tests.stiv_model.runs import RECIPE, load, make_latents
 
 MADE_BY = {"vae_sha256": "v", "text_sha256": "t"}
 
@@ -100,6 +106,63 @@ def test_a_file_that_is_no_shard_is_refused_by_name(latents, content):
 def test_a_missing_shard_is_named_with_the_clips_it_costs(latents):
     (latents / "shard-1.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"shard-1.safetensors .*\b4\b"):
+        LatentData(latents, RECIPE)
+
+
+def open_shards(folder: Path) -> int:
+    links = (link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+    return sum(link.parent == folder and link.name.startswith("shard-") for link in links)
+
+
+def test_more_shards_than_may_be_open_are_opened_in_turn(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_files, "_MOST_OPEN", 2)
+    folder = make_latents(tmp_path / "latents", clips=(2, 1, 3, 2, 2))
+    data = LatentData(folder, RECIPE)
+    assert open_shards(folder) == 0  # every header was looked at
+    for samples in ([0, 9], [3, 4, 6, 8, 1], range(10)):
+        batch = data.batch(list(samples))
+        for place, number in enumerate(samples):
+            shard, row = data.samples[number].clip.split("-")[1:]
+            assert torch.equal(
+                batch.latents_BFCHW[place], load(folder / f"shard-{shard}.safetensors")["latents"][int(row)]
+            )
+        assert open_shards(folder) <= 2
+
+
+def test_a_process_may_open_as_many_files_as_its_hard_limit_says(latents):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, before[1]))
+        LatentData(latents, RECIPE)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_shard_that_is_another_one_by_now_is_refused_with_the_clip(latents):
+    data = LatentData(latents, RECIPE)
+    write(latents / "shard-1.safetensors", load(latents / "shard-1.safetensors"), MADE_BY | {"vae_sha256": "another"})
+    with pytest.raises(OSError, match=r"clip-1-2 \(row 2 of .*shard-1\S*\) cannot be read: .*different encoders"):
+        data.batch([8])
+
+
+@pytest.mark.long  # 2,000 files in a process of its own
+def test_thousands_of_shards_can_be_read_with_few_descriptors(tmp_path):
+    made_latents.make_latents(tmp_path / "latents", 4000, part_clips=2)
+    script = (
+        "import sys; from pathlib import Path; from stiv_model.latents.dataset import LatentData; "
+        "from tests.stiv_model.runs import RECIPE; data = LatentData(Path(sys.argv[1]), RECIPE); "
+        "print(sum(data.shards[number].rows for number in range(2000)))"
+    )
+    command = f"ulimit -n 256 && {sys.executable} -c '{script}' {tmp_path / 'latents'}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["4000"], done.stderr
+
+
+@pytest.mark.parametrize("column", ["sha256", "text_sha256"])
+def test_what_is_no_hash_is_refused_by_its_column(latents, column):
+    edit(latents, lambda row: {column: "00"}, clip="clip-1-2")
+    with pytest.raises(ValueError, match=rf"latents\.parquet: {column} of a clip is no sha256"):
         LatentData(latents, RECIPE)
 
 
