@@ -157,7 +157,8 @@ def write_inputs(folder: Path, params: Params, videos: int) -> None:
         place = {"video": video, "uri": path.name, "start_pts": 0, "end_pts": end_pts, "width": side, "height": side}
         clips.append(clip | place | {"time_base": "1/12288", "aesthetic": 5.0, "motion": 1.0})
         captions.append(clip | {"captioner": "sidecar", "text": path.with_suffix(".txt").read_text().strip()})
-    clips.sort(key=lambda row: row["video"])
+    for rows in (clips, captions):
+        rows.sort(key=lambda row: row["clip"])
     for name, table, rows, schema in (
         ("clips", tables.CLIP_TABLE, clips, tables.CLIPS),
         ("captions", tables.CAPTION_TABLE, captions, tables.CAPTIONS),

@@ -145,6 +145,36 @@ def why() -> Run:
     return run
 
 
+def make_captioned(folder: Path, rows: int) -> None:
+    from benchmarks import made_tables
+    from tasks.storage import tables
+
+    made_tables.write_clips(folder / "clips" / tables.CLIP_TABLE, rows)
+    made_tables.write_captions(folder / "captions" / tables.CAPTION_TABLE, rows)
+
+
+def make_encoded(folder: Path, rows: int) -> None:
+    make_captioned(folder, rows)
+    latents()(folder)
+
+
+def latents() -> Run:
+    """Stage latents but for what is encoded: of each part there is an empty file, and the hashes are made up.
+
+    Where it has run in the folder before, it takes all parts over.
+    """
+    from benchmarks import unencoded
+    from tasks.storage.stage import run
+
+    unencoded.load_encoders()
+
+    def run_stage(folder: Path) -> None:
+        stage = unencoded.stage(folder)
+        run(stage, folder / "latents", folder / "latents.json", "code", unencoded.pretend, folder / "earlier")
+
+    return run_stage
+
+
 POINTS = {
     "listing": Point(scale_listing.make, lambda: scale_listing.listing("bucket")),
     "listing, texts": Point(scale_listing.make, lambda: scale_listing.listing("texts")),
@@ -156,6 +186,8 @@ POINTS = {
     "captions": Point(scale_stages.make_clips, scale_stages.captions, most_seconds=12),
     "clips": Point(make_scores, clips(None), most_seconds=15),
     "clips, 24 bits": Point(make_scores, clips(24), further_bytes_per_row=700),
+    "latents": Point(make_captioned, latents),
+    "latents, taken over": Point(make_encoded, latents),
     "report": Point(make_report, report),
     "rank": Point(make_latents, rank, further_bytes_per_row=150),
     "why": Point(make_checkpoints, why, most_seconds=5),

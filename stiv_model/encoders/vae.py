@@ -15,6 +15,7 @@ from torch import Tensor
 from stiv_model.encoders import devices, pinned
 from stiv_model.encoders.devices import Pending
 from stiv_model.encoders.pixels import to_pixels
+from stiv_model.encoders.vae_files import WEIGHTS, find, sha256_of
 from stiv_model.settings import VaeSettings
 
 Autoencoder = AutoencoderKL | AutoencoderTiny | AutoencoderDC
@@ -23,15 +24,6 @@ KINDS: dict[str, type[Autoencoder]] = {
     "AutoencoderTiny": AutoencoderTiny,
     "AutoencoderDC": AutoencoderDC,
 }
-WEIGHTS = "diffusion_pytorch_model"
-"""How diffusers calls the files of weights of each of its models, without the ending."""
-_FILES = (
-    pinned.CONFIG,
-    f"{WEIGHTS}.safetensors",
-    f"{WEIGHTS}.safetensors.index.json",
-    f"{WEIGHTS}-*.safetensors",
-)
-"""What decides the latents; other precisions and formats that a hub repository may hold are not read."""
 
 
 class Vae:
@@ -171,20 +163,6 @@ def load(settings: VaeSettings, device: str | torch.device = "cpu") -> Vae:
     return Vae(model.to(device), settings.batch_frames, sha256)
 
 
-def sizes_of(settings: VaeSettings) -> tuple[int, int]:
-    """Return `Vae.latent_channels` and `Vae.downsampling` of a VAE that is not loaded.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load`, of its config.
-    """
-    folder = find(settings)
-    kind = _kind(settings, folder)
-    with pinned.naming("vae", settings.source), torch.device("meta"):
-        config: Any = kind.load_config(folder)
-        model: Any = kind.from_config(config)
-    return model.config["latent_channels"], downsampling(model)
-
-
 def _kind(settings: VaeSettings, folder: Path) -> type[Autoencoder]:
     with pinned.naming("vae", settings.source):
         name = pinned.check_folder(folder, WEIGHTS).get("_class_name")
@@ -194,20 +172,6 @@ def _kind(settings: VaeSettings, folder: Path) -> type[Autoencoder]:
             f"{' or '.join(KINDS)}"
         )
     return KINDS[name]
-
-
-def sha256_of(settings: VaeSettings) -> str:
-    """Return the `Vae.sha256` of a VAE that is not loaded: of its files, whatever it computes on and in.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load`, of its files.
-    """
-    folder = find(settings)
-    with pinned.naming("vae", settings.source):
-        pinned.check_folder(folder, WEIGHTS)
-    sha256 = pinned.hash_files(sorted(path for pattern in _FILES for path in folder.glob(pattern)))
-    pinned.check_sha256("vae", settings.source, settings.sha256, sha256)
-    return sha256
 
 
 def read(kind: type[Autoencoder], folder: Path, dtype: torch.dtype) -> Autoencoder:
@@ -228,12 +192,3 @@ def read(kind: type[Autoencoder], folder: Path, dtype: torch.dtype) -> Autoencod
     model, info = loaded
     pinned.check_names(folder, info["missing_keys"], info["unexpected_keys"])
     return model
-
-
-def find(settings: VaeSettings) -> Path:
-    """Return the folder of `vae.source`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `pinned.find`.
-    """
-    return pinned.find("vae", settings.source, settings.revision, _FILES)

@@ -12,7 +12,7 @@ from typing import Any
 from diffusers.schedulers.scheduling_utils import SCHEDULER_CONFIG_NAME
 from huggingface_hub import snapshot_download
 
-from stiv_model.encoders import pinned, vae
+from stiv_model.encoders import pinned, vae_files
 from stiv_model.weights import durable
 
 INDEX = "model_index.json"
@@ -78,7 +78,7 @@ def check(folder: Path, index: dict[str, Any], kinds: Collection[str], parts: Co
         if len(words) != 2 or words[0].partition(".")[0] not in _LIBRARIES:
             raise ValueError(f"{folder / INDEX} names {named!r} as {part}: {_NO_CODE}")
     if "transformer" in parts:
-        pinned.check_folder(folder / "transformer", vae.WEIGHTS)
+        pinned.check_folder(folder / "transformer", vae_files.WEIGHTS)
     if "scheduler" in parts:
         pinned.read_json(folder / "scheduler" / SCHEDULER_CONFIG_NAME)
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import groupby
@@ -19,7 +19,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
-import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -31,7 +31,8 @@ from stiv_model.latents import shard_files
 from stiv_model.latents.folder import TABLE
 from stiv_model.latents.shard_files import TEXT_PARTS, TEXT_SHA256
 from stiv_model.settings import NULL_TEXT, Device, TextSettings, VaeSettings
-from tasks.latents.encoders import Encoding, Tensors, encoders, entry_bytes, made_by, text_hash, text_on_host
+from tasks.latents import captioned
+from tasks.latents.encoders import Encoding, Facts, Tensors, encoders, entry_bytes, facts, text_hash
 from tasks.latents.encoders import text_tensors as tensors_of
 from tasks.latents.frames import Decoded, FrameSource, decoded
 from tasks.latents.settings import LatentSettings
@@ -57,6 +58,8 @@ _OF_CLIP = (
     *("start_pts", "end_pts", "repairs"),
 )
 _OF_FRAMES = ("crop_top", "crop_left", "stride_frames", "frames", "sha256", "text_sha256")
+_SAME = ("clip", "text")
+"""What a clip's tensors are made of, beside the settings: the id of a clip says which frames."""
 _PART = "part"  # column: number of the part that a clip belongs to
 _ON_THE_WAY = 8
 """Clips that a GPU is still at work on while more are sent to it."""
@@ -157,16 +160,24 @@ def _notes_of(shard: Shard) -> Path:
     return shard.path.with_suffix(".json")
 
 
-def encode_shard(shard: Shard, frames: FrameSource, encoding: Encoding, reusable: Path, product: Path) -> None:
+def encode_shard(
+    shard: Shard, frames: FrameSource, encoding: Encoding, made_by: dict[str, str], reusable: Path, product: Path
+) -> None:
     """Encode one shard of clips, rows of `Latents.schema`, and write the files of its parts.
 
     Args:
+        made_by: hashes of the encoders that the stage is for.
         reusable: folder of an earlier run, from which clips are taken that it has encoded.
         product: folder that becomes the output.
+
+    Raises:
+        ValueError: this machine has other encoders.
     """
     clips = shard.read()
     before = find_reusable(reusable, clips)
     new = [clip for clip in clips if clip["clip"] not in before]
+    if new:
+        _refuse_others(encoding, made_by)
     rows: list[dict[str, Any]] = []
     sha256: dict[str, str] = {}
     began = monotonic()
@@ -178,13 +189,22 @@ def encode_shard(shard: Shard, frames: FrameSource, encoding: Encoding, reusable
             rows += _placed(own, file.name, frames.settings)
             if tensors := _together([one.tensors for _, one in own if one.tensors]):
                 with atomic.atomic_write(file) as tmp_path:
-                    shard_files.write(tmp_path, tensors, made_by(encoding.vae, encoding.text))
+                    shard_files.write(tmp_path, tensors, made_by)
                     sha256[file.name] = atomic.sha256_file(tmp_path)
             else:
                 file.unlink(missing_ok=True)  # of an attempt that was killed
     notes = _Notes(sha256, monotonic() - began, found.waited)
     _notes_of(shard).write_text(json.dumps(notes._asdict()))
     shard.write(rows, tables.LATENTS)  # last: with it, the shard is done
+
+
+def _refuse_others(encoding: Encoding, made_by: dict[str, str]) -> None:
+    with encoders(encoding) as lent:
+        if lent.made_by != made_by:
+            raise ValueError(
+                f"vae.source {encoding.vae.source} and text.source {encoding.text.source} are {lent.made_by} on this "
+                f"machine, and {made_by} where the stage was started: give all machines the same files"
+            )
 
 
 def _placed(own: list[tuple[dict[str, Any], Encoded]], file: str, settings: LatentSettings) -> Iterator[dict[str, Any]]:
@@ -252,23 +272,22 @@ class Latents(Stage):
         self._parts = 1  # chosen by `given`
 
     def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
-        for table, schema in ((self.clips, tables.CLIPS), (self.captions, tables.CAPTIONS)):
-            tables.require(table, schema)
-        columns = [*(f"clips.{name}" for name in _OF_CLIP), *(f"captions.{name}" for name in _SAID)]
-        captioned = f"""
-            FROM {queries.scan([self.clips], numbered=True)} AS clips
-            JOIN {queries.scan([self.captions])} AS captions USING (clip)
-            WHERE clips.status = 'ok' AND captions.status = 'ok'"""
-        listed = pa.schema(field for field in self.schema if field.name != _PART)
-        with queries.connect(scratch) as connection:
-            self._parts = self._choose_parts(connection, captioned, reusable)
-            query = f"SELECT {', '.join(columns)} {captioned} ORDER BY clips.video, clips.file_row_number"
-            for batch in queries.batches(connection, query, listed):
-                numbers = pa.array(parts.numbers(batch["clip"], self._parts))
-                yield pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=self.schema)
+        self._parts = self._choose_parts(reusable)
+        for batch in captioned.clips(self.clips, self.captions, _OF_CLIP, _SAID):
+            numbers = pa.array(parts.numbers(batch["clip"], self._parts))
+            yield pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=self.schema)
 
-    def _choose_parts(self, connection: duckdb.DuckDBPyConnection, captioned: str, reusable: Path) -> int:
-        [(clips, videos)] = connection.execute(f"SELECT count(*), count(DISTINCT clips.video) {captioned}").fetchall()
+    @property
+    def _facts(self) -> Facts:
+        return facts(self.encoding.vae, self.encoding.text)
+
+    def _choose_parts(self, reusable: Path) -> int:
+        clips = videos = 0
+        last = None
+        for batch in captioned.clips(self.clips, self.captions, ("clip", "video"), ()):
+            clips += len(batch)
+            for video, _ in groupby(batch["video"].to_pylist()):
+                videos, last = videos + (video != last), video
         each = entry_bytes(self.encoding, self.settings)
         at_least = max(1, ceil(clips * each / self.settings.part_bytes))
         if at_least > parts.MOST:
@@ -281,7 +300,7 @@ class Latents(Stage):
     def decides(self) -> dict[str, Any]:
         precision = {"vae": self.encoding.vae.precision, "text": self.encoding.text.precision}
         settings = self.settings.model_dump(exclude={"shard_clips", "part_bytes", "max_failed_fraction"})
-        return {"latents": settings, "precision": precision, **made_by(self.encoding.vae, self.encoding.text)}
+        return {"latents": settings, "precision": precision, **self._facts.made_by}
 
     def inputs(self) -> dict[str, Any]:
         return {
@@ -302,21 +321,17 @@ class Latents(Stage):
         if not table.exists() or parts.count_before([reusable]) != self._parts:
             return False
         tables.check_columns(table, tables.LATENTS)
-        columns = ", ".join(f"{'given' if name in _CARRIED else 'made'}.{name}" for name in tables.LATENTS.names)
-        with queries.connect(reused.parent) as connection:
-            queries.register(connection, given=given)
-            connection.execute(
-                f"""CREATE VIEW made AS
-                    SELECT *, regexp_extract(shard, '[0-9]+')::BIGINT AS {_PART} FROM {queries.scan([table])}
-                    WHERE status = 'ok';
-                    CREATE TABLE changed AS
-                    SELECT {_PART} FROM given ANTI JOIN made USING (clip, text, {_PART})
-                    UNION SELECT {_PART} FROM made ANTI JOIN given USING (clip)"""
-            )
-            query = f"""
-                SELECT given.{shards.PLACE}, {columns} FROM given JOIN made ON made.clip = given.clip
-                ANTI JOIN changed ON changed.{_PART} = given.{_PART} ORDER BY given.{shards.PLACE}"""
-            return queries.write_query(reused, connection, query, shards.placed(tables.LATENTS)) > 0
+        of = partial(parts.numbers, count=self._parts)
+        now = captioned.digests(shards.read_given(given, _SAME), of)
+        before = captioned.digests(_made(table, _SAME), of)
+        same = np.array([part for part, digest in now.items() if before.get(part) == digest], np.int64)
+        if not len(same):
+            return False
+        placed = shards.placed(tables.LATENTS)
+        kept = captioned.of_parts(shards.read_given(given, (*_CARRIED, shards.PLACE)), of, same)
+        made = captioned.of_parts(_made(table), of, same)
+        queries.write(reused, captioned.beside(kept, made, placed), placed)
+        return True
 
     def save_reusable(self, given: Path, out: Path, reusable: Path) -> None:
         reuse.save_reusable([out / TABLE, out / parts.FILE, out / parts.HASHES, *parts.files(out, SUFFIX)], reusable)
@@ -325,13 +340,20 @@ class Latents(Stage):
     def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[Shard], None]]:
         with self.open_sandbox(self.sandbox) as opened:
             frames = FrameSource(self.source, self.settings, opened, self.cache)
-            yield partial(encode_shard, frames=frames, encoding=self.encoding, reusable=reusable, product=product)
+            yield partial(
+                encode_shard,
+                frames=frames,
+                encoding=self.encoding,
+                made_by=self._facts.made_by,
+                reusable=reusable,
+                product=product,
+            )
 
     def join(self, work: Work, product: Path) -> Joined:
         table = product / TABLE
         queries.write(table, shards.joined(work, tables.LATENTS), tables.LATENTS)
-        captioned = tables.usable(self.captions, tables.CAPTIONS, ["clip"])
-        account = queries.settle("clips", captioned, queries.outcomes(table, "clip"), "clip")
+        wanted = tables.usable(self.captions, tables.CAPTIONS, ["clip"])
+        account = queries.settle("clips", wanted, queries.outcomes(table, "clip"), "clip")
         limit, place = self.settings.max_failed_fraction, "latents.max_failed_fraction"
         tables.check_failures(account, limit, place, queries.named(table, "clip"), "clip")
         self._finish_parts(work, product)
@@ -352,11 +374,17 @@ class Latents(Stage):
             log.info("encoding waited for frames for %.0f %% of %.4g s", 100 * waited / seconds, seconds)
 
     def _write_null_text(self, product: Path) -> None:
-        found = made_by(self.encoding.vae, self.encoding.text)
-        null = tensors_of(text_on_host(self.encoding.text), [""])
+        made_by, _, null = self._facts
         null_sha256 = text_hash({name: tensor[0] for name, tensor in null.items()})
-        shard_files.write(product / NULL_TEXT, null, found | {TEXT_SHA256: null_sha256})
-        write_encoders(product, self.encoding.vae, self.encoding.text, found)
+        shard_files.write(product / NULL_TEXT, null, made_by | {TEXT_SHA256: null_sha256})
+        write_encoders(product, self.encoding.vae, self.encoding.text, made_by)
+
+
+def _made(table: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Give the rows of an earlier run's table that are ok."""
+    for batch in queries.read([table], None if columns is None else ["status", *columns]):
+        found = batch.filter(pc.equal(batch["status"], "ok"))
+        yield found if columns is None else found.select(list(columns))
 
 
 def _names(batches: Iterable[pa.RecordBatch]) -> set[str]:

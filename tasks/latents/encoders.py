@@ -4,18 +4,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from stiv_model.encoders import devices
 from stiv_model.encoders.text import TextEncoder
-from stiv_model.encoders.vae import Vae, sha256_of, sizes_of
-from stiv_model.encoders.vae import load as load_vae
+from stiv_model.encoders.vae_files import sha256_of, sizes_of
 from stiv_model.latents.folder import clip_bytes
 from stiv_model.latents.shard_files import text_sha256
 from stiv_model.settings import Device, TextSettings, VaeSettings
 from tasks.latents.settings import LatentSettings
+
+if TYPE_CHECKING:
+    from stiv_model.encoders.vae import Vae
 
 Tensors = dict[str, torch.Tensor]
 """What is kept of one clip: its latents and its text features; or of several, one entry for each."""
@@ -33,8 +35,12 @@ class Encoding(NamedTuple):
 class Encoders(NamedTuple):
     """The frozen networks."""
 
-    vae: Vae
+    vae: "Vae"
     text: TextEncoder
+
+    @property
+    def made_by(self) -> dict[str, str]:
+        return {"vae_sha256": self.vae.sha256, "text_sha256": self.text.sha256}
 
 
 _lent = threading.Lock()
@@ -60,48 +66,55 @@ def encoders(encoding: Encoding) -> Iterator[Encoders]:
     yield found
 
 
-def text_on_host(text: TextSettings) -> TextEncoder:
-    """Return the text encoder on the CPU, wherever the shards are encoded: for what a stage's own process makes."""
-    with _lent:
-        found = _text(text, "cpu")
-    _use_one_thread()
-    return found
-
-
 def _use_one_thread() -> None:
     if torch.get_num_threads() != 1:  # as this thread sees it
         torch.set_num_threads(1)
 
 
 @lru_cache(maxsize=1)
-def _vae(vae: VaeSettings, device: Device) -> Vae:
-    return load_vae(vae, devices.check(device, "devices.encoders"))
+def _vae(vae: VaeSettings, device: Device) -> "Vae":
+    from stiv_model.encoders.vae import load  # diffusers takes 170 MB, and a process that encodes nothing needs none
+
+    return load(vae, devices.check(device, "devices.encoders"))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _text(text: TextSettings, device: Device) -> TextEncoder:
     return TextEncoder(text, devices.check(device, "devices.encoders"))
 
 
+class Facts(NamedTuple):
+    """What a stage's own process takes of the encoders."""
+
+    made_by: dict[str, str]
+    """Their hashes, as they stand in every file of latents."""
+    text_width: int
+    null: Tensors
+    """Text features (1, ...) of the empty caption, made on the CPU wherever the shards are encoded."""
+
+
 @lru_cache(maxsize=1)
-def made_by(vae: VaeSettings, text: TextSettings) -> dict[str, str]:
-    """Return the hashes of the encoders, as they stand in every file of latents.
+def facts(vae: VaeSettings, text: TextSettings) -> Facts:
+    """Load the text encoder, note what is needed of it, and let it go: whoever encodes loads its own.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: as `TextEncoder` and `vae.sha256_of` say.
+        FileNotFoundError, ValueError, OSError: as `TextEncoder` and `vae_files.sha256_of` say.
     """
-    return {"vae_sha256": sha256_of(vae), "text_sha256": text_on_host(text).sha256}
+    _use_one_thread()
+    encoder = TextEncoder(text)
+    hashes = {"vae_sha256": sha256_of(vae), "text_sha256": encoder.sha256}
+    return Facts(hashes, encoder.width, text_tensors(encoder, [""]))
 
 
 def entry_bytes(encoding: Encoding, settings: LatentSettings) -> int:
     """Return how many bytes one clip takes in its part.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: as `TextEncoder` and `vae.sizes_of` say.
+        FileNotFoundError, ValueError, OSError: as `facts` and `vae_files.sizes_of` say.
     """
     channels, downsampling = sizes_of(encoding.vae)
     rows, columns = (-(-side // downsampling) for side in (settings.height, settings.width))
-    width = text_on_host(encoding.text).width
+    width = facts(encoding.vae, encoding.text).text_width
     return clip_bytes(settings.frames * channels * rows * columns, encoding.text.tokens, width)
 
 

@@ -8,7 +8,8 @@ from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
 from stiv_model.encoders.pixels import to_pixels
-from stiv_model.encoders.vae import Vae, encode, load, sha256_of
+from stiv_model.encoders.vae import Vae, encode, load
+from stiv_model.encoders.vae_files import sha256_of, sizes_of
 from stiv_model.settings import Precision, VaeSettings
 from tasks.demo import shapes
 
@@ -291,3 +292,7 @@ def test_a_gpu_makes_the_latents_of_the_cpu(vae, frames_TCHW):
     torch.testing.assert_close(
         load(settings(EMBEDDED), "cuda").encode(frames_TCHW), vae.encode(frames_TCHW), rtol=0, atol=1e-5
     )
+
+
+def test_the_sizes_of_a_vae_are_known_before_it_is_loaded(vae):
+    assert sizes_of(settings(EMBEDDED)) == (vae.latent_channels, vae.downsampling)

@@ -3,6 +3,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -316,3 +317,18 @@ def test_parts_are_bounded_in_bytes(workspace):
         ValueError, match=rf"latents.part_bytes is 1, but 5 clips of {each} bytes .*: set it to \d+ or more$"
     ):
         encode(workspace, "third", FEW, part_bytes=1)
+
+
+def test_a_worker_with_other_encoders_than_the_stage_is_refused(workspace):
+    def with_others(stage: Stage, work_on: Callable[[Shard], None], todo: list[Shard]) -> None:
+        partial(work_on, made_by={"vae_sha256": "0", "text_sha256": "1"})(todo[0])
+
+    with pytest.raises(ValueError, match=r"vae.source .* on this machine, and .* where the stage was started"):
+        encode(workspace, "out", FEW, with_others)
+
+
+def test_tables_that_are_not_in_the_order_of_their_videos_are_refused(workspace):
+    rows = captioned(workspace)
+    tables.write_rows(workspace / "clips" / tables.CLIP_TABLE, rows[::-1], tables.CLIPS)
+    with pytest.raises(ValueError, match=r"clips\.parquet is not in the order of its videos: run the stage"):
+        encode(workspace, "out", FEW)
