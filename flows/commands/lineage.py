@@ -3,7 +3,6 @@
 import json as json_format
 import logging
 import sys
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -159,23 +158,24 @@ def blame(checkpoint: Path, /, out: Path | None = None, json: bool = False) -> N
         FileNotFoundError: no checkpoint, or one of its parents is gone.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     runs = {folder: lineage.trained_on(folder) for folder in lineage.ancestry(checkpoint)}
-    rows = [row | {"checkpoint": str(folder)} for folder, table in runs.items() for row in table.to_pylist()]
-    videos = {row["video"]: row for row in rows}
-    licences = Counter(row["licence"] or "not stated" for row in videos.values())
+    licences = lineage.licences(runs.values())
+    videos = licences.total()
     if out:
-        pq.write_table(pa.Table.from_pylist(rows), out, compression="zstd")
+        told = [
+            table.append_column("checkpoint", pa.array([str(folder)] * len(table))) for folder, table in runs.items()
+        ]
+        pq.write_table(pa.concat_tables(told), out, compression="zstd")
+    seen = {folder: pc.sum(table["times"]).as_py() or 0 for folder, table in runs.items()}
     if json:
-        told = {
-            str(folder): {"clips": len(table), "samples": sum(table["times"].to_pylist())}
-            for folder, table in runs.items()
-        }
-        print(json_format.dumps({"runs": told, "videos": len(videos), "licences": licences}, indent=2))
+        counts = {str(folder): {"clips": len(table), "samples": seen[folder]} for folder, table in runs.items()}
+        print(json_format.dumps({"runs": counts, "videos": videos, "licences": licences}, indent=2))
         return
     for folder, table in runs.items():
-        print(f"{folder}: {len(table)} clips, {sum(table['times'].to_pylist())} samples")
-    print(f"{len(videos)} videos in all; by licence:")
+        print(f"{folder}: {len(table)} clips, {seen[folder]} samples")
+    print(f"{videos} videos in all; by licence:")
     for licence, count in licences.most_common():
         print(f"  {count:>8}  {licence}")
 

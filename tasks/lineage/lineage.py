@@ -6,7 +6,8 @@ when the latents have changed since. Which sample stood at which position is a f
 """
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,6 +171,16 @@ def trained_on(checkpoint: Path) -> pa.Table:
     samples = _read(checkpoint / SAMPLES)
     times = pa.array(draws.of(checkpoint).times())
     return samples.append_column("times", times).filter(pc.greater(times, 0))
+
+
+def licences(runs: Iterable[pa.Table]) -> Counter[str]:
+    """Count the videos of some runs, as `trained_on` gives them, by licence: each once, by its last row."""
+    found: dict[str, str | None] = {}
+    for clips in runs:
+        last = ("licence", "last", pc.ScalarAggregateOptions(skip_nulls=False))
+        videos = clips.group_by("video", use_threads=False).aggregate([last])
+        found |= zip(videos["video"].to_pylist(), videos["licence_last"].to_pylist(), strict=True)
+    return Counter(licence or "not stated" for licence in found.values())
 
 
 def has_seen(checkpoint: Path, video: str) -> bool:

@@ -165,6 +165,14 @@ def test_a_checkpoint_answers_for_its_parents_too(space: Workspace):
     assert [folder.name for folder in lineage.ancestry(child)] == ["t2i", "t2v", "stiv"]
 
 
+def test_the_videos_of_runs_are_counted_once_by_licence(space: Workspace):
+    runs = [lineage.trained_on(train(space, name, 9, 4)) for name in ("t2i", "t2v")]
+    assert lineage.licences(runs) == {"CC0": 1, "not stated": 2}
+    assert lineage.licences([]) == {}
+    lost = runs[0].set_column(3, "licence", pa.array([None] * len(runs[0]), pa.string()))
+    assert lineage.licences([*runs, lost]) == {"not stated": 3}
+
+
 def without(space: Workspace, checkpoint: Path, video: str) -> None:
     """Make as if the run had never had a clip of this video."""
     table = pq.read_table(checkpoint / training_set.SAMPLES)
