@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from benchmarks.scale_points import POINTS
 
 ROOT = Path(__file__).parents[1]
-_FEW = 16  # rows of the run before
+_FEW = 64  # rows of the run before
 MOST_GROWTH, MOST_BYTES, MOST_EXPONENT = 1.5, 700e6, 1.05
 
 

@@ -47,6 +47,7 @@ def clips(duplicate_bits: int | None) -> Callable[[], Run]:
 
         settings = load_params(ROOT / "params.yaml").clips
         changes = {"duplicate_bits": duplicate_bits, "best": None, "gate_min_kept_fraction": 0.0, "gate_min_clips": 1}
+        changes |= {"gate_min_hours": 0.0, "gate_max_rejected": {}}
         if duplicate_bits is not None:
             none = {"min": None, "max": None}
             changes |= {name: kind.model_copy(update=none) for name, kind in thresholds.ranges(settings).items()}
