@@ -28,7 +28,7 @@ def choose(by_name: np.ndarray, aesthetic: np.ndarray, frames: np.ndarray, recip
     Samples are numbered in the order of their names.
 
     Args:
-        by_name: numbers of the usable clips, in the order of their names.
+        by_name: numbers of the usable clips, in the order of their names: (usable,).
         aesthetic: score of each clip, by its number.
         frames: latent frames of each clip, by its number.
     """

@@ -51,7 +51,7 @@ class Order:
                 return epoch * self.samples + place
 
     def samples_of(self, epoch: int, places: range) -> np.ndarray:
-        """Return the samples at places of an epoch, counted from its first: many at once."""
+        """Return the samples at places of an epoch, counted from its first: many at once, (places,)."""
         keys, side = _round_keys(self.seed, epoch), np.uint64(self.side)
         found = np.arange(places.start, places.stop, dtype=np.uint64)
         on_the_way = np.arange(len(found))

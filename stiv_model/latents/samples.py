@@ -77,7 +77,7 @@ class Usable:
         return dict(zip(self.shards, np.bincount(self.shard_numbers).tolist(), strict=True))
 
     def in_order(self) -> np.ndarray:
-        """Return their numbers in the order of their names.
+        """Return their numbers in the order of their names, (clips,).
 
         Raises:
             ValueError: two have the same name.
@@ -88,7 +88,7 @@ class Usable:
         return order
 
     def places(self, chosen: np.ndarray) -> Places:
-        """Return where some are."""
+        """Return where some are, by their numbers (n,)."""
         sha256 = table_columns.sha256_of(self.clips, chosen)
         numbers = chosen.astype(np.min_scalar_type(len(self)))
         where = self.shards, self.shard_numbers[chosen], self.rows[chosen]

@@ -92,7 +92,7 @@ class Shard:
         return [(name, part.dtype, part.shape) for name, part in self.tensors.items()]
 
     def clip(self, row: int) -> dict[str, Tensor]:
-        """Return the tensors of one clip.
+        """Return the tensors of one clip by name, in their shapes without the first dimension.
 
         Raises:
             OSError: they cannot be read, or the file ends before.
@@ -269,6 +269,7 @@ class Shards:
         return self._opened(number)
 
     def path(self, number: int) -> Path:
+        """Return the file of a shard, by its number among `names`."""
         return self.folder / self.names[number]
 
 

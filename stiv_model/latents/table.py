@@ -58,7 +58,7 @@ class Table(NamedTuple):
     aesthetic: np.ndarray
 
     def per_shard(self, clips: np.ndarray) -> dict[str, int]:
-        """Return how many of some clips are in each shard, by its name."""
+        """Return how many of some clips, by their numbers (n,), are in each shard, by its name."""
         counts = np.bincount(self.shard_numbers[clips], minlength=len(self.shards))
         return dict(zip(self.shards, counts.tolist(), strict=True))
 

@@ -23,6 +23,7 @@ _HEX = 64
 
 
 def count_rows(table: Path) -> int:
+    """Return the number of rows of a Parquet file, by its footer."""
     return int(pq.read_metadata(table).num_rows)
 
 
@@ -35,18 +36,18 @@ def batches(table: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 def numbers(column: Any) -> np.ndarray:
-    """Return a column of numbers without null; `to_numpy` would import pandas, 44 MB of each rank."""
+    """Return a column of numbers without null, (rows,); `to_numpy` would import pandas, 44 MB of each rank."""
     return np.from_dlpack(column)
 
 
 def take(column: Any, rows: np.ndarray) -> Any:
-    """Return some rows of a column or a batch; from a numpy array, Arrow would import pandas."""
+    """Return some rows, by their numbers (n,), of a column or a batch: from numpy, Arrow would import pandas."""
     wanted = np.ascontiguousarray(rows, np.uint64)
     return column.take(pa.Array.from_buffers(pa.uint64(), len(wanted), [None, pa.py_buffer(wanted)]))
 
 
 def is_ok(batch: pa.RecordBatch) -> np.ndarray:
-    """Return which rows can be trained on."""
+    """Return which rows can be trained on: bool (rows,)."""
     statuses = Numbered("ok")
     return statuses.numbers(batch["status"]) == 0
 
@@ -63,6 +64,7 @@ class Numbered:
 
     @property
     def texts(self) -> list[str]:
+        """The texts, in the order of their numbers."""
         return list(self._numbers)
 
     def numbers(self, column: pa.StringArray) -> np.ndarray:
@@ -108,12 +110,12 @@ def _buffers(names: Any) -> tuple[memoryview, np.ndarray]:
 
 
 def in_order(names: pa.LargeStringArray) -> np.ndarray:
-    """Return the numbers of names, sorted by the names' UTF-8."""
+    """Return the numbers of names, (names,), sorted by the names' UTF-8."""
     return numbers(pc.sort_indices(names))
 
 
 def repeated(names: pa.LargeStringArray, order: np.ndarray) -> Iterator[str]:
-    """Give, in their order, the names that stand behind their like."""
+    """Give, in their order (n,), the names that stand behind their like."""
     for first in range(0, len(order), _ROWS_AT_ONCE):
         some = take(names, order[first : first + _ROWS_AT_ONCE + 1])
         behind = some[1:]
@@ -121,7 +123,7 @@ def repeated(names: pa.LargeStringArray, order: np.ndarray) -> Iterator[str]:
 
 
 def sha256_of(names: pa.LargeStringArray, order: np.ndarray) -> str:
-    """Return the sha256 of names in an order, each with a line break, in hexadecimal digits."""
+    """Return the sha256 of names in an order (n,), each with a line break, in hexadecimal digits."""
     digest = hashlib.sha256()
     for first in range(0, len(order), _ROWS_AT_ONCE):
         text, ends = _buffers(take(names, order[first : first + _ROWS_AT_ONCE]))
