@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.storage import parts, tables
+from tasks.storage import atomic, parts, tables
 
 FOLDER = "stills"
 SUFFIX = ".parquet"
@@ -19,10 +19,11 @@ _AGAIN = "run stage shots again"
 
 
 def write_part(folder: Path, part: int, rows: list[dict[str, Any]]) -> Path:
-    """Write the stills of one part's shots, rows of schema STILLS in order; return the file."""
+    """Write the stills of one part's shots, rows of schema STILLS in order, whole and on the disk; return the file."""
     path = folder / parts.file_name(part, SUFFIX)
     table = pa.Table.from_pylist(rows, schema=tables.STILLS)
-    pq.write_table(table, path, compression="none", row_group_size=_GROUP_ROWS)  # JPEG does not shrink
+    with atomic.atomic_write(path) as tmp_path:
+        pq.write_table(table, tmp_path, compression="none", row_group_size=_GROUP_ROWS)  # JPEG does not shrink
     return path
 
 

@@ -186,6 +186,8 @@ def split_shard(
         pictures = [row for video in of_part for row in made[video["video"]].stills]
         if pictures:
             stills.write_part(product / stills.FOLDER, part, pictures)
+        else:  # an attempt that was killed may have left one, of videos that can no longer be read
+            (product / stills.FOLDER / parts.file_name(part, stills.SUFFIX)).unlink(missing_ok=True)
     with atomic.atomic_write(shots_of(shard)) as tmp_path:
         rows = [row for video in videos for row in made[video["video"]].shots]
         tables.write_rows(tmp_path, rows, tables.SHOTS)
