@@ -194,7 +194,8 @@ def encode_shard(
             else:
                 file.unlink(missing_ok=True)  # of an attempt that was killed
     notes = _Notes(sha256, monotonic() - began, found.waited)
-    _notes_of(shard).write_text(json.dumps(notes._asdict()))
+    with atomic.atomic_write(_notes_of(shard)) as tmp_path:
+        tmp_path.write_text(json.dumps(notes._asdict()))
     shard.write(rows, tables.LATENTS)  # last: with it, the shard is done
 
 
