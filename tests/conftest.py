@@ -1,5 +1,7 @@
 """Made inputs that several tests share."""
 
+import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,23 @@ from tasks.sandbox.settings import SandboxSettings
 from tasks.videos import buckets
 
 WriteVideo = Callable[..., Path]
+
+
+def _leave_the_callers_prefect_alone() -> None:
+    """Let no test read or write the server, the database or the profiles of who runs the tests.
+
+    The database is stated, or a prefect.toml or an .env beside the project would name one.
+    """
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        del os.environ[name]
+    home = tempfile.mkdtemp(prefix="stiv-tests-prefect-")
+    os.environ |= {
+        "PREFECT_HOME": home,
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home}/prefect.db",
+    }
+
+
+_leave_the_callers_prefect_alone()  # Prefect reads them when it is imported
 
 
 @pytest.fixture(scope="session")

@@ -95,13 +95,12 @@ def road(tmp_path_factory, prefect):
     return folder, env
 
 
-def test_the_deployment_ends_completed_with_a_child_flow_run_per_stage(road, prefect, monkeypatch):
-    for name, value in prefect.items():
-        monkeypatch.setenv(name, value)
+def test_the_deployment_ends_completed_with_a_child_flow_run_per_stage(road, prefect):
+    from prefect import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     async def children() -> list[tuple[str, str]]:
-        from prefect import get_client
-        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 
         async with get_client() as client:
             runs = await client.read_flow_runs()
@@ -110,7 +109,9 @@ def test_the_deployment_ends_completed_with_a_child_flow_run_per_stage(road, pre
             found = await client.read_flow_runs(flow_run_filter=below)
             return [(run.name, run.state.name) for run in found]
 
-    found = asyncio.run(children())
+    where = {PREFECT_API_URL: prefect["PREFECT_API_URL"], PREFECT_API_AUTH_STRING: prefect["PREFECT_API_AUTH_STRING"]}
+    with temporary_settings(where):
+        found = asyncio.run(children())
     assert len(found) == len(STAGES)
     assert {state for _, state in found} == {"Completed"}
     assert {f"train {recipe}" for recipe in RECIPES} <= {name for name, _ in found}
