@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,40 +34,50 @@ def _still(name: str) -> bytes:
     return random.Random(name).randbytes(STILL_BYTES)
 
 
-def run(folder: Path) -> Path:
-    """Run the stage on the videos of a folder; return the output."""
+def run_stage(folder: Path) -> dict[str, Path]:
+    """Run the stage on the videos of a folder; return the files of its output."""
     from flows.params import load_params
     from tasks.videos.split import Shots
 
     params = load_params(scale_stages.ROOT / "params.yaml")
     scale_stages.run_alone(Shots("raw", folder / "videos", params.shots, params.sandbox), folder, make_shard)
-    return folder / "shots"
+    out = folder / "shots"
+    return {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
 
 
-def files(folder: Path) -> dict[str, Path]:
-    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+def measure(
+    folder: Path, few: int, more: int, make: Callable[[Path, int], None], run: Callable[[Path], dict[str, Path]]
+) -> dict[str, float]:
+    """Run a stage three times: on few inputs, on these and more, and on all of them from nothing.
 
-
-def measure(folder: Path, shots: int) -> dict[str, float]:
-    """Run the stage three times.
+    Args:
+        make: writes so many inputs into a folder.
+        run: runs the stage on the inputs of a folder, where `earlier` is kept; returns the output's files by name.
 
     Raises:
         AssertionError: the output depends on what was there before.
     """
-    scale_stages.make_videos(folder, shots)
+    make(folder, few)
     run(folder)
     before = {path.stat().st_ino for path in (folder / "earlier").rglob("*")}
-    scale_stages.make_videos(folder, shots + shots // 100)
-    added = files(run(folder))
+    make(folder, more)
+    added = run(folder)
     size = sum(path.stat().st_size for path in added.values())
     written = sum(path.stat().st_size for path in added.values() if path.stat().st_ino not in before)
     anew = folder / "anew"
-    (anew / "videos").parent.mkdir()
-    (folder / "videos").rename(anew / "videos")
-    for name, path in files(run(anew)).items():
+    make(anew, more)
+    for name, path in run(anew).items():
         assert path.read_bytes() == added.pop(name).read_bytes(), f"{name} is not that of a run from nothing"
     assert not added, f"a run from nothing has no {sorted(added)[:3]}"
     return {"output_bytes": size, "written_bytes": written, "written_over_output": written / size}
+
+
+def report(figures: dict[str, float], path: Path | None) -> None:
+    """Print the figures, and write them as JSON where that is asked for."""
+    for key, value in figures.items():
+        print(f"{key:22} {value:.6g}")
+    if path:
+        path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def main() -> None:
@@ -76,11 +87,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all figures there")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stiv-added-", dir=options.folder) as name:
-        figures = measure(Path(name), options.shots)
-    for key, value in figures.items():
-        print(f"{key:22} {value:.6g}")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        more = options.shots + options.shots // 100
+        figures = measure(Path(name), options.shots, more, scale_stages.make_videos, run_stage)
+    report(figures, options.json)
 
 
 if __name__ == "__main__":

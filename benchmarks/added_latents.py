@@ -11,7 +11,6 @@ the disk: 7.3 GB for 10,000 clips.
 
 import argparse
 import hashlib
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import unencoded
+from benchmarks import added, unencoded
 from tasks.latents import encode
 from tasks.latents.encoders import Tensors, text_hash
 from tasks.storage import tables
@@ -77,28 +76,6 @@ def run_stage(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in (folder / "latents").iterdir()}
 
 
-def measure(folder: Path, clips: int) -> dict[str, float]:
-    """Run the stage three times.
-
-    Raises:
-        AssertionError: the output depends on what was there before.
-    """
-    videos = clips // CLIPS_OF_VIDEO
-    write_tables(folder, videos)
-    run_stage(folder)
-    before = {path.stat().st_ino for path in (folder / "earlier").rglob("*")}
-    write_tables(folder, videos + -(-videos // 100))
-    added = run_stage(folder)
-    size = sum(path.stat().st_size for path in added.values())
-    written = sum(path.stat().st_size for path in added.values() if path.stat().st_ino not in before)
-    anew = folder / "anew"
-    write_tables(anew, videos + -(-videos // 100))
-    for name, path in run_stage(anew).items():
-        assert path.read_bytes() == added.pop(name).read_bytes(), f"{name} is not that of a run from nothing"
-    assert not added, f"a run from nothing has no {sorted(added)[:3]}"
-    return {"clips": clips, "output_bytes": size, "written_bytes": written, "written_over_output": written / size}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=10_000)
@@ -108,11 +85,9 @@ def main() -> None:
     substitutes: Any = encode
     substitutes.encode_clips, substitutes.decoded = encode_nothing, decode_nothing
     with tempfile.TemporaryDirectory(prefix="stiv-added-", dir=options.folder) as name:
-        figures = measure(Path(name), options.clips)
-    for key, value in figures.items():
-        print(f"{key:22} {value:.6g}")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        videos = options.clips // CLIPS_OF_VIDEO
+        figures = added.measure(Path(name), videos, videos + -(-videos // 100), write_tables, run_stage)
+    added.report(figures, options.json)
 
 
 if __name__ == "__main__":
