@@ -131,6 +131,25 @@ def settle(unit: str, given: Iterable[pa.RecordBatch], rows: Iterable[pa.RecordB
     for batch in asked:
         wanted.add(batch.column(key))
     wanted.refuse_others(found, unit)
+    return _account(unit, wanted.total, states)
+
+
+def tally(unit: str, rows: Iterable[pa.RecordBatch], key: str) -> tables.Account:
+    """Count the outcomes of rows that were given by nobody: what a stage has found, such as the shots of a video.
+
+    Args:
+        unit, rows, key: as of `settle`.
+
+    Raises:
+        AssertionError: a row has no status, or no reason that needs one.
+    """
+    states: Counter[tuple[str, str | None]] = Counter()
+    for batch in rows:
+        _count(states, batch, key, unit)
+    return _account(unit, states.total(), states)
+
+
+def _account(unit: str, given: int, states: "Counter[tuple[str, str | None]]") -> tables.Account:
     reasons: Counter[str] = Counter()
     for (_, reason), count in states.items():
         reasons[reason or ""] += count
@@ -139,7 +158,7 @@ def settle(unit: str, given: Iterable[pa.RecordBatch], rows: Iterable[pa.RecordB
         status: sum(count for (one, _), count in states.items() if one == status) for status in tables.STATUSES
     }
     by_count = dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
-    return tables.Account(unit, wanted.total, by_status["ok"], by_status["rejected"], by_status["failed"], by_count)
+    return tables.Account(unit, given, by_status["ok"], by_status["rejected"], by_status["failed"], by_count)
 
 
 def _count(states: "Counter[tuple[str, str | None]]", batch: pa.RecordBatch, key: str, unit: str) -> None:

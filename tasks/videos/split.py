@@ -345,7 +345,7 @@ class Shots(Stage):
         self._finish_stills(work, product / stills.FOLDER)
         of_videos = queries.settle("videos", work.keys("video"), queries.outcomes(splits, "video"), "video")
         _check_shots(splits, shots)
-        of_shots = queries.settle("shots", queries.outcomes(shots, "clip"), queries.outcomes(shots, "clip"), "clip")
+        of_shots = queries.tally("shots", queries.outcomes(shots, "clip"), "clip")
         limit, place = self.settings.max_failed_fraction, "shots.max_failed_fraction"
         tables.check_failures(of_videos, limit, place, _with_uri(work, splits), "uri")
         tables.check_failures(of_shots, 0.0, place)
