@@ -331,6 +331,7 @@ SLURM_COMMANDS = {
     "srun": """while [[ $1 == --* ]]; do shift; done
     for node in 0 1; do SLURM_NODEID=$node "$@" || exit; done""",
 }
+BUSY = {"setsid": """case $1 in tail) /bin/sleep 0.5;; esac; exec /usr/bin/setsid "$@" """}  # what follows the log is late
 KUBERNETES = "bash infra/k8s/train.sh {nodes} {ranks_per_node} {work}"
 
 
@@ -391,8 +392,9 @@ def test_ranks_have_the_time_to_save_before_they_are_killed():
     assert max(waits) < min(ahead, grace)
 
 
-def test_slurm_runs_torchrun_on_every_node_and_its_log_is_followed(cluster):
-    ended = cluster(SLURM, **SLURM_COMMANDS, python='echo "$@"; mkdir -p "$work/weights"')
+@pytest.mark.parametrize("machine", ({}, BUSY), ids=("idle", "busy"))
+def test_slurm_runs_torchrun_on_every_node_and_its_log_is_followed(cluster, machine):
+    ended = cluster(SLURM, **SLURM_COMMANDS, **machine, python='echo "$@"; mkdir -p "$work/weights"')
     assert ended.returncode == 0, ended
     expected = "--nnodes 2 --nproc_per_node 8 --master_addr node1 --master_port 20007 --shutdown_timeout 270"
     assert [line for line in ended.stdout.splitlines() if "torch" in line] == [
@@ -416,12 +418,13 @@ def test_slurm_job_that_fails_is_not_submitted_again(cluster):
     assert (cluster.work.parent / "calls").read_text() == "once\n"
 
 
-def test_slurm_job_of_a_stage_that_is_asked_to_stop_saves_its_work_and_is_not_submitted_again(cluster):
+@pytest.mark.parametrize("machine", ({}, BUSY), ids=("idle", "busy"))
+def test_slurm_job_of_a_stage_that_is_asked_to_stop_saves_its_work_and_is_not_submitted_again(cluster, machine):
     python = """echo once >>"$calls"; echo stepping
     until [ -e "$work/term" ]; do /bin/sleep 0.05; done
     /bin/sleep 0.3; echo saved after step 7; touch "$work/stopped.json"; exit 1"""
     scancel = """echo scancel "$@" >>"$calls"; case $* in *--signal=TERM*) touch "$work/term";; esac"""
-    ended = cluster(SLURM, stop_at="calls", **SLURM_COMMANDS, python=python, scancel=scancel)
+    ended = cluster(SLURM, stop_at="calls", **SLURM_COMMANDS, **machine, python=python, scancel=scancel)
     assert ended.returncode == 75
     assert "saved after step 7" in ended.stdout
     name = f"stiv-train {cluster.work}"

@@ -20,6 +20,10 @@ touch "${logs[@]}"
 setsid tail --quiet --follow=name --lines=0 --pid=$$ "${logs[@]}" &
 follower=$!
 trap 'sleep 2; kill "$follower" || true' EXIT # it shows the last lines first
+session=
+until [ "$session" = "$follower" ]; do # until then, SIGTERM would end it too
+    read -r _ _ _ _ _ session _ <"/proc/$follower/stat"
+done
 # the pods get SIGTERM, and the time to save their work: foreground waits for them
 trap 'kubectl delete jobset "$name" --cascade=foreground; exit 143' TERM INT
 

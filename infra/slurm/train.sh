@@ -9,10 +9,15 @@ name="stiv-train $(realpath "$work")"
 log=$work/slurm.log
 
 touch "$log"
+seen=$(stat --format=%s "$log") # what follows is shown from here on, however late the follower starts
 # in sessions of their own: SIGTERM for all of the stage's processes is ours to answer
-setsid tail --follow=name --lines=0 --pid=$$ "$log" &
+setsid tail --follow=name --bytes=+$((seen + 1)) --pid=$$ "$log" &
 follower=$!
 trap 'sleep 2; kill "$follower" || true' EXIT # it shows the last lines first
+session=
+until [ "$session" = "$follower" ]; do # until then, SIGTERM would end it too
+    read -r _ _ _ _ _ session _ <"/proc/$follower/stat"
+done
 
 asked=no
 stop() {
