@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.running.progress import show
 from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
+from tasks.demo.settings import CorpusSettings
 from tasks.generation.samples import generate_all
 from tasks.generation.settings import SampleSettings
 from tasks.latents.settings import LatentSettings
@@ -17,6 +18,7 @@ def generate(
     tup: Path,
     out: Path,
     samples: SampleSettings,
+    corpus: CorpusSettings,
     vae: VaeSettings,
     text: TextSettings,
     latents: LatentSettings,
@@ -33,7 +35,7 @@ def generate(
     examples:
       stiv generate --checkpoint checkpoints/unmask_sft --tup checkpoints/tup --out data/samples
     """
-    generate_all(checkpoint, tup, out, samples, vae, text, latents, sampler, devices.sampling)
+    generate_all(checkpoint, tup, out, samples, corpus, vae, text, latents, sampler, devices.sampling)
     show(
         "markdown",
         "samples",

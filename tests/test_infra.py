@@ -331,7 +331,9 @@ SLURM_COMMANDS = {
     "srun": """while [[ $1 == --* ]]; do shift; done
     for node in 0 1; do SLURM_NODEID=$node "$@" || exit; done""",
 }
-BUSY = {"setsid": """case $1 in tail) /bin/sleep 0.5;; esac; exec /usr/bin/setsid "$@" """}  # what follows the log is late
+BUSY = {
+    "setsid": """case $1 in tail) /bin/sleep 0.5;; esac; exec /usr/bin/setsid "$@" """
+}  # what follows the log is late
 KUBERNETES = "bash infra/k8s/train.sh {nodes} {ranks_per_node} {work}"
 
 

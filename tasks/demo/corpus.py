@@ -64,7 +64,7 @@ def make_shape(number: int, folder: Path, corpus: CorpusSettings) -> None:
     text = video.with_suffix(".txt")
     if text.exists():
         return
-    scene = shapes.scene(corpus.seed, number, held_out=False)
+    scene = shapes.scene(corpus.seed, number, held_out=False, look=corpus.look)
     with atomic.atomic_write(video) as tmp_path:
         write_mp4(tmp_path, shapes.render(scene, corpus.shapes_pixels, corpus.shapes_frames), corpus.shapes_fps)
     with atomic.atomic_write(text) as tmp_path:

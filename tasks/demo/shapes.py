@@ -11,22 +11,21 @@ from typing import Literal, NamedTuple, get_args
 import cv2
 import numpy as np
 
+from tasks.demo.look import MARGIN, TEXTURED, Background, Look
+
 Colour = Literal["red", "yellow", "green", "cyan", "blue", "magenta"]
 Shape = Literal["circle", "square", "triangle", "cross"]
 Direction = Literal["left", "right", "up", "down"]
-Background = Literal["cloudy", "striped", "spotted", "checkered", "shaded"]
 
 COLOURS: tuple[Colour, ...] = get_args(Colour)
 """In order of hue, 60 degrees apart, red at 0."""
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
-BACKGROUNDS: tuple[Background, ...] = get_args(Background)
 
 CHANCE = {"colour": 1 / len(COLOURS), "shape": 1 / len(SHAPES), "direction": 1 / len(DIRECTIONS)}
 """Share that a judge of random videos would find right."""
 
 _STEPS: dict[Direction, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-_MARGIN = 0.02
 
 _TEMPLATES = (
     "a {colour} {shape} moves {direction} over a {background} grey background",
@@ -88,8 +87,13 @@ HELD_OUT = _combinations(held_out=True)
 TRAINING = _combinations(held_out=False)
 
 
-def scene(seed: int, number: int, held_out: bool) -> Scene:
+def scene(seed: int, number: int, held_out: bool, look: Look = TEXTURED) -> Scene:
     """Return scene `number` of the corpus of this seed; combinations come in shuffled rounds, so counts stay even.
+
+    Args:
+        seed, number: which scene; it is a pure function of all arguments.
+        held_out: of a combination that no training scene shows, or of one that they show.
+        look: what sizes, ways and backgrounds are drawn from.
 
     Raises:
         ValueError: `seed` or `number` is negative.
@@ -102,8 +106,8 @@ def scene(seed: int, number: int, held_out: bool) -> Scene:
     colour, shape, direction = combinations[order[place]]
 
     random = np.random.default_rng([seed, held_out, 1, number])
-    size, travel = random.uniform(0.25, 0.42), random.uniform(0.3, 0.5)
-    low, high = _MARGIN + size / 2, 1 - _MARGIN - size / 2
+    size, travel = random.uniform(*look.size), random.uniform(*look.travel)
+    low, high = MARGIN + size / 2, 1 - MARGIN - size / 2
     along = random.uniform(low, high - travel)
     across = random.uniform(low, high)
     dx, dy = _STEPS[direction]
@@ -113,7 +117,7 @@ def scene(seed: int, number: int, held_out: bool) -> Scene:
         colour=colour,
         shape=shape,
         direction=direction,
-        background=BACKGROUNDS[random.integers(len(BACKGROUNDS))],
+        background=look.backgrounds[random.integers(len(look.backgrounds))],
         size=float(size),
         start=(float(along), float(across)) if dx else (float(across), float(along)),
         travel=float(travel),
@@ -176,7 +180,7 @@ def draw(shape: Shape, centre: tuple[float, float], size: float, pixels: int) ->
 
 
 def _texture(scene: Scene, pixels: int) -> np.ndarray:
-    """Return a grey, faintly tinted, smooth texture: (pixels, pixels, 3), 0 to 1."""
+    """Return a grey, faintly tinted, smooth texture, or none: (pixels, pixels, 3), 0 to 1."""
     random = np.random.default_rng(scene.texture_seed)
     places = (np.arange(pixels) + 0.5) / pixels
     angle = random.uniform(0, np.pi)
@@ -199,6 +203,8 @@ def _texture(scene: Scene, pixels: int) -> np.ndarray:
             pattern = 2 * np.tanh(glow) - 1
         case "shaded":
             pattern = 2 * (along - along.min()) / np.ptp(along) - 1
+        case "plain":
+            pattern = np.zeros((pixels, pixels))
     brightness, contrast = random.uniform(0.3, 0.7), random.uniform(0.08, 0.2)
     grey = np.clip(brightness + contrast * pattern, 0.02, 0.98)
     tint = np.array(hsv_to_rgb(random.uniform(), random.uniform(0, 0.12), 1.0))

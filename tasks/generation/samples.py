@@ -21,14 +21,13 @@ from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import Device, Pattern, Precision, SamplerSettings, TextSettings, VaeSettings
 from stiv_model.weights import metadata
 from tasks.demo import shapes
+from tasks.demo.settings import CorpusSettings
 from tasks.generation.settings import SampleSettings
 from tasks.latents.settings import LatentSettings
 from tasks.operations.task_runs import call
 from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)
-
-_SCENE_PIXELS, _SCENE_FRAMES = 128, 24  # as the corpus is made
 
 
 def load(
@@ -101,11 +100,11 @@ class SampleRequest(NamedTuple):
     """Of the scene among those held out from training."""
 
 
-def sample_requests(settings: SampleSettings) -> list[SampleRequest]:
+def sample_requests(settings: SampleSettings, corpus: CorpusSettings) -> list[SampleRequest]:
     """Return what the stage generates: held-out scenes, which no training video shows."""
     counts = {"t2v": settings.text_prompts, "ti2v": settings.image_prompts, "tup": settings.image_prompts}
     return [
-        SampleRequest(f"{mode}-{number:03d}", mode, shapes.scene(settings.seed, number, held_out=True), number)
+        SampleRequest(f"{mode}-{number:03d}", mode, shapes.scene(settings.seed, number, True, corpus.look), number)
         for mode, count in counts.items()
         for number in range(count)
     ]
@@ -114,23 +113,32 @@ def sample_requests(settings: SampleSettings) -> list[SampleRequest]:
 PATTERNS: dict[str, Pattern] = {"t2v": "none", "ti2v": "first", "tup": "every_second"}
 
 
-def source_video(scene: shapes.Scene, size: PipelineDefaults) -> np.ndarray:
-    """Return the scene at the size and stride of the latents: uint8 RGB (T, H, W, 3)."""
-    frames = shapes.render(scene, _SCENE_PIXELS, _SCENE_FRAMES)[:: size.stride_frames][: size.frames]
+def source_video(scene: shapes.Scene, size: PipelineDefaults, corpus: CorpusSettings) -> np.ndarray:
+    """Return the scene as the corpus has it, at the size and stride of the latents: uint8 RGB (T, H, W, 3).
+
+    Where they take more frames than the corpus' videos have, it is drawn in that many.
+    """
+    span = 1 + (size.frames - 1) * size.stride_frames
+    drawn = shapes.render(scene, corpus.shapes_pixels, max(corpus.shapes_frames, span))
+    frames = drawn[:: size.stride_frames][: size.frames]
     return np.stack([cv2.resize(f, (size.width, size.height), interpolation=cv2.INTER_AREA) for f in frames])
 
 
 @task(task_run_name="generate {batch[0].id}", retries=1, retry_condition_fn=is_worth_retrying)
 @redacted
 def generate_batch(
-    pipeline: StivPipeline, batch: list[SampleRequest], settings: SampleSettings, product: Path
+    pipeline: StivPipeline,
+    batch: list[SampleRequest],
+    settings: SampleSettings,
+    corpus: CorpusSettings,
+    product: Path,
 ) -> list[dict[str, Any]]:
     """Generate one batch of one mode, unless it is there from an earlier attempt."""
     done = product / f"{batch[0].id}.json"
     if not done.exists():
         mode = batch[0].mode
         size = pipeline.defaults
-        sources = None if mode == "t2v" else [source_video(request.scene, size) for request in batch]
+        sources = None if mode == "t2v" else [source_video(request.scene, size, corpus) for request in batch]
         prompts = [shapes.caption(request.scene) for request in batch]
         seeds = [draw_seed(settings.seed, mode, request.number) for request in batch]
         videos = make_videos(pipeline, prompts, seeds, PATTERNS[mode], sources)
@@ -181,6 +189,7 @@ def generate_all(
     tup: Path,
     out: Path,
     settings: SampleSettings,
+    corpus: CorpusSettings,
     vae: VaeSettings,
     text: TextSettings,
     latents: LatentSettings,
@@ -194,9 +203,10 @@ def generate_all(
     Raises:
         FileNotFoundError, ValueError: as `load`.
     """
-    requests = sample_requests(settings)
+    requests = sample_requests(settings, corpus)
     run = {
         "samples": settings.model_dump(),
+        "corpus": corpus.model_dump(),
         "latents": latents.model_dump(),
         "sampler": sampler.model_dump(),
         "precision": {"vae": vae.precision, "text": text.precision},
@@ -211,7 +221,7 @@ def generate_all(
             these = [request for request in requests if request.mode == mode]
             for start in range(0, len(these), settings.batch):
                 batch = these[start : start + settings.batch]
-                made = call(generate_batch, pipeline, batch, settings, product)
+                made = call(generate_batch, pipeline, batch, settings, corpus, product)
                 rows += made
                 log.info("%d of %d samples", len(rows), len(requests))
     assert [row["id"] for row in rows] == [request.id for request in requests], "a sample is missing"

@@ -5,7 +5,17 @@ from tasks.demo.settings import CorpusSettings
 from tasks.storage import atomic
 from tasks.storage.stage import in_turn, run
 
-SETTINGS = CorpusSettings(shapes=3, shapes_pixels=64, shapes_frames=6, shapes_fps=12, seed=1, packaged=["bikes"])
+SETTINGS = CorpusSettings(
+    shapes=3,
+    shapes_pixels=64,
+    shapes_frames=6,
+    shapes_fps=12,
+    shapes_size=(0.25, 0.42),
+    shapes_travel=(0.3, 0.5),
+    shapes_backgrounds=("cloudy", "striped", "spotted", "checkered", "shaded"),
+    seed=1,
+    packaged=["bikes"],
+)
 
 
 def make(folder, numbers=range(3)):

@@ -1,11 +1,20 @@
 import collections
+import hashlib
 
 import cv2
 import numpy as np
 import pytest
 
 from tasks.demo import shapes
+from tasks.demo.look import BACKGROUNDS, LARGEST, MARGIN, SHORTEST, SMALLEST, TEXTURED, Look
 
+LOOKS = {
+    "textured": TEXTURED,
+    "large": Look((0.45, 0.6), (SHORTEST, 0.36), BACKGROUNDS),
+    "plain": Look((0.3, 0.5), (0.3, 0.46), ("plain",)),
+    "smallest": Look((SMALLEST, SMALLEST), (SHORTEST, 1 - 2 * MARGIN - SMALLEST), BACKGROUNDS),
+    "largest": Look((LARGEST, LARGEST), (SHORTEST, 1 - 2 * MARGIN - LARGEST), BACKGROUNDS),
+}
 WAYS = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
 
@@ -68,14 +77,33 @@ def test_the_prompt_of_a_combination_is_of_the_form_of_a_caption():
     assert shapes.prompt(combination(scene), scene.background) == shapes.caption(scene)
 
 
-def test_the_shape_stays_in_the_picture_and_moves_as_far_as_its_scene_says():
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_the_shape_stays_in_the_picture_and_moves_as_far_as_its_scene_says(look):
     for number in range(100):
-        scene = shapes.scene(2, number, held_out=False)
+        scene = shapes.scene(2, number, held_out=False, look=look)
         dx, dy = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}[scene.direction]
         end = (scene.start[0] + dx * scene.travel, scene.start[1] + dy * scene.travel)
         for place in (*scene.start, *end):
             assert scene.size / 2 < place < 1 - scene.size / 2
-        assert 0.3 <= scene.travel <= 0.5
+        assert scene.background in look.backgrounds
+        assert look.size[0] <= scene.size <= look.size[1] and look.travel[0] <= scene.travel <= look.travel[1]
+
+
+def test_the_scenes_of_the_default_look_are_those_that_the_embedded_vae_learnt_from():
+    digest = hashlib.sha256()
+    for number in range(12):
+        digest.update(repr(shapes.scene(7, number, held_out=number % 2 == 0)).encode())
+    assert digest.hexdigest() == "94fd3864ee549d7b5ced66d26bf6ca3b8b70a041b0ea6df5c5f0eeb9cf798b7f"
+
+
+def test_every_kind_of_background_is_shown_and_a_plain_one_has_one_colour():
+    scenes = [shapes.scene(0, number, held_out=True, look=LOOKS["large"]) for number in range(60)]
+    assert {scene.background for scene in scenes} == set(BACKGROUNDS)
+    plain = next(scene for scene in scenes if scene.background == "plain")
+    video = shapes.render(plain, 64, 8)
+    background = np.median(video.reshape(-1, 3), axis=0)
+    assert (video[0, :2] == background).all() and (video == background).all(axis=-1).mean() > 0.4
+    assert "plain grey" in shapes.caption(plain)
 
 
 def test_the_background_is_grey_and_stands_still():
@@ -94,6 +122,14 @@ def test_the_judge_is_right_on_99_of_100_held_out_videos():
         seen = shapes.judge(small_video(scene))
         right += (seen.colour, seen.shape, seen.direction) == combination(scene) and seen.moved
     assert right >= 143
+
+
+@pytest.mark.parametrize("name", [name for name in LOOKS if name != "textured"])
+def test_the_judge_is_right_on_every_look_that_the_settings_allow(name):
+    for number in range(24):
+        scene = shapes.scene(13, number, held_out=True, look=LOOKS[name])
+        seen = shapes.judge(small_video(scene))
+        assert (seen.colour, seen.shape, seen.direction) == combination(scene) and seen.moved
 
 
 def test_the_judge_is_as_right_on_noisy_blurred_videos_with_one_stray_frame():
