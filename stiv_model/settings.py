@@ -1,6 +1,6 @@
 """The settings that the network and its training read. Values live in params.yaml, types here."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -128,6 +128,24 @@ class Mode(Settings):
     """Share of the samples, when all weights are divided by their sum."""
 
 
+class ConstantRate(Settings):
+    """After the warm-up the learning rate stays as it is (paper, section 3.1)."""
+
+    kind: Literal["constant"]
+    """No decay: the learning rate stays at its peak."""
+
+
+class RateDecay(Settings):
+    """Over a recipe's last steps the learning rate falls from its peak (`stiv_model.training.learning_rate`)."""
+
+    kind: Literal["linear", "cosine"]
+    """Shape of the decay: linear, a straight line, or cosine, half a wave."""
+    steps: PositiveInt
+    """Steps over which the learning rate falls: the last ones of the recipe."""
+    floor: Annotated[float, Field(ge=0, lt=1)]
+    """Learning rate of the recipe's last step, as a share of the peak."""
+
+
 class RecipeSettings(Settings):
     """One training recipe. The six recipes differ in these values and in nothing else."""
 
@@ -138,9 +156,11 @@ class RecipeSettings(Settings):
     batch: PositiveInt
     """Samples per optimizer step, over all ranks."""
     learning_rate: PositiveFloat
-    """Learning rate after the warm-up; it stays constant."""
+    """Learning rate after the warm-up: the peak, from which `decay` lets it fall."""
     warmup_steps: PositiveInt
     """Steps over which the learning rate rises from zero."""
+    decay: Annotated[ConstantRate | RateDecay, Field(discriminator="kind")]
+    """What becomes of the learning rate in the last steps: kind constant, linear or cosine."""
     mask_ratio: Annotated[float, Field(ge=0, lt=1)]
     """Share of the spatial tokens that training drops before the main blocks; 0 masks none."""
     clean_frames: Pattern | tuple[Mode, ...]
@@ -173,6 +193,19 @@ class RecipeSettings(Settings):
             _check_pattern(mode.clean_frames, self.frames)
         if is_mixture(self.clean_frames) and "views" in [mode.clean_frames for mode in self.modes]:
             raise ValueError("clean_frames is a mixture with views, whose null image is another: make two recipes")
+        return self
+
+    @model_validator(mode="after")
+    def rate_rises_before_it_falls(self) -> Self:
+        """Refuse a decay that begins before the warm-up has ended."""
+        if isinstance(self.decay, RateDecay) and self.warmup_steps + self.decay.steps > self.steps:
+            left = self.steps - self.warmup_steps
+            fewer = f"decay.steps to {left} or fewer, " if left > 0 else ""
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} and decay.steps {self.decay.steps} are more than steps "
+                f"{self.steps}: set {fewer}decay to {{kind: constant}}, or steps to "
+                f"{self.warmup_steps + self.decay.steps} or more"
+            )
         return self
 
 
@@ -465,6 +498,15 @@ class Run(Settings):
     training: TrainingSettings
     monitoring: MonitoringSettings = MonitoringSettings(trackers=("tensorboard",))
     """Not in the run.json of runs that were begun before there was a choice."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def of_an_earlier_release(cls, values: Any) -> Any:
+        """Read the run.json of a run that was begun before its recipe had a choice of decay."""
+        recipe = values.get("recipe") if isinstance(values, dict) else None
+        if not isinstance(recipe, dict) or "decay" in recipe:
+            return values
+        return values | {"recipe": recipe | {"decay": {"kind": "constant"}}}
 
     @property
     def validates(self) -> bool:

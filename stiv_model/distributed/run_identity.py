@@ -36,6 +36,7 @@ _OUTSIDE = {"latents", "parent", "temporal_parent", "monitoring"}
 
 
 _NEUTRAL: Mapping[str, JsonValue] = {
+    "recipe.decay.kind": "constant",
     "training.clean_frame_loss": False,
     "training.temporal_mask_ratio": 0.0,
     "training.timestep_shift": 1.0,
@@ -46,7 +47,7 @@ _NEUTRAL: Mapping[str, JsonValue] = {
 }
 """What a run computes that says nothing of a key: one that began in a release without it goes on. A new settings key
 belongs here, with the value at which it changes no step."""
-_LONGER = "recipe.steps"
+_LONGER, _DECAY = "recipe.steps", "recipe.decay.kind"
 
 
 class Difference(NamedTuple):
@@ -76,14 +77,16 @@ def differences(before: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -
     """Return in what two identities differ by meaning, by key, where the later one is not the earlier one gone on.
 
     A key that only one of them has is no difference where the other has the value that changes nothing, and a run whose
-    steps only became more goes on: no step that it has taken would have been another.
+    steps only became more goes on: no step that it has taken would have been another. Where its learning rate decays
+    over the last steps, some would have been.
     """
     found = [
         Difference(key, before.get(key), now.get(key))
         for key in sorted(before.keys() | now.keys())
         if before.get(key, _NEUTRAL.get(key)) != now.get(key, _NEUTRAL.get(key))
     ]
-    return [] if [one.key for one in found] == [_LONGER] and _is_more(found[0]) else found
+    is_constant = now.get(_DECAY, _NEUTRAL[_DECAY]) == _NEUTRAL[_DECAY]
+    return [] if is_constant and [one.key for one in found] == [_LONGER] and _is_more(found[0]) else found
 
 
 def told(found: list[Difference]) -> str:

@@ -17,6 +17,7 @@ from stiv_model.latents.dataset import Batch, LatentData
 from stiv_model.latents.order import Order, micro_batches
 from stiv_model.network.conditions import Text
 from stiv_model.settings import Run
+from stiv_model.training import learning_rate
 from stiv_model.training.loss import Draws, draw, losses
 from stiv_model.training.observer import StepResult
 from stiv_model.training.prefetch import ReadAhead
@@ -87,7 +88,7 @@ class Steps:
         return result
 
     def _set_learning_rate(self, step: int) -> float:
-        rate = self.run.recipe.learning_rate * min(1, step / self.run.recipe.warmup_steps)
+        rate = learning_rate.of_step(step, self.run.recipe)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         return rate

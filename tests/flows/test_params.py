@@ -24,7 +24,7 @@ def changed(tmp_path):
         if value is None:
             del part[last]
         else:
-            part[last] = value
+            part[last] = part[last] | value if place == "train.t2v" else value
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
         return tmp_path / "params.yaml"
 
@@ -44,6 +44,13 @@ def changed(tmp_path):
         ("train.t2v.frames", 3, r"train\.t2v\.frames is 3, but model\.temporal_patch is 2"),
         ("train.t2v.frames", 20, r"train\.t2v\.frames is 20, but latents\.frames is only 8"),
         ("train.t2i.clean_frames", "first", r"train\.t2i: .*frames is 1, but clean_frames first needs at least 2"),
+        ("train.t2v.decay", None, r"train\.t2v\.decay: Field required"),
+        ("train.t2v.decay", {"kind": "linear", "steps": 0, "floor": 0.0}, r"steps: .*greater than 0 \(found 0\)"),
+        ("train.t2v.decay", {"kind": "linear", "steps": 9, "floor": 1.0}, r"floor: .*less than 1 \(found 1\.0\)"),
+        ("train.t2v.decay", {"kind": "cosine", "steps": 9, "floor": -0.1}, r"floor: .*equal to 0 \(found -0\.1\)"),
+        ("train.t2v.decay", {"kind": "steep", "steps": 9, "floor": 0.0}, r"'constant', 'linear', 'cosine'"),
+        ("training.timestep_shift", 0.0, r"timestep_shift: .*greater than 0 \(found 0\.0\)"),
+        ("sampler.shift", 0.0, r"sampler\.shift: .*greater than 0 \(found 0\.0\)"),
         ("model.heads", 7, r"model\.width is 128 and model\.heads is 7"),
         ("corpus.shapes_size", [0.42, 0.25], r"corpus: shapes_size is \[0\.42, 0\.25\]: state the smaller"),
         ("corpus.shapes_size", [0.1, 0.3], r"corpus\.shapes_size\.0: .*greater than or equal to 0\.2 \(found 0\.1\)"),
@@ -72,6 +79,18 @@ def test_a_wrong_value_is_named_with_its_place(changed, place, value, said):
         ("clips.height", {"min": 9.0, "max": 3.0}, r"clips\.height: min 9\.0 is above max 3\.0: nothing would be kept"),
         ("model.heads", 7, r"model: model\.width is 128 and model\.heads is 7: the width .*"),
         ("train.t2v.frames", 3, r"train\.t2v\.frames is 3, but model\.temporal_patch is 2: .*"),
+        (
+            "train.t2v.decay",
+            {"kind": "linear", "steps": 141, "floor": 0.0},
+            r"train\.t2v: warmup_steps 20 and decay\.steps 141 are more than steps 160: set decay\.steps to 140 "
+            r"or fewer, decay to {kind: constant}, or steps to 161 or more",
+        ),
+        (
+            "train.t2v",
+            {"steps": 20, "decay": {"kind": "cosine", "steps": 5, "floor": 0.1}},
+            r"train\.t2v: warmup_steps 20 and decay\.steps 5 are more than steps 20: set decay to {kind: constant}, or "
+            r"steps to 25 or more",
+        ),
     ],
 )
 def test_what_a_rule_of_ours_says_is_told_in_its_own_words(changed, place, value, said):

@@ -18,18 +18,18 @@ from stiv_model.distributed.checkpoints import MANIFEST, Manifest
 from stiv_model.latents.dataset import LatentData
 from stiv_model.latents.order import Order
 from stiv_model.process_exit import STOPPED, stopped_at
-from stiv_model.settings import Run
+from stiv_model.settings import RateDecay, Run
 from stiv_model.training.run_files import LEDGER, LOSSES, NOISE_LEVEL_LOSSES
 from tests.stiv_model.ranks import ROOT, Attempt, listening
 from tests.stiv_model.runs import RECIPE as SHORT
 from tests.stiv_model.runs import SETTINGS, TRAINING, make_latents, prepare, table
 
-RECIPE = SHORT.model_copy(update={"steps": 24})
+RECIPE = SHORT.model_copy(update={"steps": 24, "decay": RateDecay(kind="linear", steps=20, floor=0.1)})
 
 # what `stiv train` does once the run is described, without Prefect's server
 STAGE = """import sys
 from pathlib import Path
-from stiv_model.settings import Run
+from stiv_model.settings import RateDecay, Run
 from tasks.training import launch
 work = Path(sys.argv[1])
 launch.run_ranks.fn(Run.model_validate_json((work / "run.json").read_text()), work)"""
@@ -44,10 +44,10 @@ def latents(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def describe(latents) -> Callable[..., Run]:
-    """Return `describe(work, steps=, ranks=, precision=)`, which makes or updates the folder of a run."""
+    """Return `describe(work, recipe=, ranks=, precision=)`, which makes or updates the folder of a run."""
 
     def describe(work: Path, **changes) -> Run:
-        recipe = RECIPE.model_copy(update={"steps": changes.pop("steps", RECIPE.steps)})
+        recipe = changes.pop("recipe", RECIPE)
         training = TRAINING.model_copy(update={"keep_every_steps": 2} | changes)
         return prepare(work, latents, recipe, training, model=SETTINGS.model_copy(update={"depth": 1}))
 
@@ -166,11 +166,13 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
     assert_equal(work, wanted)
 
 
-def test_a_run_that_is_made_longer_is_the_long_one_bit_for_bit(tmp_path, forkserver, describe, undisturbed):
-    wanted, work = undisturbed("float32"), tmp_path / "longer"
-    forkserver.finish(work, describe(work, steps=9))
+def test_a_run_that_is_made_longer_is_the_long_one_bit_for_bit(tmp_path, forkserver, describe):
+    wanted, work = tmp_path / "long", tmp_path / "longer"
+    short, long = (SHORT.model_copy(update={"steps": steps}) for steps in (5, 8))  # of a constant rate
+    forkserver.finish(wanted, describe(wanted, recipe=long))
+    forkserver.finish(work, describe(work, recipe=short))
     shutil.rmtree(work / "weights")  # as `run_folder.open_run` does, whose test is another
-    forkserver.finish(work, describe(work))
+    forkserver.finish(work, describe(work, recipe=long))
     assert table(work, LOSSES, columns=4) == table(wanted, LOSSES, columns=4)
     assert table(work, LEDGER) == table(wanted, LEDGER)
     files = [{name: found.files for name, found in checkpoints(folder).items()} for folder in (work, wanted)]

@@ -3,11 +3,12 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stiv_model.distributed import run_identity
-from stiv_model.settings import Run
+from stiv_model.settings import RateDecay, Run
 from tasks.training import run_folder
 from tests.holding import holding
 from tests.stiv_model.runs import describe
@@ -88,6 +89,17 @@ def test_a_run_that_became_shorter_or_that_grew_and_learns_otherwise_is_a_questi
     assert content(work) == before
 
 
+def test_a_run_whose_rate_decays_does_not_grow(work, out):
+    decay = RateDecay(kind="linear", steps=4, floor=0.0)
+    decaying = changed(describe(), "recipe", decay=decay)
+    (work / "run.json").write_text(decaying.model_dump_json())
+    run_folder.open_run(decaying, out)
+    with pytest.raises(ValueError, match=r"recipe\.steps was 12, is 13"):
+        run_folder.open_run(changed(decaying, "recipe", steps=13), out)
+    with pytest.raises(ValueError, match=r"recipe\.decay\.floor was 0\.0, is 0\.1"):
+        run_folder.open_run(changed(describe(), "recipe", decay=decay.model_copy(update={"floor": 0.1})), out)
+
+
 def test_what_says_how_and_not_what_may_change(work, out):
     kept = content(work / "checkpoints")
     run_folder.open_run(changed(describe(), "training", ranks=8, checkpoint_steps=7, hang_seconds=1.0), out)
@@ -109,6 +121,8 @@ def test_a_run_of_a_release_without_a_key_goes_on_where_the_key_changes_nothing(
     edit(work, temporal_mask_ratio=None)
     with pytest.raises(ValueError, match=r"training\.temporal_mask_ratio was not there, is 0\.5"):
         run_folder.open_run(changed(describe(), "training", temporal_mask_ratio=0.5), out)
+    (work / "run.json").write_text(json.dumps(without(describe(), "recipe", "decay")))
+    run_folder.open_run(describe(), out)
     edit(work, of_the_last_release=1)
     with pytest.raises(ValueError, match=r"training\.of_the_last_release was 1, is gone"):
         run_folder.open_run(describe(), out)
@@ -117,6 +131,18 @@ def test_a_run_of_a_release_without_a_key_goes_on_where_the_key_changes_nothing(
 def test_every_neutral_value_is_one_of_a_key_that_exists():
     keys = run_identity.identity(describe())
     assert run_identity._NEUTRAL.keys() <= keys.keys()
+
+
+def without(run: Run, section: str, key: str) -> dict[str, Any]:
+    recorded = run.model_dump(mode="json")
+    del recorded[section][key]
+    return recorded
+
+
+def test_the_record_of_a_run_of_a_release_without_a_decay_is_read():
+    assert Run.model_validate(without(describe(), "recipe", "decay")) == describe()
+    with pytest.raises(ValueError, match=r"recipe\.batch"):
+        Run.model_validate(without(describe(), "recipe", "batch"))
 
 
 @pytest.mark.parametrize("text", [None, "", '{"recipe', "[]"])
