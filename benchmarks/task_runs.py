@@ -3,9 +3,11 @@
     python benchmarks/task_runs.py --json task_runs.json
 
 with the folder of the repository on PYTHONPATH or the package installed. Each point is a process of its own, in which a
-flow runs a stage whose shards wait for half a second. `rows_over_empty` is the driver's CPU for a further shard
-of 2,048 wide rows (schema CLIPS) over that of a further shard of one row: what a shard holds must not travel through
-Prefect. `bytes_per_run` is by how much the peak of the process's memory rises with each further task run.
+flow runs a stage by the engine of params.yaml. Its shards do nothing but wait until Prefect has sent its events: real
+ones last minutes, and what lies in a queue meanwhile is not what stays. `rows_over_empty` is the driver's CPU for a
+further shard of 2,048 wide rows (schema CLIPS) over that of a further shard of one row: what a shard holds must not
+travel through Prefect. `bytes_per_run` is by how much the peak of the process's memory rises with each further task
+run, from a number of them that is larger than what a stage submits ahead.
 """
 
 import argparse
@@ -24,17 +26,20 @@ from typing import Any
 
 import pyarrow as pa
 from prefect import flow
+from prefect.events.worker import EventsWorker
 
 from flows.params import load_params
 from flows.running.run_stage import run_stage
 from flows.running.server import free_port, server
+from flows.running.settings import EngineSettings
+from flows.running.task_runner import runner
 from tasks.storage import shards, tables
 from tasks.storage.stage import Joined, Stage, alone
 
 ROOT = Path(__file__).parents[1]
 ROWS = 2048
-SECONDS = 0.5
-"""A shard takes. With shorter ones Prefect's events come faster than it sends them, and those that wait are counted."""
+SECONDS = 0.25
+"""A shard takes at least."""
 
 
 class Nothing(Stage):
@@ -82,12 +87,13 @@ class Nothing(Stage):
 
 def do_nothing(shard: shards.Shard) -> None:
     time.sleep(SECONDS)
+    EventsWorker.instance().wait_until_empty()
 
 
 @flow(name="nothing")
-def run_nothing(count: int, size: int, folder: Path) -> None:
+def run_nothing(count: int, size: int, folder: Path, engine: EngineSettings) -> None:
     os.chdir(folder)
-    run_stage(Nothing(count, size), folder / "out", folder / "report.json", load_params(ROOT / "params.yaml").engine)
+    run_stage(Nothing(count, size), folder / "out", folder / "report.json", engine)
 
 
 def point(count: int, size: int, env: dict[str, str]) -> dict[str, float]:
@@ -98,9 +104,10 @@ def point(count: int, size: int, env: dict[str, str]) -> dict[str, float]:
 
 
 def measure_here(count: int, size: int) -> dict[str, float]:
+    engine = load_params(ROOT / "params.yaml").engine
     with tempfile.TemporaryDirectory() as name:
         started = time.process_time()
-        run_nothing(count, size, Path(name))
+        run_nothing.with_options(task_runner=runner(engine))(count, size, Path(name), engine)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {"cpu": time.process_time() - started, "peak": 1024 * peak}
 
@@ -110,20 +117,24 @@ def measure(rounds: int, few: int, more: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as name, server(Path(name) / "prefect", free_port()) as served:
         env = served | {"PYTHONPATH": str(ROOT)}
         for _ in range(rounds):
-            empty, many = point(few, 1, env), point(more, 1, env)
-            full_few, full = point(few // 10, ROWS, env), point(few, ROWS, env)
-            each = (many["cpu"] - empty["cpu"]) / (more - few)
-            found["cpu_per_shard"].append(each)
-            found["rows_over_empty"].append((full["cpu"] - full_few["cpu"]) / (few - few // 10) / each)
-            found["bytes_per_run"].append((many["peak"] - empty["peak"]) / (more - few))
+            empty, full = further(1, few, more, env), further(ROWS, few, more, env)
+            found["cpu_per_shard"].append(empty["cpu"])
+            found["rows_over_empty"].append(full["cpu"] / empty["cpu"])
+            found["bytes_per_run"].append(empty["peak"])
     return {key: [statistics.median(values), min(values), max(values)] for key, values in found.items()}
+
+
+def further(size: int, few: int, more: int, env: dict[str, str]) -> dict[str, float]:
+    """Return what each shard of `size` rows beyond `few` adds."""
+    least, most = point(few, size, env), point(more, size, env)
+    return {key: (most[key] - least[key]) / (more - few) for key in least}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--few", type=int, default=100)
-    parser.add_argument("--more", type=int, default=500)
+    parser.add_argument("--few", type=int, default=1000)
+    parser.add_argument("--more", type=int, default=2000)
     parser.add_argument("--json", type=Path, help="write the figures there: median, lowest, highest")
     parser.add_argument("--point", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -102,17 +102,23 @@ def write_given(path: Path, given: Iterable[pa.RecordBatch], schema: pa.Schema) 
     def numbered() -> Iterator[pa.RecordBatch]:
         nonlocal place
         for batch in given:
+            if not batch.schema.equals(schema):
+                batch = batch.select(schema.names).cast(schema)
             places = pa.array(np.arange(place, place + len(batch)))
             place += len(batch)
-            yield pa.RecordBatch.from_arrays([*batch.select(schema.names).cast(schema).columns, places], schema=whole)
+            yield pa.RecordBatch.from_arrays([*batch.columns, places], schema=whole)
 
     with atomic.atomic_write(path) as tmp_path:
         _write_file(tmp_path, numbered(), whole)
 
 
+# columns are small: to hand each to a thread costs more than to compress it
+_WRITING = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_READING = pa.ipc.IpcReadOptions(use_threads=False)
+
+
 def _write_file(path: Path, rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with pa.ipc.new_file(path, schema, options=options) as writer:
+    with pa.ipc.new_file(path, schema, options=_WRITING) as writer:
         for batch in queries.even(rows, schema):
             writer.write_batch(batch)
 
@@ -121,7 +127,7 @@ def read_given(path: Path, columns: Sequence[str] = ()) -> Iterator[pa.RecordBat
     """Give the rows of a file of `write_given` in order, of the named columns, of all if none is named."""
     with pa.memory_map(str(path)) as source:
         wanted = [pa.ipc.open_file(source).schema.get_field_index(name) for name in columns] or None
-        file = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=wanted))
+        file = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False))
         for number in range(file.num_record_batches):
             yield file.get_batch(number)
 
@@ -130,7 +136,7 @@ def batches_of(shard: Shard) -> Iterator[pa.RecordBatch]:
     """Give a shard's inputs, a few thousand at a time."""
     first, count = shard.first, shard.inputs
     with pa.memory_map(str(shard.given)) as source:
-        file = pa.ipc.open_file(source)
+        file = pa.ipc.open_file(source, options=_READING)
         while count:
             number, skip = divmod(first, queries.GROUP_ROWS)  # every batch but the last has as many rows
             batch = file.get_batch(number).slice(skip, count)
@@ -206,6 +212,8 @@ def _weights(given: Path, weight: str | None, together: str | None) -> tuple[np.
 
 def _cut(weights: np.ndarray, size: float) -> list[int]:
     """Return where shards begin."""
+    if (weights == 1).all():
+        return list(range(0, len(weights), max(1, int(size))))
     firsts: list[int] = []
     total = float("inf")
     for number, own in enumerate(weights.tolist()):

@@ -55,6 +55,17 @@ def test_there_are_never_more_shards_than_an_engine_bears(tmp_path):
     assert sum(one.inputs for one in cut) == 5000
 
 
+@given(count=st.integers(0, 50), size=st.floats(0.1, 60))
+def test_inputs_that_weigh_one_each_are_cut_as_any_others(count, size):
+    found, total = [], size
+    for place in range(count):
+        if total + 1 > size:
+            found.append(place)
+            total = 0.0
+        total += 1
+    assert shards._cut(np.ones(count), size) == found
+
+
 def test_nothing_given_is_no_shard(tmp_path):
     write_given(tmp_path / "given", [])
     assert shards.cut(tmp_path, tmp_path / "given", 3, "weight", "part") == []
