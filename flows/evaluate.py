@@ -14,7 +14,7 @@ from tasks.pages.report import Inputs, write_page
 
 @flow
 def judge(samples: Path, out: Path) -> None:
-    """Compare every generated video of shapes with its prompt: colour, shape, direction and motion.
+    """Compare generated videos of shapes with their prompts: colour, shape, direction, motion, one and the same object.
 
     Args:
         samples: Folder with the generated videos, as stage samples wrote it.

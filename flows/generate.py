@@ -25,7 +25,7 @@ def generate(
     sampler: SamplerSettings,
     devices: DeviceSettings,
 ) -> None:
-    """Generate videos for prompts and first frames that training never saw.
+    """Generate videos for prompts and first frames that training never saw, of held-out combinations and of seen ones.
 
     Args:
         checkpoint: Folder of trained weights that make videos from text, and from text and a first frame.
@@ -40,5 +40,6 @@ def generate(
         "markdown",
         "samples",
         markdown=f"{samples.text_prompts} videos from text, {samples.image_prompts} from text and image, "
-        f"{samples.image_prompts} interpolated in time: `{out}`; the gallery is in `reports/report.html`.",
+        f"{samples.image_prompts} interpolated in time; of seen combinations {samples.seen_text_prompts} from text and "
+        f"{samples.seen_image_prompts} from text and image: `{out}`; the gallery is in `reports/report.html`.",
     )

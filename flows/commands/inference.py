@@ -87,7 +87,8 @@ def sampling(params: Params, downsampling: int) -> Work:
     interpolated = int(clean_frame_mask("every_second", shape.frames).sum())
     given = {"from text": 0, "from text and image": 1, "interpolated in time": interpolated}
     parts = {kind: video_cost(once, params.sampler, shape.frames, encoders, frames) for kind, frames in given.items()}
-    counts = [params.samples.text_prompts, params.samples.image_prompts, params.samples.image_prompts]
+    own = params.samples
+    counts = [own.text_prompts + own.seen_text_prompts, own.image_prompts + own.seen_image_prompts, own.image_prompts]
     flops = sum(count * each for count, each in zip(counts, parts.values(), strict=True))
     precision = {"samples": params.samples.precision, "vae": params.vae.precision, "text": params.text.precision}
     return Work("sampling", params.devices.sampling, precision, "video", parts, sum(counts), flops)

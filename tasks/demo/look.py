@@ -7,8 +7,8 @@ BACKGROUNDS: tuple[Background, ...] = get_args(Background)
 
 MARGIN = 0.02
 """Smallest distance of the object from the edge of the picture. Lengths are shares of the picture's side."""
-SMALLEST, LARGEST = 0.2, 0.65
-"""Sizes of an object between which the judge is right (docs/demo.md)."""
+SMALLEST, LARGEST = 0.25, 0.65
+"""Sizes of an object between which the judge is right, also after the embedded VAE (docs/judge.md)."""
 SHORTEST = 0.2
 """Way from the first to the last frame: the judge wants half of it, of which the frames of a clip show a part."""
 

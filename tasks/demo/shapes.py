@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from tasks.demo.look import MARGIN, TEXTURED, Background, Look
+from tasks.demo.objects import centre_of, largest_part, sameness
 
 Colour = Literal["red", "yellow", "green", "cyan", "blue", "magenta"]
 Shape = Literal["circle", "square", "triangle", "cross"]
@@ -221,12 +222,22 @@ class Verdict(NamedTuple):
     moved: bool
     confidence: float
     """How far the outline is from being judged another shape, 0 to 1."""
+    concentration: float
+    """Share of the vivid colour of all frames that is in the largest connected part of each."""
+    sameness: float
+    """How alike the object of the two least alike frames is, 0 to 1 (`objects.sameness`)."""
+
+    @property
+    def is_one_object(self) -> bool:
+        return self.concentration >= ONE_OBJECT
+
+    @property
+    def is_same_object(self) -> bool:
+        return self.sameness >= SAME_OBJECT
 
 
 _MIN_CHROMA = 0.2
 """Chroma an object must reach against the background; the corpus' shapes have 0.7 and more, its tints 0.1."""
-_MIN_AREA = 0.01
-"""Share of the picture an object must fill; the smallest shape fills 0.03."""
 _MIN_FRAMES = 0.5
 """Share of the frames that must show the object."""
 _MIN_TRAVEL = 0.1
@@ -236,7 +247,11 @@ _SHARP: dict[Shape, float] = {"triangle": 0.64, "square": 0.43, "cross": 0.46}
 _MIN_CORNERS: dict[Shape, float] = {"triangle": 0.3, "square": 0.42, "cross": 0.1}
 """Share of the sharp outline's moment below which an object has no such corners; a circle has none. They lie between
 what the embedded VAE makes of circles, which its 8-pixel grid pulls towards squares, and of the shape itself."""
-_NOTHING = Verdict(colour=None, shape=None, direction=None, moved=False, confidence=0.0)
+ONE_OBJECT = 0.9
+"""Concentration from which a video shows one object (docs/judge.md)."""
+SAME_OBJECT = 0.8
+"""Sameness from which it is the same object through all frames (docs/judge.md)."""
+_NOTHING = Verdict(None, None, None, moved=False, confidence=0.0, concentration=0.0, sameness=0.0)
 
 
 def judge(video: np.ndarray) -> Verdict:
@@ -270,31 +285,17 @@ def judge(video: np.ndarray) -> Verdict:
     along = (hues * np.conj(towards / abs(towards))).real
     cover = np.clip(along / peak, 0, 1)
 
-    parts = {n: part for n, frame in enumerate(cover) if (part := _largest_part(frame)) is not None}
+    parts = {n: part for n, frame in enumerate(cover) if (part := largest_part(frame)) is not None}
+    within = sum(int((vivid[n] & (part > 0)).sum()) for n, part in parts.items())
     if len(parts) < _MIN_FRAMES * len(video):
         return _NOTHING
-    numbers, centres = np.array(list(parts)), np.array([_centre(part) for part in parts.values()])
+    numbers, centres = np.array(list(parts)), np.array([centre_of(part) for part in parts.values()])
     travel = _slope(numbers, centres) * (len(video) - 1) / np.array([video.shape[2], video.shape[1]])
     moved = bool(abs(travel).max() >= _MIN_TRAVEL)
     shape, confidence = _shape(list(parts.values()))
     direction = _direction(travel) if moved else None
-    return Verdict(COLOURS[colour], shape, direction, moved, confidence)
-
-
-def _largest_part(cover: np.ndarray) -> np.ndarray | None:
-    """Return one frame's cover, 0 outside its largest connected part; None if that part is too small."""
-    count, labels, statistics, _ = cv2.connectedComponentsWithStats((cover > 0.5).astype(np.uint8))
-    areas = statistics[1:, cv2.CC_STAT_AREA]
-    if count == 1 or areas.max() < _MIN_AREA * cover.size:
-        return None
-    inside = (labels == 1 + areas.argmax()).astype(np.uint8)
-    # one pixel more: the soft edge belongs to the object
-    return cover * cv2.dilate(inside, np.ones((3, 3), np.uint8))
-
-
-def _centre(part: np.ndarray) -> tuple[float, float]:
-    moments = cv2.moments(part)
-    return moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
+    alike = sameness(list(parts.values())) if len(parts) == len(video) else 0.0
+    return Verdict(COLOURS[colour], shape, direction, moved, confidence, within / int(vivid.sum()), alike)
 
 
 def _slope(numbers: np.ndarray, centres: np.ndarray) -> np.ndarray:
@@ -317,7 +318,7 @@ def _shape(parts: list[np.ndarray]) -> tuple[Shape, float]:
     for order in (3, 4):
         powers, lengths = 0j, 0.0
         for part in parts:
-            x, y = _centre(part)
+            x, y = centre_of(part)
             z = (np.arange(part.shape[1]) - x)[None, :] - 1j * (np.arange(part.shape[0]) - y)[:, None]
             powers += (part * z**order).sum()
             lengths += (part * abs(z) ** order).sum()

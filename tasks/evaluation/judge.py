@@ -1,4 +1,5 @@
-"""Compare generated videos of shapes with their prompts: right colour, shape and direction, and whether it moves."""
+"""Compare generated videos of shapes with their prompts: right colour, shape and direction, whether it moves, and
+whether it shows one object, the same in all frames; of held-out combinations of words and of seen ones apart."""
 
 import json
 import logging
@@ -17,6 +18,10 @@ from tasks.storage import atomic, tables
 log = logging.getLogger(__name__)
 
 ATTRIBUTES = ("colour", "shape", "direction")
+"""What a prompt says."""
+PROPERTIES = ("moved", "one_object", "same_object")
+"""What a good video has whatever its prompt says."""
+COMBINATIONS = {True: "held_out", False: "seen"}
 Z_95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
 BEST_PSNR = 100.0  # dB, stands for "identical": infinity has no JSON
 
@@ -77,7 +82,7 @@ def judge_sample(sample: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     A sample without a known truth is `rejected`; one that was not made, or cannot be read, is `failed`.
     """
-    row = {"id": sample["id"], "mode": sample["mode"], "status": "ok", "reason": None}
+    row = {name: sample[name] for name in ("id", "mode", "held_out")} | {"status": "ok", "reason": None}
     if sample["status"] != "ok":
         return row | {"status": "failed", "reason": "not_generated"}
     if any(sample[name] is None for name in ATTRIBUTES):
@@ -90,7 +95,8 @@ def judge_sample(sample: dict[str, Any], folder: Path) -> dict[str, Any]:
     seen = judge(video)
     row["seen"] = {name: getattr(seen, name) for name in ATTRIBUTES}
     row["right"] = {name: row["seen"][name] == sample[name] for name in ATTRIBUTES}
-    row["moved"] = bool(seen.moved)
+    row |= {"moved": seen.moved, "one_object": seen.is_one_object, "same_object": seen.is_same_object}
+    row |= {"concentration": round(seen.concentration, 4), "sameness": round(seen.sameness, 4)}
     if sample["mode"] == "ti2v":
         row["psnr"] = psnr(read_image(folder / sample["image"]), video[0])
     return row
@@ -109,12 +115,10 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the figures of the judged rows of one mode. What the judge did not see counts as wrong."""
-    figures: dict[str, Any] = {
-        "n": len(rows),
-        "unseen": sum(row["seen"]["colour"] is None for row in rows),
-        "moved": wilson(sum(row["moved"] for row in rows), len(rows))._asdict(),
-    }
+    """Return the figures of judged rows. What the judge did not see counts as wrong."""
+    figures: dict[str, Any] = {"n": len(rows), "unseen": sum(row["seen"]["colour"] is None for row in rows)}
+    for name in PROPERTIES:
+        figures[name] = wilson(sum(row[name] for row in rows), len(rows))._asdict()
     for name in ATTRIBUTES:
         accuracy = wilson(sum(row["right"][name] for row in rows), len(rows))
         figures[name] = accuracy._asdict() | {
@@ -143,29 +147,41 @@ def judge_all(samples: Path) -> dict[str, Any]:
     modes = dict.fromkeys(row["mode"] for row in judged)
     return {
         "samples": {key: value for key, value in account._asdict().items() if key != "unit"},
-        "modes": {mode: summarise([row for row in judged if row["mode"] == mode]) for mode in modes},
+        "modes": {mode: by_combinations([row for row in judged if row["mode"] == mode]) for mode in modes},
         "verdicts": rows,
     }
 
 
+def by_combinations(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the figures of one mode's judged rows, of held-out combinations and of seen ones, where it has such."""
+    found = {name: [row for row in rows if row["held_out"] == held_out] for held_out, name in COMBINATIONS.items()}
+    return {name: summarise(these) for name, these in found.items() if these}
+
+
 def table(judgement: dict[str, Any]) -> str:
     """Return the figures as a Markdown table."""
-    lines = ["| mode | attribute | right | of | accuracy | 95 % interval | chance | above chance |"]
-    lines.append("|---|---|---:|---:|---:|---:|---:|---|")
-    for mode, figures in judgement["modes"].items():
-        for name in ATTRIBUTES:
+    lines = ["| mode | combinations | figure | right | of | share | 95 % interval | chance | above chance |"]
+    lines.append("|---|---|---|---:|---:|---:|---:|---:|---|")
+    for mode, combinations, figures in lines_of(judgement):
+        for name in ATTRIBUTES + PROPERTIES:
             value = figures[name]
+            chance = "|"
+            if "chance" in value:
+                chance = f"{value['chance']:.1%} | {'yes' if value['above_chance'] else 'no'}"
             lines.append(
-                f"| {mode} | {name} | {value['right']} | {figures['n']} | {value['share']:.1%} "
-                f"| {value['low']:.1%} to {value['high']:.1%} | {value['chance']:.1%} "
-                f"| {'yes' if value['above_chance'] else 'no'} |"
+                f"| {mode} | {combinations} | {name} | {value['right']} | {figures['n']} | {value['share']:.1%} "
+                f"| {value['low']:.1%} to {value['high']:.1%} | {chance} |"
             )
-        moved = figures["moved"]
-        lines.append(
-            f"| {mode} | moved | {moved['right']} | {figures['n']} | {moved['share']:.1%} "
-            f"| {moved['low']:.1%} to {moved['high']:.1%} | | |"
-        )
     return "\n".join(lines) + "\n"
+
+
+def lines_of(judgement: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return mode, combinations and figures of every group that was judged."""
+    return [
+        (mode, combinations, figures)
+        for mode, groups in judgement["modes"].items()
+        for combinations, figures in groups.items()
+    ]
 
 
 @task(task_run_name="judge {samples}")

@@ -94,20 +94,31 @@ class SampleRequest(NamedTuple):
     id: str
     mode: str
     """A key of PATTERNS: t2v (from text), ti2v (from text and a first frame), tup (temporal upsampling)."""
+    held_out: bool
+    """No training video shows the scene's combination of words; if not, training saw others of the same words."""
     scene: shapes.Scene
     """What the prompt says, and what the clean frames show."""
-    number: int
-    """Of the scene among those held out from training."""
+    seed: int
+    """Of the starting noise."""
 
 
 def sample_requests(settings: SampleSettings, corpus: CorpusSettings) -> list[SampleRequest]:
-    """Return what the stage generates: held-out scenes, which no training video shows."""
-    counts = {"t2v": settings.text_prompts, "ti2v": settings.image_prompts, "tup": settings.image_prompts}
+    """Return what the stage generates, none of which is a video of the corpus: by mode, held-out scenes first."""
+    held_out = {"t2v": settings.text_prompts, "ti2v": settings.image_prompts, "tup": settings.image_prompts}
+    seen = {"t2v": settings.seen_text_prompts, "ti2v": settings.seen_image_prompts, "tup": 0}
     return [
-        SampleRequest(f"{mode}-{number:03d}", mode, shapes.scene(settings.seed, number, True, corpus.look), number)
-        for mode, count in counts.items()
-        for number in range(count)
+        _request(mode, is_held_out, number, settings.seed, corpus)
+        for mode in PATTERNS
+        for is_held_out, counts in ((True, held_out), (False, seen))
+        for number in range(counts[mode])
     ]
+
+
+def _request(mode: str, held_out: bool, number: int, seed: int, corpus: CorpusSettings) -> SampleRequest:
+    name = mode if held_out else f"{mode}-seen"
+    # seen scenes are those after the last of the corpus: with its seed, the first ones are what it trains on
+    scene = shapes.scene(seed, number if held_out else corpus.shapes + number, held_out, corpus.look)
+    return SampleRequest(f"{name}-{number:03d}", mode, held_out, scene, draw_seed(seed, name, number))
 
 
 PATTERNS: dict[str, Pattern] = {"t2v": "none", "ti2v": "first", "tup": "every_second"}
@@ -140,7 +151,7 @@ def generate_batch(
         size = pipeline.defaults
         sources = None if mode == "t2v" else [source_video(request.scene, size, corpus) for request in batch]
         prompts = [shapes.caption(request.scene) for request in batch]
-        seeds = [draw_seed(settings.seed, mode, request.number) for request in batch]
+        seeds = [request.seed for request in batch]
         videos = make_videos(pipeline, prompts, seeds, PATTERNS[mode], sources)
         rows = [
             _write(request, prompt, video, sources[place] if sources is not None else None, settings, product)
@@ -164,6 +175,7 @@ def _write(
     row: dict[str, Any] = {
         "id": request.id,
         "mode": request.mode,
+        "held_out": request.held_out,
         "prompt": prompt,
         "colour": request.scene.colour,
         "shape": request.scene.shape,
@@ -171,8 +183,12 @@ def _write(
         "file": f"{request.id}.npy",
         "video": f"{request.id}.mp4",
         "image": None,
+        "truth": None,
         "status": "ok",
     }
+    if source is not None:
+        row["truth"] = f"{request.id}-truth.mp4"
+        write_video(folder / row["truth"], source, settings.fps)
     if request.mode == "ti2v":
         assert source is not None, "all modes but t2v have clean frames"
         row["image"] = f"{request.id}.png"

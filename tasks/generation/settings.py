@@ -1,6 +1,6 @@
 """Settings of the stage samples. Values live in params.yaml, types here."""
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
 from stiv_model.settings import Precision, Settings
 
@@ -9,9 +9,14 @@ class SampleSettings(Settings):
     """The videos that are generated to be looked at and judged."""
 
     text_prompts: PositiveInt
-    """Videos made from text alone, of prompts about shapes that training never saw."""
+    """Videos made from text alone, of combinations of colour, shape and direction that are held out from training."""
     image_prompts: PositiveInt
-    """Videos made from a text and its first frame, also of prompts that training never saw."""
+    """Videos made from a text and its first frame, also of held-out combinations; as many are interpolated in time."""
+    seen_text_prompts: NonNegativeInt
+    """More videos made from text alone, of new scenes whose combinations training saw: what was not learnt is wrong
+    here too, what only did not generalise is right here."""
+    seen_image_prompts: NonNegativeInt
+    """More videos made from a text and its first frame, also of combinations that training saw."""
     batch: PositiveInt
     """Videos made at the same time."""
     fps: PositiveInt

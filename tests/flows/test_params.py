@@ -53,7 +53,7 @@ def changed(tmp_path):
         ("sampler.shift", 0.0, r"sampler\.shift: .*greater than 0 \(found 0\.0\)"),
         ("model.heads", 7, r"model\.width is 128 and model\.heads is 7"),
         ("corpus.shapes_size", [0.42, 0.25], r"corpus: shapes_size is \[0\.42, 0\.25\]: state the smaller"),
-        ("corpus.shapes_size", [0.1, 0.3], r"corpus\.shapes_size\.0: .*greater than or equal to 0\.2 \(found 0\.1\)"),
+        ("corpus.shapes_size", [0.1, 0.3], r"corpus\.shapes_size\.0: .*greater than or equal to 0\.25 \(found 0\.1\)"),
         (
             "corpus.shapes_size",
             [0.45, 0.6],

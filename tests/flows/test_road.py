@@ -162,7 +162,7 @@ def test_nothing_runs_twice_that_has_not_changed(road):
 def test_dvc_shows_metrics_and_plots(road):
     folder, env = road
     metrics = json.loads(run(folder, env, "dvc", "metrics", "show", "--json"))
-    assert metrics[""]["data"]["reports/judge.json"]["data"]["modes"]["t2v"]["n"] == 4
+    assert metrics[""]["data"]["reports/judge.json"]["data"]["modes"]["t2v"]["held_out"]["n"] == 4
     plots = run(folder, env, "dvc", "plots", "show", "--json")
     for recipe in RECIPES:
         assert f"reports/losses/{recipe}.tsv" in plots

@@ -162,7 +162,7 @@ def test_nothing_is_seen_in_grey_and_in_noise():
     noise = np.random.default_rng(0).integers(0, 256, grey.shape, dtype=np.uint8)
     for video in (grey, noise):
         seen = shapes.judge(video)
-        assert seen == shapes.Verdict(None, None, None, moved=False, confidence=0.0)
+        assert seen == shapes.Verdict(None, None, None, moved=False, confidence=0.0, concentration=0.0, sameness=0.0)
 
 
 def test_an_object_seen_in_few_frames_is_none():

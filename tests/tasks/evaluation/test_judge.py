@@ -16,7 +16,7 @@ def sample(folder, name, mode="t2v", video=None, **changes):
     video = shapes.render(scene, 64, 8) if video is None else video
     np.save(folder / f"{name}.npy", video)
     truth = {"colour": scene.colour, "shape": scene.shape, "direction": scene.direction}
-    row = {"id": name, "mode": mode, "prompt": shapes.caption(scene), **truth, "file": f"{name}.npy"}
+    row = {"id": name, "mode": mode, "held_out": True, "prompt": shapes.caption(scene), **truth, "file": f"{name}.npy"}
     return row | {"video": f"{name}.mp4", "image": None, "status": "ok"} | changes
 
 
@@ -41,27 +41,51 @@ def test_a_share_of_nothing_is_refused():
 
 
 def test_true_videos_are_all_right_and_above_chance(tmp_path):
-    figures = judged(tmp_path, *(sample(tmp_path, f"t2v-{number}") for number in range(6)))["modes"]["t2v"]
+    figures = judged(tmp_path, *(sample(tmp_path, f"t2v-{number}") for number in range(6)))["modes"]["t2v"]["held_out"]
     assert figures["n"] == 6 and figures["moved"]["right"] == 6
     for name in judge.ATTRIBUTES:
         assert figures[name]["share"] == 1 and figures[name]["above_chance"]
+    assert figures["one_object"]["right"] == figures["same_object"]["right"] == 6
+
+
+def test_held_out_and_seen_combinations_have_figures_of_their_own(tmp_path):
+    grey = np.full((8, 64, 64, 3), 128, np.uint8)
+    rows = [sample(tmp_path, "t2v-0", video=grey), sample(tmp_path, "t2v-1", held_out=False)]
+    rows += [sample(tmp_path, "t2v-2", held_out=False), sample(tmp_path, "tup-3", "tup")]
+    modes = judged(tmp_path, *rows)["modes"]
+    assert {mode: {name: group["n"] for name, group in groups.items()} for mode, groups in modes.items()} == {
+        "t2v": {"held_out": 1, "seen": 2},
+        "tup": {"held_out": 1},
+    }
+    assert (modes["t2v"]["held_out"]["colour"]["right"], modes["t2v"]["seen"]["colour"]["right"]) == (0, 2)
+
+
+def test_videos_of_two_objects_or_of_another_in_each_frame_are_told(tmp_path):
+    video = np.load(tmp_path / sample(tmp_path, "t2v-0")["file"])
+    two = np.concatenate([video, video], axis=2)
+    other = shapes.render(shapes.scene(3, 12, held_out=True)._replace(shape="cross", size=0.3), 64, 8)
+    rows = [sample(tmp_path, "t2v-0", video=two), sample(tmp_path, "t2v-1", video=np.stack([*video[:4], *other[4:]]))]
+    first, second = judged(tmp_path, *rows)["verdicts"]
+    assert not first["one_object"] and not second["same_object"]
 
 
 def test_a_video_of_nothing_counts_as_wrong_and_unseen(tmp_path):
     grey = np.full((8, 64, 64, 3), 128, np.uint8)
-    figures = judged(tmp_path, sample(tmp_path, "t2v-0"), sample(tmp_path, "t2v-1", video=grey))["modes"]["t2v"]
+    figures = judged(tmp_path, sample(tmp_path, "t2v-0"), sample(tmp_path, "t2v-1", video=grey))["modes"]["t2v"][
+        "held_out"
+    ]
     assert (figures["n"], figures["unseen"], figures["colour"]["right"]) == (2, 1, 1)
 
 
 def test_a_still_video_did_not_move_and_has_no_direction(tmp_path):
     still = np.repeat(shapes.render(shapes.scene(3, 0, held_out=True), 64, 1), 8, axis=0)
-    figures = judged(tmp_path, sample(tmp_path, "t2v-0", video=still))["modes"]["t2v"]
+    figures = judged(tmp_path, sample(tmp_path, "t2v-0", video=still))["modes"]["t2v"]["held_out"]
     assert figures["colour"]["right"] == 1 and figures["moved"]["right"] == figures["direction"]["right"] == 0
 
 
 def test_half_right_is_not_above_chance_when_few(tmp_path):
     rows = [sample(tmp_path, "t2v-0"), sample(tmp_path, "t2v-1", shape="no such shape")]
-    shape = judged(tmp_path, *rows)["modes"]["t2v"]["shape"]
+    shape = judged(tmp_path, *rows)["modes"]["t2v"]["held_out"]["shape"]
     assert shape["share"] == 0.5 and not shape["above_chance"]
 
 
@@ -106,4 +130,4 @@ def test_the_same_samples_give_the_same_bytes(tmp_path):
     judged(tmp_path, sample(tmp_path, "t2v-0"))
     tables = [judge.judge_samples.fn(tmp_path, tmp_path / name) for name in ("a.json", "b.json")]
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
-    assert "| t2v | colour | 1 | 1 | 100.0% |" in tables[0]
+    assert "| t2v | held_out | colour | 1 | 1 | 100.0% |" in tables[0]

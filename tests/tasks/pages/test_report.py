@@ -102,6 +102,7 @@ def write_samples(folder: Path) -> None:
         row = {
             "id": name,
             "mode": mode,
+            "held_out": True,
             "prompt": f"{shapes.caption(scene)} {number}",
             **truth,
             "status": "ok",
