@@ -14,6 +14,7 @@ from stiv_model import settings_errors
 from stiv_model.errors import redaction
 from stiv_model.settings import (
     DeviceSettings,
+    LearnedSettings,
     ModelSettings,
     MonitoringSettings,
     RecipeSettings,
@@ -82,6 +83,14 @@ class Params(Settings):
                 raise ValueError(
                     f"train.{name}.frames is {recipe.frames}, but model.temporal_patch is "
                     f"{self.model.temporal_patch}: use a multiple of {self.model.temporal_patch}"
+                )
+            num_temporal = recipe.frames // self.model.temporal_patch if recipe.frames > 1 else 1
+            at = self.model.positions
+            if isinstance(at, LearnedSettings) and at.num_temporal < num_temporal:
+                raise ValueError(
+                    f"model.positions.num_temporal is {at.num_temporal}, but train.{name}.frames {recipe.frames} / "
+                    f"model.temporal_patch {self.model.temporal_patch} are {num_temporal} temporal tokens: set it to "
+                    f"{num_temporal}"
                 )
         return self
 

@@ -4,8 +4,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -54,6 +56,9 @@ class LearnedSettings(Settings):
     """Tokens in one row of the picture."""
     num_temporal: PositiveInt
     """Tokens along time."""
+    std: PositiveFloat
+    """Standard deviation from which the vectors are drawn at the start. Those in time start at zero instead where a
+    video model starts from an image model and `model.temporal_gain` is 0."""
 
 
 class ModelSettings(Settings):
@@ -95,6 +100,9 @@ class ModelSettings(Settings):
     """Modulate temporal attention too, by scale, shift and gate."""
     causal_time: bool
     """Let temporal attention see only the frame itself and those before."""
+    temporal_gain: FiniteFloat
+    """Where the learned gain of temporal attention starts, if no earlier model gives it; at 0 a video model starts
+    exactly where its image model stands."""
     image_condition: Literal["replacement", "cross_attention", "both"]
     """How the model sees frames that it is conditioned on: replacement, in place of the noisy ones; cross_attention, as
     tokens; or both."""
@@ -115,6 +123,33 @@ class ModelSettings(Settings):
                 "width / heads, must be a whole number divisible by 4 (two rotary halves, one per axis)"
             )
         return self
+
+    @model_validator(mode="after")
+    def temporal_attention_has_the_gain(self) -> Self:
+        """Refuse to start a gain that a model does not have: modulated temporal attention has a gate instead."""
+        if self.temporal_gain and self.temporal_modulation:
+            raise ValueError(
+                f"model.temporal_gain is {self.temporal_gain}, but model.temporal_modulation is true, where a gate "
+                "that starts at zero takes the gain's place: set the former to 0.0 or the latter to false"
+            )
+        return self
+
+
+def of_earlier_release(model: Any) -> Any:
+    """Return the values of a model as an earlier release wrote them down, with the keys that it had not.
+
+    They get the values that it computed with: no gain, and learned positions of a standard deviation of 0.02.
+    """
+    if not isinstance(model, dict):
+        return model
+    positions = model.get("positions")
+    if isinstance(positions, dict) and positions.get("kind") == "learned":
+        model = model | {"positions": {"std": 0.02} | positions}
+    return {"temporal_gain": 0.0} | model
+
+
+RecordedModel = Annotated[ModelSettings, BeforeValidator(of_earlier_release)]
+"""A model as a record has it that outlives a release, such as model.json beside its weights."""
 
 
 class Mode(Settings):
@@ -493,7 +528,7 @@ class Run(Settings):
     temporal_parent: str | None
     temporal_parent_sha256: str | None
     """Of the weights that temporal attention starts from, where they are another model's."""
-    model: ModelSettings
+    model: RecordedModel
     recipe: RecipeSettings
     training: TrainingSettings
     monitoring: MonitoringSettings = MonitoringSettings(trackers=("tensorboard",))

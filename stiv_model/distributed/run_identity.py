@@ -41,6 +41,8 @@ _NEUTRAL: Mapping[str, JsonValue] = {
     "training.temporal_mask_ratio": 0.0,
     "training.timestep_shift": 1.0,
     "model.causal_time": False,
+    "model.temporal_gain": 0.0,
+    "model.positions.std": 0.02,
     "model.temporal_modulation": False,
     "model.image_condition": "replacement",
     "model.cross_attention_norm": False,

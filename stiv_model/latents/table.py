@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from stiv_model.latents import table_columns
 from stiv_model.latents.folder import TABLE
-from stiv_model.settings import NULL_TEXT, ModelSettings
+from stiv_model.settings import NULL_TEXT, LearnedSettings, ModelSettings
 
 _COLUMNS = ["clip", "status", "reason", "aesthetic", "shard", "row"]
 _AGAIN = "run stage latents again"
@@ -148,6 +148,20 @@ def check_model(latents: Path, found: dict[str, Shard], model: ModelSettings) ->
             raise ValueError(
                 f"model.spatial_patch is {model.spatial_patch}, which divides not both sides of the latents in {path}, "
                 f"{shard.shape.rows} x {shard.shape.columns}: change it, or latents.height and latents.width"
+            )
+        _check_positions(path, shard.shape, model)
+
+
+def _check_positions(path: Path, shape: Shape, model: ModelSettings) -> None:
+    """Refuse latents of more tokens in space than there are learned positions."""
+    if not isinstance(model.positions, LearnedSettings):
+        return
+    for key, latents in (("rows", shape.rows), ("columns", shape.columns)):
+        have, wanted = getattr(model.positions, key), latents // model.spatial_patch
+        if have < wanted:
+            raise ValueError(
+                f"model.positions.{key} is {have}, but the latents in {path}, {shape.rows} x {shape.columns}, are "
+                f"{wanted} {key} of tokens at model.spatial_patch {model.spatial_patch}: set it to {wanted}"
             )
 
 

@@ -58,9 +58,9 @@ class StivBlock(nn.Module):
 
     Scale, shift and gate act on spatial attention and feed-forward only (paper, section 2.1). Cross-attention has
     no norm but its QK-norm, as in PixArt, and starts silent. The output of temporal attention is multiplied by a
-    learned gain, zero where a video model starts from an image model: after the post-norm a zero-initialised
-    projection could not serve, its gradient there is 1/sqrt(epsilon). Where temporal attention is modulated too
-    (the paper's ablation, Fig. 6a), its gate starts at zero and serves instead.
+    learned gain, which starts at `settings.temporal_gain`. At zero a video model starts where its image model stands:
+    after the post-norm a zero-initialised projection could not serve, its gradient there is 1/sqrt(epsilon). Where
+    temporal attention is modulated too (the paper's ablation, Fig. 6a), its gate starts at zero and serves instead.
 
     Args:
         settings: sizes, and the rows of the paper's ablations.

@@ -4,6 +4,8 @@ Shapes: B batch, F latent frames, C channels, T temporal tokens, S spatial token
 cross-attention, D width, E width of the text features, M micro-conditions.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -77,8 +79,13 @@ class StivTransformer(nn.Module):
         for module in self.modules():
             if isinstance(module, Modulations):
                 nn.init.zeros_(module.linear.weight)
-        for parameter in self.parameters(recurse=False):
-            nn.init.normal_(parameter, std=0.02)  # mask token and learned positions
+        at = self.settings.positions
+        position_std = at.std if isinstance(at, LearnedSettings) else math.nan
+        for name, parameter in self.named_parameters(recurse=False):
+            nn.init.normal_(parameter, std=0.02 if name == "mask_token" else position_std)
+        for block in (*self.main_blocks, *self.unmasked_blocks):
+            if block.temporal_gain is not None:
+                nn.init.constant_(block.temporal_gain, self.settings.temporal_gain)
         if not self.settings.cross_attention_norm:
             for block in (*self.main_blocks, *self.unmasked_blocks):
                 nn.init.zeros_(block.cross_attention.out.weight)

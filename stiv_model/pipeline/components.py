@@ -14,7 +14,7 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationError
 from stiv_model import settings_errors
 from stiv_model.encoders import pinned, text, vae
 from stiv_model.network.transformer import StivTransformer
-from stiv_model.settings import ModelSettings, SamplerSettings, Settings
+from stiv_model.settings import ModelSettings, SamplerSettings, Settings, of_earlier_release
 from stiv_model.weights import files, metadata
 from stiv_model.weights.metadata import Trained
 
@@ -68,7 +68,7 @@ class StivTransformerModel(StivTransformer, ModelMixin, ConfigMixin):
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(self, model: dict[str, Any], is_video: bool, trained: dict[str, Any] | None):
-        super().__init__(settings_errors.checked(ModelSettings, model, "model"), is_video)
+        super().__init__(settings_errors.checked(ModelSettings, of_earlier_release(model), "model"), is_video)
         self.trained = None if trained is None else settings_errors.checked(Trained, trained, "trained")
 
     @classmethod

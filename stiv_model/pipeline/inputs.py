@@ -16,7 +16,7 @@ from torch import Tensor
 from stiv_model.encoders.text import encode as encode_text
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
 from stiv_model.pipeline.components import PipelineDefaults
-from stiv_model.settings import ModelSettings, SamplerSettings
+from stiv_model.settings import LearnedSettings, ModelSettings, SamplerSettings
 from stiv_model.weights.metadata import Trained
 
 Texts = str | Sequence[str]
@@ -51,7 +51,7 @@ def check_call(scheduler: Any, output_type: str) -> None:
 
 
 def check_size(model: ModelSettings, is_video: bool, frames: int, height: int, width: int, downsampling: int) -> None:
-    """Refuse a video that the model cannot cut into its patches.
+    """Refuse a video that the model cannot cut into its patches, or that has more of them than learned positions.
 
     Raises:
         ValueError: with the value that does not fit and what it must fit.
@@ -69,6 +69,19 @@ def check_size(model: ModelSettings, is_video: bool, frames: int, height: int, w
                 f"{name} is {value} pixels, but a token is {least} pixels on each side ({downsampling} of the VAE x "
                 f"{model.spatial_patch} of the patch): use a multiple of {least}"
             )
+    if isinstance(at := model.positions, LearnedSettings):
+        per_token = model.temporal_patch if is_video else 1
+        _check_positions("num_frames", frames, per_token, at.num_temporal)
+        _check_positions("height", height, least, at.rows)
+        _check_positions("width", width, least, at.columns)
+
+
+def _check_positions(name: str, value: int, size: int, have: int) -> None:
+    if value > have * size:
+        raise ValueError(
+            f"{name} is {value}, {value // size} tokens of {size}, but the model has learned {have} positions there: "
+            f"use {have * size} at most"
+        )
 
 
 def check_guidance(settings: SamplerSettings, has_given: bool, trained: Trained | None) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, NonNegativeFloat, ValidationError
 
 from stiv_model import settings_errors
-from stiv_model.settings import ModelSettings, Run, Settings
+from stiv_model.settings import RecordedModel, Run, Settings
 from stiv_model.weights import metadata
 from stiv_model.weights.metadata import Role, Trained
 
@@ -72,7 +72,7 @@ class Certificate(Settings):
     kind: str
     """In words, such as `T2I -> T2V`."""
     parents: dict[Role, Parent]
-    model: ModelSettings
+    model: RecordedModel
     is_video: bool
     target: Annotated[Trained, Field(alias="becomes")]
     """What the child is trained for; the file calls it `becomes`."""

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
 from stiv_model import settings_errors
-from stiv_model.settings import Encoders, Fraction, Mode, ModelSettings, Pattern, Settings
+from stiv_model.settings import Encoders, Fraction, Mode, ModelSettings, Pattern, RecordedModel, Settings
 
 WEIGHTS = "model.safetensors"
 _FILE = "model.json"
@@ -19,6 +19,7 @@ Role = Literal["weights", "temporal"]
 """What a parent gives: all weights, or those of temporal attention only."""
 
 _MAY_GROW = {f"positions.{name}" for name in ("spatial_scale", "temporal_scale", "rows", "columns", "num_temporal")}
+_STARTS = {"positions.std", "temporal_gain"}  # what is drawn with them is the parent's, or new
 _ONLY_IN_VIDEO_MODELS = {"temporal_patch", "temporal_modulation", "causal_time"}
 
 
@@ -50,7 +51,7 @@ class Trained(Settings):
 class CheckpointMetadata(Settings):
     """model.json."""
 
-    model: ModelSettings
+    model: RecordedModel
     is_video: bool
     trained: Trained | None
     """None of weights that no training made, which nothing can be trained from."""
@@ -82,8 +83,8 @@ def check_parents(
 ) -> dict[Role, CheckpointMetadata]:
     """Refuse to start a model from weights that are not of its kind, and return what the parents say.
 
-    A parent may differ in the scale or number of its positions, may have no image tokens in cross-attention yet, and an
-    image model in what only video models have. All else must agree.
+    A parent may differ in the scale or number of its positions and in where weights start, may have no image tokens in
+    cross-attention yet, and an image model in what only video models have. All else must agree.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -151,7 +152,7 @@ def _differences(parent: CheckpointMetadata, settings: ModelSettings) -> str:
     return ", ".join(
         f"{key} {there[key]} there, {here[key]} here"
         for key in there
-        if there[key] != here[key] and key not in _MAY_GROW | may
+        if there[key] != here[key] and key not in _MAY_GROW | _STARTS | may
     )
 
 

@@ -158,7 +158,8 @@ def is_temporal(name: str) -> bool:
 def _write(path: Path, child: CheckpointMetadata, seed: int, rows: tuple[Row, ...], parents: Parents) -> None:
     """Write the starting weights, of which one is in memory at a time."""
     shapes = files.shapes(child.model, child.is_video)
-    drawn = {row.parameter for row in rows if row.transform == "initialised" and not starts_at_zero(row.parameter)}
+    new = [row.parameter for row in rows if row.transform == "initialised"]
+    drawn = {name for name in new if not starts_at_zero(name, child.model)}
     with files.create(path, child.model, child.is_video, None) as file:
 
         def take(name: str, value: Tensor) -> None:
@@ -176,8 +177,9 @@ def _value(row: Row, shape: torch.Size, parents: Parents) -> Tensor:
     """Return the starting value of a parameter that is not drawn.
 
     The patch kernel is spread evenly over the frames of a temporal patch, so that a repeated frame gives the image
-    model's token, and the last layer is repeated for each of them. Temporal attention adds nothing yet: its gain
-    and the learned positions in time start at zero, and so do its shift, scale and gate where it is modulated.
+    model's token, and the last layer is repeated for each of them. Unless `model.temporal_gain` says otherwise,
+    temporal attention adds nothing yet: its gain and the learned positions in time start at zero, and so do its shift,
+    scale and gate where it is modulated.
     """
     given = [parents[source.parent].weights[source.parameter] for source in row.sources]
     match row.transform:
@@ -207,6 +209,7 @@ def _kind(
     parts = [f"{' + '.join(map(_purpose, parents.values()))} -> {_purpose(child)}"]
     parts += [f"{one.how} in {one.axis}" for one in changes]
     parts += [f"{row.parameter} resized" for row in rows if row.transform == "interpolated"]
+    parts += [f"temporal gain {child.model.temporal_gain:g}"] if warm_start_checks.new_gains(rows, child.model) else []
     return ", ".join(parts)
 
 

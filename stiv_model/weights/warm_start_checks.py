@@ -84,6 +84,8 @@ def execute(
     checks += [check_taken(role, start, rows, parents) for role in parents]
     checks += [check(one.check_name, position_interpolation.angle_difference(one, child), _ANGLE) for one in changes]
     checks += [check_resized(row, start, parents) for row in rows if row.transform == "interpolated"]
+    if new_gains(rows, child.model):
+        checks.append(check_gain(start, rows, child.model))
     checks.append(check_output(_in_place(start, rows, parents), child, parents))
     return tuple(checks)
 
@@ -148,6 +150,27 @@ def check_resized(row: Row, start: Mapping[str, Tensor], parents: Parents) -> Ch
     return check(f"{row.parameter} are the mix of their old neighbours", off, _ROUNDING)
 
 
+def check_gain(start: Mapping[str, Tensor], rows: tuple[Row, ...], settings: ModelSettings) -> Check:
+    """Check that every gain that no parent gives, (D), is the one of the settings; for gains that are not zero.
+
+    Raises:
+        ValueError: one is not.
+    """
+    off = max((start[name] - settings.temporal_gain).abs().max().item() for name in new_gains(rows, settings))
+    return check(
+        f"temporal attention, which no parent gives, starts with a gain of {settings.temporal_gain:g}, so that a video "
+        "model does not yet answer as its image model does",
+        off,
+        0,
+    )
+
+
+def new_gains(rows: tuple[Row, ...], settings: ModelSettings) -> list[str]:
+    """Return the names of the gains of temporal attention that no parent gives and that do not start at zero."""
+    new = [row.parameter for row in rows if row.transform == "initialised" and _is_gain(row.parameter)]
+    return new if settings.temporal_gain else []
+
+
 def _in_place(start: Mapping[str, Tensor], rows: tuple[Row, ...], parents: Parents) -> dict[str, Tensor]:
     """Return the child's weights, those that `check_taken` found to be a parent's as they lie in the parent's file.
 
@@ -163,7 +186,9 @@ def _in_place(start: Mapping[str, Tensor], rows: tuple[Row, ...], parents: Paren
 def check_output(start: Mapping[str, Tensor], child: CheckpointMetadata, parents: Parents) -> Check:
     """Check that the child, on a probe (1, F, C, H, W), answers as its parent does.
 
-    Both have the child's positions, since those are compared apart.
+    A video model whose temporal attention is not silent at the start answers otherwise than its image model: then all
+    but temporal attention is compared, and the check says so. Both have the child's positions, since those are compared
+    apart.
 
     Raises:
         ValueError: it does not.
@@ -177,7 +202,7 @@ def check_output(start: Mapping[str, Tensor], child: CheckpointMetadata, parents
     name, tolerance = "the output is the parent's, bit for bit", 0.0
     if child.is_video and not there.metadata.is_video:
         name, tolerance = "one repeated frame gives what the image model gives", _ROUNDING
-        if "temporal" in parents:
+        if "temporal" in parents or child.model.temporal_gain:
             name = f"with temporal attention silent, {name}"
             zero_temporal_output(mine)
     x_BFCHW, *conditions = probe(child)
@@ -194,7 +219,7 @@ def zero_temporal_output(model: StivTransformer) -> None:
     The gates are put at zero as they come out: weights that make them so would be a copy as large as those that are.
     """
     for name, vector in model.named_parameters():
-        if starts_at_zero(name):
+        if _adds_time(name):
             vector.data = torch.zeros_like(vector)
     for module in model.modules():
         if isinstance(module, Modulations) and module.sublayers == 3:
@@ -205,9 +230,18 @@ def _without_last_gate(linear: torch.nn.Module, given: tuple[Tensor, ...], out_B
     out_BV[:, -out_BV.shape[1] // 9 :] = 0  # three sub-layers, each with shift, scale and gate
 
 
-def starts_at_zero(name: str) -> bool:
+def starts_at_zero(name: str, settings: ModelSettings) -> bool:
     """Whether a parameter starts at zero where no parent gives it, so that the model answers as the parent does."""
-    return name == "moments" or name.endswith("temporal_gain")
+    return _adds_time(name) and not settings.temporal_gain
+
+
+def _adds_time(name: str) -> bool:
+    """Whether all that a model knows of time is gone from its answer once such parameters are zero."""
+    return name == "moments" or _is_gain(name)
+
+
+def _is_gain(name: str) -> bool:
+    return name.endswith("temporal_gain")
 
 
 def is_modulation(name: str) -> bool:

@@ -9,7 +9,7 @@ from flows.edit_params import override
 from flows.params import Params
 
 VALUES = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
-LEARNED = {"kind": "learned", "rows": 8, "columns": 8, "num_temporal": 4}
+LEARNED = {"kind": "learned", "rows": 8, "columns": 8, "num_temporal": 4, "std": 0.5}
 
 
 def test_a_section_of_several_kinds_takes_the_keys_of_each():

@@ -24,7 +24,7 @@ def changed(tmp_path):
         if value is None:
             del part[last]
         else:
-            part[last] = part[last] | value if place == "train.t2v" else value
+            part[last] = part[last] | value if place in ("train.t2v", "model") else value
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
         return tmp_path / "params.yaml"
 
@@ -49,6 +49,11 @@ def changed(tmp_path):
         ("train.t2v.decay", {"kind": "linear", "steps": 9, "floor": 1.0}, r"floor: .*less than 1 \(found 1\.0\)"),
         ("train.t2v.decay", {"kind": "cosine", "steps": 9, "floor": -0.1}, r"floor: .*equal to 0 \(found -0\.1\)"),
         ("train.t2v.decay", {"kind": "steep", "steps": 9, "floor": 0.0}, r"'constant', 'linear', 'cosine'"),
+        (
+            "model.positions",
+            {"kind": "learned", "rows": 4, "columns": 4, "num_temporal": 4, "std": 0.0},
+            r"std: .*greater than 0 \(found 0\.0\)",
+        ),
         ("training.timestep_shift", 0.0, r"timestep_shift: .*greater than 0 \(found 0\.0\)"),
         ("sampler.shift", 0.0, r"sampler\.shift: .*greater than 0 \(found 0\.0\)"),
         ("model.heads", 7, r"model\.width is 128 and model\.heads is 7"),
@@ -79,6 +84,18 @@ def test_a_wrong_value_is_named_with_its_place(changed, place, value, said):
         ("clips.height", {"min": 9.0, "max": 3.0}, r"clips\.height: min 9\.0 is above max 3\.0: nothing would be kept"),
         ("model.heads", 7, r"model: model\.width is 128 and model\.heads is 7: the width .*"),
         ("train.t2v.frames", 3, r"train\.t2v\.frames is 3, but model\.temporal_patch is 2: .*"),
+        (
+            "model.positions",
+            {"kind": "learned", "rows": 4, "columns": 4, "num_temporal": 3, "std": 0.5},
+            r"model\.positions\.num_temporal is 3, but train\.\w+\.frames 8 / model\.temporal_patch 2 are 4 temporal "
+            r"tokens: set it to 4",
+        ),
+        (
+            "model",
+            {"temporal_gain": 0.2, "temporal_modulation": True},
+            r"model: model\.temporal_gain is 0\.2, but model\.temporal_modulation is true, where a gate that starts at "
+            r"zero takes the gain's place: set the former to 0\.0 or the latter to false",
+        ),
         (
             "train.t2v.decay",
             {"kind": "linear", "steps": 141, "floor": 0.0},

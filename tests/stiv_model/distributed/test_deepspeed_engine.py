@@ -195,8 +195,10 @@ of_ranks = pytest.mark.long
 @pytest.fixture(scope="module")
 def small() -> ModelSettings:
     """No dimension is a multiple of 2 and 3 alike, so that slices are padded on 2 or on 3 ranks."""
-    positions = LearnedSettings(kind="learned", rows=4, columns=4, num_temporal=2)
-    return runs.SETTINGS.model_copy(update={"width": 20, "heads": 1, "ffn_ratio": 1.5, "positions": positions})
+    positions = LearnedSettings(kind="learned", rows=4, columns=4, num_temporal=2, std=0.5)
+    return runs.SETTINGS.model_copy(
+        update={"width": 20, "heads": 1, "ffn_ratio": 1.5, "positions": positions, "temporal_gain": 0.2}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -287,6 +289,13 @@ def test_weights_of_another_model_are_refused(seen):
 VARIANTS = {
     "image": (False, {}),
     "video": (True, {}),
+    "learned positions, not silent": (
+        True,
+        {
+            "positions": LearnedSettings(kind="learned", rows=4, columns=4, num_temporal=2, std=0.5),
+            "temporal_gain": 0.2,
+        },
+    ),
     "per layer": (True, {"adaln": "per_layer", "temporal_modulation": True, "image_condition": "both"}),
 }
 

@@ -12,12 +12,13 @@ from flows.params import load_params
 from stiv_model.latents import data_plan
 from stiv_model.latents.dataset import LatentData
 from stiv_model.latents.shard_files import write
-from stiv_model.settings import Encoders, Run
+from stiv_model.settings import Encoders, LearnedSettings, Run
 from tasks.storage import tables
 from tests.stiv_model.runs import MADE_BY, load
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 RECIPE = PARAMS.train["stiv"].model_copy(update={"frames": 4, "batch": 4, "steps": 6, "best_fraction": 1.0})
+LEARNED = LearnedSettings(kind="learned", rows=4, columns=3, num_temporal=2, std=0.5)
 TRAINING = PARAMS.training.model_copy(update={"ranks": 2, "accumulation": 1})
 
 
@@ -215,6 +216,10 @@ def test_one_shape_can_be_trained_on(make):
     [
         ({"latent_channels": 8}, r"model\.latent_channels is 8, .*shard-0\.safetensors .*\b4\b"),
         ({"text_width": 16}, r"model\.text_width is 16, .*shard-0\.safetensors .*\b12\b"),
+        (
+            {"positions": LEARNED},
+            r"model\.positions\.columns is 3, .*shard-0\.safetensors, 8 x 8, are 4 columns of tokens .*: set it to 4",
+        ),
         ({"spatial_patch": 3}, r"model\.spatial_patch is 3, .*shard-0\.safetensors, 8 x 8"),
     ],
 )

@@ -12,7 +12,7 @@ from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import LearnedSettings
 
 SHAPE = costs.SampleShape(frames=4, rows=16, columns=16, text_tokens=7)
-LEARNED = LearnedSettings(kind="learned", rows=8, columns=8, num_temporal=2)
+LEARNED = LearnedSettings(kind="learned", rows=8, columns=8, num_temporal=2, std=0.5)
 VARIANTS = [
     {},
     {"unmasked_depth": 0, "qk_norm": False},

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs/model.md").read_text()
 PARAMS = load_params(ROOT / "tests/params.yaml")
 FRAMES, SIDE, BATCH, STEPS = 8, 8, 4, 10
-LEARNED = {"kind": "learned", "rows": 4, "columns": 4, "num_temporal": 4}
+LEARNED = {"kind": "learned", "rows": 4, "columns": 4, "num_temporal": 4, "std": 0.5}
 
 Changes = dict[str, dict[str, Any]]
 ROWS: dict[str, Changes] = {
@@ -33,6 +33,7 @@ ROWS: dict[str, Changes] = {
     "adaln per_layer": {"model": {"adaln": "per_layer"}},
     "micro_conditions off": {"model": {"micro_conditions": False}},
     "learned positions": {"model": {"positions": LEARNED}},
+    "temporal_gain 0.2": {"model": {"temporal_gain": 0.2}},
     "temporal_patch 1": {"model": {"temporal_patch": 1}},
     "temporal_patch 4": {"model": {"temporal_patch": 4}},
     "causal_time": {"model": {"causal_time": True}},

@@ -33,7 +33,7 @@ ABLATIONS = {
     "temporal_modulation per_layer": {"temporal_modulation": True, "adaln": "per_layer"},
     "causal_time": {"causal_time": True},
     "temporal_patch 1": {"temporal_patch": 1},
-    "learned positions": {"positions": LearnedSettings(kind="learned", rows=3, columns=4, num_temporal=3)},
+    "learned positions": {"positions": LearnedSettings(kind="learned", rows=3, columns=4, num_temporal=3, std=0.5)},
     "interpolated positions": {
         "positions": RotarySettings(kind="rotary", base=100.0, spatial_scale=0.5, temporal_scale=0.25)
     },

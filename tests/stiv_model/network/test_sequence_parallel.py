@@ -35,7 +35,10 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
     "unmasked": ({}, 0.0),
     "masked to 7 places, which no ranks share evenly": ({}, 0.56),
     "causal time": ({"causal_time": True}, MASKED),
-    "learned positions": ({"positions": LearnedSettings(kind="learned", rows=4, columns=5, num_temporal=6)}, MASKED),
+    "learned positions": (
+        {"positions": LearnedSettings(kind="learned", rows=4, columns=5, num_temporal=6, std=0.5)},
+        MASKED,
+    ),
     "a modulation per layer, of time too": ({"adaln": "per_layer", "temporal_modulation": True}, MASKED),
     "given frames seen by cross-attention": ({"image_condition": "both"}, MASKED),
     "recomputed activations": ({}, MASKED),

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from stiv_model.pipeline.inputs import noise_of
+from stiv_model.pipeline.inputs import check_size, noise_of
+from stiv_model.settings import LearnedSettings
 from tests.stiv_model.pipeline.test_pipeline import latents, seeded
+from tests.stiv_model.runs import SETTINGS
 
 
 def test_texts_come_as_a_list_or_a_tuple(pipe):
@@ -63,6 +65,22 @@ def test_what_means_nothing_is_refused_by_the_name_of_the_argument(pipe, asked, 
     with pytest.raises(ValueError, match=f"^{message}") as error:
         pipe(**({"prompt": "abc"} | asked))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ((6, 32, 32), "num_frames is 6, 3 tokens of 2, .* learned 2 positions there: use 4 at most"),
+        ((4, 96, 32), "height is 96, 6 tokens of 16, .* learned 4 positions there: use 64 at most"),
+        ((4, 64, 64), "width is 64, 4 tokens of 16, .* learned 3 positions there: use 48 at most"),
+    ],
+)
+def test_more_tokens_than_learned_positions_are_refused_with_both_numbers(size, said):
+    positions = LearnedSettings(kind="learned", rows=4, columns=3, num_temporal=2, std=0.5)
+    model = SETTINGS.model_copy(update={"positions": positions})
+    check_size(model, True, 4, 64, 48, downsampling=8)
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        check_size(model, True, *size, downsampling=8)
 
 
 def test_generators_come_as_a_list_or_a_tuple(pipe):

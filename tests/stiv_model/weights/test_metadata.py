@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,28 @@ def test_a_card_of_before_is_refused_by_file_and_key(tmp_path):
         metadata.read(tmp_path)
 
 
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+def test_a_card_of_a_release_without_a_gain_is_read_as_it_computed(settings, tmp_path, positions):
+    if positions == "learned":
+        at = LearnedSettings(kind="learned", rows=4, columns=4, num_temporal=2, std=0.02)
+        settings = settings.model_copy(update={"positions": at})
+    path = checkpoint(tmp_path / "t2v", settings, is_video=True) / "model.json"
+    says = json.loads(path.read_text())
+    del says["model"]["temporal_gain"]
+    says["model"]["positions"].pop("std", None)
+    path.write_text(json.dumps(says))
+    assert metadata.read(tmp_path / "t2v").model == settings
+
+
+def test_where_weights_start_may_change_after_any_model(settings, tmp_path):
+    at = LearnedSettings(kind="learned", rows=4, columns=4, num_temporal=2, std=0.02)
+    before = settings.model_copy(update={"positions": at, "temporal_gain": 0.0})
+    after = before.model_copy(update={"positions": at.model_copy(update={"std": 0.5}), "temporal_gain": 0.2})
+    for is_video in (False, True):
+        parent = checkpoint(tmp_path / f"video {is_video}", before, is_video)
+        assert metadata.check_parents({"weights": parent}, after, is_video=True)["weights"].model == before
+
+
 def test_a_parent_of_another_size_is_refused_by_name_and_value(settings, tmp_path):
     parent = checkpoint(tmp_path / "t2v", settings.model_copy(update={"ffn_ratio": 3.0}), is_video=True)
     with pytest.raises(ValueError, match=r"t2v .*\(ffn_ratio 3\.0 there, 2\.0 here\)"):
@@ -54,7 +77,7 @@ def test_a_parent_of_another_size_is_refused_by_name_and_value(settings, tmp_pat
 def test_rotary_positions_do_not_become_learned_ones(settings, tmp_path):
     parent = checkpoint(tmp_path / "t2v", settings, is_video=True)
     learned = settings.model_copy(
-        update={"positions": LearnedSettings(kind="learned", rows=4, columns=4, num_temporal=2)}
+        update={"positions": LearnedSettings(kind="learned", rows=4, columns=4, num_temporal=2, std=0.5)}
     )
     with pytest.raises(ValueError, match=r"positions\.kind rotary there, learned here"):
         metadata.check_parents({"weights": parent}, learned, is_video=True)

@@ -35,8 +35,8 @@ TRAINED = Trained(
 IMAGE = {"frames": 1, "stride_frames": 0}
 LARGE = {"latent_height": 16, "latent_width": 16}
 FIRST = {"clean_frames": "first"}
-LEARNED = LearnedSettings(kind="learned", rows=4, columns=4, num_temporal=2)
-LEARNED_LARGE = LearnedSettings(kind="learned", rows=8, columns=6, num_temporal=5)
+LEARNED = LearnedSettings(kind="learned", rows=4, columns=4, num_temporal=2, std=0.5)
+LEARNED_LARGE = LearnedSettings(kind="learned", rows=8, columns=6, num_temporal=5, std=0.5)
 
 
 def rotary(settings, **scales):
@@ -140,6 +140,55 @@ def test_learned_positions_in_time_start_at_zero(parent, start_from):
     child, made, _ = start_from({}, {"weights": parent("t2i", IMAGE, positions=LEARNED)}, positions=LEARNED)
     assert not child.moments.any()
     assert "moments" in transforms(made)["initialised"]
+
+
+NOT_SILENT = {"positions": LEARNED, "temporal_gain": 0.2}
+
+
+def test_temporal_attention_that_starts_with_a_gain_is_said_so_and_all_else_is_the_image_model(
+    parent, start_from, inputs
+):
+    parents = {"weights": parent("t2i", IMAGE, **NOT_SILENT)}
+    child, made, _ = start_from({}, parents, **NOT_SILENT)
+    assert made.kind == "T2I -> T2V, temporal gain 0.2"
+    names = [check.name for check in made.checks]
+    assert "with temporal attention silent, one repeated frame gives what the image model gives" in names
+    assert sum("starts with a gain of 0.2, so that a video model does not yet answer" in name for name in names) == 1
+    assert "one repeated frame gives what the image model gives" not in names
+    gains = {name: value for name, value in child.named_parameters() if name.endswith("temporal_gain")}
+    assert len(gains) == 3
+    assert all((gain == 0.2).all() for gain in gains.values())
+    assert 0.3 < child.moments.std() < 0.7
+
+    x, time, text, micro = inputs
+    still = x[:, :1].expand(-1, 4, -1, -1, -1)
+    image = files.load(parents["weights"])(x[:, :1], time, text, micro).expand(-1, 4, -1, -1, -1)
+    assert (child(still, time, text, micro) - image).abs().max() > 1e-2
+    warm_start_checks.zero_temporal_output(child)
+    torch.testing.assert_close(child(still, time, text, micro), image, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("main_blocks.1.temporal_gain", "starts with a gain of 0.2"),
+        ("patch_out.bias", "with temporal attention silent"),
+    ],
+)
+def test_a_start_that_is_not_silent_is_refused_where_gain_or_image_model_are_others(parent, start_from, name, said):
+    parents = {"weights": parent("t2i", IMAGE, **NOT_SILENT)}
+    child, made, _ = start_from({}, parents, **NOT_SILENT)
+    broken = child.state_dict()[name].clone()
+    broken[:3] += 0.1
+    with pytest.raises(ValueError, match=said):
+        executed(made, child, parents, **{name: broken})
+
+
+def test_a_video_model_hands_its_own_gains_on_wherever_new_ones_would_start(parent, start_from):
+    parents = {"weights": parent("t2v", {}, positions=LEARNED)}
+    _, made, _ = start_from(FIRST, parents, **NOT_SILENT)
+    assert made.kind == "T2V -> STIV"
+    assert "the output is the parent's, bit for bit" in [check.name for check in made.checks]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stiv_model.distributed import run_identity
-from stiv_model.settings import RateDecay, Run
+from stiv_model.settings import LearnedSettings, RateDecay, Run
 from tasks.training import run_folder
 from tests.holding import holding
 from tests.stiv_model.runs import describe
@@ -129,7 +129,8 @@ def test_a_run_of_a_release_without_a_key_goes_on_where_the_key_changes_nothing(
 
 
 def test_every_neutral_value_is_one_of_a_key_that_exists():
-    keys = run_identity.identity(describe())
+    learned = LearnedSettings(kind="learned", rows=4, columns=4, num_temporal=2, std=0.5)
+    keys = run_identity.identity(changed(describe(), "model", positions=learned))
     assert run_identity._NEUTRAL.keys() <= keys.keys()
 
 
@@ -139,8 +140,9 @@ def without(run: Run, section: str, key: str) -> dict[str, Any]:
     return recorded
 
 
-def test_the_record_of_a_run_of_a_release_without_a_decay_is_read():
+def test_the_record_of_a_run_of_a_release_without_decay_or_gain_is_read():
     assert Run.model_validate(without(describe(), "recipe", "decay")) == describe()
+    assert Run.model_validate(without(describe(), "model", "temporal_gain")) == describe()
     with pytest.raises(ValueError, match=r"recipe\.batch"):
         Run.model_validate(without(describe(), "recipe", "batch"))
 
