@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from prefect import flow
@@ -38,8 +38,10 @@ from tasks.storage.stage import Joined, Stage, alone
 
 ROOT = Path(__file__).parents[1]
 ROWS = 2048
-SECONDS = 0.25
+SECONDS = 0.1
 """A shard takes at least."""
+_ENDS: list[tuple[float, int]] = []
+"""When each shard ended: this process's CPU seconds, and the peak of its memory in bytes."""
 
 
 class Nothing(Stage):
@@ -88,6 +90,7 @@ class Nothing(Stage):
 def do_nothing(shard: shards.Shard) -> None:
     time.sleep(SECONDS)
     EventsWorker.instance().wait_until_empty()
+    _ENDS.append((time.process_time(), 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
 
 @flow(name="nothing")
@@ -96,20 +99,28 @@ def run_nothing(count: int, size: int, folder: Path, engine: EngineSettings) -> 
     run_stage(Nothing(count, size), folder / "out", folder / "report.json", engine)
 
 
-def point(count: int, size: int, env: dict[str, str]) -> dict[str, float]:
-    """Run the stage in a process of its own: CPU seconds of the flow, and the peak of its memory in bytes."""
+class Point(NamedTuple):
+    """What a process cost."""
+
+    cpu: float
+    """Seconds, of the flow."""
+    ends: list[tuple[float, int]]
+    """As `_ENDS`."""
+
+
+def point(count: int, size: int, env: dict[str, str]) -> Point:
+    """Run the stage in a process of its own."""
     words = [sys.executable, __file__, "--point", str(count), str(size)]
     told = subprocess.run(words, env=env, check=True, capture_output=True, text=True).stdout
-    return json.loads(told.splitlines()[-1])
+    return Point(*json.loads(told.splitlines()[-1]))
 
 
-def measure_here(count: int, size: int) -> dict[str, float]:
+def measure_here(count: int, size: int) -> Point:
     engine = load_params(ROOT / "params.yaml").engine
     with tempfile.TemporaryDirectory() as name:
         started = time.process_time()
         run_nothing.with_options(task_runner=runner(engine))(count, size, Path(name), engine)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return {"cpu": time.process_time() - started, "peak": 1024 * peak}
+        return Point(time.process_time() - started, _ENDS)
 
 
 def measure(rounds: int, few: int, more: int) -> dict[str, list[float]]:
@@ -117,17 +128,14 @@ def measure(rounds: int, few: int, more: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as name, server(Path(name) / "prefect", free_port()) as served:
         env = served | {"PYTHONPATH": str(ROOT)}
         for _ in range(rounds):
-            empty, full = further(1, few, more, env), further(ROWS, few, more, env)
-            found["cpu_per_shard"].append(empty["cpu"])
-            found["rows_over_empty"].append(full["cpu"] / empty["cpu"])
-            found["bytes_per_run"].append(empty["peak"])
+            empty, full = point(more, 1, env), point(more, ROWS, env)
+            each, peak = (
+                (last - one) / (more - few) for one, last in zip(empty.ends[few - 1], empty.ends[-1], strict=True)
+            )
+            found["cpu_per_shard"].append(each)
+            found["rows_over_empty"].append(1 + (full.cpu - empty.cpu) / more / each)
+            found["bytes_per_run"].append(peak)
     return {key: [statistics.median(values), min(values), max(values)] for key, values in found.items()}
-
-
-def further(size: int, few: int, more: int, env: dict[str, str]) -> dict[str, float]:
-    """Return what each shard of `size` rows beyond `few` adds."""
-    least, most = point(few, size, env), point(more, size, env)
-    return {key: (most[key] - least[key]) / (more - few) for key in least}
 
 
 def main() -> None:
