@@ -5,8 +5,9 @@
 The embedded model takes steps of the recipe t2v on made-up latents, with AdamW and one thread per rank. In every round
 each contender takes some steps, one after the other; what can be compared between machines is the ratio of the same
 round.
-Also measured: optimizer bytes per parameter, the time to save and to load a checkpoint of the ZeRO-3 run, and what
-benchmarks/loader.py measures of reading. On a GPU: what benchmarks/mfu.py reaches; without one it says "not measured".
+Also measured: optimizer bytes per parameter, the time to save and to load a checkpoint of the ZeRO-3 run, what
+benchmarks/loader.py measures of reading, and what benchmarks/small_training.py does of whole steps. On a GPU: what
+benchmarks/mfu.py reaches; without one it says "not measured".
 """
 
 import argparse
@@ -235,6 +236,7 @@ def main() -> None:
         )
         found = json.loads((Path(folder) / "result.json").read_text())
     reading = other_benchmark("loader.py", "--rounds", str(options.rounds))
+    small = other_benchmark("small_training.py", "--rounds", str(options.rounds))
     seconds = found["seconds"]
     figures: dict[str, Any] = {
         f"zero3_over_{peer}": summary([a / b for a, b in zip(seconds["zero3"], seconds[peer], strict=True)])
@@ -242,7 +244,7 @@ def main() -> None:
     }
     figures |= {f"step_seconds_{name}": summary(values) for name, values in seconds.items()}
     figures |= {f"checkpoint_{what}_seconds": summary(all_) for what, all_ in found["checkpoint_seconds"].items()}
-    figures |= {name.replace(", ", "_").replace(" ", "_"): summary(reading[name]) for name in READING}
+    figures |= {name.replace(", ", "_").replace(" ", "_"): summary(reading[name]) for name in READING} | small
     for name, value in figures.items():
         print(f"{name:28} {value['median']:.3f} [{value['low']:.3f}, {value['high']:.3f}]  {value['rounds']} rounds")
     plain = {name: found[name] for name in ("optimizer_bytes_per_parameter", "first_loss")}

@@ -300,7 +300,8 @@ class TrainingSettings(Settings):
     zero_stage: Literal[0, 1, 2, 3]
     """What ZeRO partitions among the ranks: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 parameters too."""
     persistent_parameters: NonNegativeInt
-    """Under ZeRO-3, parameters with at most this many elements stay whole on every rank."""
+    """Under ZeRO-3, parameters with at most this many elements stay whole on every rank. Where all do, and nothing is
+    offloaded, a step costs two large collectives and no hooks: for models that fit many times."""
     offload: Literal["none", "cpu", "nvme"]
     """Where state lies that a GPU has no room for: cpu, the optimizer's state (under ZeRO-3 parameters too) in host
     memory; nvme, the optimizer's state on an NVMe drive."""

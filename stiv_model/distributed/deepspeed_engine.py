@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import deepspeed
 import numpy as np
@@ -19,7 +20,7 @@ from deepspeed.runtime.utils import combine_grad_norm_groups
 from deepspeed.utils import set_z3_leaf_modules
 from torch import Tensor
 
-from stiv_model.distributed import partitions, zero_sizes
+from stiv_model.distributed import partitions, resident, zero_sizes
 from stiv_model.distributed.adafactor import Adafactor
 from stiv_model.distributed.data_parallel import Replicated
 from stiv_model.distributed.local_ranks import RENDEZVOUS
@@ -43,6 +44,7 @@ def configuration(model: StivTransformer, recipe: RecipeSettings, training: Trai
         "stage3_prefetch_bucket_size": block,
         "stage3_max_live_parameters": zero_sizes.live_parameters(model),
         "stage3_max_reuse_distance": block,  # the last block of forward is the first of backward
+        "memory_efficient_linear": not zero_sizes.stays_whole(model, training),
     }
     if training.offload != "none":
         zero["offload_optimizer"] = {"device": training.offload, "nvme_path": training.nvme_path}
@@ -96,7 +98,8 @@ def build(
     more than one layer are whole at any moment.
     """
     with torch.device("meta"):
-        model = StivTransformer(settings, is_video).to(getattr(torch, training.precision))
+        # random numbers that nobody keeps would load torch's compiler on every rank, for seconds
+        model = StivTransformer(settings, is_video, is_filled=False).to(getattr(torch, training.precision))
     device = get_accelerator().current_device_name()
     if training.zero_stage < 3:
         return model.to_empty(device=device)
@@ -148,7 +151,8 @@ def start_from(engine: DeepSpeedEngine, source: Callable[[Take], None]) -> None:
 
 def engine(model: StivTransformer, recipe: RecipeSettings, training: TrainingSettings) -> DeepSpeedEngine:
     """Share the model out over the ranks, with its optimizer."""
-    if training.zero_stage == 3:
+    is_resident = zero_sizes.stays_whole(model, training)
+    if training.zero_stage == 3 and not is_resident:
         set_z3_leaf_modules(model, [StivBlock])  # gathered and released as a whole, not layer by layer
     make = partial(_optimizer, recipe, training.optimizer)
     optimizer: torch.optim.Optimizer
@@ -157,9 +161,15 @@ def engine(model: StivTransformer, recipe: RecipeSettings, training: TrainingSet
     else:
         optimizer = Replicated(model, make, training.optimizer.clip_norm)
         inner = optimizer.optimizer
-    made, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=configuration(model, recipe, training))
+    # what it would compile as it is imported, its Muon, loads torch's compiler on every rank, for seconds
+    with patch.object(deepspeed.runtime.compiler, "compile", lambda *_, **__: lambda function: function):
+        made, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=configuration(model, recipe, training))
     if isinstance(inner, Adafactor):
         inner.bind(made)
+    if is_resident:
+        resident.settle(made)
+    elif training.zero_stage == 3 and made.optimizer.persistent_parameters:
+        resident.gather_together(made)
     return made
 
 

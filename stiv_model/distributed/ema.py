@@ -23,13 +23,13 @@ class Ema:
 
     def __init__(self, engine: DeepSpeedEngine, decay: float):
         self.engine, self.decay = engine, decay
-        self.averages = [master.detach().clone() for _, master in partitions.visit(engine)]
+        self.averages = [master.detach().clone() for master in partitions.each(engine)]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after `step` steps; the decay rises to its value, so that the start is forgotten."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for average, (_, master) in zip(self.averages, partitions.visit(self.engine), strict=True):
+        for average, master in zip(self.averages, partitions.each(self.engine), strict=True):
             average.lerp_(master.detach(), 1 - decay)
 
     def state(self) -> list[Tensor]:

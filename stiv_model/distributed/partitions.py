@@ -75,25 +75,34 @@ def visit(engine: DeepSpeedEngine, writes: bool = False) -> Iterator[tuple[list[
         writes: what was written to them is kept, and put into the copies that compute. All ranks must then go through
             all of their partitions together.
     """
-    zero, is_stage_3 = engine.optimizer, _is_stage_3(engine)
-    if writes and is_stage_3:
+    zero: Any = engine.optimizer
+    if writes and _is_stage_3(engine):
         zero._partition_all_parameters()
-    rows = pieces(engine, dist.get_rank())
-    for index, (row, master) in enumerate(zip(rows, masters(engine), strict=True)):
+    yield from zip(pieces(engine, dist.get_rank()), each(engine, writes), strict=True)
+    if writes and not is_cut(engine):
+        zero.copy_to_parameters()
+    elif writes and not _is_stage_3(engine):
+        zero.update_lp_params()
+    elif writes and zero.persistent_parameters:  # whole on every rank between the steps
+        zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
+
+
+def each(engine: DeepSpeedEngine, writes: bool = False) -> Iterator[Tensor]:
+    """Yield the master weights (N) of each partition of this rank, float32, in order, as `visit` does.
+
+    Args:
+        writes: what was written to them is kept, but is not yet where every copy that computes is.
+    """
+    zero, is_stage_3 = engine.optimizer, _is_stage_3(engine)
+    for index, master in enumerate(masters(engine)):
         is_away = is_stage_3 and zero._swappable_optimizer_subgroup(index)
         if is_away:
             zero._optimizer_states_and_gradient_swap_in(index)
-        yield row, master
+        yield master
         if writes and is_stage_3:
             zero._reassign_or_swap_out_partitioned_parameters(index)
         if is_away:
             (zero._optimizer_states_and_gradient_swap_out if writes else zero._release_swap_buffers)(index)
-    if writes and not is_cut(engine):
-        zero.copy_to_parameters()
-    elif writes and not is_stage_3:
-        zero.update_lp_params()
-    elif writes and zero.persistent_parameters:  # whole on every rank between the steps
-        zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
 
 
 def pieces(engine: DeepSpeedEngine, rank: int) -> list[list[Piece]]:

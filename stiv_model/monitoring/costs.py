@@ -85,7 +85,7 @@ class BlockCost(NamedTuple):
 def build_on_meta(settings: ModelSettings, is_video: bool) -> StivTransformer:
     """Return a model without memory: its parameters have shapes, but no values."""
     with torch.device("meta"):
-        return StivTransformer(settings, is_video)
+        return StivTransformer(settings, is_video, is_filled=False)
 
 
 def count_parameters(model: StivTransformer) -> Counter[str]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from stiv_model.distributed.zero_sizes import SUB_GROUP, block_parameters, elements, live_parameters
+from stiv_model.distributed.zero_sizes import SUB_GROUP, block_parameters, elements, live_parameters, stays_whole
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import TrainingSettings
 
@@ -23,7 +23,7 @@ class GpuBytes(NamedTuple):
     gathered: int
     """Parameters that are whole while they are used or will be next, and those that always are."""
     buckets: int
-    """The whole gradients of one block, and the buffer in which the ranks add them up."""
+    """The whole gradients of one block, or of all where they are exchanged at once, and the buffer for the exchange."""
     update: int
     """Float32 gradients of one sub-group, and as much again for what the optimizer computes from them."""
 
@@ -41,6 +41,9 @@ def per_gpu(model: StivTransformer, training: TrainingSettings, world: int) -> G
     gradient = size if training.offload == "none" else 4  # on the host they are added up in float32
     always = sum(p.numel() for p in model.parameters() if p.numel() <= training.persistent_parameters)
     is_partitioned = training.zero_stage == 3
+    buckets = 2 * size * block if training.zero_stage else size * min(whole, _STAGE_0_BUCKET)
+    if stays_whole(model, training):  # the gradients whole, and beside them as they are exchanged
+        buckets = 2 * size * whole
     return GpuBytes(
         parameters=size * (partition if is_partitioned else whole),
         gradients=gradient * (whole if training.zero_stage == 1 else partition),
@@ -48,7 +51,7 @@ def per_gpu(model: StivTransformer, training: TrainingSettings, world: int) -> G
         optimizer=4 * _optimizer_values(model, training.optimizer.kind, partition),
         ema=4 * partition,
         gathered=size * min(whole, live_parameters(model) + always) if is_partitioned else 0,
-        buckets=2 * size * block if training.zero_stage else size * min(whole, _STAGE_0_BUCKET),
+        buckets=buckets,
         update=2 * 4 * (min(partition, SUB_GROUP) if training.zero_stage else whole),
     )
 

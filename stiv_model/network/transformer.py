@@ -30,6 +30,8 @@ class StivTransformer(nn.Module):
     Args:
         settings: sizes, and the rows of the paper's ablations.
         is_video: with temporal attention, over patches of `settings.temporal_patch` latent frames.
+        is_filled: with initial values; without, for who brings other values or needs none, the parameters hold what
+            their memory did.
 
     Attributes:
         temporal_patch: latent frames in one token; 1 of an image model.
@@ -38,7 +40,7 @@ class StivTransformer(nn.Module):
         sequence_group: the ranks that share the temporal tokens, as `share_sequence` set it.
     """
 
-    def __init__(self, settings: ModelSettings, is_video: bool):
+    def __init__(self, settings: ModelSettings, is_video: bool, is_filled: bool = True):
         super().__init__()
         self.settings, self.is_video = settings, is_video
         self.temporal_patch = settings.temporal_patch if is_video else 1
@@ -65,7 +67,8 @@ class StivTransformer(nn.Module):
         self.unmasked_blocks = nn.ModuleList(StivBlock(settings, is_video) for _ in range(settings.unmasked_depth))
         self.last_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
         self.patch_out = nn.Linear(width, patch)
-        self._initialise()
+        if is_filled:
+            self._initialise()
 
     def _initialise(self) -> None:
         """Linear layers as Xavier would; zero those that modulate, that end cross-attention, and the last one.

@@ -68,7 +68,7 @@ def load(folder: Path) -> StivTransformer:
 def build(settings: ModelSettings, is_video: bool, weights: Mapping[str, Tensor]) -> StivTransformer:
     """Return a model that uses these weights, by name and in the shapes of `shapes`, not copies; it does not train."""
     with torch.device("meta"):
-        model = StivTransformer(settings, is_video)
+        model = StivTransformer(settings, is_video, is_filled=False)
     model.load_state_dict(dict(weights), assign=True)
     return model.eval().requires_grad_(False)
 
@@ -116,7 +116,10 @@ def averaged(path: Path) -> str | None:
 def shapes(settings: ModelSettings, is_video: bool) -> Mapping[str, torch.Size]:
     """Return the shapes of the weights of such a model by name, in the order in which it holds them."""
     with torch.device("meta"):
-        return {name: weight.shape for name, weight in StivTransformer(settings, is_video).state_dict().items()}
+        return {
+            name: weight.shape
+            for name, weight in StivTransformer(settings, is_video, is_filled=False).state_dict().items()
+        }
 
 
 def _first(names: list[str]) -> str:

@@ -231,7 +231,7 @@ def check_start(run: Run, out: Path) -> None:
 
     make_plan(run)
     with torch.device("meta"):
-        model = StivTransformer(run.model, run.recipe.frames > 1)
+        model = StivTransformer(run.model, run.recipe.frames > 1, is_filled=False)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     needed = parameters * _STATE_BYTES * (run.training.keep_checkpoints + 1)  # one more while it is written
     place = next(folder for folder in out.absolute().parents if folder.exists())

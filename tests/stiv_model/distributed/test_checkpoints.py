@@ -32,6 +32,7 @@ BATCH, FRAMES, CHANNELS, PIXELS = 6, 2, 4, 4
 SAVED, HANDED_ON, END = 3, 4, 6  # steps
 CASES: dict[str, dict[str, Any]] = {
     "float32 adamw": {"persistent_parameters": 64},
+    "whole adamw": {"persistent_parameters": 1_000_000},
     "bfloat16 adafactor": {"precision": "bfloat16", "kind": "adafactor"},
     "offloaded adamw": {"precision": "bfloat16", "offload": "cpu"},
 }

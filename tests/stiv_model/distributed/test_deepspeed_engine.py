@@ -31,11 +31,13 @@ HOW: dict[str, dict[str, Any]] = {
     "2 offloaded": {"zero_stage": 2, "offload": "cpu"},
     "3": {"zero_stage": 3},
     "3 persistent": {"zero_stage": 3, "persistent_parameters": 100},
+    "3 whole": {"zero_stage": 3, "persistent_parameters": 1_000_000},
     "3 offloaded": {"zero_stage": 3, "activation_checkpointing": True, "offload": "cpu"},
     "0 bfloat16": {"zero_stage": 0, "precision": "bfloat16"},
     "1 bfloat16": {"zero_stage": 1, "precision": "bfloat16"},
     "2 bfloat16": {"zero_stage": 2, "precision": "bfloat16"},
     "3 bfloat16": {"zero_stage": 3, "precision": "bfloat16"},
+    "3 whole bfloat16": {"zero_stage": 3, "persistent_parameters": 1_000_000, "precision": "bfloat16"},
 }
 
 
