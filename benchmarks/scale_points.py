@@ -8,9 +8,12 @@ What is imported by `load` is not counted as the stage's time, so imports belong
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks import scale_listing, scale_stages
+
+if TYPE_CHECKING:
+    from tasks.clips.settings import ClipSettings
 
 Run = Callable[[Path], None]
 ROOT = Path(__file__).parents[1]
@@ -34,6 +37,21 @@ def make_scores(folder: Path, rows: int) -> None:
     made_tables.write_scores(folder / "scores" / tables.SCORE_TABLE, rows)
 
 
+def passing_gate(settings: "ClipSettings") -> "ClipSettings":
+    """Return these thresholds with a gate that lets any table pass, and no shot lost but by them."""
+    gate = {"gate_min_kept_fraction": 0.0, "gate_min_clips": 1, "gate_min_hours": 0.0, "gate_max_rejected": {}}
+    return settings.model_copy(update=gate | {"duplicate_bits": None, "best": None})
+
+
+def without_limits(settings: "ClipSettings") -> "ClipSettings":
+    """Return settings with which nearly every shot is a clip."""
+    from tasks.clips import thresholds
+
+    none = {"min": None, "max": None}
+    changes = {name: kind.model_copy(update=none) for name, kind in thresholds.ranges(settings).items()}
+    return passing_gate(settings).model_copy(update=changes | {"orientations": ["landscape", "portrait", "square"]})
+
+
 def clips(duplicate_bits: int | None) -> Callable[[], Run]:
     """Stage clips with the thresholds of params.yaml, and a gate that passes.
 
@@ -42,17 +60,11 @@ def clips(duplicate_bits: int | None) -> Callable[[], Run]:
 
     def load() -> Run:
         from flows.params import load_params
-        from tasks.clips import thresholds
         from tasks.clips.select import select_clips
 
         settings = load_params(ROOT / "params.yaml").clips
-        changes = {"duplicate_bits": duplicate_bits, "best": None, "gate_min_kept_fraction": 0.0, "gate_min_clips": 1}
-        changes |= {"gate_min_hours": 0.0, "gate_max_rejected": {}}
-        if duplicate_bits is not None:
-            none = {"min": None, "max": None}
-            changes |= {name: kind.model_copy(update=none) for name, kind in thresholds.ranges(settings).items()}
-            changes |= {"orientations": ["landscape", "portrait", "square"]}
-        settings = settings.model_copy(update=changes)
+        settings = passing_gate(settings) if duplicate_bits is None else without_limits(settings)
+        settings = settings.model_copy(update={"duplicate_bits": duplicate_bits})
 
         def run(folder: Path) -> None:
             reports = folder / "reports"

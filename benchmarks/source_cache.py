@@ -1,11 +1,12 @@
-"""How many bytes of a bucket's objects are kept while stages videos and shots open all of them.
+"""How many bytes of a bucket's objects are kept while stages videos, shots and latents open all of them.
 
     python benchmarks/source_cache.py --objects 300 --bytes 10000000 --limit 500000000 --json source_cache.json
 
 A bucket of moto on this machine gets that many videos: one small film, each time with other bytes behind it, in a box
-that no player reads. Both stages run on it in four threads with `engine.source_cache_bytes` at the limit, while another
-thread counts what is in the cache. Printed: the most bytes at any time, and what became of the videos. Takes the bytes
-of the bucket on the disk of temporary files.
+that no player reads. The three stages run on it in four threads with `engine.source_cache_bytes` at the limit, while
+another thread counts what is in the cache; between them run scores, clips without limits, and captions. Printed: the
+most bytes at any time of each stage, and what became of its inputs. Takes the bytes of the bucket on the disk of
+temporary files.
 """
 
 import argparse
@@ -28,10 +29,16 @@ import av
 import boto3
 import numpy as np
 
+from benchmarks.scale_points import without_limits
 from flows.params import load_params
-from tasks.storage import stage, tables
+from tasks.captions.stage import Captions
+from tasks.clips.select import select_clips
+from tasks.latents.encode import Latents
+from tasks.scores.stage import Scores
+from tasks.storage import tables
 from tasks.storage.object_cache import ObjectCache
 from tasks.storage.shards import Shard
+from tasks.storage.stage import Stage, run
 from tasks.videos.probe import Videos
 from tasks.videos.split import Shots
 
@@ -40,12 +47,11 @@ _THREADS = 4
 
 
 class Found(NamedTuple):
-    """What became of a bucket."""
+    """What a stage did with a bucket."""
 
     most_bytes: int
     """In the cache at any time, of whole files and of those that arrive."""
-    videos: tables.Account
-    splits: tables.Account
+    account: tables.Account
 
 
 def small_film(path: Path) -> bytes:
@@ -70,33 +76,45 @@ def fill(bucket: Any, film: bytes, objects: int, size_bytes: int) -> None:
         bucket.put_object(Key=f"in/{number:05}.mp4", Body=film + box)
 
 
-def measure(source: str, folder: Path, limit_bytes: int, shard_files: int) -> Found:
-    """Run stages videos and shots on a bucket with a limited cache in `folder`."""
+def measure(source: str, folder: Path, limit_bytes: int, shard_files: int) -> dict[str, Found]:
+    """Run the stages that open objects of a bucket, and those between them, in `folder` with a limited cache."""
     params = load_params(ROOT / "params.yaml")
     cache = ObjectCache(folder / "media", limit_bytes)
-    settings = params.videos.model_copy(update={"shard_files": shard_files})
+    cache.folder.mkdir(parents=True)
+    videos, shots, scores, clips, captions = (
+        folder / name for name in ("videos", "shots", "scores", "clips", "captions")
+    )
+    listed = params.videos.model_copy(update={"shard_files": shard_files})
+    found = {"videos": _watched(Videos(source, listed, params.sandbox, cache=cache), videos, cache)}
     cut = params.shots.model_copy(update={"shard_seconds": 10.0 * shard_files})
+    found["shots"] = _watched(Shots(source, videos, cut, params.sandbox, cache=cache), shots, cache)
+    _run(Scores(shots, params.scores.model_copy(update={"text_detector": "strokes"})), scores)
+    select_clips.fn(scores, clips, folder / "clips.json", folder / "docs", without_limits(params.clips))
+    _run(Captions(clips, params.captions), captions)
+    own = params.latents.model_copy(update={"shard_clips": shard_files})
+    latents = Latents(source, clips, captions, own, params.vae, params.text, params.sandbox, cache=cache)
+    found["latents"] = _watched(latents, folder / "latents", cache)
+    return found
+
+
+def _watched(declared: Stage, out: Path, cache: ObjectCache) -> Found:
     with watched(cache) as most:
-        probe = Videos(source, settings, params.sandbox, cache=cache)
-        (videos,) = _run(probe, folder / "videos")
-        split = Shots(source, folder / "videos", cut, params.sandbox, cache=cache)
-        splits, _ = _run(split, folder / "shots")
-    return Found(most[0], videos, splits)
+        account, *_ = _run(declared, out)
+    return Found(most[0], account)
 
 
-def _run(declared: stage.Stage, out: Path) -> tuple[tables.Account, ...]:
-    def at_once(_: stage.Stage, work_on: Callable[[Shard], None], parts: list[Shard]) -> None:
+def _run(declared: Stage, out: Path) -> tuple[tables.Account, ...]:
+    def at_once(_: Stage, work_on: Callable[[Shard], None], parts: list[Shard]) -> None:
         with ThreadPoolExecutor(_THREADS) as threads:
             list(threads.map(work_on, [part for part in parts if not part.is_done]))
 
-    return stage.run(declared, out, out.with_suffix(".json"), "code", at_once, out.with_name("earlier"))
+    return run(declared, out, out.with_suffix(".json"), "code", at_once, out.with_name("earlier"))
 
 
 @contextlib.contextmanager
 def watched(cache: ObjectCache) -> Iterator[list[int]]:
     """Count what is in a cache as long as the context is open; give the most so far, in a list."""
     most, stop = [0], threading.Event()
-    cache.folder.mkdir(parents=True)
 
     def watch() -> None:
         with (cache.folder / ".lock").open("a") as lock:
@@ -137,12 +155,13 @@ def main() -> None:
         fill(bucket, small_film(Path(folder) / "film.mp4"), options.objects, options.bytes)
         found = measure("s3://raw/in", Path(folder), options.limit, shard_files=16)
     server.stop()
-    print(f"{options.objects * options.bytes / 1e9:.1f} GB, limit {options.limit / 1e6:.0f} MB: "
-          f"at most {found.most_bytes / 1e6:.0f} MB kept")  # fmt: skip
-    print(f"videos {found.videos.ok} of {found.videos.given} ok, split {found.splits.ok} of {found.splits.given}")
+    print(f"{options.objects * options.bytes / 1e9:.1f} GB, limit {options.limit / 1e6:.0f} MB")
+    for name, (most_bytes, account) in found.items():
+        print(f"{name}: at most {most_bytes / 1e6:.0f} MB kept, {account.ok} of {account.given} ok")
     if options.json:
-        figures = {"bytes": options.objects * options.bytes, "limit_bytes": options.limit, **found._asdict()}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        figures = {name: each._asdict() for name, each in found.items()}
+        bucket_figures = {"bytes": options.objects * options.bytes, "limit_bytes": options.limit}
+        options.json.write_text(json.dumps(bucket_figures | figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

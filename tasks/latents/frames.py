@@ -16,7 +16,7 @@ from tasks.videos import sources
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 8
-"""Clips that are decoded together, while as many wait in memory: 40 frames of 512 by 512 pixels are 31 MB."""
+"""Clips that are decoded together, at most, while as many wait in memory: 40 frames of 512 by 512 pixels are 31 MB."""
 
 
 class FrameSource(NamedTuple):
@@ -44,7 +44,8 @@ class Decoded:
     def __init__(self, clips: list[dict[str, Any]], frames: FrameSource, thread: ThreadPoolExecutor) -> None:
         self.waited = 0.0
         self._frames, self._thread = frames, thread
-        self._groups = iter([clips[first : first + _AT_ONCE] for first in range(0, len(clips), _AT_ONCE)])
+        at_once = min(_AT_ONCE, sources.lent_at_once(frames.source, frames.sandbox.settings.workers))
+        self._groups = iter([clips[first : first + at_once] for first in range(0, len(clips), at_once)])
         self._ahead = self._begin()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -14,10 +14,12 @@ import psutil
 import pytest
 
 from benchmarks import traps
+from flows.params import load_params
 from tasks.decoding import decode, probe
 from tasks.decoding.limits import DecodeBudget, Limits
 from tasks.sandbox import pool as sandbox
 from tasks.sandbox.pool import Sandbox
+from tasks.videos import shot_rules
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +236,27 @@ def test_the_worker_imports_neither_torch_nor_prefect():
     code = "import sys, json, tasks.sandbox.worker as _; print(json.dumps([*{'torch', 'prefect'} & {*sys.modules}]))"
     root = str(Path(__file__).parents[3])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    assert json.loads(done.stdout) == []
+
+
+def test_a_child_finds_everything_imported(sandbox_settings, video_with_cut):
+    limits = sandbox_settings.model_dump(exclude={"workers"})
+    rules = shot_rules.rules_of(load_params(Path(__file__).parents[2] / "params.yaml").shots)
+    split = rules | {"claimed_frames": 48, "fps": 24.0, "repairs": []}
+    clip = {"start_pts": 0, "end_pts": 10**9, "frames": 8, "stride_frames": 3, "height": 64, "width": 64}
+    calls = {"probe": {}, "split": split, "clip_frames": clip}
+    code = """if True:
+        import json, sys
+        from tasks.sandbox import worker
+        path, limits, calls = json.load(sys.stdin)
+        before = {*sys.modules}
+        for name, arguments in calls.items():
+            answer = worker.FUNCTIONS[name](path=path, limits=worker.Limits(**limits), **arguments)
+            assert answer["status"] == "ok", answer
+        print(json.dumps([*{*sys.modules} - before]))"""
+    given = json.dumps([str(video_with_cut), limits, calls])
+    command, root = [sys.executable, "-c", code], str(Path(__file__).parents[3])
+    done = subprocess.run(command, input=given, capture_output=True, text=True, cwd=root, check=True)
     assert json.loads(done.stdout) == []
 
 
