@@ -1,10 +1,11 @@
 """Kill the data engine again and again, and compare what it makes with what it makes when nobody disturbs it.
 
     python benchmarks/curation_kills.py --kills 50 --json curation_kills.json
+    python benchmarks/curation_kills.py --kills 20 --stages latents --no-server --json latents_kills.json
 
-Two workspaces with the same made videos. In one, the stages videos, shots, scores, clips and captions run once each. In
-the other, each is killed (SIGKILL of its whole process tree) at random moments of its work, as often as its share of
-the kills, and started again by the same command, until it ends. Compared are the bytes of every table; counted are rows
+Two workspaces with the same made videos. In one, the stages from videos to latents run once each. In the other, each is
+killed (SIGKILL of its whole process tree) at random moments of its work, as often as its share of the kills, and
+started again by the same command, until it ends. Compared are the bytes of every file that they make; counted are rows
 that stand there twice and files that are not whole.
 """
 
@@ -19,6 +20,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import nullcontext
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import psutil
@@ -34,6 +37,8 @@ STAGES = {
     "scores": "score --shots data/shots --out data/scores --report reports/scores.json",
     "clips": "select --scores data/scores --out data/clips --report reports/clips.json --docs reports/data_docs",
     "captions": "caption --clips data/clips --out data/captions --report reports/captions.json",
+    "latents": "encode --source data/raw --clips data/clips --captions data/captions --out data/latents "
+    "--report reports/latents.json",
 }
 
 
@@ -77,17 +82,15 @@ def disturb(folder: Path, env: dict[str, str], stage: str, seconds: float, draw:
     return True
 
 
-def tables(folder: Path) -> dict[str, str]:
-    """Return the hash of every table."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted((folder / "data").rglob("*.parquet"))
-    }
+def made(folder: Path) -> dict[str, str]:
+    """Return the hash of every file that the stages make."""
+    files = (path for stage in STAGES for path in sorted((folder / "data" / stage).rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def doubled(folder: Path) -> int:
     counts: Counter[str] = Counter()
-    for stage in ("shots", "scores", "clips", "captions"):
+    for stage in ("shots", "scores", "clips", "captions", "latents"):
         names = pq.read_table(folder / "data" / stage / f"{stage}.parquet", columns=["clip"])["clip"].to_pylist()
         counts.update(f"{stage} {name}" for name in names)
     return sum(count - 1 for count in counts.values())
@@ -98,20 +101,30 @@ def partial(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in found]
 
 
-def measure(folder: Path, kills: int, seed: int, env: dict[str, str]) -> dict[str, object]:
-    """Make both workspaces and compare them."""
-    env = env | {"PYTHONPATH": str(ROOT), "GX_ANALYTICS_ENABLED": "false"}
+def make_workspaces(folder: Path, env: dict[str, str], stages: list[str]) -> tuple[Path, Path]:
+    """Make two equal workspaces, in which all is done that comes before the first of some stages."""
     left_alone, killed = folder / "alone", folder / "killed"
     left_alone.mkdir(parents=True)
     shutil.copy(ROOT / "tests/params.yaml", left_alone / "params.yaml")
     collect = ["collect", "--out", "data/raw", "--report", "reports/corpus.json"]
     subprocess.run([sys.executable, "-m", "flows", *collect], cwd=left_alone, env=env, check=True, capture_output=True)
+    for stage in takewhile(lambda stage: stage not in stages, STAGES):
+        finish(left_alone, env, stage)
     shutil.copytree(left_alone, killed)
-    lasted = {stage: finish(left_alone, env, stage) for stage in STAGES}
-    draw, done, tried = random.Random(seed), 0, 0
+    return left_alone, killed
+
+
+def measure(folder: Path, stages: list[str], kills: int, seed: int, env: dict[str, str]) -> dict[str, object]:
+    """Make both workspaces and compare them."""
+    env = env | {"PYTHONPATH": str(ROOT), "GX_ANALYTICS_ENABLED": "false"}
+    left_alone, killed = make_workspaces(folder, env, stages)
+    todo = list(dropwhile(lambda stage: stage not in stages, STAGES))
+    lasted = {stage: finish(left_alone, env, stage) for stage in todo}
+    draw, done, tried, number = random.Random(seed), 0, 0, 0
     with tqdm(total=kills, unit="kill") as bar:
-        for number, stage in enumerate(STAGES):
-            share = kills * (number + 1) // len(STAGES) - done
+        for stage in todo:
+            number += stage in stages
+            share = kills * number // len(stages) - done if stage in stages else 0
             while share > 0:
                 tried += 1
                 if disturb(killed, env, stage, lasted[stage], draw):
@@ -119,11 +132,12 @@ def measure(folder: Path, kills: int, seed: int, env: dict[str, str]) -> dict[st
                     bar.update()
             finish(killed, env, stage)
     return {
+        "stages": stages,
         "kills": done,
         "started": tried,
         "seed": seed,
-        "tables": len(tables(left_alone)),
-        "equal": tables(killed) == tables(left_alone),
+        "files": len(made(left_alone)),
+        "equal": made(killed) == made(left_alone),
         "rows_twice": doubled(killed),
         "partial_files": partial(killed),
     }
@@ -132,12 +146,17 @@ def measure(folder: Path, kills: int, seed: int, env: dict[str, str]) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="that are killed")
+    parser.add_argument("--no-server", action="store_true", help="without Prefect's engine: stages start sooner")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.chdir(ROOT)
-    with tempfile.TemporaryDirectory() as folder, server(Path(folder) / "prefect", free_port()) as env:
-        found = measure(Path(folder) / "work", options.kills, options.seed, env)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        started = nullcontext(dict(os.environ)) if options.no_server else server(folder / "prefect", free_port())
+        with started as env:
+            found = measure(folder / "work", options.stages, options.kills, options.seed, env)
     text = json.dumps(found, indent=2)
     print(text)
     if options.json:

@@ -335,7 +335,8 @@ class Latents(Stage):
         return True
 
     def save_reusable(self, given: Path, out: Path, reusable: Path) -> None:
-        reuse.save_reusable([out / TABLE, out / parts.FILE, out / parts.HASHES, *parts.files(out, SUFFIX)], reusable)
+        files = [out / TABLE, out / parts.FILE, out / parts.HASHES, *parts.files(out, SUFFIX)]
+        reuse.save_reusable(files, reusable, parts.read(out).sha256)
 
     @contextmanager
     def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[Shard], None]]:

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import av
-import av.subtitles.stream  # noqa: F401 (PyAV imports it when it opens a file: here it is once, not in every child)
+import av.subtitles.stream  # by PyAV when it opens a file: here it is once, and not in every child
 import cv2
 import numpy as np
-import numpy.ma  # noqa: F401 (as np.median does)
+import numpy.ma  # by np.median
 
 from tasks.decoding import clip_frames, cuts, probe
 from tasks.decoding.limits import Limits

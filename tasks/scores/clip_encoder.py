@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 
-from stiv_model.encoders import pinned
+from stiv_model.encoders import devices, pinned
 from tasks.scores.settings import ImageEncoderSettings
 from tasks.storage import atomic
 
@@ -41,10 +41,8 @@ class ClipEncoder:
     """
 
     def __init__(self, place: str, settings: ImageEncoderSettings):
-        if settings.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"{place}.device is cuda, but torch finds no GPU here: set it to cpu")
+        self.device = devices.check(settings.device, f"{place}.device")
         folder = pinned.find(place, settings.source, settings.revision, pinned.TRANSFORMERS_FILES)
-        self.device = torch.device(settings.device)
         with pinned.naming(place, settings.source):
             model = _read(folder)
         self._model = model.to(self.device)  # type: ignore[arg-type]  # as transformers wraps it

@@ -176,7 +176,8 @@ class Scores(Stage):
         return queries.write(reused, rows(), shards.placed(tables.SCORES)) > 0
 
     def save_reusable(self, given: Path, out: Path, reusable: Path) -> None:
-        reuse.save_reusable([out / tables.SCORE_TABLE, self.shots / stills.FOLDER], reusable)
+        files = [out / tables.SCORE_TABLE, self.shots / stills.FOLDER]
+        reuse.save_reusable(files, reusable, stills.hashes(self.shots))
 
     def worker(self, product: Path, reusable: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
         return alone(partial(score_shard, shots=self.shots, settings=self.settings))

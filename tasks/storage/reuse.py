@@ -9,9 +9,10 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tasks.storage import atomic
@@ -54,14 +55,15 @@ def fingerprint(reusable: Path) -> int | None:
     return reusable.stat().st_mtime_ns if reusable.exists() else None
 
 
-def save_reusable(files: Iterable[Path], reusable: Path) -> None:
+def save_reusable(files: Iterable[Path], reusable: Path, known: Mapping[str, str] = MappingProxyType({})) -> None:
     """Link a finished stage's files into the folder `reusable`, whole or not at all, and delete those of other keys.
 
-    A file that is one of those saved before, reused as it was, keeps the hash that was noted then: were it taken of
-    what is there now, bytes that went bad in the meantime would be noted as right.
+    A file whose hash is known, or that is one of those saved before, reused as it was, keeps that hash: were it taken
+    of what is there now, bytes that went bad in the meantime would be noted as right.
 
     Args:
         files: of a folder, all files in it are linked, in a folder of its name.
+        known: sha256 of some of them as they were written, by their path in `reusable`.
     """
     before = _saved_hashes(reusable.parent)
     tmp_path = reusable.with_name(f"{reusable.name}.tmp")
@@ -73,7 +75,10 @@ def save_reusable(files: Iterable[Path], reusable: Path) -> None:
             target.parent.mkdir(exist_ok=True)
             atomic.link(inside, target)
     linked = {file.relative_to(tmp_path).as_posix(): file for file in sorted(tmp_path.rglob("*")) if file.is_file()}
-    hashes = {name: before.get(file.stat().st_ino) or atomic.sha256_file(file) for name, file in linked.items()}
+    hashes = {
+        name: known.get(name) or before.get(file.stat().st_ino) or atomic.sha256_file(file)
+        for name, file in linked.items()
+    }
     (tmp_path / HASHES).write_text(json.dumps(hashes, indent=1))
     atomic.sync_tree(tmp_path)
     for old in reusable.parent.iterdir():

@@ -58,6 +58,15 @@ def find(shots: Path, clips: Sequence[str]) -> dict[str, list[bytes]]:
     return found
 
 
+def hashes(shots: Path) -> dict[str, str]:
+    """Return the sha256 of every part as it was written, by its path in the folder that stage shots made.
+
+    Raises:
+        FileNotFoundError, ValueError: as `parts.read`.
+    """
+    return {f"{FOLDER}/{name}": sha256 for name, sha256 in parts.read(shots / FOLDER).sha256.items()}
+
+
 def _rows(folder: Path, part: int, count: int, wanted: set[str]) -> Iterator[dict[str, Any]]:
     """Give the rows of a part that are wanted.
 

@@ -322,7 +322,7 @@ class Shots(Stage):
 
     def save_reusable(self, given: Path, out: Path, reusable: Path) -> None:
         names = (tables.SPLIT_TABLE, tables.SHOT_TABLE, stills.FOLDER)
-        reuse.save_reusable([*(out / name for name in names), given], reusable)
+        reuse.save_reusable([*(out / name for name in names), given], reusable, stills.hashes(out))
 
     @contextmanager
     def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[shards.Shard], None]]:
@@ -341,8 +341,9 @@ class Shots(Stage):
     def join(self, work: shards.Work, product: Path) -> Joined:
         splits, shots = product / tables.SPLIT_TABLE, product / tables.SHOT_TABLE
         queries.write(splits, shards.joined(work, tables.SPLITS), tables.SPLITS)
-        queries.write(shots, self._joined_shots(work), tables.SHOTS)
-        self._finish_stills(work, product / stills.FOLDER)
+        reused = self._reused_parts(work)
+        queries.write(shots, self._joined_shots(work, reused), tables.SHOTS)
+        self._finish_stills(work, product / stills.FOLDER, reused)
         of_videos = queries.settle("videos", work.keys("video"), queries.outcomes(splits, "video"), "video")
         _check_shots(splits, shots)
         of_shots = queries.tally("shots", queries.outcomes(shots, "clip"), "clip")
@@ -351,10 +352,9 @@ class Shots(Stage):
         tables.check_failures(of_shots, 0.0, place)
         return Joined((of_videos, of_shots), {"made_by": shot_rules.made_by(self.settings)})
 
-    def _joined_shots(self, work: shards.Work) -> Iterator[pa.RecordBatch]:
+    def _joined_shots(self, work: shards.Work, reused: set[int]) -> Iterator[pa.RecordBatch]:
         """Give the rows of all shots, those of the parts that are reused among them, in order."""
         new = shards.table_batches(map(shots_of, work.parts), tables.SHOTS)
-        reused = self._reused_parts(work)
         if not reused:
             return new
         before = shards.table_batches([work.reusable / tables.SHOT_TABLE], tables.SHOTS)
@@ -375,10 +375,10 @@ class Shots(Stage):
             found.update(parts.numbers(batch["video"], self._parts).tolist())
         return found
 
-    def _finish_stills(self, work: shards.Work, folder: Path) -> None:
+    def _finish_stills(self, work: shards.Work, folder: Path, of_reused: set[int]) -> None:
         """Link the parts that are reused, and write which parts there are."""
         earlier = work.reusable / stills.FOLDER
-        reused = {parts.file_name(part, stills.SUFFIX) for part in self._reused_parts(work)}
+        reused = {parts.file_name(part, stills.SUFFIX) for part in of_reused}
         known = parts.read(earlier).sha256 if reused else {}
         for name in sorted(reused.intersection(known)):
             atomic.link_anew(earlier / name, folder / name)
