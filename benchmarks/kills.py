@@ -127,7 +127,7 @@ def kill_all(process: subprocess.Popen) -> None:
 
 def code() -> str:
     """Return a hash of all code that a run executes."""
-    files = sorted(path for folder in ("stiv_model", "tasks") for path in (ROOT / folder).glob("*.py"))
+    files = sorted(path for folder in ("stiv_model", "tasks") for path in (ROOT / folder).rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

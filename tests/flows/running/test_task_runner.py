@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from benchmarks.scale_points import without_limits
 from flows.params import load_params
 
 ROOT = Path(__file__).parents[3]
@@ -18,26 +20,33 @@ def test_ray_makes_the_same_tables_as_the_local_engine(tmp_path, write_video, mo
     (tmp_path / "raw").mkdir()
     for number in range(4):
         write_video(tmp_path / "raw" / f"{number}.mp4", moving_frames(24, x_step=1, background=60 + 30 * number))
-    params = (ROOT / "tests/params.yaml").read_text()
-    assert "\n  kind: local  " in params
+    params = yaml.safe_load((ROOT / "tests/params.yaml").read_text())
+    params["clips"] = without_limits(load_params(ROOT / "tests/params.yaml").clips).model_dump(mode="json")
+    params["latents"]["shard_clips"] = 1
     made = {}
     for engine in ("local", "ray"):
         folder = tmp_path / engine
         folder.mkdir()
-        (folder / "params.yaml").write_text(params.replace("\n  kind: local  ", f"\n  kind: {engine}  "))
+        params["engine"]["kind"] = engine
+        (folder / "params.yaml").write_text(yaml.safe_dump(params))
         for words in (
             "probe --source ../raw --out videos --report videos.json",
             "split --source ../raw --videos videos --out shots --report shots.json",
+            "score --shots shots --out scores --report scores.json",
+            "select --scores scores --out clips --report clips.json --docs docs",
+            "caption --clips clips --out captions --report captions.json",
+            "encode --source ../raw --clips clips --captions captions --out latents --report latents.json",
         ):
             subprocess.run(
                 [sys.executable, "-m", "flows", *words.split()],
                 cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
                 check=True,
             )
-        made[engine] = {path.name: path.read_bytes() for path in folder.glob("*/*.parquet")}
+        files = [path for pattern in ("*/*.parquet", "latents/part-*") for path in folder.glob(pattern)]
+        made[engine] = {str(path.relative_to(folder)): path.read_bytes() for path in files}
     assert made["ray"] == made["local"]
-    assert len(made["ray"]) == 4
+    assert sum(name.startswith("latents/part-") for name in made["ray"]) >= 2
 
 
 def test_an_engine_that_is_none_is_refused_with_its_key(tmp_path):
