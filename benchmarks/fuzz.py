@@ -50,7 +50,7 @@ def through(folder: Path, name: str, params: Params, sandbox: Sandbox) -> dict[s
     row = videos.probe_videos(str(folder), [item], params.videos, sandbox, cache)[0]
     middle = time.monotonic()
     # what is not used is split all the same: as one part, with no claim of how many frames there are
-    given = row if row["status"] == "ok" else row | {"seconds": params.shots.part_seconds, "fps": 0.0}
+    given = row if row["status"] == "ok" else row | {"seconds": params.shots.part_seconds, "fps": 0.0, "frames": 0}
     split = shots.split_videos(str(folder), [given], params.shots, sandbox, cache)[0][0] if row["video"] else row
     seconds = max(middle - start, time.monotonic() - middle)
     for verdict in (row, split):
