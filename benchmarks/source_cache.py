@@ -159,7 +159,7 @@ def main() -> None:
     for name, (most_bytes, account) in found.items():
         print(f"{name}: at most {most_bytes / 1e6:.0f} MB kept, {account.ok} of {account.given} ok")
     if options.json:
-        figures = {name: each._asdict() for name, each in found.items()}
+        figures = {name: each._asdict() | {"account": each.account._asdict()} for name, each in found.items()}
         bucket_figures = {"bytes": options.objects * options.bytes, "limit_bytes": options.limit}
         options.json.write_text(json.dumps(bucket_figures | figures, indent=2) + "\n")
 
