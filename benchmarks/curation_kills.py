@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from flows import __main__ as command
 from flows.running.server import free_port, server
+from tasks.storage.reuse import EARLIER
 
 ROOT = Path(__file__).parents[1]
 FORKED = "STIV_BENCHMARK_FORKED"
@@ -139,16 +140,22 @@ def finish(folder: Path, env: dict[str, str], stage: str) -> float:
 
 
 def disturb(folder: Path, env: dict[str, str], stage: str, seconds: float, draw: random.Random) -> bool:
-    """Start a stage and kill it at a random moment of the `seconds` that its work takes; say whether it was alive."""
+    """Start a stage and kill it at a random moment of the `seconds` that its work takes; say whether it was at work.
+
+    One that was not any more is forgotten, and what it made: the next would take that over, and have nothing to do.
+    """
     process, partial = start(folder, env, stage), folder / "data" / f"{stage}.partial"
     before = partial.stat().st_mtime_ns if partial.exists() else None
     while process.poll() is None and not (partial.exists() and partial.stat().st_mtime_ns != before):
         time.sleep(0.005)  # until it has opened its work folder again
     time.sleep(draw.uniform(0, seconds))
-    if process.poll() is not None:
-        return False
-    kill_tree(process)
-    return True
+    if process.poll() is None:
+        kill_tree(process)
+    if partial.exists():
+        return True
+    for left in (folder / "data" / stage, folder / EARLIER / stage):
+        shutil.rmtree(left, ignore_errors=True)
+    return False
 
 
 def made(folder: Path) -> dict[str, str]:
