@@ -21,6 +21,10 @@ class Look(NamedTuple):
     travel: tuple[float, float]
     """Shortest and longest way of the object from the first to the last frame."""
     backgrounds: tuple[Background, ...]
+    start: float = 0.0
+    """Least distance, in the first frame, of the centre from the edge that the object moves away from."""
+    across: tuple[float, float] = (0.0, 1.0)
+    """Between which the centre lies across the way, as far as the object stays in the picture."""
 
 
 TEXTURED = Look(size=(0.25, 0.42), travel=(0.3, 0.5), backgrounds=BACKGROUNDS[:-1])

@@ -109,11 +109,11 @@ def scene(seed: int, number: int, held_out: bool, look: Look = TEXTURED) -> Scen
     random = np.random.default_rng([seed, held_out, 1, number])
     size, travel = random.uniform(*look.size), random.uniform(*look.travel)
     low, high = MARGIN + size / 2, 1 - MARGIN - size / 2
-    along = random.uniform(low, high - travel)
-    across = random.uniform(low, high)
+    along = random.uniform(max(low, look.start), high - travel)
+    across = random.uniform(max(low, look.across[0]), min(high, look.across[1]))
     dx, dy = _STEPS[direction]
     if dx + dy < 0:
-        along += travel
+        along += travel - max(0.0, look.start - low)  # as far from the other edge
     return Scene(
         colour=colour,
         shape=shape,

@@ -65,6 +65,8 @@ def changed(tmp_path):
             r"corpus: shapes_size goes up to 0\.6 and shapes_travel up to 0\.5: .*lower",
         ),
         ("corpus.shapes_travel", [0.1, 0.3], r"corpus\.shapes_travel\.0: .*\(found 0\.1\)"),
+        ("corpus.shapes_start", 0.5, r"corpus: shapes_start is 0\.5, but an object of size 0\.42 .*at 0\.27 or before"),
+        ("corpus.shapes_across", [0.0, 0.2], r"corpus: shapes_across is \[0\.0, 0\.2\], .*0\.23 to 0\.77"),
         ("corpus.shapes_backgrounds", [], r"corpus\.shapes_backgrounds: .*at least 1 item"),
         ("corpus.shapes_backgrounds", ["plaid"], r"corpus\.shapes_backgrounds\.0: .*'plain' \(found 'plaid'\)"),
         ("corpus.shapes_backgrounds", ["plain", "plain"], r"corpus: shapes_backgrounds .*state each kind once"),

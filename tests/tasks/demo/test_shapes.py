@@ -11,6 +11,7 @@ from tasks.demo.look import BACKGROUNDS, LARGEST, MARGIN, SHORTEST, SMALLEST, TE
 LOOKS = {
     "textured": TEXTURED,
     "large": Look((0.45, 0.6), (SHORTEST, 0.36), BACKGROUNDS),
+    "from the middle": Look((0.46, 0.52), (0.22, 0.26), ("shaded", "plain"), start=0.44, across=(0.42, 0.58)),
     "plain": Look((0.3, 0.5), (0.3, 0.46), ("plain",)),
     "smallest": Look((SMALLEST, SMALLEST), (SHORTEST, 1 - 2 * MARGIN - SMALLEST), BACKGROUNDS),
     "largest": Look((LARGEST, LARGEST), (SHORTEST, 1 - 2 * MARGIN - LARGEST), BACKGROUNDS),
@@ -94,6 +95,16 @@ def test_the_scenes_of_the_default_look_are_those_that_the_embedded_vae_learnt_f
     for number in range(12):
         digest.update(repr(shapes.scene(7, number, held_out=number % 2 == 0)).encode())
     assert digest.hexdigest() == "94fd3864ee549d7b5ced66d26bf6ca3b8b70a041b0ea6df5c5f0eeb9cf798b7f"
+
+
+def test_an_object_starts_as_far_from_the_edge_and_as_near_the_middle_across_as_the_look_says():
+    look = LOOKS["from the middle"]
+    for number in range(200):
+        made = shapes.scene(3, number, held_out=False, look=look)
+        dx, dy = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}[made.direction]
+        along, across = made.start if dx else made.start[::-1]
+        assert (along if dx + dy > 0 else 1 - along) >= look.start
+        assert look.across[0] <= across <= look.across[1]
 
 
 def test_every_kind_of_background_is_shown_and_a_plain_one_has_one_colour():
