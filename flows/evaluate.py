@@ -8,22 +8,27 @@ from flows.running import stage_names
 from flows.running.progress import show
 from tasks.clips.settings import ClipSettings
 from tasks.evaluation.judge import judge_samples
+from tasks.evaluation.learning import judge_validations
 from tasks.operations.task_runs import call
 from tasks.pages.report import Inputs, write_page
 
 
 @flow
-def judge(samples: Path, out: Path) -> None:
+def judge(samples: Path, training: Path, out: Path, learning: Path) -> None:
     """Compare generated videos of shapes with their prompts: colour, shape, direction, motion, one and the same object.
 
     Args:
         samples: Folder with the generated videos, as stage samples wrote it.
+        training: Folder with what the trainings show; their validation videos are judged too.
         out: File for the figures (JSON).
+        learning: File for the figures of the validation videos (TSV), a line per validation.
 
     examples:
-      stiv judge --samples data/samples --out reports/judge.json
+      stiv judge --samples data/samples --training reports/training --out reports/judge.json \\
+        --learning reports/learning.tsv
     """
     table = call(judge_samples, samples, out)
+    call(judge_validations, training, stage_names.recipes(), learning)
     show("markdown", "judge", markdown=table, description="The judge's figures beside chance")
 
 

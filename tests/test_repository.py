@@ -53,8 +53,8 @@ BORDER: set[tuple[str, str]] = {
 
 The protocol Observer hands on no weight, a task run what its task returns.
 """
-SHOW = {"report", "samples"}
-"""Stages that make what is looked at: a page; videos, by the pipeline."""
+SHOW = {"report", "samples", "judge"}
+"""Stages that make what is looked at: a page; videos, by the pipeline; what is counted in them."""
 DECIDE_ABOUT_NO_BYTE = {"engine", "devices", "monitoring"}  # sections of params.yaml
 FILE_NAME = re.compile(r"[\w./*-]*\w[\w*-]*\.(parquet|jsonl?|safetensors|tar|html|ya?ml|[tc]sv|txt|mp4|png|svg|lock)")
 SPELT_TWICE = {
@@ -64,7 +64,7 @@ SPELT_TWICE = {
     "model.safetensors": {"stiv_model.encoders.pinned", "stiv_model.weights.metadata"},
 }
 """Names that two modules own, each of files of its own."""
-RECORDED_BY_THE_PIPELINE = {".cache/times.json"}
+RECORDED_BY_THE_PIPELINE = {".cache/times.json", "reports/training"}
 
 
 def command(stage: str) -> tuple[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Frames to a file that browsers play."""
+"""Frames to a file that browsers play, and back from such a file of ours."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -18,3 +18,14 @@ def write_video(path: Path, frames_THWC: np.ndarray, fps: int) -> None:
         for frame in frames_THWC:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode())
+
+
+def read_video(path: Path) -> np.ndarray:
+    """Return the frames of a file that `write_video` wrote, uint8 RGB (T, H, W, 3).
+
+    Raises:
+        FileNotFoundError: it is not there.
+        av.FFmpegError, ValueError: it is no such file.
+    """
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

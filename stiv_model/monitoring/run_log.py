@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stiv_model.distributed.zero_sizes import elements
 from stiv_model.latents.dataset import LatentData
+from stiv_model.monitoring import validation_files
 from stiv_model.monitoring.metrics import Records, Speed
 from stiv_model.monitoring.trackers import Tracker, Trackers
 from stiv_model.network.transformer import StivTransformer
@@ -95,4 +96,5 @@ def _shows(step: int, name: str, frames_THWC: np.ndarray, fps: float) -> Callabl
 def _video_log(run: Run, work: Path, device: torch.device) -> Any:
     from stiv_model.monitoring.video_log import VideoLog  # seconds to import, for those who validate
 
-    return VideoLog(Path(run.latents), work / SHOWN / "validation", run.recipe.frames, device)
+    prompts = run.training.validation_prompts
+    return VideoLog(Path(run.latents), work / SHOWN / validation_files.FOLDER, prompts, run.recipe.frames, device)

@@ -1,5 +1,6 @@
 """What the first rank shows of validation: latents, decoded to videos on the disk."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 from stiv_model.encoders import provenance, vae
 from stiv_model.encoders.pixels import to_frames
 from stiv_model.encoders.video_file import write_video
+from stiv_model.monitoring import validation_files
 
 
 class VideoLog:
@@ -19,7 +21,9 @@ class VideoLog:
 
     Args:
         latents: the folder whose VAE it is.
-        folder: gets `step-N/` with NAME.mp4 for each video and strip.png, one row per video.
+        folder: gets `step-N/` with NAME.mp4 for each video, NAME.png for one of a single frame, their prompts,
+            and strip.png, one row per video.
+        prompts: what the videos called `prompt N` were asked to show, in turn.
         frames: latent frames of a video.
         device: that decodes.
 
@@ -28,10 +32,10 @@ class VideoLog:
         ValueError: it is another one.
     """
 
-    def __init__(self, latents: Path, folder: Path, frames: int, device: torch.device):
+    def __init__(self, latents: Path, folder: Path, prompts: Sequence[str], frames: int, device: torch.device):
         settings, _ = provenance.read(latents, batch=frames)
         self.fps = 8  # how fast the clips were is not known here: every third frame at 24 per second, as in the paper
-        self.folder, self.vae = folder, vae.load(settings, device)
+        self.folder, self.prompts, self.vae = folder, list(prompts), vae.load(settings, device)
 
     def show(self, step: int, latents: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Write the videos after a step, all or none, and return their frames by name.
@@ -44,14 +48,18 @@ class VideoLog:
             uint8 RGB frames (T, H, W, 3) of each.
         """
         videos = {name: self._decode(one) for name, one in latents.items()}
-        folder = self.folder / f"step-{step:08d}"
+        folder = self.folder / validation_files.step_folder(step)
         tmp_path = folder.with_name(f"{folder.name}.tmp")
         for old in (folder, tmp_path):
             shutil.rmtree(old, ignore_errors=True)
         tmp_path.mkdir(parents=True)
         for name, frames in videos.items():
+            file = tmp_path / name.replace(" ", "-")
             if len(frames) > 1:
-                write_video(tmp_path / f"{name.replace(' ', '-')}.mp4", frames, self.fps)
+                write_video(file.with_suffix(".mp4"), frames, self.fps)
+            else:
+                Image.fromarray(frames[0]).save(file.with_suffix(".png"))
+        (tmp_path / validation_files.PROMPTS).write_text(json.dumps(self.prompts))
         Image.fromarray(strip(list(videos.values()))).save(tmp_path / "strip.png")
         tmp_path.rename(folder)
         return videos

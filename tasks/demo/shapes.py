@@ -5,6 +5,7 @@ pipeline, and how well a model follows text, can be measured without a download.
 and direction back from pixels with classical image processing: it knows nothing of the model that made them.
 """
 
+import re
 from colorsys import hsv_to_rgb
 from typing import Literal, NamedTuple, get_args
 
@@ -138,6 +139,16 @@ def caption(scene: Scene) -> str:
 def prompt(combination: Combination, background: Background = "cloudy") -> str:
     """Return the sentence that asks a model for this combination; of the same form as the captions."""
     return _TEMPLATES[0].format(**combination._asdict(), background=background)
+
+
+def said(text: str) -> Combination | None:
+    """Return what a sentence says of one shape; None where it has no or several words of a kind."""
+    words = re.findall(r"[a-z]+", text.lower())
+    found = [[word for word in kind if word in words] for kind in (COLOURS, SHAPES, DIRECTIONS)]
+    if any(len(kind) != 1 for kind in found):
+        return None
+    (colour,), (shape,), (direction,) = found
+    return Combination(colour, shape, direction)
 
 
 def render(scene: Scene, pixels: int, frames: int) -> np.ndarray:

@@ -121,25 +121,78 @@ def loss_curve(recipe: str, steps: np.ndarray, loss: np.ndarray, bottom: float, 
     return _svg(figure, f"loss-{recipe}")
 
 
-@styled
-def accuracies(rows: Sequence[tuple[str, float, float, float, float]]) -> str:
-    """Draw accuracies with their 95 % intervals beside chance.
+class Interval(NamedTuple):
+    """A share with its 95 % interval."""
 
-    Args:
-        rows: label, share right, lower end, upper end, chance.
-    """
-    figure, axes = _panel(5.2, 0.6 + 0.27 * len(rows))
-    for row, (_, share, low, high, chance) in enumerate(rows):
-        axes.plot([100 * low, 100 * high], [row, row], color=SOFT, linewidth=5, solid_capstyle="round")
-        axes.plot([100 * share], [row], "o", color=ACCENT, markersize=6.5)
-        axes.plot([100 * chance] * 2, [row - 0.36, row + 0.36], color=WARM, linewidth=2)
-    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    share: float
+    low: float
+    high: float
+
+
+class Shares(NamedTuple):
+    """One row of `accuracies`."""
+
+    label: str
+    intervals: Sequence[Interval]
+    """Of held-out combinations and, where there are such, of seen ones."""
+    chance: float | None
+
+
+@styled
+def accuracies(rows: Sequence[Shares]) -> str:
+    """Draw shares with their intervals beside chance: filled dots of the first group, open ones of the second."""
+    figure, axes = _panel(5.2, 0.6 + 0.3 * len(rows))
+    for row, (_, intervals, chance) in enumerate(rows):
+        for place, (share, low, high) in enumerate(intervals):
+            y = row + (place - (len(intervals) - 1) / 2) * 0.34
+            axes.plot([100 * low, 100 * high], [y, y], color=SOFT, linewidth=4, solid_capstyle="round")
+            fill = {"color": ACCENT} if place == 0 else {"markerfacecolor": "none", "markeredgecolor": ACCENT}
+            axes.plot([100 * share], [y], "o", markersize=5.5, **fill)
+        if chance is not None:
+            axes.plot([100 * chance] * 2, [row - 0.36, row + 0.36], color=WARM, linewidth=2)
+    axes.set_yticks(range(len(rows)), [row.label for row in rows])
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.set_xlim(-2, 102)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="x")
-    axes.set_xlabel("per cent right (dot), 95 % interval (bar), chance (line)")
+    axes.set_xlabel("per cent: held out (dot), seen (ring), 95 % interval (bar), chance (line)")
     return _svg(figure, "judge")
+
+
+class Span(NamedTuple):
+    """A recipe's part of a row of recipes."""
+
+    name: str
+    end: int
+    """The last of its steps, counted through all recipes."""
+
+
+@styled
+def learning_curve(
+    name: str, steps: Sequence[int], shares: Sequence[float], chance: float | None, recipes: Sequence[Span]
+) -> str:
+    """Draw one share over the steps of all recipes in a row, with a line where a recipe ends and one at chance.
+
+    Args:
+        steps: counted through all recipes.
+        shares: 0 to 1, one per step.
+    """
+    figure, axes = _panel(4.2, 2.2)
+    axes.plot(steps, 100 * np.asarray(shares), "o-", color=ACCENT, linewidth=1.4, markersize=3)
+    if chance is not None:
+        axes.axhline(100 * chance, color=WARM, linewidth=1.2, linestyle=(0, (4, 2)))
+    last = recipes[-1].end
+    for start, (recipe, end) in zip([0, *(one.end for one in recipes)], recipes, strict=False):
+        axes.axvline(end, color=GRID, linewidth=0.8)
+        if end - start > 0.07 * last:  # narrower than its name
+            place = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+            axes.text((start + end) / 2, 1.02, recipe.replace("_", " "), fontsize=7.5, color=MUTED, **place)
+    axes.set_xlim(0, last)
+    axes.set_ylim(-4, 104)
+    axes.yaxis.get_major_locator().set_params(nbins=4)
+    axes.grid(axis="y")
+    axes.set_xlabel("training steps, all recipes in a row; per cent right")
+    return _svg(figure, f"learning-{name}")
 
 
 @styled

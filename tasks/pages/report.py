@@ -20,6 +20,7 @@ from prefect import task
 
 from stiv_model.errors.redaction import redacted
 from tasks.clips.settings import DOCS_INDEX, ClipSettings, Range
+from tasks.demo.shapes import CHANCE
 from tasks.pages import figures
 from tasks.storage import atomic, fields, parts, queries, stills, tables
 from tasks.storage.fields import Fields
@@ -248,27 +249,77 @@ def shown_samples(folder: Path, verdicts: dict[str, dict[str, Any]]) -> list[dic
     rows, spent = [], 0
     for sample in read_json(folder / tables.SAMPLE_LIST, "samples")["samples"]:
         row = sample | {"verdict": verdicts.get(sample["id"], {}), "video_uri": None, "image_uri": None}
+        row |= {"truth_uri": None, "is_seen": not sample["held_out"]}
         if sample["status"] == "ok":
-            content = require(folder / sample["video"], "samples").read_bytes()
-            spent += len(content)
-            if spent <= MAX_VIDEO_BYTES:
-                row["video_uri"] = data_uri("video/mp4", content)
-            if sample["image"]:
-                image = require(folder / sample["image"], "samples").read_bytes()
-                row["image_uri"] = data_uri("image/png", image)
+            contents = {
+                key: require(folder / sample[key], "samples").read_bytes()
+                for key in ("video", "truth", "image")
+                if sample[key]
+            }
+            spent += sum(map(len, contents.values()))
+            for key, content in contents.items():
+                if key == "image" or spent <= MAX_VIDEO_BYTES:
+                    row[f"{key}_uri"] = data_uri("image/png" if key == "image" else "video/mp4", content)
         rows.append(row)
     return rows
 
 
-def judged_shares(modes: dict[str, dict[str, Any]]) -> str:
-    """Draw every accuracy beside chance."""
+FIGURES = {
+    "colour": "colour",
+    "shape": "shape",
+    "direction": "direction",
+    "moved": "moved",
+    "one_object": "one object",
+    "same_object": "the same object in all frames",
+}
+"""What the judge counts, and its heading."""
+
+
+def groups(judgement: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return mode, combinations, held out or seen, and figures of everything that was judged apart."""
+    return [
+        {"mode": mode, "combinations": combinations.replace("_", " "), "figures": found}
+        for mode, of_mode in judgement["modes"].items()
+        for combinations, found in of_mode.items()
+    ]
+
+
+def judged_shares(judgement: dict[str, Any]) -> str:
+    """Draw every share of held-out and of seen combinations beside chance."""
     rows = [
-        (f"{mode} {name}", *(figure[key] for key in ("share", "low", "high", "chance")))
-        for mode, summary in modes.items()
-        for name, figure in summary.items()
-        if name in ("colour", "shape", "direction")
+        figures.Shares(
+            f"{mode} {name.replace('_', ' ')}",
+            [figures.Interval(*(found[name][key] for key in ("share", "low", "high"))) for found in of_mode.values()],
+            next(iter(of_mode.values()))[name].get("chance"),
+        )
+        for mode, of_mode in judgement["modes"].items()
+        for name in FIGURES
     ]
     return figures.accuracies(rows)
+
+
+def learning(path: Path, losses: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
+    """Return a figure per figure of the judge, over the steps of all recipes in a row; none where none was judged.
+
+    Args:
+        path: the table that stage judge wrote.
+        losses: of each recipe, in the order of training.
+    """
+    with require(path, "judge").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    ends = np.cumsum([columns["step"][-1] for columns in losses.values()])
+    recipes = [figures.Span(name, int(end)) for name, end in zip(losses, ends, strict=True)]
+    before = dict(zip(losses, [0, *map(int, ends)], strict=False))
+    drawn = []
+    for name, title in FIGURES.items():
+        known = [row for row in rows if row.get(name) and row["recipe"] in before]
+        if known:
+            steps = [before[row["recipe"]] + int(row["step"]) for row in known]
+            shares = [int(row[name]) / int(row["n"]) for row in known]
+            figure = figures.learning_curve(name, steps, shares, CHANCE.get(name), recipes)
+            last = f"{known[-1][name]} of {known[-1]['n']} at the last"
+            drawn.append({"figure": Markup(figure), "title": title, "last": last, "count": len(known)})
+    return drawn
 
 
 def read_times(times: Path) -> list[tuple[str, float, bool]]:
@@ -308,7 +359,10 @@ def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
         examples=shown,
         curves=curves(losses),
         judgement=judgement,
-        judge_figure=Markup(judged_shares(judgement["modes"])),
+        judged=groups(judgement),
+        figure_names=FIGURES,
+        judge_figure=Markup(judged_shares(judgement)),
+        learning=learning(inputs.reports / "learning.tsv", losses),
         samples=samples,
         checkpoint=made["checkpoint"],
         sampler=made["sampler"],

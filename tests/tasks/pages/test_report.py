@@ -19,6 +19,8 @@ from tests.made_stills import write_stills
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 MODES = ("t2v", "t2v", "ti2v", "tup")
+TRUTHS = sum(mode != "t2v" for mode in MODES)
+LEARNING = ("recipe", "step", "n", "colour", "shape", "direction", "one_object", "same_object")
 RECIPES = ("t2i", "t2v", "stiv", "sft", "unmask_sft", "tup")
 ACCOUNTS = {
     "corpus": {"corpus": (4, 4, 0, 0)},
@@ -56,6 +58,7 @@ def make_inputs(root: Path) -> report.Inputs:
     for folder in (*folders, made.reports / "losses", made.reports / "data_docs"):
         folder.mkdir()
     write_reports(made.reports)
+    write_learning(made.reports)
     write_tables(made)
     write_samples(made.samples)
     judge.judge_samples.fn(made.samples, made.reports / "judge.json")
@@ -76,6 +79,11 @@ def write_reports(reports: Path) -> None:
     for recipe in RECIPES:
         lines = [f"{step}\t{2 / step}\t1.0\t0.001\t50\t{step / 2}\n" for step in (1, 2, 3)]
         (reports / "losses" / f"{recipe}.tsv").write_text(header + "".join(lines))
+
+
+def write_learning(reports: Path) -> None:
+    rows = [LEARNING, ("t2i", 2, 4, 3, 1, "", 4, ""), ("t2v", 2, 4, 4, 2, 1, 4, 3)]
+    (reports / "learning.tsv").write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
 
 
 def write_tables(made: report.Inputs) -> None:
@@ -102,12 +110,15 @@ def write_samples(folder: Path) -> None:
         row = {
             "id": name,
             "mode": mode,
-            "held_out": True,
+            "held_out": number != 1,
             "prompt": f"{shapes.caption(scene)} {number}",
             **truth,
             "status": "ok",
         }
-        row |= {"file": f"{name}.npy", "video": f"{name}.mp4", "image": None, "given_frames": [0, 2]}
+        row |= {"file": f"{name}.npy", "video": f"{name}.mp4", "image": None, "truth": None, "given_frames": [0, 2]}
+        if mode != "t2v":
+            row["truth"] = f"{name}-truth.mp4"
+            write_video(folder / row["truth"], video)
         if mode == "ti2v":
             row["image"] = f"{name}.png"
             cv2.imwrite(str(folder / row["image"]), video[0][..., ::-1])
@@ -207,7 +218,31 @@ def test_every_sample_is_shown_with_its_prompt(page):
     for number, mode in enumerate(MODES):
         caption = shapes.caption(shapes.scene(1, number, held_out=True))
         assert f"{mode}-{number:03}" in page.words and f"{caption} {number}" in page.words
-    assert page.tags.count("video") == len(MODES)
+    assert page.tags.count("video") == len(MODES) + TRUTHS
+
+
+def test_truth_and_given_frame_stand_beside_what_was_generated(page):
+    shown = [value for name, value in page.attributes if name in ("aria-label", "alt")]
+    assert sum(value.startswith("True video for:") for value in shown) == TRUTHS
+    assert sum(value.startswith("Given first frame for:") for value in shown) == MODES.count("ti2v")
+
+
+def test_held_out_and_seen_samples_stand_apart_and_come_first(page):
+    assert "Text to video, held out" in page.words and "Text to video, seen" in page.words
+    assert (
+        page.words.index("Generated samples") < page.words.index("The judge's figures") < page.words.index("The funnel")
+    )
+
+
+def test_every_figure_of_the_judge_has_its_curve_over_training(page):
+    curves = [value for name, value in page.attributes if name == "aria-label" and "over training" in (value or "")]
+    assert len(curves) == 5, "of a single frame neither direction nor sameness, but the others have them"
+    assert sum("2 points" in value for value in curves) == 3 and sum("1 points" in value for value in curves) == 2
+
+
+def test_no_validation_at_all_is_said(inputs, tmp_path):
+    (inputs.reports / "learning.tsv").write_text("\t".join(LEARNING) + "\n")
+    assert "no validation videos" in Page(report.build(inputs, tmp_path / "times.json", CLIPS)).words
 
 
 def test_a_hostile_caption_is_text(text, page):
@@ -236,6 +271,7 @@ def test_two_builds_are_equal(text, inputs, tmp_path):
     [
         ("reports/losses/sft.tsv", "sft"),
         ("reports/judge.json", "judge"),
+        ("reports/learning.tsv", "judge"),
         ("reports/latents.json", "latents"),
         ("reports/data_docs/index.html", "clips"),
         ("shots/stills/parts.json", "shots"),
@@ -269,7 +305,7 @@ def test_times_are_shown_when_recorded_and_else_said_not_to_be(page, troubled):
 
 
 def test_a_sample_that_was_not_made_is_said_so(troubled):
-    assert "not judged: not_generated" in troubled.words and troubled.tags.count("video") == len(MODES) - 1
+    assert "not judged: not_generated" in troubled.words and troubled.tags.count("video") == len(MODES) - 1 + TRUTHS
 
 
 def test_videos_beyond_the_size_of_the_page_are_not_embedded(inputs, monkeypatch):
