@@ -5,8 +5,8 @@
 with the folder of the repository on PYTHONPATH or the package installed. Real clips: scenes drawn as the corpus is, at
 64 x 64 and 8, 10 and 16 frames (a third of them held-out combinations), as drawn and after the embedded VAE, which is
 the most that a model can reach. Counted are videos of which colour, shape, direction and movement are all right, that
-are one object, and whose object is the same in all frames; with the smallest values. Counter-examples, made of the
-same clips after the VAE, are no such videos: there the share that passes for one is an error of the judge.
+are one object, and whose object is the same in all frames; with the smallest values and the largest. Counter-examples,
+made of the same clips after the VAE, are no such videos: there the share that passes for one is an error of the judge.
 """
 
 import argparse
@@ -63,8 +63,9 @@ def figures(seen: list[shapes.Verdict], drawn: list[shapes.Scene]) -> dict[str, 
         "one_object": sum(verdict.is_one_object for verdict in seen),
         "same_object": sum(verdict.is_same_object for verdict in seen),
         "least_concentration": min(verdict.concentration for verdict in seen),
-        "least_sameness": min(verdict.sameness for verdict in seen),
-        "greatest_sameness": max(verdict.sameness for verdict in seen),
+        "least_continuity": min(verdict.continuity for verdict in seen),
+        "greatest_continuity": max(verdict.continuity for verdict in seen),
+        "keep_form": sum(verdict.keeps_form for verdict in seen),
     }
 
 

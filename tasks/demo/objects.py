@@ -1,6 +1,7 @@
 """The object in each frame of a video: where it is, and whether it stays the same. Knows no shapes."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ _MIN_AREA = 0.01
 """Share of the picture an object must fill; the smallest shape fills 0.02."""
 _MAX_JUMP = 1.0
 """Way between two frames, in sides of a square of the object's area, beyond which it is another object."""
+_MIN_AREA_KEPT = 2 / 3
 
 
 def largest_part(cover: np.ndarray) -> np.ndarray | None:
@@ -28,12 +30,12 @@ def centre_of(part: np.ndarray) -> tuple[float, float]:
     return moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
 
 
-def sameness(parts: Sequence[np.ndarray]) -> float:
-    """Say how alike the object is in all frames, wherever it is: 1 for the same outline and strength of colour.
+def continuity(parts: Sequence[np.ndarray]) -> float:
+    """Say how far the object of each frame goes on as that of the next: 1 for the same outline and strength of colour.
 
-    The parts are laid upon each other by their centres. Of every two frames, intersection over union is the sum of the
-    smaller values over the sum of the larger ones; the least of these counts, so that slow change shows as well as
-    sudden. An object that jumps further than its own side between neighbouring frames is another one: 0.
+    Two neighbouring frames' parts are laid upon each other by their centres; intersection over union is the sum of the
+    smaller values over the sum of the larger ones. The least over all neighbours counts. An object that jumps further
+    than its own side is another one: 0.
 
     Args:
         parts: of each frame in turn, as `largest_part` returns them, (H, W) each.
@@ -44,10 +46,15 @@ def sameness(parts: Sequence[np.ndarray]) -> float:
         return 0.0
     height, width = parts[0].shape
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
-    shifts = [np.column_stack([np.eye(2), middle - centre]) for centre in centres]
-    aligned = np.stack(
-        [cv2.warpAffine(part, shift, (width, height)).ravel() for part, shift in zip(parts, shifts, strict=True)]
-    )
-    first, second = np.triu_indices(len(parts), k=1)
-    pairs = zip(aligned[first], aligned[second], strict=True)
-    return float(min((np.minimum(a, b).sum() / np.maximum(a, b).sum() for a, b in pairs), default=1.0))
+    aligned = [
+        cv2.warpAffine(part, np.column_stack([np.eye(2), middle - centre]), (width, height))
+        for part, centre in zip(parts, centres, strict=True)
+    ]
+    overlaps = (np.minimum(a, b).sum() / np.maximum(a, b).sum() for a, b in pairwise(aligned))
+    return float(min(overlaps, default=1.0))
+
+
+def keeps_size(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
+    """Say whether the mean areas of two stretches of frames differ by a third at most."""
+    areas = [np.mean([part.sum() for part in parts]) for parts in (first, second)]
+    return bool(min(areas) >= _MIN_AREA_KEPT * max(areas))

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from tasks.demo.look import MARGIN, TEXTURED, Background, Look
-from tasks.demo.objects import centre_of, largest_part, sameness
+from tasks.demo.objects import centre_of, continuity, keeps_size, largest_part
 
 Colour = Literal["red", "yellow", "green", "cyan", "blue", "magenta"]
 Shape = Literal["circle", "square", "triangle", "cross"]
@@ -235,8 +235,10 @@ class Verdict(NamedTuple):
     """How far the outline is from being judged another shape, 0 to 1."""
     concentration: float
     """Share of the vivid colour of all frames that is in the largest connected part of each."""
-    sameness: float
-    """How alike the object of the two least alike frames is, 0 to 1 (`objects.sameness`)."""
+    continuity: float
+    """Least overlap of the objects of neighbouring frames, 0 to 1 (`objects.continuity`); 0 where a frame has none."""
+    keeps_form: bool
+    """The first and the second half of the frames show the same shape in the same size."""
 
     @property
     def is_one_object(self) -> bool:
@@ -244,7 +246,7 @@ class Verdict(NamedTuple):
 
     @property
     def is_same_object(self) -> bool:
-        return self.sameness >= SAME_OBJECT
+        return self.continuity >= SAME_OBJECT and self.keeps_form
 
 
 _MIN_CHROMA = 0.2
@@ -260,9 +262,9 @@ _MIN_CORNERS: dict[Shape, float] = {"triangle": 0.3, "square": 0.42, "cross": 0.
 what the embedded VAE makes of circles, which its 8-pixel grid pulls towards squares, and of the shape itself."""
 ONE_OBJECT = 0.9
 """Concentration from which a video shows one object (docs/judge.md)."""
-SAME_OBJECT = 0.8
-"""Sameness from which it is the same object through all frames (docs/judge.md)."""
-_NOTHING = Verdict(None, None, None, moved=False, confidence=0.0, concentration=0.0, sameness=0.0)
+SAME_OBJECT = 0.5
+"""Continuity from which it is the same object through all frames, if it keeps its form (docs/judge.md)."""
+_NOTHING = Verdict(None, None, None, moved=False, confidence=0.0, concentration=0.0, continuity=0.0, keeps_form=False)
 
 
 def judge(video: np.ndarray) -> Verdict:
@@ -305,8 +307,25 @@ def judge(video: np.ndarray) -> Verdict:
     moved = bool(abs(travel).max() >= _MIN_TRAVEL)
     shape, confidence = _shape(list(parts.values()))
     direction = _direction(travel) if moved else None
-    alike = sameness(list(parts.values())) if len(parts) == len(video) else 0.0
-    return Verdict(COLOURS[colour], shape, direction, moved, confidence, within / int(vivid.sum()), alike)
+    concentration = within / int(vivid.sum())
+    return Verdict(
+        COLOURS[colour],
+        shape,
+        direction,
+        moved,
+        confidence,
+        concentration,
+        *_constancy(list(parts.values()), len(video)),
+    )
+
+
+def _constancy(parts: list[np.ndarray], frames: int) -> tuple[float, bool]:
+    """Return continuity, and whether the form is kept; `parts` are those of the frames that show the object."""
+    if len(parts) < frames:
+        return 0.0, False
+    first, second = parts[: frames // 2], parts[frames // 2 :]
+    keeps_form = not first or (_shape(first)[0] == _shape(second)[0] and keeps_size(first, second))
+    return continuity(parts), keeps_form
 
 
 def _slope(numbers: np.ndarray, centres: np.ndarray) -> np.ndarray:

@@ -96,7 +96,7 @@ def judge_sample(sample: dict[str, Any], folder: Path) -> dict[str, Any]:
     row["seen"] = {name: getattr(seen, name) for name in ATTRIBUTES}
     row["right"] = {name: row["seen"][name] == sample[name] for name in ATTRIBUTES}
     row |= {"moved": seen.moved, "one_object": seen.is_one_object, "same_object": seen.is_same_object}
-    row |= {"concentration": round(seen.concentration, 4), "sameness": round(seen.sameness, 4)}
+    row |= {"concentration": round(seen.concentration, 4), "continuity": round(seen.continuity, 4)}
     if sample["mode"] == "ti2v":
         row["psnr"] = psnr(read_image(folder / sample["image"]), video[0])
     return row

@@ -173,7 +173,7 @@ def test_nothing_is_seen_in_grey_and_in_noise():
     noise = np.random.default_rng(0).integers(0, 256, grey.shape, dtype=np.uint8)
     for video in (grey, noise):
         seen = shapes.judge(video)
-        assert seen == shapes.Verdict(None, None, None, moved=False, confidence=0.0, concentration=0.0, sameness=0.0)
+        assert seen == shapes.Verdict(None, None, None, False, 0.0, 0.0, 0.0, False)
 
 
 def test_an_object_seen_in_few_frames_is_none():
@@ -181,6 +181,49 @@ def test_an_object_seen_in_few_frames_is_none():
     video = np.full((8, 64, 64, 3), 128, np.uint8)
     video[:2] = small_video(scene)[:2]
     assert shapes.judge(video).colour is None
+
+
+def test_a_real_video_shows_one_object_and_the_same_in_all_frames():
+    for number in range(12):
+        seen = shapes.judge(small_video(shapes.scene(14, number, held_out=True)))
+        assert seen.is_one_object and seen.is_same_object
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"shape": "cross"}, {"size": 0.32}, {"colour": "blue"}, {"start": (0.25, 0.8)}],
+    ids=["shape", "size", "colour", "place"],
+)
+def test_an_object_that_is_another_from_the_middle_on_is_not_the_same(change):
+    scene = shapes.scene(0, 0, held_out=True)._replace(
+        colour="red", shape="circle", direction="right", size=0.25, start=(0.3, 0.2), travel=0.3
+    )
+    video, other = (small_video(one) for one in (scene, scene._replace(**change)))
+    assert shapes.judge(video).is_same_object
+    assert not shapes.judge(np.stack([*video[:4], *other[4:]])).is_same_object
+
+
+def test_two_objects_and_blobs_that_flicker_are_not_one_object():
+    video = small_video(shapes.scene(0, 0, held_out=True))
+    assert not shapes.judge(np.concatenate([video, video], axis=2)).is_one_object
+    random, grey = np.random.default_rng(0), np.full((8, 64, 64, 3), 128, np.uint8)
+    for frame in grey:
+        for _ in range(6):
+            cv2.circle(frame, random.integers(6, 58, 2).tolist(), 6, (240, 20, 20), -1)
+    seen = shapes.judge(grey)
+    assert seen.colour == "red" and not seen.is_one_object and not seen.is_same_object
+
+
+def test_a_single_frame_is_the_same_as_itself():
+    assert shapes.judge(small_video(shapes.scene(0, 0, held_out=True))[:1]).is_same_object
+
+
+def test_a_sentence_says_one_word_of_each_kind_or_nothing():
+    for number in range(20):
+        scene = shapes.scene(0, number, held_out=True)
+        assert shapes.said(shapes.caption(scene)) == combination(scene)
+    assert shapes.said("A red circle, moving LEFT.") == ("red", "circle", "left")
+    assert shapes.said("a red circle") is shapes.said("a red or blue circle moves left") is shapes.said("") is None
 
 
 def test_the_judge_refuses_what_is_not_a_video():
