@@ -39,7 +39,7 @@ WATCHES = (
 """Rooms that look at what is made and decide about no byte of it, but of what they themselves make: also those that
 decide about the words of an error, and whether the same is tried again."""
 TELL = (
-    *("stiv_model.process_exit", "tasks.training.launch", "tasks.clips.select", "tasks.evaluation.judge"),
+    *("stiv_model.process_exit", "tasks.training.launch", "tasks.clips.select"),
     "tasks.videos.source_lists",  # takes the signature out of an address that is noted beside a video
 )
 BORDER: set[tuple[str, str]] = {

@@ -144,11 +144,12 @@ def prompt(combination: Combination, background: Background = "cloudy") -> str:
 def said(text: str) -> Combination | None:
     """Return what a sentence says of one shape; None where it has no or several words of a kind."""
     words = re.findall(r"[a-z]+", text.lower())
-    found = [[word for word in kind if word in words] for kind in (COLOURS, SHAPES, DIRECTIONS)]
-    if any(len(kind) != 1 for kind in found):
+    colours = [word for word in COLOURS if word in words]
+    forms = [word for word in SHAPES if word in words]
+    directions = [word for word in DIRECTIONS if word in words]
+    if not len(colours) == len(forms) == len(directions) == 1:
         return None
-    (colour,), (shape,), (direction,) = found
-    return Combination(colour, shape, direction)
+    return Combination(colours[0], forms[0], directions[0])
 
 
 def render(scene: Scene, pixels: int, frames: int) -> np.ndarray:
