@@ -87,18 +87,20 @@ def make_report(folder: Path, rows: int) -> None:
     gate = {"success": True, "evaluated": 1, "failed": []}
     account = {"given": rows, "ok": rows, "rejected": 0, "failed": 0, "reasons": {}}
     share = {"right": 1, "above_chance": True, "share": 1.0, "low": 0.5, "high": 1.0, "chance": 0.2}
-    seen = {"unseen": 0, "n": 1, **dict.fromkeys(("colour", "shape", "direction", "moved"), share)}
-    judgement = {"verdicts": [], "modes": {"t2v": seen}, "samples": account}
+    counted = ("colour", "shape", "direction", "moved", "one_object", "same_object")
+    figures = {"unseen": 0, "n": 1, **dict.fromkeys(counted, share)}
+    judgement = {"verdicts": [], "modes": {"t2v": {"held_out": figures}}, "samples": account}
     for path, content in {
         reports / "videos.json": {"videos": account},
         reports / "clips.json": {"funnel": [step], "gate": gate},
         reports / "judge.json": judgement,
         samples / tables.SAMPLE_LIST: {"checkpoint": "none", "sampler": {}, "samples": []},
         reports / "data_docs/index.html": "",
-        reports / "losses/t2v.tsv": None,
+        reports / "learning.tsv": "recipe\tstep\tn\n",
+        reports / "losses/t2v.tsv": "step\tloss\tseconds\n1\t1\t1\n2\t0.5\t2\n",
     }.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content) if content is not None else "step\tloss\tseconds\n1\t1\t1\n2\t0.5\t2\n")
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
 def report() -> Run:

@@ -155,7 +155,7 @@ def accuracies(rows: Sequence[Shares]) -> str:
     axes.set_xlim(-2, 102)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="x")
-    axes.set_xlabel("per cent: held out (dot), seen (ring), 95 % interval (bar), chance (line)")
+    axes.set_xlabel("per cent: held out (dot), seen (ring), 95 % (bar), chance (line)")
     return _svg(figure, "judge")
 
 
