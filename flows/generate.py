@@ -40,6 +40,6 @@ def generate(
         "markdown",
         "samples",
         markdown=f"{samples.text_prompts} videos from text, {samples.image_prompts} from text and image, "
-        f"{samples.image_prompts} interpolated in time; of seen combinations {samples.seen_text_prompts} from text and "
+        f"{samples.interpolated} interpolated in time; of seen combinations {samples.seen_text_prompts} from text and "
         f"{samples.seen_image_prompts} from text and image: `{out}`; the gallery is in `reports/report.html`.",
     )

@@ -88,7 +88,7 @@ def sampling(params: Params, downsampling: int) -> Work:
     given = {"from text": 0, "from text and image": 1, "interpolated in time": interpolated}
     parts = {kind: video_cost(once, params.sampler, shape.frames, encoders, frames) for kind, frames in given.items()}
     own = params.samples
-    counts = [own.text_prompts + own.seen_text_prompts, own.image_prompts + own.seen_image_prompts, own.image_prompts]
+    counts = [own.text_prompts + own.seen_text_prompts, own.image_prompts + own.seen_image_prompts, own.interpolated]
     flops = sum(count * each for count, each in zip(counts, parts.values(), strict=True))
     precision = {"samples": params.samples.precision, "vae": params.vae.precision, "text": params.text.precision}
     return Work("sampling", params.devices.sampling, precision, "video", parts, sum(counts), flops)

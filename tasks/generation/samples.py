@@ -104,7 +104,7 @@ class SampleRequest(NamedTuple):
 
 def sample_requests(settings: SampleSettings, corpus: CorpusSettings) -> list[SampleRequest]:
     """Return what the stage generates, none of which is a video of the corpus: by mode, held-out scenes first."""
-    held_out = {"t2v": settings.text_prompts, "ti2v": settings.image_prompts, "tup": settings.image_prompts}
+    held_out = {"t2v": settings.text_prompts, "ti2v": settings.image_prompts, "tup": settings.interpolated}
     seen = {"t2v": settings.seen_text_prompts, "ti2v": settings.seen_image_prompts, "tup": 0}
     return [
         _request(mode, is_held_out, number, settings.seed, corpus)

@@ -11,7 +11,9 @@ class SampleSettings(Settings):
     text_prompts: PositiveInt
     """Videos made from text alone, of combinations of colour, shape and direction that are held out from training."""
     image_prompts: PositiveInt
-    """Videos made from a text and its first frame, also of held-out combinations; as many are interpolated in time."""
+    """Videos made from a text and its first frame, also of held-out combinations."""
+    interpolated: NonNegativeInt
+    """Videos made from every second frame of a scene of a held-out combination, by temporal upsampling (TUP)."""
     seen_text_prompts: NonNegativeInt
     """More videos made from text alone, of new scenes whose combinations training saw: what was not learnt is wrong
     here too, what only did not generalise is right here."""

@@ -42,7 +42,7 @@ def changed(tmp_path):
         ("shots.min_seconds", 61.0, r"shots\.min_seconds 61\.0 is above max_seconds 60\.0"),
         ("clips.duplicate_similarity", 0.95, r"duplicate_similarity is 0\.95, but scores\.embedding is null"),
         ("train.t2v.frames", 3, r"train\.t2v\.frames is 3, but model\.temporal_patch is 2"),
-        ("train.t2v.frames", 20, r"train\.t2v\.frames is 20, but latents\.frames is only 8"),
+        ("train.t2v.frames", 20, r"train\.t2v\.frames is 20, but latents\.frames is only 10"),
         ("train.t2i.clean_frames", "first", r"train\.t2i: .*frames is 1, but clean_frames first needs at least 2"),
         ("train.t2v.decay", None, r"train\.t2v\.decay: Field required"),
         ("train.t2v.decay", {"kind": "linear", "steps": 0, "floor": 0.0}, r"steps: .*greater than 0 \(found 0\)"),
@@ -56,17 +56,21 @@ def changed(tmp_path):
         ),
         ("training.timestep_shift", 0.0, r"timestep_shift: .*greater than 0 \(found 0\.0\)"),
         ("sampler.shift", 0.0, r"sampler\.shift: .*greater than 0 \(found 0\.0\)"),
-        ("model.heads", 7, r"model\.width is 128 and model\.heads is 7"),
+        ("model.heads", 7, r"model\.width is 96 and model\.heads is 7"),
         ("corpus.shapes_size", [0.42, 0.25], r"corpus: shapes_size is \[0\.42, 0\.25\]: state the smaller"),
         ("corpus.shapes_size", [0.1, 0.3], r"corpus\.shapes_size\.0: .*greater than or equal to 0\.25 \(found 0\.1\)"),
         (
-            "corpus.shapes_size",
-            [0.45, 0.6],
-            r"corpus: shapes_size goes up to 0\.6 and shapes_travel up to 0\.5: .*lower",
+            "corpus.shapes_travel",
+            [0.2, 0.5],
+            r"corpus: shapes_size goes up to 0\.58 and shapes_travel up to 0\.5: .*lower",
         ),
         ("corpus.shapes_travel", [0.1, 0.3], r"corpus\.shapes_travel\.0: .*\(found 0\.1\)"),
-        ("corpus.shapes_start", 0.5, r"corpus: shapes_start is 0\.5, but an object of size 0\.42 .*at 0\.27 or before"),
-        ("corpus.shapes_across", [0.0, 0.2], r"corpus: shapes_across is \[0\.0, 0\.2\], .*0\.23 to 0\.77"),
+        (
+            "corpus.shapes_start",
+            0.5,
+            r"corpus: shapes_start is 0\.5, but an object of size 0\.58 .*at 0\.48 or before",
+        ),
+        ("corpus.shapes_across", [0.0, 0.2], r"corpus: shapes_across is \[0\.0, 0\.2\], .*0\.31 to 0\.69"),
         ("corpus.shapes_backgrounds", [], r"corpus\.shapes_backgrounds: .*at least 1 item"),
         ("corpus.shapes_backgrounds", ["plaid"], r"corpus\.shapes_backgrounds\.0: .*'plain' \(found 'plaid'\)"),
         ("corpus.shapes_backgrounds", ["plain", "plain"], r"corpus: shapes_backgrounds .*state each kind once"),
@@ -84,13 +88,13 @@ def test_a_wrong_value_is_named_with_its_place(changed, place, value, said):
     ("place", "value", "said"),
     [
         ("clips.height", {"min": 9.0, "max": 3.0}, r"clips\.height: min 9\.0 is above max 3\.0: nothing would be kept"),
-        ("model.heads", 7, r"model: model\.width is 128 and model\.heads is 7: the width .*"),
+        ("model.heads", 7, r"model: model\.width is 96 and model\.heads is 7: the width .*"),
         ("train.t2v.frames", 3, r"train\.t2v\.frames is 3, but model\.temporal_patch is 2: .*"),
         (
             "model.positions",
             {"kind": "learned", "rows": 4, "columns": 4, "num_temporal": 3, "std": 0.5},
-            r"model\.positions\.num_temporal is 3, but train\.\w+\.frames 8 / model\.temporal_patch 2 are 4 temporal "
-            r"tokens: set it to 4",
+            r"model\.positions\.num_temporal is 3, but train\.\w+\.frames 10 / model\.temporal_patch 2 are 5 temporal "
+            r"tokens: set it to 5",
         ),
         (
             "model",
@@ -150,7 +154,7 @@ def test_an_unknown_verb_is_answered_with_the_known_ones():
         main(["trian"])
 
 
-@pytest.mark.parametrize("old, new, place", [("clips:", "clip:", ""), ("  width: 128", "  widht: 128", "model.")])
+@pytest.mark.parametrize("old, new, place", [("clips:", "clip:", ""), ("  width: 96", "  widht: 128", "model.")])
 def test_a_misspelt_key_is_told_with_the_one_that_is_nearest(tmp_path, old, new, place):
     path = tmp_path / "params.yaml"
     path.write_text((ROOT / "params.yaml").read_text().replace(f"\n{old}", f"\n{new}", 1))

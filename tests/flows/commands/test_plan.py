@@ -109,7 +109,7 @@ def test_encoding_and_sampling_are_counted_with_hours_and_price_on_the_device_th
     assert encoding["flops"] == 1_000_000 * sum(encoding["clip_flops"].values()) > 0
     own = load_params(ROOT / PARAMS).samples
     assert sampling["videos"] == (
-        own.text_prompts + own.seen_text_prompts + 2 * own.image_prompts + own.seen_image_prompts
+        own.text_prompts + own.seen_text_prompts + own.image_prompts + own.interpolated + own.seen_image_prompts
     )
     for one in (encoding, sampling):
         assert one["device_hours"] == pytest.approx(one["flops"] / 2e12 / 3600)
