@@ -51,10 +51,10 @@ def demo(port: int = 0) -> None:
             state = asyncio.run(_run(started, serving))
     if not state.is_completed():
         raise ValueError(f"{state.name}: {state.message}; once that is mended, the same command goes on from there")
-    report, judged = (Path(stage_names.made_by(stage)[0]) for stage in ("report", "judge"))
-    for mode, figures in json.loads(judged.read_text())["modes"].items():
-        _say(started, f"judge, {mode}: {_shares(figures)}")
-    _say(started, f"done in {time.monotonic() - started:.0f} s; the report: {report.resolve()}")
+    (report,), (judged,) = stage_names.outputs("report"), stage_names.metrics("judge")
+    for line in judgement_lines(json.loads(Path(judged).read_text())):
+        _say(started, line)
+    _say(started, f"done in {time.monotonic() - started:.0f} s; the report: {Path(report).resolve()}")
 
 
 async def _run(started: float, serving: subprocess.Popen[bytes]) -> Any:
@@ -110,10 +110,18 @@ async def _tell_log(client: Any, run: UUID, seen: set[UUID], started: float) -> 
             _say(started + late, line.message)
 
 
+def judgement_lines(judgement: dict[str, Any]) -> list[str]:
+    """Put what reports/judge.json says on lines: a line for each mode, and for held-out and seen combinations."""
+    return [
+        f"judge, {mode}, {kind.replace('_', ' ')}, {figures['n']} videos: {_shares(figures)}"
+        for mode, combinations in judgement["modes"].items()
+        for kind, figures in combinations.items()
+    ]
+
+
 def _shares(figures: dict[str, Any]) -> str:
-    """Put what the judge found on one line."""
     named = {name: value["share"] for name, value in figures.items() if isinstance(value, dict) and "share" in value}
-    return ", ".join(f"{name} {share:.0%}" for name, share in named.items())
+    return ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in named.items())
 
 
 def _say(started: float, line: str) -> None:

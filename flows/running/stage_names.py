@@ -24,10 +24,14 @@ def with_table() -> tuple[str, ...]:
     return tuple(name for name in with_account() if f"data/{name}" in declared[name]["outs"])
 
 
-def made_by(stage: str) -> tuple[str, ...]:
-    """Return the files and folders that a stage makes: its outputs, then the figures that it reports."""
-    declared = _declared()[stage]
-    return tuple(path for key in ("outs", "metrics") for path in _paths(declared, key))
+def outputs(stage: str) -> tuple[str, ...]:
+    """Return the files and folders that a stage makes, without the figures that it reports."""
+    return tuple(_paths(_declared()[stage], "outs"))
+
+
+def metrics(stage: str) -> tuple[str, ...]:
+    """Return the files of figures that a stage reports."""
+    return tuple(_paths(_declared()[stage], "metrics"))
 
 
 def pages() -> tuple[str, ...]:
