@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from flows.params import load_params, section
+from flows.params import Params, load_params, section
 from stiv_model.diffusion.frame_conditioning import clean_frame_mask, null_image
 from stiv_model.diffusion.sampler import sample
 from stiv_model.latents.dataset import Batch
@@ -164,5 +164,15 @@ def test_every_setting_that_the_document_names_exists():
     sections = "|".join(type(PARAMS).model_fields)
     named = set(re.findall(rf"`((?:{sections})\.[\w.*]+)`", DOCUMENT))
     assert len(named) > 20
+    either = [PARAMS, load_params(ROOT / "params.yaml")]  # of the two kinds of positions, each has one
+    assert {params.model.positions.kind for params in either} == {"rotary", "learned"}
     for name in named:
-        section(PARAMS, name.replace("*", "stiv"))
+        assert any(has(params, name.replace("*", "stiv")) for params in either), name
+
+
+def has(params: Params, name: str) -> bool:
+    try:
+        section(params, name)
+    except ValueError:
+        return False
+    return True
