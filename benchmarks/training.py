@@ -54,7 +54,7 @@ ON_GPU = {
     "m_on_one_gpu": ("--params", _M, "--recipe", "t2v", "--micro-batch", "1", "--offload", "cpu", "--checkpointing"),
 }
 PARAMS = load_params()
-RECIPE = PARAMS.train["t2v"]
+RECIPE = PARAMS.train["t2v"].model_copy(update={"mask_ratio": 0.5})  # DDP wants a gradient of the mask token too
 TRAINING = PARAMS.training.model_copy(update={"ranks": RANKS, "device": "cpu", "precision": "float32"})
 
 
