@@ -284,7 +284,7 @@ def test_constraints_cover_every_dependency():
 
 LAUNCHING = (TOP / "docs/launching.md").read_text()
 LAUNCHERS = [yaml.safe_load(line)["launcher"] for line in re.findall(r"^ *(launcher: .+)$", LAUNCHING, re.M)]
-SCRIPTS = sorted([*INFRA.glob("slurm/*"), *INFRA.glob("k8s/*.sh")])
+SCRIPTS = sorted([*INFRA.glob("*.sh"), *INFRA.glob("slurm/*"), *INFRA.glob("k8s/*.sh")])
 
 
 def training_settings(**changes) -> TrainingSettings:
@@ -381,7 +381,7 @@ def test_ranks_that_the_nodes_cannot_share_are_refused():
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_script_is_well_formed(path: Path):
-    assert len(SCRIPTS) == 3
+    assert len(SCRIPTS) == 4
     subprocess.run(["bash", "-n", path], check=True)
 
 

@@ -16,14 +16,9 @@ for ((node = 0; node < nodes; node++)); do
     logs+=("$work/kubernetes-$node.log")
 done
 touch "${logs[@]}"
-# in a session of its own: SIGTERM for all of the stage's processes is ours to answer
-setsid tail --quiet --follow=name --lines=0 --pid=$$ "${logs[@]}" &
-follower=$!
-trap 'sleep 2; kill "$follower" || true' EXIT # it shows the last lines first
-session=
-until [ "$session" = "$follower" ]; do # until then, SIGTERM would end it too
-    read -r _ _ _ _ _ session _ <"/proc/$follower/stat"
-done
+# shellcheck source=infra/follow.sh
+source infra/follow.sh
+follow --quiet --lines=0 "${logs[@]}"
 # the pods get SIGTERM, and the time to save their work: foreground waits for them
 trap 'kubectl delete jobset "$name" --cascade=foreground; exit 143' TERM INT
 

@@ -10,14 +10,9 @@ log=$work/slurm.log
 
 touch "$log"
 seen=$(stat --format=%s "$log") # what follows is shown from here on, however late the follower starts
-# in sessions of their own: SIGTERM for all of the stage's processes is ours to answer
-setsid tail --follow=name --bytes=+$((seen + 1)) --pid=$$ "$log" &
-follower=$!
-trap 'sleep 2; kill "$follower" || true' EXIT # it shows the last lines first
-session=
-until [ "$session" = "$follower" ]; do # until then, SIGTERM would end it too
-    read -r _ _ _ _ _ session _ <"/proc/$follower/stat"
-done
+# shellcheck source=infra/follow.sh
+source infra/follow.sh
+follow --bytes=+$((seen + 1)) "$log"
 
 asked=no
 stop() {
@@ -30,6 +25,7 @@ trap stop TERM INT
 code=75 # of a job that saved its work before the time limit: the next goes on
 while [ "$code" -eq 75 ] && [ "$asked" = no ]; do
     # singleton: the job of a start that was killed may still run, and two may not write to one folder
+    # in a session of its own, as the follower
     setsid sbatch --wait --job-name "$name" --dependency singleton --nodes "$nodes" \
         --gpus-per-node "$ranks_per_node" --output "$log" \
         infra/slurm/train.sbatch "$python" "$nodes" "$ranks_per_node" "$work" &
