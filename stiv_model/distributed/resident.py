@@ -64,7 +64,7 @@ class _Group:
     def __init__(self, zero: Any, index: int):
         self.parameters: list[Any] = zero.fp16_groups[index]
         self.partition_N: Tensor = zero.fp16_partitioned_groups_flat[index]
-        self.ranks, self.rank = dist.get_world_size(), dist.get_rank()
+        self.ranks = dist.get_world_size()
         self.exchanged_RN = self.partition_N.new_zeros(self.ranks, self.partition_N.numel())
         self.whole = torch.empty_like(self.exchanged_RN).flatten()
         self.shares = [parameter.partition_numel() for parameter in self.parameters]
@@ -76,17 +76,14 @@ class _Group:
         for parameter, _, home in slices:
             parameter.data = home[: parameter.ds_numel].view(parameter.ds_shape)
             parameter.ds_status = ZeroParamStatus.AVAILABLE
-        self.scattered = [
-            part_RN[rank, : max(0, min(share, parameter.ds_numel - rank * share))]
+        cuts = [
+            (part_N, min(share, max(0, parameter.ds_numel - rank * share)))
             for parameter, share, part_RN in zip(self.parameters, self.shares, self.gathered, strict=True)
-            for rank in range(self.ranks)
+            for rank, part_N in enumerate(part_RN)
         ]
+        self.scattered = [part_N[:length] for part_N, length in cuts]
         """The same slices one by one, without padding."""
-        self.padding = [
-            part_RN[rank, max(0, min(share, parameter.ds_numel - rank * share)) :]
-            for parameter, share, part_RN in zip(self.parameters, self.shares, self.gathered, strict=True)
-            for rank in range(self.ranks)
-        ]
+        self.padding = [part_N[length:] for part_N, length in cuts]
 
     def _slices(self) -> Iterator[tuple[Any, Tensor, Tensor]]:
         offset = 0
