@@ -112,10 +112,11 @@ async def _tell_log(client: Any, run: UUID, seen: set[UUID], started: float) -> 
 
 def judgement_lines(judgement: dict[str, Any]) -> list[str]:
     """Put what reports/judge.json says on lines: a line for each mode, and for held-out and seen combinations."""
+    from tasks.evaluation.judge import lines_of  # seconds to import
+
     return [
-        f"judge, {mode}, {kind.replace('_', ' ')}, {figures['n']} videos: {_shares(figures)}"
-        for mode, combinations in judgement["modes"].items()
-        for kind, figures in combinations.items()
+        f"judge, {mode}, {combinations.replace('_', ' ')}, {figures['n']} videos: {_shares(figures)}"
+        for mode, combinations, figures in lines_of(judgement)
     ]
 
 
