@@ -80,12 +80,17 @@ def report(figures: dict[str, float], path: Path | None) -> None:
         path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shots", type=int, default=100_000)
+def arguments(what: str | None, inputs: str, default: int) -> argparse.Namespace:
+    """Return what is on the command line: how many `inputs`, `--folder` and `--json`."""
+    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(f"--{inputs}", type=int, default=default)
     parser.add_argument("--folder", type=Path, help="where the outputs are made; the default is among temporary files")
     parser.add_argument("--json", type=Path, help="write all figures there")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments(__doc__, "shots", 100_000)
     with tempfile.TemporaryDirectory(prefix="stiv-added-", dir=options.folder) as name:
         more = options.shots + options.shots // 100
         figures = measure(Path(name), options.shots, more, scale_stages.make_videos, run_stage)

@@ -9,7 +9,6 @@ bytes), always the same. The third output must be the second, byte for byte. It 
 the disk: 7.3 GB for 10,000 clips.
 """
 
-import argparse
 import hashlib
 import tempfile
 from collections.abc import Iterator
@@ -77,11 +76,7 @@ def run_stage(folder: Path) -> dict[str, Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=10_000)
-    parser.add_argument("--folder", type=Path, help="where the outputs are made; the default is among temporary files")
-    parser.add_argument("--json", type=Path, help="write all figures there")
-    options = parser.parse_args()
+    options = added.arguments(__doc__, "clips", 10_000)
     substitutes: Any = encode
     substitutes.encode_clips, substitutes.decoded = encode_nothing, decode_nothing
     with tempfile.TemporaryDirectory(prefix="stiv-added-", dir=options.folder) as name:
