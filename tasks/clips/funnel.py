@@ -143,6 +143,6 @@ def _borderline_shots(connection: duckdb.DuckDBPyConnection, limit: Limit, count
         query = f"""SELECT judged.clip, near.score FROM judged JOIN (
                         SELECT row, {limit.score}::DOUBLE AS score FROM measured WHERE {where}
                         ORDER BY score {"ASC" if is_up else "DESC"}, row LIMIT {count}) AS near USING (row)
-                    ORDER BY abs(near.score - CAST('{limit.value!r}' AS DOUBLE)), judged.clip"""
+                    ORDER BY abs(near.score - {queries.double(limit.value)}), judged.clip"""
         sides.append(connection.sql(query).fetchall())
     return BorderlineShots(limit, *sides)

@@ -137,9 +137,8 @@ def _wrong(expectation: Any, rows: str, schema: pa.Schema) -> _Wrong:
         case gxe.ExpectColumnValuesToNotBeNull():
             word, test = "missing", is_missing
         case gxe.ExpectColumnValuesToBeBetween():
-            ends = ((expectation.min_value, "<"), (expectation.max_value, ">"))
-            # through text: a literal with a point would be a DECIMAL, whose nearest double may be another
-            outside = [f"{column}::DOUBLE {sign} CAST('{end!r}' AS DOUBLE)" for end, sign in ends if end is not None]
+            ends: Any = ((expectation.min_value, "<"), (expectation.max_value, ">"))
+            outside = [f"{column}::DOUBLE {sign} {queries.double(end)}" for end, sign in ends if end is not None]
             word, test = "outside", f"NOT ({is_missing}) AND ({' OR '.join(outside) or 'false'})"
         case gxe.ExpectColumnValuesToBeInSet():
             word, test = "other", f"{column} NOT IN ({', '.join(map(queries.quoted, expectation.value_set))})"

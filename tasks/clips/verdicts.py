@@ -75,9 +75,8 @@ def _reason(wanted: thresholds.Rules) -> str:
     missing += [f"NOT coalesce(isfinite({score}::DOUBLE), false)" for score in wanted.scores]
     lines = [f"WHEN {' OR '.join(missing)} THEN '{thresholds.SCORE_MISSING}'"]
     for limit in wanted.limits:
-        # through text: a literal with a point would be a DECIMAL, whose nearest double may be another
-        value = f"CAST('{limit.value!r}' AS DOUBLE)"
-        lines.append(f"WHEN {limit.score}::DOUBLE {'<' if limit.is_min else '>'} {value} THEN '{limit.reason}'")
+        outside = f"{'<' if limit.is_min else '>'} {queries.double(limit.value)}"
+        lines.append(f"WHEN {limit.score}::DOUBLE {outside} THEN '{limit.reason}'")
     orientations = ", ".join(f"'{name}'" for name in wanted.orientations) or "NULL"
     lines.append(f"WHEN (orientation IN ({orientations})) IS NOT TRUE THEN '{thresholds.ORIENTATION}'")
     return f"CASE {' '.join(lines)} END"

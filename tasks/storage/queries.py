@@ -56,6 +56,12 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def double(value: float) -> str:
+    """Return a number as SQL writes it, exactly: a literal with a point would be a DECIMAL, whose nearest double may be
+    another."""
+    return f"CAST('{value!r}' AS DOUBLE)"
+
+
 def batches(connection: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Give the rows of a query as they come, a few thousand at a time, in the columns and types of `schema`."""
     for batch in connection.sql(query).to_arrow_reader(GROUP_ROWS):
