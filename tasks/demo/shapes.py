@@ -34,6 +34,7 @@ _TEMPLATES = (
     "a {colour} {shape} is moving {direction} in front of a {background} grey wall",
     "a {shape} of {colour} colour slides {direction} across a {background} grey picture",
     "over a {background} grey background, a {colour} {shape} moves {direction}",
+    "a {colour} {shape} moves {direction}",
 )
 
 
