@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from stiv_model import package_files
 
 _REPOSITORY = Path(__file__).parents[2]
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_COMMIT = re.compile("[0-9a-f]{40}")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+COMMIT = re.compile("[0-9a-f]{40}")
 
 CONFIG = "config.json"
 """In the folder of a model of transformers or diffusers: what it is."""
@@ -31,7 +31,7 @@ _SAVE_AGAIN = "save the model again with save_pretrained, or name another folder
 _SHOWN = 300  # characters of what a library says
 
 
-def find(section: str, source: str, revision: str | None, files: Sequence[str]) -> Path:
+def find(section: str, source: str, revision: str | None, files: Sequence[str], place: object = "params.yaml") -> Path:
     """Return the folder of `source`: as given, in the repository of this package, in a package, or from the hub.
 
     Args:
@@ -39,21 +39,22 @@ def find(section: str, source: str, revision: str | None, files: Sequence[str]) 
         source: a folder, `package:NAME/FOLDER`, or a hub name.
         revision: the commit of a hub repository.
         files: patterns of what is fetched from the hub; nothing there is ever run.
+        place: where the section stands, for messages.
 
     Raises:
         FileNotFoundError: it is none of the four, or the hub cannot be reached.
         ValueError: a hub name without the commit that is meant.
     """
     if source.startswith(package_files.PREFIX):
-        remedy = "install it, or name another source in params.yaml"
+        remedy = f"install it, or name another source in {place}"
         return package_files.find(f"{section}.source", source, Path.is_dir, remedy)
     for folder in (Path(source), _REPOSITORY / source):
         if folder.is_dir():
             return folder
     nowhere = f"{section}.source is {source}: no such folder here or in {_REPOSITORY}"
-    if not _HUB_NAME.fullmatch(source):
-        raise FileNotFoundError(f"{nowhere}: name one that save_pretrained wrote, in params.yaml")
-    if revision is None or not _COMMIT.fullmatch(revision):
+    if not HUB_NAME.fullmatch(source):
+        raise FileNotFoundError(f"{nowhere}: name one that save_pretrained wrote, in {place}")
+    if revision is None or not COMMIT.fullmatch(revision):
         raise ValueError(
             f"{nowhere}; as a hub name it needs the 40 digits of a commit, since a branch moves, but "
             f"{section}.revision is {revision or 'null'}: copy them from https://huggingface.co/{source}/commits/main"
@@ -63,7 +64,7 @@ def find(section: str, source: str, revision: str | None, files: Sequence[str]) 
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"{nowhere}, and as a hub name, at commit {revision}, it cannot be loaded ({type(error).__name__}): fetch "
-            "it where the hub can be reached, or name a folder in params.yaml"
+            f"it where the hub can be reached, or name a folder in {place}"
         ) from error
 
 

@@ -24,11 +24,12 @@ KINDS: dict[str, type[transformers.PreTrainedModel]] = {
 }
 _TOKENIZING = threading.Lock()
 """A tokenizer keeps how it pads and cuts from call to call: two threads would set it for each other."""
-_FILES = (
+FILES = (
     *pinned.TRANSFORMERS_FILES,
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
 )
+"""What a text encoder and its tokenizer are made of, as patterns."""
 
 
 class TextEncoder:
@@ -53,8 +54,7 @@ class TextEncoder:
         folder = find(settings)
         with pinned.naming("text", settings.source):
             self.model = read(KINDS[settings.kind], folder, torch.float32)
-            with pinned.opening(folder, "a tokenizer"):
-                self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            self.tokenizer = read_tokenizer(folder)
         limit = most_tokens(self.model)
         if limit is not None and settings.tokens > limit:
             raise ValueError(
@@ -62,7 +62,7 @@ class TextEncoder:
                 f"{limit} or less"
             )
         self.width: int = self.model.config.hidden_size
-        self.sha256 = self._sha256()
+        self.sha256 = sha256_of(settings.kind, settings.tokens, self.model, self.tokenizer)
         pinned.check_sha256("text", settings.source, settings.sha256, self.sha256)
         self.model.to(device, getattr(torch, settings.precision))  # type: ignore[arg-type]  # as transformers wraps it
 
@@ -84,13 +84,20 @@ class TextEncoder:
         """Return how many tokens each caption has: more than `text.tokens`, and it will be cut."""
         return lengths(self.tokenizer, captions)
 
-    def _sha256(self) -> str:
-        digest = hashlib.sha256(f"{self.settings.kind} {self.settings.tokens}".encode())
-        for name, weight in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weight.contiguous().view(torch.uint8).numpy().data if weight.ndim else bytes(weight))
-        digest.update(repr(sorted(self.tokenizer.get_vocab().items())).encode())
-        return digest.hexdigest()
+
+def sha256_of(
+    kind: str,
+    tokens: int,
+    model: transformers.PreTrainedModel,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+) -> str:
+    """Return the `TextEncoder.sha256` of a text encoder in float32, on the CPU."""
+    digest = hashlib.sha256(f"{kind} {tokens}".encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.contiguous().view(torch.uint8).numpy().data if weight.ndim else bytes(weight))
+    digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
+    return digest.hexdigest()
 
 
 @torch.inference_mode()
@@ -167,13 +174,23 @@ def read(kind: type[transformers.PreTrainedModel], folder: Path, dtype: torch.dt
     return model.eval().requires_grad_(False)
 
 
+def read_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder; code that lies there is not run.
+
+    Raises:
+        ValueError: as `pinned.opening`.
+    """
+    with pinned.opening(folder, "a tokenizer"):
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
 def find(settings: TextSettings) -> Path:
     """Return the folder of `text.source`.
 
     Raises:
         FileNotFoundError, ValueError: as `pinned.find`.
     """
-    return pinned.find("text", settings.source, settings.revision, _FILES)
+    return pinned.find("text", settings.source, settings.revision, FILES)
 
 
 def _mean(features_BLE: Tensor, mask_BL: Tensor) -> Tensor:

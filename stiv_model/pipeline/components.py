@@ -14,6 +14,7 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationError
 from stiv_model import settings_errors
 from stiv_model.encoders import pinned, text, vae
 from stiv_model.network.transformer import StivTransformer
+from stiv_model.pipeline.folders import INDEX
 from stiv_model.settings import ModelSettings, SamplerSettings, Settings, of_earlier_release
 from stiv_model.weights import files, metadata
 from stiv_model.weights.metadata import Trained
@@ -77,8 +78,13 @@ class StivTransformerModel(StivTransformer, ModelMixin, ConfigMixin):
 
         Raises:
             FileNotFoundError: there is no checkpoint.
-            ValueError: weights are missing, unknown or of another shape.
+            ValueError: weights are missing, unknown or of another shape, or the folder is a pipeline's.
         """
+        if (checkpoint / INDEX).is_file():
+            raise ValueError(
+                f"{checkpoint} is a pipeline folder ({INDEX}), not a checkpoint: open it with --pipeline "
+                "of stiv sample, or with StivPipeline.from_pretrained"
+            )
         found = metadata.read(checkpoint)
         trained = None if found.trained is None else found.trained.model_dump(mode="json")
         with torch.device("meta"):

@@ -13,9 +13,12 @@ from diffusers.schedulers.scheduling_utils import SCHEDULER_CONFIG_NAME
 from huggingface_hub import snapshot_download
 
 from stiv_model.encoders import pinned, vae_files
-from stiv_model.weights import durable
+from stiv_model.pipeline import card
+from stiv_model.weights import durable, metadata
 
 INDEX = "model_index.json"
+SHIPPED = Path(__file__).parents[1] / "embedded" / "shapes"
+"""The pipeline folder that comes with the package."""
 SUFFIXES = (".json", ".safetensors", ".txt", ".model")
 """Of the files that are read: configurations, weights and vocabularies; no code and no pickle."""
 _LIBRARIES = ("diffusers", "transformers", "stiv_model")
@@ -42,7 +45,7 @@ def find(name: str, parts: Collection[str], **hub: Any) -> Path:
     elif not _HUB_NAME.fullmatch(name):
         raise FileNotFoundError(f"{name}: no such folder, and no name of a hub repository, ORGANISATION/NAME, either")
     else:
-        wanted = [INDEX, *(f"{part}/*{suffix}" for part in sorted(parts) for suffix in SUFFIXES)]
+        wanted = [INDEX, card.FILE, *(f"{part}/*{suffix}" for part in sorted(parts) for suffix in SUFFIXES)]
         try:
             folder = Path(snapshot_download(name, allow_patterns=wanted, **hub))
         except (OSError, ValueError) as error:
@@ -51,21 +54,30 @@ def find(name: str, parts: Collection[str], **hub: Any) -> Path:
                 "check name, revision and token, or fetch it where the hub can be reached and name the folder"
             ) from error
     if not (folder / INDEX).is_file():
-        raise FileNotFoundError(f"{name} has no {INDEX}: name a folder that save_pretrained or `stiv export` wrote")
+        meant = (
+            "; it is a checkpoint, which --checkpoint of stiv sample opens" if metadata.is_checkpoint(folder) else ""
+        )
+        raise FileNotFoundError(
+            f"{name} has no {INDEX}: name a folder that save_pretrained or `stiv export` wrote{meant}"
+        )
     return folder
 
 
-def check(folder: Path, index: dict[str, Any], kinds: Collection[str], parts: Collection[str]) -> None:
-    """Refuse a folder that is not what its index says, before diffusers opens it.
+def check(
+    folder: Path, index: dict[str, Any], kinds: Collection[str], parts: Collection[str], names: Collection[str]
+) -> None:
+    """Refuse a folder that is not what its index and its card say, before diffusers opens it.
 
     Args:
         index: model_index.json.
         kinds: names that the class of the pipeline may have there.
         parts: the components that are to be read.
+        names: of all components.
 
     Raises:
         FileNotFoundError: a file of a part is missing.
-        ValueError: it is of another class, or a part is of none of the libraries that are read, or no such file.
+        ValueError: it is of another class, or a part is of none of the libraries that are read, or no such file; or as
+            `card.check`.
     """
     kind = index.get("_class_name")
     if isinstance(kind, list):  # with which diffusers names a file of code
@@ -77,6 +89,7 @@ def check(folder: Path, index: dict[str, Any], kinds: Collection[str], parts: Co
         words = named if isinstance(named, list) and all(isinstance(word, str) for word in named) else []
         if len(words) != 2 or words[0].partition(".")[0] not in _LIBRARIES:
             raise ValueError(f"{folder / INDEX} names {named!r} as {part}: {_NO_CODE}")
+    card.check(folder, parts, names)
     if "transformer" in parts:
         pinned.check_folder(folder / "transformer", vae_files.WEIGHTS)
     if "scheduler" in parts:
@@ -88,7 +101,8 @@ def replaced(folder: Path, kind: str, parts: Collection[str]) -> Iterator[Path]:
     """Give an empty folder to write to, whose content then takes the place of an earlier one of the same kind.
 
     An earlier one stays whole until the new one is: files that the new one lacks, such as shards, are gone after it,
-    and weights that are still mapped from the earlier files stay readable. Other files of `folder` are left alone.
+    and weights that are still mapped from the earlier files stay readable. Other files of `folder` are left alone, but
+    for a model card that states hashes of weights, which goes on without them where the new ones are others.
 
     Args:
         folder: where the pipeline shall be.
@@ -96,7 +110,8 @@ def replaced(folder: Path, kind: str, parts: Collection[str]) -> Iterator[Path]:
         parts: names of its components, each a folder.
 
     Raises:
-        ValueError: `folder` is a file, or holds such a folder that is not of an earlier pipeline of this kind.
+        ValueError: `folder` is a file, holds such a folder that is not of an earlier pipeline of this kind, or a model
+            card that cannot be read.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name a folder")
@@ -107,6 +122,7 @@ def replaced(folder: Path, kind: str, parts: Collection[str]) -> Iterator[Path]:
             f"{folder} has {there[0]}, which is of no {kind} and would be overwritten: name another folder, or move "
             "it away"
         )
+    card.stated(folder)  # refuses a card that could not be kept true, before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     # within the folder, so that it is on the same disk, wherever that is mounted
     aside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
@@ -115,16 +131,17 @@ def replaced(folder: Path, kind: str, parts: Collection[str]) -> Iterator[Path]:
     old.mkdir()
     try:
         yield new
+        card.keep_true(folder, new, parts)
         durable.sync_tree(new)
     except BaseException:
         shutil.rmtree(aside)
         raise
     index.unlink(missing_ok=True)  # without it nobody takes what is half exchanged for a pipeline
-    for path in sorted(new.iterdir()):
-        if path.name != INDEX:
-            if (folder / path.name).exists():
-                (folder / path.name).rename(old / path.name)
-            path.rename(folder / path.name)
+    for name in sorted({*parts, *(path.name for path in new.iterdir())} - {INDEX}):
+        if (folder / name).exists():
+            (folder / name).rename(old / name)
+        if (new / name).exists():
+            (new / name).rename(folder / name)
     (new / INDEX).rename(index)
     durable.sync(folder)
     shutil.rmtree(aside)

@@ -14,6 +14,7 @@ import diffusers
 import numpy as np
 import torch
 import transformers
+from diffusers.configuration_utils import FrozenDict
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.utils.import_utils import is_accelerate_available
@@ -30,8 +31,8 @@ from stiv_model.encoders.text import TextEncoder
 from stiv_model.encoders.vae import Autoencoder, decode, downsampling
 from stiv_model.encoders.vae import load as load_vae
 from stiv_model.network.conditions import FrameCondition
+from stiv_model.pipeline import card, folders, text_source
 from stiv_model.pipeline import encoders as pipeline_encoders
-from stiv_model.pipeline import folders
 from stiv_model.pipeline.calls import Call, CallProperties, Calls
 from stiv_model.pipeline.components import NAMES, PipelineDefaults, StivTransformerModel, check_parts, check_present
 from stiv_model.pipeline.inputs import (
@@ -51,6 +52,7 @@ from stiv_model.pipeline.inputs import (
     texts_of,
 )
 from stiv_model.pipeline.pictures import Pictures, given_of, given_pictures
+from stiv_model.pipeline.text_source import TextSource
 from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
 
 OnStepEnd = Callable[["StivPipeline", int, float, dict[str, Tensor]], dict[str, Tensor] | None]
@@ -88,6 +90,10 @@ class StivPipeline(CallProperties, DiffusionPipeline):
             makes itself. Each call takes a copy of it.
         defaults: `PipelineDefaults`, as a dict.
 
+    Attributes:
+        text_source: the text encoder that `save_pretrained` names, instead of storing it and its tokenizer; None stores
+            them. A pipeline has it whose folder named the text encoder, and one to which it is set.
+
     Raises:
         ValueError: a part is missing, of another kind, or does not fit the others.
     """
@@ -122,6 +128,7 @@ class StivPipeline(CallProperties, DiffusionPipeline):
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer, scheduler=scheduler
         )
         self.register_to_config(defaults=checked.model_dump(mode="json"))
+        self.text_source: TextSource | None = None
         self.video_processor = VideoProcessor(do_resize=False)
         self._calls = Calls(last=Call(checked.sampler.guidance_scale, checked.sampler.steps))
 
@@ -173,13 +180,16 @@ class StivPipeline(CallProperties, DiffusionPipeline):
         """Load a folder that `save_pretrained` wrote, or such a repository of the hub; arguments as in diffusers.
 
         Only safetensors and only classes of diffusers, transformers and this package are read: no code and no pickle.
-        A part that is handed over, such as `vae=...`, is neither read nor fetched.
+        A part that is handed over, such as `vae=...`, is neither read nor fetched. A text encoder that the folder names
+        comes from the package, or the commit of the hub, that it names. Where the model card states hashes, all weights
+        are read once more to compare them, which takes seconds for an XL model.
 
         Raises:
-            FileNotFoundError: there is no such folder, and no such repository that can be reached.
-            ValueError: weights are missing or unknown, an encoder is not the one that was written with the transformer,
-                the folder names another class, a part is None, or an argument cannot be followed or would let in code
-                or other files.
+            FileNotFoundError: there is no such folder, and no such repository that can be reached; weights of the model
+                card are missing; or a text encoder that is named is not there.
+            ValueError: weights are missing, unknown or not those of the model card, an encoder is not the one that was
+                written with the transformer, the folder names another class, a part is None, or an argument cannot be
+                followed or would let in code or other files.
         """
         _refuse(kwargs, _REFUSED)
         check_present(kwargs)
@@ -188,12 +198,15 @@ class StivPipeline(CallProperties, DiffusionPipeline):
         hub = {key: kwargs.pop(key) for key in _FROM_HUB if key in kwargs}
         folder = folders.find(str(pretrained_model_name_or_path), set(NAMES) - kwargs.keys(), **hub)
         index = pinned.read_json(folder / cls.config_name)
-        folders.check(folder, index, [each.__name__ for each in cls.__mro__], set(NAMES) - kwargs.keys())
+        folders.check(folder, index, [each.__name__ for each in cls.__mro__], set(NAMES) - kwargs.keys(), NAMES)
         encoders = pipeline_encoders.read(folder, index, set(pipeline_encoders.PARTS) - kwargs.keys(), dtype)
         # without accelerate, diffusers would warn that it falls back to this
         memory = {"low_cpu_mem_usage": is_accelerate_available()}
         checked = {"use_safetensors": True, _CHECKED: True}
-        return super().from_pretrained(folder, **(memory | encoders | kwargs | checked))
+        pipeline = super().from_pretrained(folder, **(memory | encoders | kwargs | checked))
+        if not kwargs.keys() & set(text_source.PARTS):
+            pipeline.text_source = pipeline_encoders.source_of(folder, index)
+        return pipeline
 
     @classmethod
     def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -221,14 +234,19 @@ class StivPipeline(CallProperties, DiffusionPipeline):
             ValueError: the other pipeline has not all parts, or they do not fit.
         """
         if isinstance(pipeline, StivPipeline) and not {"dtype", "torch_dtype"} & kwargs.keys():
-            return cls(**(pipeline.components | {"defaults": pipeline.config["defaults"]} | kwargs))
+            shared = cls(**(pipeline.components | {"defaults": pipeline.config["defaults"]} | kwargs))
+            if not kwargs.keys() & set(text_source.PARTS):
+                shared.text_source = pipeline.text_source
+            return shared
         return super().from_pipe(pipeline, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
         """Write a folder that opens on another machine: no path of this one, safetensors only.
 
         It takes the place of a pipeline that was saved there before, whatever that was split into; other files of the
-        folder stay. The scheduler is written with the shift it has, `set_shift` included.
+        folder stay, and a model card, which loses its hashes where the weights are others now. The scheduler is written
+        with the shift it has, `set_shift` included. Text encoder and tokenizer are stored, or named where `text_source`
+        is set; they are then compared with what it names, which is read for that.
 
         Args:
             save_directory: the folder.
@@ -236,7 +254,9 @@ class StivPipeline(CallProperties, DiffusionPipeline):
                 uploaded as well, by `repo_id` or the name of the folder.
 
         Raises:
-            ValueError: an argument would write other files, or the folder holds what is of no `StivPipeline`.
+            FileNotFoundError: what `text_source` names is not there.
+            ValueError: an argument would write other files, the folder holds what is of no `StivPipeline`, or the text
+                encoder is not the one of `text_source`.
         """
         _refuse(kwargs, dict.fromkeys(("variant", "use_flashpack"), _FILES))
         hub = {key: kwargs.pop(key) for key in _TO_HUB if key in kwargs}
@@ -246,16 +266,30 @@ class StivPipeline(CallProperties, DiffusionPipeline):
             part.register_to_config(_name_or_path=None)
         if isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
             self.scheduler.register_to_config(shift=self.scheduler.shift)
-        folder = Path(save_directory)
+        folder, stored = Path(save_directory), self
+        if self.text_source is not None:
+            text_source.check_same(self.text_source, self.defaults.text_tokens, self.text_encoder, self.tokenizer)
+            stored = copy.copy(self)  # diffusers writes the components that are in its config
+            parts = {name: value for name, value in self.config.items() if name not in text_source.PARTS}
+            vars(stored)["_internal_dict"] = FrozenDict(parts)
         with folders.replaced(folder, type(self).__name__, NAMES) as new:
-            super().save_pretrained(new, **(kwargs | {"safe_serialization": True}))
+            super(StivPipeline, stored).save_pretrained(new, **(kwargs | {"safe_serialization": True}))
+            self.save_config(new)
         if is_pushed:
             self.push_to_hub(**({"repo_id": folder.absolute().name} | hub))
 
     def save_config(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Write model_index.json: the last file of `save_pretrained`, with the hashes of the encoders beside it."""
-        self.register_to_config(**{pipeline_encoders.HASHES: pipeline_encoders.hashes(Path(save_directory))})
+        written: dict[str, Any] = {**pipeline_encoders.hashes(Path(save_directory))}
+        if self.text_source is not None:
+            written["text_encoder"] = self.text_source.model_dump(mode="json")
+        self.register_to_config(**{pipeline_encoders.HASHES: written})
         super().save_config(save_directory, push_to_hub, **kwargs)
+
+    def _upload_folder(self, working_dir: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """Upload as diffusers does, which puts the card that the repository has beside weights that it knows not of."""
+        card.keep_true(Path(working_dir), Path(working_dir), NAMES)
+        return super()._upload_folder(working_dir, *args, **kwargs)
 
     @property
     def defaults(self) -> PipelineDefaults:

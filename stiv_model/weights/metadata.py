@@ -62,6 +62,11 @@ def write(folder: Path, metadata: CheckpointMetadata) -> None:
     (folder / _FILE).write_text(metadata.model_dump_json(indent=2) + "\n")
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Say whether a folder says of itself that it is a checkpoint."""
+    return (folder / _FILE).is_file()
+
+
 def read(folder: Path) -> CheckpointMetadata:
     """Return what a checkpoint folder says of its model and its training.
 
