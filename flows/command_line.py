@@ -156,6 +156,9 @@ def _add(parser: argparse.ArgumentParser, arg: inspect.Parameter, text: str) -> 
         parser.add_argument(option, metavar="SECTION", help=_joined(text, default) or "section of params.yaml", **how)
         return
     kind = plain(arg.annotation)
+    if get_origin(kind) is Literal:
+        parser.add_argument(option, choices=get_args(kind), help=text, default=arg.default)
+        return
     if arg.kind is arg.POSITIONAL_ONLY:
         parser.add_argument(arg.name, metavar=arg.name.upper(), type=kind, help=text)
         return

@@ -1,0 +1,172 @@
+"""The model card of a pipeline folder: README.md as model hubs take it, with the hash of every file of weights."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from huggingface_hub import ModelCardData
+from pydantic import ValidationError
+
+from stiv_model import settings_errors
+from stiv_model.network.transformer import StivTransformer
+from stiv_model.pipeline import card
+from stiv_model.pipeline.components import NAMES
+from stiv_model.pipeline.pipeline import StivPipeline
+from stiv_model.settings import RUN_FILE, Run
+from stiv_model.weights import certificate, metadata
+from tasks.storage import atomic
+
+_SHOWN = ("colour", "shape", "direction", "moved", "one_object", "same_object")
+"""Figures of the judge's, in the order of the table."""
+
+
+class Training(NamedTuple):
+    """One of the trainings that weights went through."""
+
+    run: Run
+    seconds: float | None
+    """That its steps took; None where no table of them is left."""
+
+
+class History(NamedTuple):
+    """The trainings that weights went through, as far as their folders are still there."""
+
+    trainings: list[Training]
+    """The earliest first."""
+    lost: list[str]
+    """Hashes of weights that the first ones started from, whose trainings are not there any more."""
+
+
+def history(checkpoint: Path, curves: Path) -> History:
+    """Follow a checkpoint's starting weights to the first training.
+
+    Args:
+        checkpoint: folder of weights, with the run.json of `stiv train` where that made them.
+        curves: folder with a table of the losses of each recipe (TSV), which has the seconds.
+
+    Raises:
+        ValueError: a run.json is not what is written today.
+    """
+    path = checkpoint / RUN_FILE
+    if not path.is_file():
+        return History([], [certificate.sha256(checkpoint / metadata.WEIGHTS)])
+    try:
+        run = Run.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path}: {settings_errors.lines(error)[0]}: train {checkpoint} again") from error
+    before: list[Training] = []
+    lost: list[str] = []
+    for folder, sha256 in run.parents.values():
+        if (parent := _found([Path(folder), checkpoint.parent / Path(folder).name], sha256)) is None:
+            lost.append(sha256)
+        else:
+            earlier = history(parent, curves)
+            before += [one for one in earlier.trainings if one not in before]
+            lost += earlier.lost
+    return History([*before, Training(run, _seconds(curves / f"{run.recipe_name}.tsv", run.recipe.steps))], lost)
+
+
+def read_figures(path: Path) -> dict[str, Any]:
+    """Return what stage judge found, by mode and combinations of words.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not of stage judge.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (dvc repro judge)")
+    try:
+        modes = json.loads(path.read_text(encoding="utf-8"))["modes"]
+        for groups in modes.values():
+            for figures in groups.values():
+                assert all(figures["n"] > 0 and 0 <= figures[name]["low"] <= figures[name]["high"] for name in _SHOWN)
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise ValueError(
+            f"{path} is not what stage judge writes ({error!r}): make it again (dvc repro judge)"
+        ) from error
+    return modes
+
+
+def write(
+    folder: Path, pipeline: StivPipeline, made: History, modes: dict[str, Any] | None, licence: str, name: str
+) -> None:
+    """Write README.md into a pipeline folder.
+
+    Args:
+        folder: as `save_pretrained` wrote it.
+        pipeline: what it holds.
+        modes: as `read_figures` returns them; those of modes that this model is not for are left out.
+        licence: of the weights, as model hubs name it.
+        name: of the pipeline.
+    """
+    model: StivTransformer = pipeline.transformer
+    trained = pipeline.transformer.trained
+    kinds = ("tup",) if trained and trained.clean_frames == "every_second" else ("t2v", "ti2v")
+    hashes: Any = {card.SECTION: {card.HASHES: card.hashes(folder, NAMES)}}
+    data = ModelCardData(
+        license=licence,
+        library_name="diffusers",
+        pipeline_tag="text-to-video" if model.is_video else "text-to-image",
+        tags=["stiv", "rectified-flow", "diffusion-transformer", "safetensors"],
+        **hashes,
+    )
+    text = _template().render(
+        front=data.to_yaml(),
+        name=name,
+        makes=_makes(model.is_video, trained),
+        trained=trained,
+        defaults=pipeline.defaults,
+        model=metadata.flat(model.settings),
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        source=pipeline.text_source,
+        encoder=type(pipeline.text_encoder).__name__,
+        vae=type(pipeline.vae).__name__,
+        trainings=made.trainings,
+        lost=made.lost,
+        modes={kind: groups for kind, groups in (modes or {}).items() if kind in kinds},
+        shown=_SHOWN,
+    )
+    with atomic.atomic_write(folder / card.FILE) as tmp_path:
+        tmp_path.write_text(text, encoding="utf-8")
+
+
+def _makes(is_video: bool, trained: metadata.Trained | None) -> str:
+    if not is_video:
+        return "pictures from a text"
+    given = trained is not None and trained.clean_frames != "none"
+    return f"videos from a text{', and from a text and given frames' if given else ''}"
+
+
+def _found(folders: list[Path], sha256: str) -> Path | None:
+    """Return the first of the folders that has weights of this hash: another training may be at the place of one."""
+    for folder in folders:
+        weights = folder / metadata.WEIGHTS
+        if weights.is_file() and certificate.sha256(weights) == sha256:
+            return folder
+    return None
+
+
+def _seconds(curve: Path, steps: int) -> float | None:
+    """Return how long a training took, by the last row of its table, if that is of its last step."""
+    if not curve.is_file():
+        return None
+    with curve.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    if not rows or int(rows[-1]["step"]) != steps:
+        return None
+    return float(rows[-1]["seconds"])
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=False,  # Markdown
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"percent": lambda share: f"{100 * share:.1f} %", "number": lambda count: f"{count:,}"}
+    return environment.get_template("model_card.md.jinja")
