@@ -125,7 +125,8 @@ def call(verb: str, argv: list[str]) -> None:
     values = vars(parser_of(verb, described).parse_args(argv))
     for name, value in values.items():
         redaction.refuse(value, f"--{name.replace('_', '-')}")  # Prefect stores what a flow is called with
-    params = _params(values.pop("set", None)) if takes_settings(described) else load_params()
+    said = values["set"] if "set" in described.signature.parameters else values.pop("set", None)
+    params = _params(said) if takes_settings(described) else load_params()
     values = with_sections(described, values, params)
     words = [values.pop(arg.name) for arg in described.arguments if arg.kind is arg.POSITIONAL_ONLY]
     words += [word for arg in described.arguments if arg.kind is arg.VAR_POSITIONAL for word in values.pop(arg.name)]

@@ -1,15 +1,22 @@
 """`stiv sample`: one video for one prompt."""
 
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from stiv_model.encoders.video_file import write_video
+from stiv_model.pipeline.folders import INDEX, SHIPPED
 from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
-from tasks.generation.samples import load, make_videos
 from tasks.generation.settings import SampleSettings
+from tasks.generation.videos import load, make_videos, open_folder
 from tasks.latents.settings import LatentSettings
+
+TRAINED = Path("checkpoints/unmask_sft")
+"""The weights that the pipeline's last recipe makes."""
+_OF_THE_MACHINE = ("devices", "samples")
+"""Sections of params.yaml that act on a pipeline folder too: on which device and in which precision."""
 
 
 def sample(
@@ -21,39 +28,94 @@ def sample(
     latents: LatentSettings,
     samples: SampleSettings,
     devices: DeviceSettings,
-    checkpoint: Path = Path("checkpoints/unmask_sft"),
+    checkpoint: Path | None = None,
+    pipeline: str | None = None,
     image: Path | None = None,
     seed: int = 0,
     fps: int = 8,
+    set: list[str] | None = None,
 ) -> None:
     """Generate one video from a text, or from a text and its first frame.
 
-    It is made on `devices.sampling`, by a model in `samples.precision`.
+    It is made by checkpoints/unmask_sft where that was trained, else by the model that comes with the package. A
+    checkpoint makes it with the size and sampler of params.yaml, a pipeline folder with its own. In both cases on
+    `devices.sampling`, by a model in `samples.precision`.
 
     Args:
         prompt: What the video shall show, in words.
         out: File for the video (mp4).
         checkpoint: Folder of trained weights, as a training stage wrote it.
+        pipeline: Pipeline folder, as `stiv export` wrote it, or the name of one on the hub.
         image: Picture file that becomes the first frame; cropped and resized to the size of the model's videos.
         seed: Seed of the starting noise: the same seed makes the same video.
         fps: Frames per second of the file.
+        set: Use other values than those of params.yaml, such as sampler.steps=20; of a pipeline folder only devices and
+            samples may be set.
 
     examples:
       stiv sample --prompt "a red circle moves left" --out red.mp4
       stiv sample --prompt "a red circle moves left" --image first.png --out red.mp4 --seed 3
+      stiv sample --prompt "a red circle moves left" --pipeline pipelines/demo --out red.mp4
     """
-    source = None
-    if image is not None:
-        picture = cv2.imread(str(image))
-        if picture is None:
-            raise ValueError(f"--image {image} is not there or is no picture that OpenCV reads")
-        source = [np.stack([_cover(picture[..., ::-1], latents.height, latents.width)] * latents.frames)]
-    pipeline = load(checkpoint, vae, text, latents, sampler, samples.precision, devices.sampling)
-    pipeline.set_progress_bar_config(disable=False, desc="sampling steps")  # type: ignore[no-untyped-call]
-    (video,) = make_videos(pipeline, [prompt], [seed], "none" if source is None else "first", source)
+    picture = None if image is None else _read(image)
+    checkpoint, pipeline = _chosen(checkpoint, pipeline)
+    if pipeline is not None:
+        _check_set(set or [], pipeline)
+        model = open_folder(pipeline, samples.precision, devices.sampling)
+    else:
+        assert checkpoint is not None, "one of the two is chosen"
+        model = load(checkpoint, vae, text, latents, sampler, samples.precision, devices.sampling)
+    size = model.defaults
+    source = None if picture is None else [np.stack([_cover(picture, size.height, size.width)] * size.frames)]
+    model.set_progress_bar_config(disable=False, desc="sampling steps")  # type: ignore[no-untyped-call]
+    (video,) = make_videos(model, [prompt], [seed], "none" if source is None else "first", source)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_video(out, video, fps)
     print(out)
+
+
+def _chosen(checkpoint: Path | None, pipeline: str | None) -> tuple[Path | None, str | None]:
+    """Return which of the two makes the video; where neither was asked for, say which, and why.
+
+    Raises:
+        FileNotFoundError: there is no model at all.
+        ValueError: both were asked for.
+    """
+    if checkpoint is not None and pipeline is not None:
+        raise ValueError(f"--checkpoint {checkpoint} and --pipeline {pipeline} are two models: name one of them")
+    if checkpoint is not None or pipeline is not None:
+        return checkpoint, pipeline
+    if TRAINED.exists():
+        print(f"made by {TRAINED}, which was trained here", file=sys.stderr)
+        return TRAINED, None
+    if (SHIPPED / INDEX).is_file():
+        print(f"{TRAINED} is not here: made by the model that comes with the package, {SHIPPED.name}", file=sys.stderr)
+        return None, str(SHIPPED)
+    raise FileNotFoundError(
+        f"{TRAINED} is not here, nor a model that came with the package ({SHIPPED}): train one (make demo), or name "
+        "--checkpoint or --pipeline"
+    )
+
+
+def _check_set(assignments: list[str], pipeline: str) -> None:
+    """Refuse settings of params.yaml that a pipeline folder has its own values for.
+
+    Raises:
+        ValueError: with the first of them.
+    """
+    for assignment in assignments:
+        if assignment.partition("=")[0].partition(".")[0] not in _OF_THE_MACHINE:
+            raise ValueError(
+                f"--set {assignment}: the pipeline folder {pipeline} has size and sampler of its own ({INDEX}): leave "
+                "it out, name a checkpoint, or call StivPipeline in Python with other values"
+            )
+
+
+def _read(image: Path) -> np.ndarray:
+    picture = cv2.imread(str(image))
+    if picture is None:
+        raise ValueError(f"--image {image} is not there or is no picture that OpenCV reads")
+    return picture[..., ::-1]
 
 
 def _cover(picture: np.ndarray, height: int, width: int) -> np.ndarray:

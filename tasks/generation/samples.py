@@ -1,4 +1,4 @@
-"""Videos from a checkpoint: for held-out `shapes` prompts as a stage, for any prompt as a command."""
+"""Stage samples: videos from a checkpoint, for `shapes` prompts that training never saw."""
 
 import json
 import logging
@@ -7,85 +7,26 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from prefect import task
 
 from stiv_model.diffusion import frame_conditioning
-from stiv_model.encoders import devices
 from stiv_model.encoders.video_file import write_video
 from stiv_model.errors.failures import is_worth_retrying
 from stiv_model.errors.redaction import redacted
 from stiv_model.latents.order import draw_seed
 from stiv_model.pipeline.components import PipelineDefaults
 from stiv_model.pipeline.pipeline import StivPipeline
-from stiv_model.settings import Device, Pattern, Precision, SamplerSettings, TextSettings, VaeSettings
+from stiv_model.settings import Device, Pattern, SamplerSettings, TextSettings, VaeSettings
 from stiv_model.weights import metadata
 from tasks.demo import shapes
 from tasks.demo.settings import CorpusSettings
 from tasks.generation.settings import SampleSettings
+from tasks.generation.videos import load, make_videos
 from tasks.latents.settings import LatentSettings
 from tasks.operations.task_runs import call
 from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)
-
-
-def load(
-    checkpoint: Path,
-    vae: VaeSettings,
-    text: TextSettings,
-    latents: LatentSettings,
-    sampler: SamplerSettings,
-    precision: Precision,
-    device: Device,
-) -> StivPipeline:
-    """Load a checkpoint of a video model, with its VAE and text encoder, as a pipeline without progress bars.
-
-    Args:
-        checkpoint: folder of trained weights.
-        latents: size of the videos that it makes.
-        precision: of the model; the encoders have their own.
-        device: of all three.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint.
-        ValueError: it is of an image model, the encoders are not those it was trained with, or there is no such device.
-    """
-    place = devices.check(device, "devices.sampling")
-    size = (latents.height, latents.width, latents.frames, latents.stride_frames)
-    pipeline = StivPipeline.from_checkpoint(checkpoint, vae, text, *size, sampler)
-    if not pipeline.transformer.is_video:
-        raise ValueError(f"{checkpoint} holds an image model: videos need one of t2v and what comes after it")
-    # diffusers' own `to` warns of modules to be kept in float32, of which there are none
-    torch.nn.Module.to(pipeline.transformer, getattr(torch, precision))
-    pipeline.to(place)
-    pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
-    return pipeline
-
-
-def make_videos(
-    pipeline: StivPipeline,
-    prompts: list[str],
-    seeds: list[int],
-    pattern: Pattern,
-    sources: list[np.ndarray] | None,
-) -> list[np.ndarray]:
-    """Return one video, uint8 RGB (T, H, W, 3), per prompt.
-
-    Args:
-        pipeline: as `load` returns it.
-        prompts: what the videos show, in words.
-        seeds: seeds of the starting noise, one per prompt; a video depends on its own seed only.
-        pattern: which frames are conditions (clean frames).
-        sources: a video per prompt, uint8 RGB (T, H, W, 3), from which the clean frames come; None for pattern `none`.
-    """
-    frames = {}
-    if sources is not None:
-        places = frame_conditioning.clean_frame_mask(pattern, len(sources[0])).nonzero().flatten().tolist()
-        frames = {place: [video[place] for video in sources] for place in places}
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    (videos,) = pipeline(prompts, frames=frames, generator=generators, output_type="np", return_dict=False)
-    return list((255 * videos).round().astype(np.uint8))
 
 
 class SampleRequest(NamedTuple):

@@ -8,7 +8,7 @@ from flows.params import load_params
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.weights import files
-from tasks.generation.samples import load, make_videos
+from tasks.generation.videos import load, make_videos
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 
