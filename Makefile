@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What make fast runs: what one breaks while editing, and what is checked in seconds.
 FAST := tests/stiv_model/network tests/stiv_model/diffusion tests/tasks/storage tests/tasks/scores tests/flows/test_params.py tests/test_repository.py
 
-.PHONY: help demo test test-long fast setup check fix docs lock clean
+.PHONY: help demo learn test test-long fast setup check fix docs lock clean
 
 # A target is in the help if a comment of two hashes stands behind it.
 help:
@@ -27,6 +27,9 @@ help:
 
 demo: $(STAMP)  ## raw videos -> trained model -> reports/report.html, through a Prefect server of its own
 	@$(BIN)/python -m flows demo
+
+learn: $(STAMP)  ## the same with an hour's training, in learn/ -> learn/reports/report.html and the model, learn/pipelines/shapes
+	@$(BIN)/python -m flows learn
 
 fix: $(STAMP)  ## format, and mend what ruff can mend
 	$(BIN)/ruff format .

@@ -52,6 +52,7 @@ FLOWS = {
 }
 COMMANDS = {
     "demo": "flows.commands.demo",
+    "learn": "flows.commands.learn",
     "server": "flows.commands.server",
     "serve": "flows.commands.serve",
     "sample": "flows.commands.sample",
@@ -74,6 +75,7 @@ usage: stiv VERB [options]      (or: python -m flows VERB [options]; `stiv VERB 
 
 the whole road
   stiv demo                     start a server, run everything through it, stop it, say where the report is
+  stiv learn                    the same with the settings of an hour's training, in a folder of its own: learn/
   stiv pipeline                 bring every stage of dvc.yaml up to date
   stiv pipeline --stages t2v samples
   stiv server                   a Prefect server of this workspace's own, for others to use: .prefect/client.env

@@ -14,6 +14,7 @@ import flows.stages
 from flows.params import load_params
 from flows.running.logs import show_ours
 from flows.running.run_context import child_environment
+from flows.stages import TIMES
 from stiv_model.errors import redaction
 from stiv_model.process_exit import follow_into_end
 from tasks.operations.task_runs import call
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 
 SERVED_BY = "STIV_SERVED_BY"
 """The variable with the number of the process that serves the pipeline's deployments."""
-TIMES = Path(".cache/times.json")
 
 
 @task(task_run_name="{stage}")

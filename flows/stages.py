@@ -31,6 +31,9 @@ CODE = Path(".cache/code")
 CHECKED = Path(".cache/checked.json")
 """What is known of the files that stages took: `tasks/storage/records.py`."""
 
+TIMES = Path(".cache/times.json")
+"""Seconds that each stage took when the pipeline last ran it."""
+
 _SKIPPED = "didn't change, skipping"
 _HASHED_AT_ONCE = 4
 
@@ -52,6 +55,24 @@ def _repository() -> Iterator[Repo]:
         ) from None
     except DvcException as error:
         raise ValueError(f"DVC cannot read this workspace: {' '.join(str(error).split())}") from None
+
+
+def make_workspace(folder: Path) -> None:
+    """Let DVC keep a folder as a workspace of its own, without git, whose cache links as that of this one does.
+
+    Raises:
+        ValueError: DVC cannot read this workspace.
+    """
+    if (folder / Repo.DVC_DIR).exists():
+        return
+    with _repository() as repo:
+        linked = repo.config["cache"].get("type")
+    with atomic.scratch(folder / Repo.DVC_DIR) as aside:
+        with Repo.init(str(aside), no_scm=True) as made, made.config.edit("repo") as settings:
+            settings["core"] |= {"analytics": False, "check_update": False}
+            if linked:
+                settings["cache"]["type"] = linked
+        (aside / Repo.DVC_DIR).rename(folder / Repo.DVC_DIR)
 
 
 def in_order() -> list[str]:

@@ -8,16 +8,24 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flows import stages
 from flows.running import stage_names
 from flows.running.server import START_SECONDS, child, free_port, only_one, refuse_ended, refuse_taken, server
 
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import TaskRun  # Prefect reads the server's address when it is imported
+
+Progress = Callable[[list["TaskRun"]], str | None]
+"""What is to be said of the pipeline's tasks, one per stage that has begun; None for nothing."""
+
 _HOME = Path(".prefect")
+_PROGRESS_SECONDS = 60
 
 
 def demo(port: int = 0) -> None:
@@ -35,12 +43,29 @@ def demo(port: int = 0) -> None:
     example: stiv demo            (a free port is taken; --port 4200 asks for that one)
     """
     started = time.monotonic()
+    run_all(started, port)
+    (report,) = stage_names.outputs("report")
+    say(started, f"done in {time.monotonic() - started:.0f} s; the report: {Path(report).resolve()}")
+
+
+def run_all(started: float, port: int = 0, progress: Progress | None = None) -> None:
+    """Run every stage of the workspace that is out of date through a Prefect server started for it, and say how.
+
+    Args:
+        started: when the command began, by `time.monotonic`.
+        port: for the server; 0 takes a free one.
+        progress: what to say of the stages now and then; nothing without it.
+
+    Raises:
+        ValueError: DVC cannot read the workspace, another demo is at work in it, or the pipeline did not complete.
+        OSError: what was started for it ended.
+    """
     port = port or free_port()
     refuse_taken(port)
     stages.in_order()  # refuses, before anything is started, a workspace that DVC cannot read
     with only_one(_HOME, port), server(_HOME, port) as env:
         login = f"its page asks for the line in {_HOME}/auth; its log: {_HOME}/server.log"
-        _say(started, f"Prefect server with UI: http://127.0.0.1:{port} ({login})")
+        say(started, f"Prefect server with UI: http://127.0.0.1:{port} ({login})")
         for name in [name for name in os.environ if name.startswith("PREFECT_")]:
             del os.environ[name]  # said to another Prefect
         os.environ |= env  # before the client is imported: it reads the address then
@@ -48,16 +73,15 @@ def demo(port: int = 0) -> None:
 
         asyncio.run(dead_runs.close(is_own_server=True))
         with child(["flows", "serve"], _HOME, "serve", env) as serving:
-            state = asyncio.run(_run(started, serving))
+            state = asyncio.run(_run(started, serving, progress))
     if not state.is_completed():
         raise ValueError(f"{state.name}: {state.message}; once that is mended, the same command goes on from there")
-    (report,), (judged,) = stage_names.outputs("report"), stage_names.metrics("judge")
+    (judged,) = stage_names.metrics("judge")
     for line in judgement_lines(json.loads(Path(judged).read_text())):
-        _say(started, line)
-    _say(started, f"done in {time.monotonic() - started:.0f} s; the report: {Path(report).resolve()}")
+        say(started, line)
 
 
-async def _run(started: float, serving: subprocess.Popen[bytes]) -> Any:
+async def _run(started: float, serving: subprocess.Popen[bytes], progress: Progress | None) -> Any:
     """Run the deployment through the API, printing its log as it comes; return its final state.
 
     Args:
@@ -84,17 +108,30 @@ async def _run(started: float, serving: subprocess.Popen[bytes]) -> Any:
                 raise TimeoutError(f"no deployment stiv/{NAME} after {START_SECONDS} s: see {_HOME}/serve.log")
             await asyncio.sleep(0.5)
         run = await client.create_flow_run_from_deployment(deployment.id)
-        _say(started, f"flow run {run.name} of stiv/{NAME}")
+        say(started, f"flow run {run.name} of stiv/{NAME}")
         seen: set[UUID] = set()
+        told = time.monotonic()
         while True:
             run = await client.read_flow_run(run.id)
             await _tell_log(client, run.id, seen, started)
+            if progress and time.monotonic() - told > _PROGRESS_SECONDS:
+                told = time.monotonic()
+                if line := progress(await _task_runs(client, run.id)):
+                    say(started, line)
             if run.state is not None and run.state.is_final():
                 await asyncio.sleep(2)  # the last lines come with a delay
                 await _tell_log(client, run.id, seen, started)
                 return run.state
             refuse_ended(serving, _HOME / "serve.log")
             await asyncio.sleep(1)
+
+
+async def _task_runs(client: Any, run: UUID) -> "list[TaskRun]":
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
+    found: list[Any] = await client.read_task_runs(flow_run_filter=chosen)
+    return found
 
 
 async def _tell_log(client: Any, run: UUID, seen: set[UUID], started: float) -> None:
@@ -107,7 +144,7 @@ async def _tell_log(client: Any, run: UUID, seen: set[UUID], started: float) -> 
         if line.id not in seen:
             seen.add(line.id)
             late = (datetime.now(UTC) - line.timestamp).total_seconds()
-            _say(started + late, line.message)
+            say(started + late, line.message)
 
 
 def judgement_lines(judgement: dict[str, Any]) -> list[str]:
@@ -125,5 +162,6 @@ def _shares(figures: dict[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in named.items())
 
 
-def _say(started: float, line: str) -> None:
+def say(started: float, line: str) -> None:
+    """Print a line behind the seconds that have passed."""
     print(f"[{time.monotonic() - started:4.0f} s] {line}", flush=True)

@@ -1,0 +1,79 @@
+"""The model of a whole run as one folder that diffusers opens, with its first samples, its figures and what it took."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from flows.commands import time_left
+from flows.commands.export import export
+from flows.params import load_params
+from flows.running import stage_names
+from tasks.storage import atomic, tables
+
+SAMPLES = "samples"
+FIGURES = "judge.json"
+TIMES = "times.json"
+"""Of the folder: its samples, the judge's figures of all samples, and what the run took."""
+
+SHOWN = {"t2v": 12, "ti2v": 12}
+"""How many samples of held-out combinations are packed, of each mode: the first ones."""
+_KEPT = ("id", "mode", "held_out", "prompt", "colour", "shape", "direction", "status", "video", "image")
+"""What is kept of a sample's row."""
+
+
+def refuse_others(out: Path) -> None:
+    """Fail at the door where something stands that `pack` did not make and would replace.
+
+    Raises:
+        ValueError: it does.
+    """
+    if out.exists() and not (out / TIMES).is_file():
+        raise ValueError(f"{out} is there and was not made by stiv learn: move it away; nothing was touched")
+
+
+def pack(out: Path) -> int:
+    """Write the model of this workspace with its samples and figures to a folder, in the place of an earlier one.
+
+    Returns:
+        its bytes.
+    Raises:
+        FileNotFoundError: a stage has not run.
+        ValueError: something else stands there.
+    """
+    refuse_others(out)
+    params = load_params()
+    samples, (judged,) = Path(stage_names.outputs("samples")[0]), stage_names.metrics("judge")
+    made, judgement = json.loads((samples / tables.SAMPLE_LIST).read_text()), json.loads(Path(judged).read_text())
+    with atomic.scratch(out) as aside:
+        product = aside / out.name
+        export(
+            product,
+            params.sampler,
+            params.vae,
+            params.text,
+            params.latents,
+            Path(made["checkpoint"]),
+        )
+        _pack_samples(made, judgement["verdicts"], samples, product / SAMPLES)
+        figures = {name: value for name, value in judgement.items() if name != "verdicts"}
+        (product / FIGURES).write_text(json.dumps(figures, indent=2) + "\n")
+        (product / TIMES).write_text(json.dumps(time_left.record(), indent=2) + "\n")
+        atomic.finish(product, out)
+    return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+
+
+def _pack_samples(made: dict[str, Any], verdicts: list[dict[str, Any]], folder: Path, out: Path) -> None:
+    """Copy the first samples of each mode, with the picture that was given, and list them with the judge's verdicts."""
+    found = {row["id"]: row for row in verdicts}
+    rows = [
+        {name: sample[name] for name in _KEPT} | {"verdict": found.get(sample["id"])}
+        for mode, count in SHOWN.items()
+        for sample in [one for one in made["samples"] if one["mode"] == mode and one["held_out"]][:count]
+    ]
+    out.mkdir()
+    for row in rows:
+        for name in filter(None, (row["video"], row["image"])):
+            shutil.copyfile(folder / name, out / name)
+    content = made | {"samples": rows}
+    (out / tables.SAMPLE_LIST).write_text(json.dumps(content, indent=2) + "\n")
