@@ -42,6 +42,7 @@ def report(
     times: Path,
     out: Path,
     clips: ClipSettings,
+    shipped: Path | None = None,
 ) -> None:
     """Write one page with the accounts, figures, curves and samples of all stages.
 
@@ -53,11 +54,13 @@ def report(
         samples: Folder with the generated videos.
         times: File with the time that each stage took (JSON).
         out: File for the page (HTML).
+        shipped: Folder of the model that comes with the package, as stiv learn wrote it: its samples are shown beside.
 
     examples:
       stiv report --reports reports --shots data/shots --selected data/clips --captions data/captions \\
         --samples data/samples --times .cache/times.json --out reports/report.html
     """
-    inputs = Inputs(reports, shots, selected, captions, samples, stage_names.with_account(), stage_names.recipes())
+    stages, recipes = stage_names.with_account(), stage_names.recipes()
+    inputs = Inputs(reports, shots, selected, captions, samples, stages, recipes, shipped)
     call(write_page, inputs, out, times, clips)
     show("link", "report", link=out.resolve().as_uri(), description="The report")

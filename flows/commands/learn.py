@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from flows import stages
 from flows.commands import demo, learn_workspace, shipping, time_left
 from flows.running import stage_names
+from tasks.pages.shipped import TIMES
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import TaskRun
@@ -52,7 +53,7 @@ def learn(folder: Path = Path("learn"), params: Path = Path("infra/params/learn.
 def _progress() -> demo.Progress:
     """Return what tells of the run now and then; of its end only where the shipped model was made with its settings."""
     names = stages.in_order()
-    taken = _SHIPPED / shipping.TIMES
+    taken = _SHIPPED / TIMES
     then = json.loads(taken.read_text()) if taken.exists() else None
     seconds = then["stages"] if then and then["settings"] == time_left.settings_hash() else None
 

@@ -9,14 +9,10 @@ from flows.commands import time_left
 from flows.commands.export import export
 from flows.params import load_params
 from flows.running import stage_names
+from tasks.pages.shipped import SAMPLES, TIMES
 from tasks.storage import atomic, tables
 
-SAMPLES = "samples"
-FIGURES = "judge.json"
-TIMES = "times.json"
-"""Of the folder: its samples, the judge's figures of all samples, and what the run took."""
-
-SHOWN = {"t2v": 12, "ti2v": 12}
+PACKED = {"t2v": 12, "ti2v": 12}
 """How many samples of held-out combinations are packed, of each mode: the first ones."""
 _KEPT = ("id", "mode", "held_out", "prompt", "colour", "shape", "direction", "status", "video", "image")
 """What is kept of a sample's row."""
@@ -57,7 +53,7 @@ def pack(out: Path) -> int:
         )
         _pack_samples(made, judgement["verdicts"], samples, product / SAMPLES)
         figures = {name: value for name, value in judgement.items() if name != "verdicts"}
-        (product / FIGURES).write_text(json.dumps(figures, indent=2) + "\n")
+        (product / tables.report_name("judge")).write_text(json.dumps(figures, indent=2) + "\n")
         (product / TIMES).write_text(json.dumps(time_left.record(), indent=2) + "\n")
         atomic.finish(product, out)
     return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
@@ -68,7 +64,7 @@ def _pack_samples(made: dict[str, Any], verdicts: list[dict[str, Any]], folder: 
     found = {row["id"]: row for row in verdicts}
     rows = [
         {name: sample[name] for name in _KEPT} | {"verdict": found.get(sample["id"])}
-        for mode, count in SHOWN.items()
+        for mode, count in PACKED.items()
         for sample in [one for one in made["samples"] if one["mode"] == mode and one["held_out"]][:count]
     ]
     out.mkdir()

@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import tempfile
-from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,8 @@ from prefect import task
 from stiv_model.errors.redaction import redacted
 from tasks.clips.settings import DOCS_INDEX, ClipSettings, Range
 from tasks.demo.shapes import CHANCE
-from tasks.pages import figures
+from tasks.pages import figures, shipped
+from tasks.pages.data_uris import data_uri
 from tasks.storage import atomic, fields, parts, queries, stills, tables
 from tasks.storage.fields import Fields
 from tasks.storage.scores import SCORES
@@ -47,6 +47,8 @@ class Inputs(NamedTuple):
     """Those that keep accounts, each in `reports/STAGE.json`, in the order in which they are shown."""
     recipes: tuple[str, ...]
     """Those that train, each with its curve in `reports/losses/RECIPE.tsv`."""
+    shipped: Path | None = None
+    """Folder of the model that comes with the package, to be shown beside this run's; None: nothing is."""
 
 
 def require(path: Path, stage: str) -> Path:
@@ -62,10 +64,6 @@ def require(path: Path, stage: str) -> Path:
 
 def read_json(path: Path, stage: str) -> dict[str, Any]:
     return json.loads(require(path, stage).read_text())
-
-
-def data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{b64encode(content).decode()}"
 
 
 def accounts(reports: Path, stages: Iterable[str]) -> list[dict[str, Any]]:
@@ -345,6 +343,8 @@ def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
     balance, shown = accounts(inputs.reports, inputs.stages), examples(inputs)
     losses, stages = read_losses(inputs.reports, inputs.recipes), read_times(times)
     require(inputs.reports / "data_docs" / DOCS_INDEX, "clips")
+    trained = {name: (int(columns["step"][-1]), float(columns["seconds"][-1])) for name, columns in losses.items()}
+    comparison = shipped.compare(inputs.shipped, samples, judgement, trained) if inputs.shipped else None
     steps = [
         (row["step"].replace("_", " "), row["clips"], row["seconds"], row["lost_seconds"])
         for row in selection["funnel"]
@@ -364,6 +364,7 @@ def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
         judge_figure=Markup(judged_shares(judgement)),
         learning=learning(inputs.reports / "learning.tsv", losses),
         samples=samples,
+        comparison=comparison,
         checkpoint=made["checkpoint"],
         sampler=made["sampler"],
         stages=stages,
