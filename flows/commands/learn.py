@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import TaskRun
 
 _SHIPPED = Path("stiv_model/embedded/shapes")
+"""The model that comes with the package, as `stiv_model.pipeline.folders` has it, which loads diffusers."""
 _MODEL = Path("pipelines/shapes")
 
 

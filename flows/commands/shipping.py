@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands import time_left
-from flows.commands.export import export
 from flows.params import load_params
 from flows.running import stage_names
 from tasks.pages.shipped import SAMPLES, TIMES
@@ -37,6 +36,8 @@ def pack(out: Path) -> int:
         FileNotFoundError: a stage has not run.
         ValueError: something else stands there.
     """
+    from flows.commands.export import export  # torch: seconds that the command need not wait at its start
+
     refuse_others(out)
     params = load_params()
     samples, (judged,) = Path(stage_names.outputs("samples")[0]), stage_names.metrics("judge")
@@ -50,6 +51,8 @@ def pack(out: Path) -> int:
             params.text,
             params.latents,
             Path(made["checkpoint"]),
+            text_encoder="named",
+            figures=Path(judged),
         )
         _pack_samples(made, judgement["verdicts"], samples, product / SAMPLES)
         figures = {name: value for name, value in judgement.items() if name != "verdicts"}

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from flows import stages
+from flows.commands import shipping
 from flows.running.server import child, free_port, server
 
 pytestmark = [pytest.mark.road, pytest.mark.timeout(1200)]
@@ -276,3 +277,63 @@ def test_killed_anywhere_the_same_command_goes_on_to_the_same_manifests(road, tm
     same = "checkpoints/t2i/model.safetensors"
     assert (folder / same).read_bytes() == (undisturbed / same).read_bytes(), seed
     assert not list(folder.rglob("*.partial")) and not list(folder.rglob("*.tmp")), seed
+
+
+def test_the_model_of_a_run_is_packed_with_its_first_samples_figures_and_times(road, tmp_path, monkeypatch):
+    folder, _ = road
+    monkeypatch.chdir(folder)
+    out = tmp_path / "pipelines/shapes"
+    assert shipping.pack(out) == sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    listed = json.loads((out / "samples/samples.json").read_text())["samples"]
+    made = json.loads((folder / "data/samples/samples.json").read_text())["samples"]
+    wanted = [row["id"] for row in made if row["held_out"] and row["mode"] in ("t2v", "ti2v")]
+    assert [row["id"] for row in listed] == wanted and len(wanted) == 8
+    for row in listed:
+        for name in filter(None, (row["video"], row["image"])):
+            assert (out / "samples" / name).read_bytes() == (folder / "data/samples" / name).read_bytes()
+        assert row["verdict"]["id"] == row["id"] and (row["image"] is None) == (row["mode"] == "t2v")
+    judged = json.loads((folder / "reports/judge.json").read_text())
+    assert json.loads((out / "judge.json").read_text())["modes"] == judged["modes"]
+    times = json.loads((out / "times.json").read_text())
+    assert list(times["trained"]) == RECIPES and all(one["steps"] == 6 for one in times["trained"].values())
+    assert set(times["stages"]) == set(STAGES) and all(times["stages"].values())
+    assert (out / "model_index.json").is_file() and not list(out.parent.glob("*.scratch"))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    shipping.pack(out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    (out / "times.json").unlink()
+    with pytest.raises(ValueError, match=r"pipelines/shapes is there and was not made by stiv learn"):
+        shipping.pack(out)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_learn_killed_five_times_goes_on_beside_the_demo_to_the_same_weights(road, tmp_path):
+    undisturbed, env = road
+    folder = workspace(tmp_path)
+    env = environment(env, folder)
+    log = tmp_path / "learn.log"
+    command = [sys.executable, "-m", "flows", "learn", "--params", "tests/params.yaml"]
+    seed = random.SystemRandom().randrange(10**6)
+    draw = random.Random(seed)
+    among = STAGES[1 : STAGES.index("judge")]
+    kills = [(stage, draw.uniform(0, 10)) for stage in sorted(draw.sample(among, 5), key=STAGES.index)]
+    for stage, seconds in kills:
+        with log.open("w") as file:
+            process = subprocess.Popen(command, cwd=folder, env=env, stdout=file, stderr=file)
+        reached = f"Running stage '{stage}'", f"stage {stage} is up to date"  # before the last kill
+        while process.poll() is None and not any(line in log.read_text() for line in reached):
+            time.sleep(0.2)
+        time.sleep(seconds)
+        assert process.poll() is None, (seed, stage, log.read_text()[-3000:])
+        kill_tree(process)
+    run(folder, env, *command)
+    for recipe in RECIPES:
+        same = f"checkpoints/{recipe}/model.safetensors"
+        assert (folder / "learn" / same).read_bytes() == (undisturbed / same).read_bytes(), (seed, kills)
+    made = sorted(path.name for path in (undisturbed / "data/samples").glob("*.npy"))
+    for name in made:
+        assert (folder / "learn/data/samples" / name).read_bytes() == (undisturbed / "data/samples" / name).read_bytes()
+    assert len(made) and (folder / "learn/pipelines/shapes/samples/samples.json").is_file(), seed
+    assert not any((folder / name).exists() for name in ("data", "checkpoints", "reports", "dvc.lock")), "of the demo"
+    assert not list((folder / "learn").rglob("*.partial")), seed
