@@ -10,7 +10,7 @@ from tasks.storage import tables
 
 SAMPLES = "samples"
 """Folder in that of the model: its first samples, as stage samples wrote them, their rows with the judge's verdicts."""
-TIMES = "times.json"
+TIMES = "stage_times.json"
 """File in it: what its run took, per stage and training."""
 
 SHOWN = 6
@@ -18,14 +18,20 @@ SHOWN = 6
 
 
 class Pair(NamedTuple):
-    """A sample of this run and one of the shipped model; where the prompts can be the same, they are."""
+    """A sample of this run and one of the shipped model, of the same combination of words where there is one."""
 
     own: dict[str, Any]
     shipped: dict[str, Any]
 
     @property
     def is_same_prompt(self) -> bool:
+        """Whether the words are the same."""
         return bool(self.own["prompt"] == self.shipped["prompt"])
+
+    @property
+    def is_same_scene(self) -> bool:
+        """Whether both are to show the same colour, shape and direction."""
+        return _scene(self.own) == _scene(self.shipped)
 
 
 class Comparison(NamedTuple):
@@ -83,17 +89,24 @@ def _is_of(row: dict[str, Any], mode: str) -> bool:
     return row["mode"] == mode and bool(row["held_out"]) and row["status"] == "ok"
 
 
+def _scene(sample: dict[str, Any]) -> tuple[str, ...]:
+    return sample["colour"], sample["shape"], sample["direction"]
+
+
 def _pairs(own: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[Pair]:
-    """Pair the first samples, those of equal prompts before others."""
-    pairs, left = [], list(own)
-    for row in theirs:
-        same = next((one for one in left if one["prompt"] == row["prompt"]), None)
-        if same:
-            left.remove(same)
-            pairs.append(Pair(same, row))
-    paired = [pair.shipped for pair in pairs]
-    pairs += [Pair(one, row) for one, row in zip(left, [r for r in theirs if r not in paired], strict=False)]
-    return pairs[:SHOWN]
+    """Pair the first of the shipped model's samples: each with the first of this run's that is to show the same scene.
+
+    Where there is none, with the first that is left.
+    """
+    left, same = list(own), {}
+    for row in theirs[:SHOWN]:
+        found = next((one for one in left if _scene(one) == _scene(row)), None)
+        if found:
+            left.remove(found)
+            same[row["id"]] = found
+    others = iter(left)
+    pairs = [(same.get(row["id"]) or next(others, None), row) for row in theirs[:SHOWN]]
+    return [Pair(one, row) for one, row in pairs if one]
 
 
 def _samples(folder: Path) -> list[dict[str, Any]]:

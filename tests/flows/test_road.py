@@ -294,14 +294,14 @@ def test_the_model_of_a_run_is_packed_with_its_first_samples_figures_and_times(r
         assert row["verdict"]["id"] == row["id"] and (row["image"] is None) == (row["mode"] == "t2v")
     judged = json.loads((folder / "reports/judge.json").read_text())
     assert json.loads((out / "judge.json").read_text())["modes"] == judged["modes"]
-    times = json.loads((out / "times.json").read_text())
+    times = json.loads((out / "stage_times.json").read_text())
     assert list(times["trained"]) == RECIPES and all(one["steps"] == 6 for one in times["trained"].values())
     assert set(times["stages"]) == set(STAGES) and all(times["stages"].values())
     assert (out / "model_index.json").is_file() and not list(out.parent.glob("*.scratch"))
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     shipping.pack(out)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    (out / "times.json").unlink()
+    (out / "stage_times.json").unlink()
     with pytest.raises(ValueError, match=r"pipelines/shapes is there and was not made by stiv learn"):
         shipping.pack(out)
 

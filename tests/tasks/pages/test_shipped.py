@@ -60,7 +60,7 @@ def test_a_page_tells_the_two_models_apart_by_their_time_of_training(made, tmp_p
     assert not [one for one in Page(text).references if not one.startswith(("data:", "#", "data_docs/"))]
 
 
-def test_samples_of_equal_prompts_stand_side_by_side(compared, tmp_path):
+def test_samples_of_equal_scenes_stand_side_by_side(compared, tmp_path):
     found = compared(make_shipped(tmp_path / "same", steps=9000))
     assert [(pair.own["id"], pair.shipped["id"], pair.is_same_prompt) for pair in found.pairs["t2v"]] == [
         ("t2v-000", "t2v-000", True)
@@ -84,7 +84,7 @@ def test_a_model_is_not_shown_beside_itself(compared, tmp_path):
     assert compared(make_shipped(tmp_path / "shipped", steps=STEPS)) is None
 
 
-@pytest.mark.parametrize("missing", ["times.json", "judge.json", "samples/samples.json", "samples/t2v-000.mp4"])
+@pytest.mark.parametrize("missing", ["stage_times.json", "judge.json", "samples/samples.json", "samples/t2v-000.mp4"])
 def test_what_a_shipped_folder_lacks_is_named(compared, tmp_path, missing):
     folder = make_shipped(tmp_path / "shipped", steps=9000)
     (folder / missing).unlink()
