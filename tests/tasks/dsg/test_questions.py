@@ -1,7 +1,7 @@
 """A graph of questions is one after the repair, whatever it was before, and every repair is noted."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.dsg.questions import KINDS, Asked, read_parents, repair
@@ -88,6 +88,7 @@ def test_no_question_is_a_graph_too():
     assert repair([]).questions == ()
 
 
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(
