@@ -1,5 +1,6 @@
 """The model of a whole run as one folder that diffusers opens, with its first samples, its figures and what it took."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -42,18 +43,11 @@ def pack(out: Path) -> int:
     params = load_params()
     samples, (judged,) = Path(stage_names.outputs("samples")[0]), stage_names.metrics("judge")
     made, judgement = json.loads((samples / tables.SAMPLE_LIST).read_text()), json.loads(Path(judged).read_text())
+    settings = params.sampler, params.vae, params.text, params.latents
     with atomic.scratch(out) as aside:
         product = aside / out.name
-        export(
-            product,
-            params.sampler,
-            params.vae,
-            params.text,
-            params.latents,
-            Path(made["checkpoint"]),
-            text_encoder="named",
-            figures=Path(judged),
-        )
+        with contextlib.redirect_stdout(None):  # it prints where the folder is, which is moved from there
+            export(product, *settings, Path(made["checkpoint"]), text_encoder="named", figures=Path(judged))
         _pack_samples(made, judgement["verdicts"], samples, product / SAMPLES)
         figures = {name: value for name, value in judgement.items() if name != "verdicts"}
         (product / tables.report_name("judge")).write_text(json.dumps(figures, indent=2) + "\n")
