@@ -21,9 +21,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 import stiv_model
 from flows.params import Params, load_params
@@ -45,7 +47,7 @@ _TURN = timedelta(minutes=30)  # at most, on a busy machine
 def settings(checkout: Path, persistent: int) -> Params:
     """Return the settings of XL in a tree, with few blocks, for two ranks on the CPU."""
     params = load_params(checkout / XL)
-    training = {"ranks": RANKS, "device": "cpu", "precision": "float32", "accumulation": 1}
+    training: dict[str, Any] = {"ranks": RANKS, "device": "cpu", "precision": "float32", "accumulation": 1}
     training |= {"persistent_parameters": persistent, "activation_checkpointing": False}
     recipe = params.train["t2v"].model_copy(update={"frames": FRAMES, "batch": RANKS})
     return params.model_copy(
@@ -61,7 +63,7 @@ def made_up(params: Params) -> Batch:
     tokens, width = params.text.tokens, params.model.text_width
     text = Text(torch.randn(1, tokens, width), torch.ones(1, tokens, dtype=torch.bool), torch.randn(1, width))
     latents = torch.randn(1, FRAMES, params.model.latent_channels, SIDE, SIDE)
-    return Batch(["made up"], latents, text, torch.ones(1, len(MICRO_CONDITIONS)))
+    return Batch([0], latents, text, torch.ones(1, len(MICRO_CONDITIONS)))
 
 
 def stepper(params: Params) -> Callable[[int], None]:
@@ -85,7 +87,7 @@ def stepper(params: Params) -> Callable[[int], None]:
 def rank_main(name: str, rounds: int, port: int) -> None:
     """Take each step when it is this tree's turn, and tell what it cost."""
     torch.set_num_threads(1)
-    store = dist.TCPStore("127.0.0.1", port, timeout=_TURN)
+    store = TCPStore("127.0.0.1", port, timeout=_TURN)
     cases = [settings(Path(stiv_model.__file__).parents[1], persistent) for persistent in CASES]
     deepspeed_engine.start(cases[0].training)
     for persistent, params in zip(CASES, cases, strict=True):
@@ -136,7 +138,7 @@ def measure(commit: str, rounds: int) -> dict[str, dict[str, float]]:
         ChildProcessError: the ranks of a tree ended before their turn.
     """
     found: dict[str, list[float]] = {}
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=_TURN)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=_TURN)
     with (
         tempfile.TemporaryDirectory() as folder,
         checked_out(commit, Path(folder) / "tree") as tree,
@@ -159,7 +161,7 @@ def measure(commit: str, rounds: int) -> dict[str, dict[str, float]]:
     }
 
 
-def _take(store: dist.TCPStore, turn: str, child: subprocess.Popen[bytes]) -> list[float]:
+def _take(store: TCPStore, turn: str, child: subprocess.Popen[bytes]) -> list[float]:
     """Give a tree its turn and return the CPU seconds of its ranks together and those of the clock."""
     store.set(turn, "")
     while not store.check([f"{turn} took"]):
