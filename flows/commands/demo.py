@@ -26,6 +26,7 @@ Progress = Callable[[list["TaskRun"]], str | None]
 
 _HOME = Path(".prefect")
 _PROGRESS_SECONDS = 60
+_ASKS_OFTEN = {"PREFECT_RUNNER_POLL_FREQUENCY": "2"}  # seconds; Prefect's own 10 are time in which nothing happens
 
 
 def demo(port: int = 0) -> None:
@@ -63,7 +64,8 @@ def run_all(started: float, port: int = 0, progress: Progress | None = None) -> 
     port = port or free_port()
     refuse_taken(port)
     stages.in_order()  # refuses, before anything is started, a workspace that DVC cannot read
-    with only_one(_HOME, port), server(_HOME, port) as env:
+    ahead = child(["flows.running.first_imports"], _HOME, "first_imports", dict(os.environ))
+    with only_one(_HOME, port), ahead, server(_HOME, port) as env:
         login = f"its page asks for the line in {_HOME}/auth; its log: {_HOME}/server.log"
         say(started, f"Prefect server with UI: http://127.0.0.1:{port} ({login})")
         for name in [name for name in os.environ if name.startswith("PREFECT_")]:
@@ -72,7 +74,7 @@ def run_all(started: float, port: int = 0, progress: Progress | None = None) -> 
         from flows.running import dead_runs
 
         asyncio.run(dead_runs.close(is_own_server=True))
-        with child(["flows", "serve"], _HOME, "serve", env) as serving:
+        with child(["flows", "serve"], _HOME, "serve", env | _ASKS_OFTEN) as serving:
             state = asyncio.run(_run(started, serving, progress))
     if not state.is_completed():
         raise ValueError(f"{state.name}: {state.message}; once that is mended, the same command goes on from there")

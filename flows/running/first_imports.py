@@ -1,0 +1,36 @@
+"""`python -m flows.running.first_imports`: imports what the stages import, when nobody else needs the CPU.
+
+Python compiles a module when it is first imported, which in a fresh environment is seconds in each of the stages from
+clips to samples. While a server starts, and while the first stages read videos, there are cycles to spare.
+"""
+
+import contextlib
+import importlib
+import os
+
+MODULES = (
+    "flows.curate",
+    "flows.select",
+    "flows.encode",
+    "flows.train",
+    "stiv_model.training.train",
+    "stiv_model.monitoring.monitor",
+    "stiv_model.monitoring.video_log",
+    "flows.generate",
+    "flows.evaluate",
+)
+"""In the order in which the stages need them."""
+_LOWEST = 19
+
+
+def main() -> None:
+    """Import them, at the lowest priority; what cannot be imported is for its stage to say."""
+    os.nice(_LOWEST)
+    with contextlib.suppress(KeyboardInterrupt):  # the demo has ended before
+        for name in MODULES:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+
+
+if __name__ == "__main__":
+    main()
