@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flows import stages
+from flows.params import load_params
 from flows.running import stage_names
 from flows.running.server import START_SECONDS, child, free_port, only_one, refuse_ended, refuse_taken, server
+from stiv_model.latents import data_plan
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import TaskRun  # Prefect reads the server's address when it is imported
@@ -38,7 +40,8 @@ def demo(port: int = 0) -> None:
         port: Port for the Prefect server on this machine; 0 takes a free one.
 
     Raises:
-        ValueError: DVC cannot read the workspace, another demo is at work in it, or the pipeline did not complete.
+        ValueError: DVC cannot read the workspace, a training cannot run on this machine, another demo is at work in the
+            workspace, or the pipeline did not complete.
         OSError: what was started for it ended.
 
     example: stiv demo            (a free port is taken; --port 4200 asks for that one)
@@ -58,12 +61,14 @@ def run_all(started: float, port: int = 0, progress: Progress | None = None) -> 
         progress: what to say of the stages now and then; nothing without it.
 
     Raises:
-        ValueError: DVC cannot read the workspace, another demo is at work in it, or the pipeline did not complete.
+        ValueError: DVC cannot read the workspace, a training cannot run on this machine, another demo is at work in the
+            workspace, or the pipeline did not complete.
         OSError: what was started for it ended.
     """
     port = port or free_port()
     refuse_taken(port)
     stages.in_order()  # refuses, before anything is started, a workspace that DVC cannot read
+    _refuse_recipes()
     ahead = child(["flows.running.first_imports"], _HOME, "first_imports", dict(os.environ))
     with only_one(_HOME, port), ahead, server(_HOME, port) as env:
         login = f"its page asks for the line in {_HOME}/auth; its log: {_HOME}/server.log"
@@ -81,6 +86,17 @@ def run_all(started: float, port: int = 0, progress: Progress | None = None) -> 
     (judged,) = stage_names.metrics("judge")
     for line in judgement_lines(json.loads(Path(judged).read_text())):
         say(started, line)
+
+
+def _refuse_recipes() -> None:
+    """Fail at the door, and not after the minutes of the stages before it, where a training cannot run on this machine.
+
+    Raises:
+        ValueError: with the first such recipe.
+    """
+    params = load_params()
+    for recipe in stage_names.recipes():
+        data_plan.check(recipe, params.train[recipe], params.model, params.training)
 
 
 async def _run(started: float, serving: subprocess.Popen[bytes], progress: Progress | None) -> Any:
