@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 import cv2
+import diffusers
 import numpy as np
+import transformers
 
 from stiv_model.encoders.video_file import write_video
 from stiv_model.pipeline.folders import INDEX, SHIPPED
@@ -58,6 +60,8 @@ def sample(
       stiv sample --prompt "a red circle moves left" --pipeline pipelines/demo --out red.mp4
     """
     picture = None if image is None else _read(image)
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()  # of the second in which they load
     checkpoint, pipeline = _chosen(checkpoint, pipeline)
     if pipeline is not None:
         _check_set(set or [], pipeline)
