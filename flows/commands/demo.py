@@ -69,7 +69,7 @@ def run_all(started: float, port: int = 0, progress: Progress | None = None) -> 
     refuse_taken(port)
     stages.in_order()  # refuses, before anything is started, a workspace that DVC cannot read
     _refuse_recipes()
-    ahead = child(["flows.running.first_imports"], _HOME, "first_imports", dict(os.environ))
+    ahead = child(["flows.first_imports"], _HOME, "first_imports", dict(os.environ))
     with only_one(_HOME, port), ahead, server(_HOME, port) as env:
         login = f"its page asks for the line in {_HOME}/auth; its log: {_HOME}/server.log"
         say(started, f"Prefect server with UI: http://127.0.0.1:{port} ({login})")

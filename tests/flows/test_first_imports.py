@@ -3,8 +3,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from flows import first_imports
 from flows.__main__ import FLOWS
-from flows.running import first_imports
 
 
 def test_what_is_imported_ahead_is_what_stages_import():

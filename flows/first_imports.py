@@ -1,4 +1,4 @@
-"""`python -m flows.running.first_imports`: imports what the stages import, when nobody else needs the CPU.
+"""`python -m flows.first_imports`: imports what the stages import, when nobody else needs the CPU.
 
 Python compiles a module when it is first imported, which in a fresh environment is seconds in each of the stages from
 clips to samples. While a server starts, and while the first stages read videos, there are cycles to spare.
