@@ -6,7 +6,7 @@ Its front matter has, under `stiv`, the key `sha256`: the hash of every file of 
 import hashlib
 import re
 from collections.abc import Collection
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import RepoCard
@@ -67,7 +67,7 @@ def check(folder: Path, read: Collection[str], parts: Collection[str]) -> None:
     if listed is None:
         return
     skipped = set(parts) - set(read)
-    listed = {name: value for name, value in listed.items() if PurePosixPath(name).parts[:1][0] not in skipped}
+    listed = {name: value for name, value in listed.items() if name.partition("/")[0] not in skipped}
     there = _weights(folder, read)
     if missing := sorted(listed.keys() - set(there)):
         raise FileNotFoundError(f"{folder} has no {missing[0]}, whose hash its {FILE} states: {_remedy(folder)}")
@@ -109,4 +109,7 @@ def _sha256(path: Path) -> str:
 
 
 def _remedy(folder: Path) -> str:
-    return f"`git checkout -- {folder}` brings back what was committed, or export the checkpoint again"
+    return (
+        f"`git checkout -- {folder}` brings back what was committed, and force_download=True what came from a hub; or "
+        "export the checkpoint again"
+    )

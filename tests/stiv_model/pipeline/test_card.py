@@ -45,10 +45,9 @@ def test_a_byte_of_the_weights_that_was_changed_is_refused_with_both_hashes_and_
     with pytest.raises(ValueError) as refused:
         StivPipeline.from_pretrained(carded)
     found = card.hashes(carded, NAMES)[name]
-    assert str(refused.value) == (
-        f"{path} has sha256 {found[:12]}, but README.md says {before[name][:12]}: `git checkout -- {carded}` brings "
-        "back what was committed, or export the checkpoint again"
-    )
+    said = str(refused.value)
+    assert said.startswith(f"{path} has sha256 {found[:12]}, but README.md says {before[name][:12]}: ")
+    assert f"`git checkout -- {carded}` brings back what was committed" in said and "\n" not in said
 
 
 def test_a_file_of_the_card_that_is_missing_is_refused(carded):
@@ -88,6 +87,22 @@ def test_a_card_that_cannot_be_read_is_refused_in_one_line_and_nothing_is_saved_
             does(carded)
         assert "\n" not in str(refused.value)
     assert {path: path.stat().st_mtime_ns for path in carded.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "vae/../../other.safetensors"])
+def test_a_name_that_is_of_no_file_of_weights_is_missing(carded, name):
+    stated = {"stiv": {"sha256": card.hashes(carded, NAMES) | {name: 64 * "0"}}}
+    metadata_save(carded / card.FILE, stated)
+    with pytest.raises(FileNotFoundError, match=f"has no {name}, whose hash"):
+        StivPipeline.from_pretrained(carded)
+
+
+def test_the_card_of_a_repository_of_the_hub_is_compared_too(carded, repository, tmp_path):
+    StivPipeline.from_pretrained("org/name", cache_dir=tmp_path / "cache")
+    assert card.FILE in repository.fetched
+    change(carded / "transformer" / WEIGHTS)
+    with pytest.raises(ValueError, match=r"has sha256 [0-9a-f]{12}, but README\.md says"):
+        StivPipeline.from_pretrained("org/name", cache_dir=tmp_path / "another")
 
 
 def test_a_part_that_is_handed_over_is_not_compared(carded):
