@@ -1,15 +1,12 @@
 """The model that comes with the package: small enough to come with it, whole, and of use."""
 
 import numpy as np
-import pytest
 import torch
 
 from stiv_model.pipeline import StivPipeline, card
 from stiv_model.pipeline.components import NAMES
-from stiv_model.pipeline.folders import INDEX, SHIPPED
+from stiv_model.pipeline.folders import SHIPPED
 from tasks.demo.shapes import judge
-
-pytestmark = pytest.mark.skipif(not (SHIPPED / INDEX).is_file(), reason="no model has been put there yet")
 
 
 def test_it_is_small_and_has_no_code_and_no_path_of_the_machine_that_made_it():
