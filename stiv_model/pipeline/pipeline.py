@@ -235,10 +235,11 @@ class StivPipeline(CallProperties, DiffusionPipeline):
         """
         if isinstance(pipeline, StivPipeline) and not {"dtype", "torch_dtype"} & kwargs.keys():
             shared = cls(**(pipeline.components | {"defaults": pipeline.config["defaults"]} | kwargs))
-            if not kwargs.keys() & set(text_source.PARTS):
-                shared.text_source = pipeline.text_source
-            return shared
-        return super().from_pipe(pipeline, **kwargs)
+        else:
+            shared = super().from_pipe(pipeline, **kwargs)
+        if isinstance(pipeline, StivPipeline) and not kwargs.keys() & set(text_source.PARTS):
+            shared.text_source = pipeline.text_source
+        return shared
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
         """Write a folder that opens on another machine: no path of this one, safetensors only.

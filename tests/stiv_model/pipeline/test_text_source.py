@@ -79,6 +79,7 @@ def test_a_folder_saved_again_goes_on_naming_it_unless_told_to_store_it(named, t
 def test_a_pipeline_of_the_same_parts_names_the_same(named, pipe):
     opened = StivPipeline.from_pretrained(named)
     assert StivPipeline.from_pipe(opened).text_source == opened.text_source
+    assert StivPipeline.from_pipe(opened, dtype=torch.bfloat16).text_source == opened.text_source
     assert StivPipeline.from_pipe(opened, text_encoder=pipe.text_encoder).text_source is None
 
 
