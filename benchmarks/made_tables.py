@@ -119,5 +119,9 @@ def _captioned(first: int, count: int, rows: int, seed: int) -> pa.RecordBatch:
     is_sidecar = np.array(clips["caption"].is_valid())
     texts = pc.coalesce(clips["caption"], "A bright picture that moves.")
     captioners = pa.array(np.where(is_sidecar, "sidecar", "describe"))
-    columns = [clips["clip"], clips["status"], clips["reason"], captioners, texts]
+    known = {name: clips[name] for name in ("clip", "status", "reason")} | {"captioner": captioners, "text": texts}
+    columns = [
+        known.get(name, pa.nulls(len(clips), kind))
+        for name, kind in zip(tables.CAPTIONS.names, tables.CAPTIONS.types, strict=True)
+    ]
     return pa.record_batch(columns, tables.CAPTIONS)

@@ -28,7 +28,7 @@ import yaml
 from benchmarks.made_tables import scored
 from benchmarks.scale_points import passing_gate, without_limits
 from flows.params import load_params
-from tasks.captions.stage import Measured
+from tasks.captions.describe import Measured
 from tasks.storage import queries, tables
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +36,7 @@ _BATCH = 8192
 _BITS = 24
 STAGES = {
     "clips": "select --scores ../scores --out clips --report clips.json --docs docs",
-    "captions": "caption --clips clips --out captions --report captions.json",
+    "captions": "caption --clips clips --shots ../shots --out captions --report captions.json",
 }
 
 
@@ -120,6 +120,8 @@ def main() -> None:
             folder = Path(name) / str(number)
             folder.mkdir()
             write_scores(folder / "scores" / tables.SCORE_TABLE, options.rows)
+            (folder / "shots").mkdir()
+            queries.write(folder / "shots" / tables.SPLIT_TABLE, [], tables.SPLITS)
             clips = changed.model_copy(update={"duplicate_bits": _BITS}).model_dump(mode="json")
             for checkout, out in ((options.before.resolve(), "before"), (ROOT, "now")):
                 run_stages(checkout, folder / out, clips)

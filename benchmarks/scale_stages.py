@@ -105,7 +105,12 @@ def make_clips(folder: Path, rows: int) -> None:
     def columns(first: int, count: int) -> dict[str, Any]:
         return _clips(first, count) | {"orientation": ["landscape"] * count, "colours": [["grey", "green"]] * count}
 
+    def splits(first: int, count: int) -> dict[str, Any]:
+        videos = [sha256(video) for video in range(first, first + count)]
+        return {"video": videos, "status": ["ok"] * count, "shots": [_SHOTS_OF_VIDEO] * count}
+
     _write(folder / "clips" / tables.CLIP_TABLE, rows, tables.CLIPS, columns)
+    _write(folder / "shots" / tables.SPLIT_TABLE, rows // _SHOTS_OF_VIDEO, tables.SPLITS, splits)
 
 
 def run_alone(stage: "Stage", folder: Path, make_shard: Callable[["Shard", Path], None]) -> None:
@@ -186,6 +191,7 @@ def make_caption_shard(shard: "Shard", product: Path) -> None:
     given = _given(shard)
     known = {"clip": given["clip"].combine_chunks(), "status": ["ok"] * len(given)}
     words = {"captioner": ["sidecar"] * len(given), "text": given["caption"].combine_chunks()}
+    words |= {"rules": [[]] * len(given), "of_whole_video": given["of_whole_video"].combine_chunks()}
     _made(shard.path, len(given), tables.CAPTIONS, known | words)
 
 
@@ -241,6 +247,6 @@ def captions() -> Run:
     settings = load_params(ROOT / "params.yaml").captions
 
     def run(folder: Path) -> None:
-        run_alone(Captions(folder / "clips", settings), folder, make_caption_shard)
+        run_alone(Captions(folder / "clips", folder / "shots", settings), folder, make_caption_shard)
 
     return run

@@ -11,15 +11,18 @@ from tasks.captions.stage import Captions
 
 
 @flow
-def caption(clips: Path, out: Path, report: Path, captions: CaptionSettings, engine: EngineSettings) -> None:
+def caption(
+    clips: Path, shots: Path, out: Path, report: Path, captions: CaptionSettings, engine: EngineSettings
+) -> None:
     """Write one caption per clip.
 
     Args:
         clips: Folder with the table of clips.
+        shots: Folder that stage shots made.
         out: Folder for the table of captions.
         report: File for the account of the stage (JSON): how many inputs became ok, rejected or failed, and why.
 
     examples:
-      stiv caption --clips data/clips --out data/captions --report reports/captions.json
+      stiv caption --clips data/clips --shots data/shots --out data/captions --report reports/captions.json
     """
-    run_stage(Captions(clips, captions), out, report, engine)
+    run_stage(Captions(clips, shots, captions), out, report, engine)

@@ -1,118 +1,73 @@
-"""Stage captions: one text per clip, by the first captioner with an answer; each row names its captioner."""
+"""Stage captions: one text per clip, cleaned and judged, by the first captioner with an answer; each row names it."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import pyarrow as pa
 
+from tasks.captions import cleaning, outcomes
+from tasks.captions.captioner import Captioner, Said, Sidecar
+from tasks.captions.describe import Describe
 from tasks.captions.settings import CaptionSettings
-from tasks.storage import atomic, fields, queries, shards, tables
+from tasks.storage import atomic, queries, shards, tables
 from tasks.storage.stage import Joined, Stage, alone
 
 log = logging.getLogger(__name__)
 
-_STILL = 0.15  # motion, per cent of the diagonal per frame, below which a clip is called still
-_FAST = 1.5  # motion, likewise, from which it is called fast
-
-
-class Captioner(Protocol):
-    """Writes captions for clips, many at a time, from their rows alone: it sees no pictures."""
-
-    name: str
-    """Its name in `captions.captioners`, and in the column captioner."""
-    columns: Sequence[str]
-    """Of schema CLIPS, those that it reads."""
-
-    def caption(self, clips: list[dict[str, Any]]) -> list[str | None]:
-        """Return one caption per clip, None where it has none.
-
-        Args:
-            clips: rows of schema CLIPS with the id and `columns`; they may have more.
-        """
-
-
-class Sidecar:
-    """The text that lies beside the video: it is of the whole video, and becomes the caption of each of its clips."""
-
-    name = "sidecar"
-    columns: Sequence[str] = ("caption",)
-
-    def caption(self, clips: list[dict[str, Any]]) -> list[str | None]:
-        return [clip["caption"] for clip in clips]
-
-
-@fields.columns_of(tables.CLIPS)
-class Measured(NamedTuple):
-    """What a description says of a clip."""
-
-    width: int
-    height: int
-    orientation: str
-    colours: list[str]
-    brightness: float
-    motion: float
-    motion_x: float
-    motion_y: float
-
-
-class Describe:
-    """A plain sentence from what was measured: brightness, shape of the picture, main colours, motion."""
-
-    name = "describe"
-    columns: Sequence[str] = Measured._fields
-
-    def caption(self, clips: list[dict[str, Any]]) -> list[str | None]:
-        return [describe(clip) for clip in fields.take_all(Measured, clips)]
-
-
 _CAPTIONERS: tuple[Captioner, ...] = (Sidecar(), Describe())
 CAPTIONERS = {captioner.name: captioner for captioner in _CAPTIONERS}
-
-
-def describe(clip: Measured) -> str:
-    """Return e.g. "a dark landscape video, 640 by 272 pixels, mostly grey, moving fast to the left"."""
-    brightness = "dark" if clip.brightness < 0.25 else "bright" if clip.brightness > 0.65 else "evenly lit"
-    article = "an" if brightness[0] == "e" else "a"
-    colours = clip.colours
-    listed = " and ".join([", ".join(colours[:-1]), colours[-1]] if len(colours) > 1 else colours)
-    size = f"{clip.width} by {clip.height} pixels"
-    return f"{article} {brightness} {clip.orientation} video, {size}, mostly {listed}, {movement(clip)}"
-
-
-def movement(clip: Measured) -> str:
-    """Say how much moves, and where to unless it goes several ways at once."""
-    if clip.motion < _STILL:
-        return "almost still"
-    # per cent of the width and of the height are no common measure; the picture's own sides make them one
-    x, y = clip.motion_x * clip.width, clip.motion_y * clip.height
-    amount = "slowly" if clip.motion < _FAST else "fast"
-    diagonal = (clip.width**2 + clip.height**2) ** 0.5
-    if (x * x + y * y) ** 0.5 < 0.5 * clip.motion * diagonal:
-        return f"moving {amount} in several directions"
-    if abs(x) >= abs(y):
-        return f"moving {amount} to the {'right' if x > 0 else 'left'}"
-    return f"moving {amount} {'down' if y > 0 else 'up'}"
+_OF_WHOLE_VIDEO = "of_whole_video"
 
 
 def caption_clips(clips: list[dict[str, Any]], settings: CaptionSettings) -> list[dict[str, Any]]:
-    """Return one row of schema CAPTIONS per clip (row of schema CLIPS), in their order."""
-    texts: dict[str, tuple[str, str]] = {}
+    """Return one row of schema CAPTIONS per clip, in their order.
+
+    Args:
+        clips: rows of schema CLIPS with what the captioners read, and `of_whole_video`.
+    """
+    said: dict[str, tuple[str, Said]] = {}
     for name in settings.captioners:
-        open_clips = [clip for clip in clips if clip["clip"] not in texts]
+        open_clips = [clip for clip in clips if clip["clip"] not in said]
         answers = CAPTIONERS[name].caption(open_clips)
-        for clip, text in zip(open_clips, answers, strict=True):
-            if text:
-                texts[clip["clip"]] = (name, text)
-    return [_row(clip["clip"], *texts.get(clip["clip"], (None, None))) for clip in clips]
+        for clip, answer in zip(open_clips, answers, strict=True):
+            if answer:
+                said[clip["clip"]] = (name, answer)
+    return [_row(clip, *said.get(clip["clip"], (None, Said(None, reason="no_caption"))), settings) for clip in clips]
 
 
-def _row(clip: str, captioner: str | None, text: str | None) -> dict[str, Any]:
-    status, reason = ("ok", None) if text else ("failed", "no_caption")
-    return {"clip": clip, "status": status, "reason": reason, "captioner": captioner, "text": text}
+def _row(clip: dict[str, Any], captioner: str | None, said: Said, settings: CaptionSettings) -> dict[str, Any]:
+    """Clean and judge what was said of a clip."""
+    raw = said.text if said.raw is None else said.raw
+    judged = judge(said, settings)
+    return {
+        "clip": clip["clip"],
+        "status": "failed" if judged.reason else "ok",
+        "reason": judged.reason,
+        "captioner": captioner,
+        "text": judged.text,
+        "short": judged.short,
+        "raw": raw,
+        "rules": list(judged.rules),
+        "of_whole_video": captioner == Sidecar.name and bool(clip.get(_OF_WHOLE_VIDEO)),
+    }
+
+
+def judge(said: Said, settings: CaptionSettings) -> Said:
+    """Return what was said with its texts cleaned, or with the reason why they may not be trained on."""
+    if said.reason is not None or said.text is None:
+        return said._replace(text=None, short=None, reason=said.reason or "empty")
+    if outcomes.is_refusal(cleaning.clean(said.text, ()).text):
+        return Said(None, reason="refused", rules=said.rules)
+    text, rules = cleaning.clean(said.text, settings.clean)
+    reason = outcomes.reason_against(text, settings.checks)
+    short = cleaning.clean(said.short, settings.clean).text if said.short else cleaning.sentences(text)[:1]
+    if reason is not None:
+        return Said(None, reason=reason, rules=(*said.rules, *rules))
+    return Said(text, short if isinstance(short, str) else short[0], rules=(*said.rules, *rules))
 
 
 def caption_shard(shard: shards.Shard, settings: CaptionSettings) -> None:
@@ -125,24 +80,34 @@ class Captions(Stage):
 
     Args:
         clips: folder with the table of clips.
-        settings: which captioners.
+        shots: folder that stage shots made.
+        settings: which captioners, and what their texts must be like.
     """
 
     name, verb, unit = "captions", "caption", "clips"
 
-    def __init__(self, clips: Path, settings: CaptionSettings) -> None:
-        self.table, self.settings = clips / tables.CLIP_TABLE, settings
+    def __init__(self, clips: Path, shots: Path, settings: CaptionSettings) -> None:
+        self.table, self.videos, self.settings = clips / tables.CLIP_TABLE, shots / tables.SPLIT_TABLE, settings
         read = {"clip"}.union(*(CAPTIONERS[name].columns for name in settings.captioners))
-        self.schema = pa.schema([field for field in tables.CLIPS if field.name in read])
+        self.columns = [field.name for field in tables.CLIPS if field.name in read]
+        self.schema = pa.schema([*map(tables.CLIPS.field, self.columns), pa.field(_OF_WHOLE_VIDEO, pa.bool_())])
 
     def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
-        return tables.usable(self.table, tables.CLIPS, self.schema.names)
+        tables.require(self.table, tables.CLIPS)
+        tables.require(self.videos, tables.SPLITS)
+        clips, videos = queries.scan([self.table], numbered=True), queries.scan([self.videos])
+        columns = ", ".join(f"clips.{name}" for name in self.columns)
+        found = f"""SELECT {columns}, several.video IS NOT NULL AS {_OF_WHOLE_VIDEO} FROM {clips} AS clips
+            LEFT JOIN (SELECT DISTINCT video FROM {videos} WHERE shots > 1) AS several USING (video)
+            WHERE clips.status = 'ok' ORDER BY clips.file_row_number"""
+        with queries.connect(scratch) as connection:
+            yield from queries.batches(connection, found, self.schema)
 
     def decides(self) -> dict[str, Any]:
         return {"captions": self.settings.model_dump()}
 
     def inputs(self) -> dict[str, Any]:
-        return {"clips": atomic.sha256_file(self.table)}
+        return {"clips": atomic.sha256_file(self.table), "videos": atomic.sha256_file(self.videos)}
 
     def shard_size(self) -> float:
         return self.settings.shard_clips
@@ -154,5 +119,20 @@ class Captions(Stage):
         table = product / tables.CAPTION_TABLE
         queries.write(table, shards.joined(work, tables.CAPTIONS), tables.CAPTIONS)
         account = queries.settle("clips", work.keys("clip"), queries.outcomes(table, "clip"), "clip")
-        tables.check_failures(account, 1.0, "captions.captioners")
-        return Joined((account,))
+        tables.check_failures(account, self.settings.max_failed_fraction, "captions.max_failed_fraction")
+        return Joined((account,), counts(table))
+
+
+def counts(table: Path) -> dict[str, Any]:
+    """Return, of a table of captions, how often each rule of cleaning changed one, and how many are by whom."""
+    rules: dict[str, int] = dict.fromkeys(cleaning.RULES, 0)
+    captioners: dict[str, int] = {}
+    of_whole_video = 0
+    for batch in queries.read([table], ["status", "captioner", "rules", _OF_WHOLE_VIDEO]):
+        for row in batch.to_pylist():
+            for rule in row["rules"]:
+                rules[rule] += 1
+            if row["status"] == "ok":
+                captioners[row["captioner"]] = captioners.get(row["captioner"], 0) + 1
+                of_whole_video += row[_OF_WHOLE_VIDEO]
+    return {"captioners": captioners, "rules": rules, "of_whole_video": of_whole_video}

@@ -65,8 +65,10 @@ REASONS: dict[str, dict[str, Reason]] = {
             "The file is larger than `sandbox.max_size_bytes`.", _NOT_MEANT.format("`sandbox.max_size_bytes`")
         ),
         "duplicate": Reason(
-            "Another file has the same bytes and says more, or comes first by name; that one is used.",
-            "Nothing. What this one says of caption, licence or source is not used: put it beside the other.",
+            "Of a file: another has the same bytes and says more, or comes first by name; that one is used. Of a "
+            "caption: a model said the same of more clips than `captions.checks.max_same`.",
+            "Of a file, nothing: what it says of caption, licence or source is not used; put it beside the other. Of a "
+            "caption, look at the text: it is an endpoint's fault as a rule, or a prompt that the model does not obey.",
         ),
         "forgotten": Reason(
             "Its hash is in `videos.forgotten`: it was taken down.",
@@ -124,10 +126,15 @@ REASONS: dict[str, dict[str, Reason]] = {
             "The size of the picture changes within the clip.", "Encode the file again at one size."
         ),
         "too_short": Reason(
-            "The video, or the shot, is shorter than `videos.min_seconds` or `shots.min_seconds`.",
+            "The video, or the shot, is shorter than `videos.min_seconds` or `shots.min_seconds`; the caption has "
+            "fewer letters than `captions.checks.min_letters`.",
             "Lower the limit if you want such short ones.",
         ),
-        "too_long": Reason("The video is longer than `videos.max_seconds`.", "Cut it into parts, or raise the limit."),
+        "too_long": Reason(
+            "The video is longer than `videos.max_seconds`; the caption has more letters than "
+            "`captions.checks.max_letters`, or the model's answer more bytes than are read.",
+            "Cut the video into parts, ask for a shorter caption, or raise the limit.",
+        ),
         "hdr": Reason(
             "The video is of high dynamic range, and `videos.hdr` is `reject`.",
             "Set `videos.hdr: tone_map`, or grade it for the standard range yourself.",
@@ -140,8 +147,9 @@ REASONS: dict[str, dict[str, Reason]] = {
         "too_small": Reason("A side of the picture is shorter than `videos.min_side`.", "Lower the limit."),
         "unreadable": Reason("The container cannot be read at all.", _SAME_FILE),
         "truncated": Reason(
-            "A tenth of the frames that it claims, or more, is not there: an interrupted download, as a rule.",
-            "Fetch it again.",
+            "Of a video: a tenth of the frames that it claims, or more, is not there, an interrupted download as a "
+            "rule. Of a caption: the model had not ended when its `max_tokens` were spent.",
+            "Fetch the video again. For a caption raise `max_tokens`, or ask for a shorter one in the prompt.",
         ),
         "no_frames": Reason("The picture's stream has no packet with a time.", _SAME_FILE),
         "damaged": Reason(
@@ -166,8 +174,10 @@ REASONS: dict[str, dict[str, Reason]] = {
     },
     SANDBOX: {
         "timeout": Reason(
-            "It took longer than `sandbox.seconds` and `sandbox.seconds_per_frame` allow.",
-            "On a busy or slow machine raise them; a file that hangs the decoder will not get better.",
+            "Of a video: it took longer than `sandbox.seconds` and `sandbox.seconds_per_frame` allow. Of a caption: "
+            "the endpoint gave no answer in time, in any attempt.",
+            "On a busy or slow machine raise them; a file that hangs the decoder will not get better. A caption is "
+            "asked for again in the next run.",
         ),
         "memory": Reason(
             "It needed more memory than `sandbox.memory_bytes`.",
@@ -226,6 +236,35 @@ REASONS: dict[str, dict[str, Reason]] = {
         "no_caption": Reason(
             "None of `captions.captioners` had an answer.", "Add `describe`, which always has one, or a text beside it."
         ),
+        "empty": Reason(
+            "The captioner's answer has no text, or nothing is left of it after cleaning.",
+            "Look at the column `raw`; of a model, look whether it is given the frames at all.",
+        ),
+        "thinking_spent_budget": Reason(
+            "The model thought until its `max_tokens` were spent, and never answered.",
+            "Raise `max_tokens`, or tell the server to have it answer without thinking.",
+        ),
+        "refused": Reason(
+            "The model declined to caption the clip, or the server filtered its answer.",
+            "Look at the column `raw` and at the clip; another prompt may help, or another model.",
+        ),
+        "repetition": Reason(
+            "The caption says the same again and again: more of its phrases than `captions.checks.max_repeated`.",
+            "A model that loops: look at the server's precision and batch size before you raise the limit.",
+        ),
+        "language": Reason(
+            "The caption is in none of `captions.checks.languages`.",
+            "Add its language there, or ask for one of them in the prompt.",
+        ),
+        "endpoint_error": Reason(
+            "The endpoint refused the request, or failed at it in every attempt.",
+            "The stage's log says the code; it is asked for again in the next run.",
+        ),
+        "malformed": Reason(
+            "What came is no answer to what was asked: no JSON of the shape that was asked for, another model's or "
+            "another request's answer, a page of HTML; or a still is no whole picture.",
+            "Look at the column `raw`. It is asked for again in the next run.",
+        ),
         "frame_not_found": Reason(
             "No frame of the file has the time at which the clip begins.",
             "The file was changed, or decodes otherwise than before: run the pipeline again from stage videos.",
@@ -246,7 +285,11 @@ REASONS: dict[str, dict[str, Reason]] = {
         ),
         "text_too_long": Reason("Its text or JSON is longer than any caption.", "Look what it is."),
         "text_unreadable": Reason("Its text is not UTF-8, or its JSON is none.", "Write the sample again."),
-        "not_text": Reason("Its caption, licence or URL is no text.", "Write the sample again with text there."),
+        "not_text": Reason(
+            "Of a sample: its caption, licence or URL is no text. Of a caption: fewer of its signs are letters than "
+            "`captions.checks.min_letter_fraction`.",
+            "Write the sample again with text there; look at the caption's column `raw`.",
+        ),
         "tar_broken": Reason(
             "The tar ends early or is damaged; what came before the damage is taken in.", "Fetch the tar again."
         ),

@@ -96,7 +96,17 @@ CAPTIONS = pa.schema(
         ("clip", pa.string()),
         *_STATE,
         ("captioner", pa.string()),
-        ("text", pa.string()),
+        ("text", pa.string()),  # what trains; null unless ok
+        ("short", pa.string()),  # one sentence
+        ("raw", pa.string()),  # as it came
+        ("rules", pa.list_(pa.string())),  # of cleaning that changed something: tasks/captions/cleaning.py
+        ("of_whole_video", pa.bool_()),  # a text of a video of several shots, of which the clip is one
+        ("model", pa.string()),  # null unless a model wrote it, as are those that follow
+        ("prompt_sha256", pa.string()),
+        ("frames", pa.int32()),
+        ("temperature", pa.float64()),
+        ("seed", pa.int64()),
+        ("max_tokens", pa.int32()),
     ]
 )
 

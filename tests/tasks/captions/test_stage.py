@@ -1,11 +1,16 @@
+from pathlib import Path
+
 import pytest
 
-from tasks.captions.settings import CaptionSettings
-from tasks.captions.stage import Captions, Measured, caption_clips, describe, movement
+from flows.params import load_params
+from tasks.captions.describe import Measured, describe, movement
+from tasks.captions.stage import Captions, caption_clips
 from tasks.storage import stage, tables
 from tasks.storage.fields import take
 
-BOTH = CaptionSettings(captioners=["sidecar", "describe"], shard_clips=2)
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").captions
+CHECKS = PARAMS.checks.model_copy(update={"min_letters": 1})
+BOTH = PARAMS.model_copy(update={"captioners": ["sidecar", "describe"], "shard_clips": 2, "checks": CHECKS})
 
 
 def clip(number: int = 0, **changes) -> dict:
@@ -60,6 +65,8 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(tmp_path):
     clips = [clip(number, caption="text" if number % 2 else None, status="ok") for number in range(7)]
     (tmp_path / "clips").mkdir()
     tables.write_rows(tmp_path / "clips" / tables.CLIP_TABLE, clips, tables.CLIPS)
+    (tmp_path / "shots").mkdir()
+    tables.write_rows(tmp_path / "shots" / tables.SPLIT_TABLE, [], tables.SPLITS)
 
     def run(name: str, kill_after: int | None) -> bytes:
         def run_shards(declared, work_on, parts):
@@ -68,7 +75,7 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(tmp_path):
             if kill_after is not None:
                 raise KeyboardInterrupt
 
-        captions, out = Captions(tmp_path / "clips", BOTH), tmp_path / name
+        captions, out = Captions(tmp_path / "clips", tmp_path / "shots", BOTH), tmp_path / name
         (account,) = stage.run(captions, out, tmp_path / "report.json", "code", run_shards, tmp_path / "earlier")
         assert account.ok == 7
         return (out / tables.CAPTION_TABLE).read_bytes()

@@ -1,0 +1,46 @@
+"""What a captioner is: it says something of a clip, or why it has nothing to say; and the text beside a video."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+
+class Said(NamedTuple):
+    """What a captioner says of one clip, before it is cleaned and judged."""
+
+    text: str | None
+    """The caption; None where there is none, and `reason` says why."""
+    short: str | None = None
+    """A caption of one sentence; None has it taken from `text`."""
+    raw: str | None = None
+    """All of what came, where that is more than `text`: a model's whole answer."""
+    reason: str | None = None
+    """One of `outcomes.REASONS` where there is no caption."""
+    rules: tuple[str, ...] = ()
+    """Rules of cleaning that were applied to what came before `text` was found in it."""
+
+
+class Captioner(Protocol):
+    """Writes captions for clips from their rows alone, many at a time; `ModelCaptioner` is one that sees pictures."""
+
+    name: str
+    """Its name in `captions.captioners`, and in the column captioner."""
+    columns: Sequence[str]
+    """Of schema CLIPS, those that it reads."""
+
+    def caption(self, clips: list[dict[str, Any]]) -> list[Said | None]:
+        """Return one caption per clip, None where it has none.
+
+        Args:
+            clips: rows of schema CLIPS with the id and `columns`; they may have more.
+        """
+
+
+class Sidecar:
+    """The text that lies beside the video: it is of the whole video, and becomes the caption of each of its clips."""
+
+    name = "sidecar"
+    columns: Sequence[str] = ("caption",)
+
+    def caption(self, clips: list[dict[str, Any]]) -> list[Said | None]:
+        """Return the text of every clip that has one."""
+        return [Said(clip["caption"]) if clip["caption"] else None for clip in clips]
