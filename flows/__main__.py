@@ -23,7 +23,7 @@ import logging
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from flows.command_line import describe, parser_of, takes_settings, with_sections
 from flows.edit_params import override
@@ -31,6 +31,7 @@ from flows.params import Params, check_params, load_params, read_params
 from flows.running import locks
 from flows.running.logs import show_ours
 from stiv_model.errors import redaction
+from stiv_model.errors.failures import StopRequestedError, TryLaterError
 from stiv_model.settings_errors import nearest
 
 log = logging.getLogger(__name__)
@@ -186,7 +187,7 @@ def _run_shown(verb: str, flow: Any, words: list[Any], values: dict[str, Any]) -
     with inherited():
         state = flow(*words, **values, return_state=True)
     if not state.is_completed():
-        sys.exit(f"stiv {verb}: {_reason(state)}")
+        _end(verb, *_reason(state))
 
 
 def _run_alone(verb: str, flow: Any, words: list[Any], values: dict[str, Any]) -> None:
@@ -203,7 +204,20 @@ def _run_alone(verb: str, flow: Any, words: list[Any], values: dict[str, Any]) -
     except Exception as error:
         if not isinstance(error, RuntimeError):  # which is how our own say that a process failed
             log.exception("stiv %s", verb)
-        sys.exit(f"stiv {verb}: {explain(error)}")
+        _end(verb, explain(error), error)
+
+
+def _end(verb: str, said: str, error: object) -> NoReturn:
+    """End the command with its last word, and 75 where the same command goes on later (sysexits.h: EX_TEMPFAIL).
+
+    Raises:
+        SystemExit: always.
+    """
+    line = f"stiv {verb}: {said}"
+    if isinstance(error, StopRequestedError | TryLaterError):
+        print(line, file=sys.stderr)
+        sys.exit(STOPPED)
+    sys.exit(line)
 
 
 def _params(assignments: list[str] | None) -> Params:
@@ -213,13 +227,13 @@ def _params(assignments: list[str] | None) -> Params:
     return check_params(override(read_params(), assignments), f"--set {' '.join(assignments)}")
 
 
-def _reason(state: Any) -> str:
-    """Say in one line why a flow did not complete."""
+def _reason(state: Any) -> tuple[str, Exception | None]:
+    """Say in one line why a flow did not complete, and by what error if by one."""
     try:
         state.result()
     except Exception as error:  # whatever a flow may raise: this is the last word on it
-        return explain(error)
-    return redaction.redact(" ".join(str(state.message or state.name).split()))
+        return explain(error), error
+    return redaction.redact(" ".join(str(state.message or state.name).split())), None
 
 
 def explain(error: Exception) -> str:

@@ -40,6 +40,7 @@ WATCHES = (
 decide about the words of an error, and whether the same is tried again."""
 TELL = (
     *("stiv_model.process_exit", "tasks.training.launch", "tasks.clips.select"),
+    "tasks.chat.client",
     "tasks.videos.source_lists",  # takes the signature out of an address that is noted beside a video
 )
 BORDER: set[tuple[str, str]] = {
@@ -47,6 +48,7 @@ BORDER: set[tuple[str, str]] = {
     ("tasks.training.launch", "tasks.operations.task_runs"),
     ("stiv_model.process_exit", "stiv_model.errors.failures"),
     ("tasks.training.launch", "stiv_model.errors.failures"),
+    ("tasks.chat.client", "stiv_model.errors.failures"),
     *((by, "stiv_model.errors.redaction") for by in TELL),
 }
 """Where a deciding module calls one that watches: (by, what).

@@ -23,13 +23,17 @@ class StopRequestedError(RuntimeError):
     """Not a failure: somebody asked for the end."""
 
 
+class TryLaterError(RuntimeError):
+    """What the work needs is away for now; what is done is saved, and the same command goes on there."""
+
+
 def may_pass(error: BaseException) -> bool:
     """Say whether what failed may go well when it is tried again.
 
     What is wrong about the request, its files or our code will be so again. A lost connection, a rank that was killed
     or memory that a neighbour took may be otherwise the next time, and so may an error of which this is not known.
     """
-    if isinstance(error, PermanentError | StopRequestedError):
+    if isinstance(error, PermanentError | StopRequestedError | TryLaterError):
         return False
     if isinstance(error, _PASSING):
         return True

@@ -1,6 +1,7 @@
 """What a captioner is: it says something of a clip, or why it has nothing to say; and the text beside a video."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 
@@ -20,12 +21,14 @@ class Said(NamedTuple):
 
 
 class Captioner(Protocol):
-    """Writes captions for clips from their rows alone, many at a time; `ModelCaptioner` is one that sees pictures."""
+    """Writes captions for clips, many at a time."""
 
     name: str
     """Its name in `captions.captioners`, and in the column captioner."""
     columns: Sequence[str]
     """Of schema CLIPS, those that it reads."""
+    made_with: Mapping[str, Any]
+    """What a row says of its model, by the names of its columns; nothing without one."""
 
     def caption(self, clips: list[dict[str, Any]]) -> list[Said | None]:
         """Return one caption per clip, None where it has none.
@@ -40,6 +43,7 @@ class Sidecar:
 
     name = "sidecar"
     columns: Sequence[str] = ("caption",)
+    made_with: Mapping[str, Any] = MappingProxyType({})
 
     def caption(self, clips: list[dict[str, Any]]) -> list[Said | None]:
         """Return the text of every clip that has one."""

@@ -24,6 +24,7 @@ _JOINERS = "\u200c\u200d"  # within words of Persian and Indian scripts, and wit
 _SPACES = "\t\n\r\v\f\x85\u2028\u2029"
 
 _THOUGHT = re.compile(r"<(think|thinking|reasoning)>", re.IGNORECASE)
+_FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL | re.IGNORECASE)
 _MARKDOWN: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("```", re.compile(r"^\s*```[\w-]*[ \t]*$", re.MULTILINE), ""),  # fences
     ("#", re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+", re.MULTILINE), ""),  # headings
@@ -103,6 +104,17 @@ def clean(text: str, rules: Iterable[str]) -> Cleaned:
             text = changed
             applied.append(name)
     return Cleaned(text, tuple(applied))
+
+
+def unwrapped(text: str) -> Cleaned:
+    """Return an answer in JSON without the thought before it and the fence of Markdown around it."""
+    bare, rules = _thinking(text).strip(), []
+    if bare != text.strip():
+        rules.append("thinking")
+    if (fenced := _FENCED.fullmatch(bare)) is not None:
+        bare = fenced[1].strip()
+        rules.append("markdown")
+    return Cleaned(bare, tuple(rules))
 
 
 def is_unfinished_thought(text: str) -> bool:

@@ -1,6 +1,7 @@
 """Captioner `describe`: a plain sentence from what was measured of a clip."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tasks.captions.captioner import Said
@@ -29,6 +30,7 @@ class Describe:
 
     name = "describe"
     columns: Sequence[str] = Measured._fields
+    made_with: Mapping[str, Any] = MappingProxyType({})
 
     def caption(self, clips: list[dict[str, Any]]) -> list[Said | None]:
         """Return a sentence for every clip."""

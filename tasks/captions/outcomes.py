@@ -24,9 +24,10 @@ REASONS = (
     "endpoint_error",
     "malformed",
 )
-"""Why a clip has no caption. The first is of clips for which nobody had an answer; the last three are of the way to a
-model, and a clip that failed so is asked again in the next run; the others would come again."""
+"""Why a clip has no caption. The first is of clips for which nobody had an answer."""
 MAY_PASS = frozenset({"timeout", "endpoint_error", "malformed"})
+"""Those of the way to a model. Where no answer came, which could be stored, the next run asks again; the others would
+come again."""
 
 _REFUSALS = (
     r"(?:i(?:['’]m| am) )?(?:very |so )?sorry\b",

@@ -1,10 +1,12 @@
 """Settings of the stage captions. Values live in params.yaml, types here."""
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from stiv_model.settings import Fraction, Settings
+from tasks.chat.settings import EndpointSettings
 
 Language = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
 
@@ -33,12 +35,44 @@ class CheckSettings(Settings):
     """Clips that may have the same text by a model; where more have it, all of them are failed as duplicate."""
 
 
+class VideoLlmSettings(Settings):
+    """A video-language model that sees some frames of a clip and writes one dense caption, and a short one."""
+
+    kind: Literal["video_llm"]
+    """All frames of a clip in one question, one answer."""
+    name: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
+    """Its name in the column captioner."""
+    backend: Literal["endpoint"]
+    """Where the model runs: behind servers of Chat Completions."""
+    endpoint: EndpointSettings
+    """The servers, and how they are asked."""
+    prompt: Annotated[str, Field(pattern=r"^prompts/[\w./-]+$")]
+    """File with the prompt, below prompts/; {frames} in it becomes the number of frames. Its hash is in every row."""
+    answer: Literal["json", "text"]
+    """json: an object of two texts, `text` and `short`, is asked for (response_format) and anything else is malformed;
+    text: the answer is the caption, and its first sentence the short one."""
+    frames: PositiveInt
+    """Stills of a clip that the model sees, evenly spread; all of a clip that has fewer. `shots.stills` has as many
+    or more."""
+    temperature: NonNegativeFloat
+    """0 takes the likeliest word; more draws."""
+    seed: NonNegativeInt
+    """For servers that draw."""
+    max_tokens: PositiveInt
+    """Tokens that an answer may have, thoughts included."""
+
+
+Captioner = Literal["sidecar", "describe"] | VideoLlmSettings
+
+
 class CaptionSettings(Settings):
     """Who writes captions, what is taken out of them, and what they must be like."""
 
-    captioners: Annotated[list[Literal["sidecar", "describe"]], Field(min_length=1)]
-    """sidecar: the text beside the video; describe: words for what was measured. The first that has a text for a clip
-    captions it, and the row names it."""
+    captioners: Annotated[tuple[Captioner, ...], Field(min_length=1)]
+    """sidecar: the text beside the video; describe: words for what was measured; or a model, by its own keys
+    (docs/captions.md). The first that has something to say of a clip captions it, and the row names it."""
+    fallback: Literal["none", "next"]
+    """Who captions a clip that a model failed at: none, it is failed; next, the captioner after it in the list."""
     clean: tuple[Rule, ...]
     """What is taken out of captions: wrong encodings (mojibake), what a model thought before it answered, markdown,
     openings such as "The video shows" (prefix), quotation marks around the whole, sentences about what the caption
@@ -53,6 +87,30 @@ class CaptionSettings(Settings):
     @model_validator(mode="after")
     def nobody_is_asked_twice(self) -> Self:
         """Refuse two captioners of one name: a row could not say which of them wrote it."""
-        if len(set(self.captioners)) < len(self.captioners):
-            raise ValueError(f"captions.captioners is {self.captioners}: name each of them once")
+        names = [name_of(captioner) for captioner in self.captioners]
+        if twice := sorted(name for name in set(names) if names.count(name) > 1):
+            raise ValueError(f"captions.captioners has {twice[0]} twice: a row would not say which of them wrote it")
         return self
+
+    @model_validator(mode="after")
+    def everybody_is_asked(self) -> Self:
+        """Refuse captioners after one that leaves nothing to them."""
+        for captioner, after in pairwise(self.captioners):
+            is_model = isinstance(captioner, VideoLlmSettings)
+            if captioner == "describe" or (is_model and self.fallback == "none"):
+                why = "and captions.fallback is none" if is_model else "which has a text for every clip"
+                raise ValueError(
+                    f"captions.captioners has {name_of(after)} after {name_of(captioner)}, {why}: it would never be "
+                    "asked"
+                )
+        return self
+
+    @property
+    def endpoints(self) -> tuple[EndpointSettings, ...]:
+        """Where models are asked."""
+        return tuple(one.endpoint for one in self.captioners if isinstance(one, VideoLlmSettings))
+
+
+def name_of(captioner: Captioner) -> str:
+    """Return the name by which rows know a captioner."""
+    return captioner.name if isinstance(captioner, VideoLlmSettings) else captioner

@@ -1,58 +1,88 @@
 """Stage captions: one text per clip, cleaned and judged, by the first captioner with an answer; each row names it."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tasks.captions import cleaning, outcomes
 from tasks.captions.captioner import Captioner, Said, Sidecar
 from tasks.captions.describe import Describe
-from tasks.captions.settings import CaptionSettings
-from tasks.storage import atomic, queries, shards, tables
-from tasks.storage.stage import Joined, Stage, alone
+from tasks.captions.settings import CaptionSettings, VideoLlmSettings
+from tasks.captions.video_llm import VideoLlm
+from tasks.chat.client import closing
+from tasks.chat.store import STORE
+from tasks.storage import atomic, parts, queries, shards, stills, tables
+from tasks.storage.stage import Joined, Stage
 
 log = logging.getLogger(__name__)
 
-_CAPTIONERS: tuple[Captioner, ...] = (Sidecar(), Describe())
-CAPTIONERS = {captioner.name: captioner for captioner in _CAPTIONERS}
+_WITHOUT_MODEL: tuple[Captioner, ...] = (Sidecar(), Describe())
 _OF_WHOLE_VIDEO = "of_whole_video"
 
 
-def caption_clips(clips: list[dict[str, Any]], settings: CaptionSettings) -> list[dict[str, Any]]:
+def captioners_of(settings: CaptionSettings, shots: Path, store: Path = STORE) -> list[Captioner]:
+    """Return the captioners of the settings, in the order in which they are asked.
+
+    Args:
+        shots: folder that stage shots made, with the stills.
+        store: file of the answers of models.
+
+    Raises:
+        FileNotFoundError, ValueError: a prompt is none.
+    """
+    known = {captioner.name: captioner for captioner in _WITHOUT_MODEL}
+    return [
+        VideoLlm(one, shots, store) if isinstance(one, VideoLlmSettings) else known[one] for one in settings.captioners
+    ]
+
+
+def caption_clips(
+    clips: list[dict[str, Any]], captioners: Sequence[Captioner], settings: CaptionSettings
+) -> list[dict[str, Any]]:
     """Return one row of schema CAPTIONS per clip, in their order.
 
     Args:
         clips: rows of schema CLIPS with what the captioners read, and `of_whole_video`.
+        captioners: who is asked, in order.
+
+    Raises:
+        TryLaterError, ValueError: a model's endpoint is gone, or refuses every request.
     """
-    said: dict[str, tuple[str, Said]] = {}
-    for name in settings.captioners:
-        open_clips = [clip for clip in clips if clip["clip"] not in said]
-        answers = CAPTIONERS[name].caption(open_clips)
-        for clip, answer in zip(open_clips, answers, strict=True):
-            if answer:
-                said[clip["clip"]] = (name, answer)
-    return [_row(clip, *said.get(clip["clip"], (None, Said(None, reason="no_caption"))), settings) for clip in clips]
+    rows = {clip["clip"]: _row(clip, None, Said(None, reason="no_caption"), settings) for clip in clips}
+    open_clips = clips
+    for captioner in captioners:
+        if not open_clips:
+            break
+        answers = captioner.caption(open_clips)
+        asked = list(zip(open_clips, answers, strict=True))
+        rows |= {clip["clip"]: _row(clip, captioner, answer, settings) for clip, answer in asked if answer}
+        goes_on = bool(captioner.made_with) and settings.fallback == "next"
+        open_clips = [
+            clip for clip, answer in asked if not answer or (goes_on and rows[clip["clip"]]["status"] == "failed")
+        ]
+    return [rows[clip["clip"]] for clip in clips]
 
 
-def _row(clip: dict[str, Any], captioner: str | None, said: Said, settings: CaptionSettings) -> dict[str, Any]:
+def _row(clip: dict[str, Any], captioner: Captioner | None, said: Said, settings: CaptionSettings) -> dict[str, Any]:
     """Clean and judge what was said of a clip."""
-    raw = said.text if said.raw is None else said.raw
     judged = judge(said, settings)
     return {
         "clip": clip["clip"],
         "status": "failed" if judged.reason else "ok",
         "reason": judged.reason,
-        "captioner": captioner,
+        "captioner": captioner.name if captioner else None,
         "text": judged.text,
         "short": judged.short,
-        "raw": raw,
+        "raw": said.text if said.raw is None else said.raw,
         "rules": list(judged.rules),
-        "of_whole_video": captioner == Sidecar.name and bool(clip.get(_OF_WHOLE_VIDEO)),
+        "of_whole_video": isinstance(captioner, Sidecar) and bool(clip.get(_OF_WHOLE_VIDEO)),
+        **(captioner.made_with if captioner else {}),
     }
 
 
@@ -62,17 +92,19 @@ def judge(said: Said, settings: CaptionSettings) -> Said:
         return said._replace(text=None, short=None, reason=said.reason or "empty")
     if outcomes.is_refusal(cleaning.clean(said.text, ()).text):
         return Said(None, reason="refused", rules=said.rules)
-    text, rules = cleaning.clean(said.text, settings.clean)
+    text, applied = cleaning.clean(said.text, settings.clean)
+    rules = (*said.rules, *(rule for rule in applied if rule not in said.rules))
     reason = outcomes.reason_against(text, settings.checks)
-    short = cleaning.clean(said.short, settings.clean).text if said.short else cleaning.sentences(text)[:1]
     if reason is not None:
-        return Said(None, reason=reason, rules=(*said.rules, *rules))
-    return Said(text, short if isinstance(short, str) else short[0], rules=(*said.rules, *rules))
+        return Said(None, reason=reason, rules=rules)
+    short = cleaning.clean(said.short, settings.clean).text if said.short else ""
+    return Said(text, short or cleaning.sentences(text)[0], rules=rules)
 
 
-def caption_shard(shard: shards.Shard, settings: CaptionSettings) -> None:
+def caption_shard(shard: shards.Shard, settings: CaptionSettings, shots: Path, store: Path) -> None:
     """Caption one shard of clips."""
-    shard.write(caption_clips(shard.read(), settings), tables.CAPTIONS)
+    captioners = captioners_of(settings, shots, store)
+    shard.write(caption_clips(shard.read(), captioners, settings), tables.CAPTIONS)
 
 
 class Captions(Stage):
@@ -82,20 +114,26 @@ class Captions(Stage):
         clips: folder with the table of clips.
         shots: folder that stage shots made.
         settings: which captioners, and what their texts must be like.
+        store: file of the answers of models.
+
+    Raises:
+        FileNotFoundError, ValueError: a prompt is none.
     """
 
     name, verb, unit = "captions", "caption", "clips"
 
-    def __init__(self, clips: Path, shots: Path, settings: CaptionSettings) -> None:
-        self.table, self.videos, self.settings = clips / tables.CLIP_TABLE, shots / tables.SPLIT_TABLE, settings
-        read = {"clip"}.union(*(CAPTIONERS[name].columns for name in settings.captioners))
+    def __init__(self, clips: Path, shots: Path, settings: CaptionSettings, store: Path = STORE) -> None:
+        self.table, self.shots, self.settings, self.store = clips / tables.CLIP_TABLE, shots, settings, store
+        self.captioners = captioners_of(settings, shots, store)
+        read = {"clip"}.union(*(captioner.columns for captioner in self.captioners))
         self.columns = [field.name for field in tables.CLIPS if field.name in read]
         self.schema = pa.schema([*map(tables.CLIPS.field, self.columns), pa.field(_OF_WHOLE_VIDEO, pa.bool_())])
 
     def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
+        split = self.shots / tables.SPLIT_TABLE
         tables.require(self.table, tables.CLIPS)
-        tables.require(self.videos, tables.SPLITS)
-        clips, videos = queries.scan([self.table], numbered=True), queries.scan([self.videos])
+        tables.require(split, tables.SPLITS)
+        clips, videos = queries.scan([self.table], numbered=True), queries.scan([split])
         columns = ", ".join(f"clips.{name}" for name in self.columns)
         found = f"""SELECT {columns}, several.video IS NOT NULL AS {_OF_WHOLE_VIDEO} FROM {clips} AS clips
             LEFT JOIN (SELECT DISTINCT video FROM {videos} WHERE shots > 1) AS several USING (video)
@@ -104,23 +142,66 @@ class Captions(Stage):
             yield from queries.batches(connection, found, self.schema)
 
     def decides(self) -> dict[str, Any]:
-        return {"captions": self.settings.model_dump()}
+        models = [dict(captioner.made_with) for captioner in self.captioners]
+        return {"captions": self.settings.model_dump(mode="json"), "models": models}
 
     def inputs(self) -> dict[str, Any]:
-        return {"clips": atomic.sha256_file(self.table), "videos": atomic.sha256_file(self.videos)}
+        made_from = {"clips": self.table, "videos": self.shots / tables.SPLIT_TABLE}
+        if self.settings.endpoints:
+            made_from["stills"] = self.shots / stills.FOLDER / parts.HASHES
+        return {name: atomic.sha256_file(path) for name, path in made_from.items()}
 
     def shard_size(self) -> float:
         return self.settings.shard_clips
 
-    def worker(self, product: Path, reusable: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
-        return alone(partial(caption_shard, settings=self.settings))
+    @contextlib.contextmanager
+    def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[shards.Shard], None]]:
+        forget_what_may_pass(product.parent)  # of an attempt that was ended
+        with closing(*self.settings.endpoints):
+            yield partial(caption_shard, settings=self.settings, shots=self.shots, store=self.store)
 
     def join(self, work: shards.Work, product: Path) -> Joined:
         table = product / tables.CAPTION_TABLE
         queries.write(table, shards.joined(work, tables.CAPTIONS), tables.CAPTIONS)
+        fail_duplicates(table, self.settings.checks.max_same)
         account = queries.settle("clips", work.keys("clip"), queries.outcomes(table, "clip"), "clip")
         tables.check_failures(account, self.settings.max_failed_fraction, "captions.max_failed_fraction")
         return Joined((account,), counts(table))
+
+
+def fail_duplicates(table: Path, most: int) -> None:
+    """Write a table of captions again with those failed as duplicate that a model said of more clips than `most`."""
+    said = f"{queries.scan([table])} WHERE status = 'ok' AND model IS NOT NULL"
+    with queries.connect(table.parent) as connection:
+        found = connection.sql(f"SELECT captioner, text FROM {said} GROUP BY ALL HAVING count(*) > {most}").fetchall()
+    repeated = set(found)
+    if not repeated:
+        return
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        for batch in queries.read([table]):
+            judged = [_failed_if(repeated, row) for row in batch.to_pylist()]
+            yield pa.RecordBatch.from_pylist(judged, tables.CAPTIONS)
+
+    with atomic.atomic_write(table) as tmp_path:
+        queries.write(tmp_path, rows(), tables.CAPTIONS)
+
+
+def _failed_if(repeated: set[tuple[str, str]], row: dict[str, Any]) -> dict[str, Any]:
+    if row["status"] != "ok" or row["model"] is None or (row["captioner"], row["text"]) not in repeated:
+        return row
+    return row | {"status": "failed", "reason": "duplicate", "text": None, "short": None}
+
+
+def forget_what_may_pass(work: Path) -> None:
+    """Delete the shards in which a clip failed for a reason that may pass, so that this attempt asks again.
+
+    Args:
+        work: folder of the shards' tables.
+    """
+    for path in work.glob("shard-*.parquet"):
+        if outcomes.MAY_PASS.intersection(pq.read_table(path, columns=["reason"])["reason"].to_pylist()):
+            path.unlink()
 
 
 def counts(table: Path) -> dict[str, Any]:

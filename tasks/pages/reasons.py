@@ -263,7 +263,8 @@ REASONS: dict[str, dict[str, Reason]] = {
         "malformed": Reason(
             "What came is no answer to what was asked: no JSON of the shape that was asked for, another model's or "
             "another request's answer, a page of HTML; or a still is no whole picture.",
-            "Look at the column `raw`. It is asked for again in the next run.",
+            "Look at the column `raw`. Where it is null no answer came, and the next run asks again; else change the "
+            "prompt, `answer: json`, or the model.",
         ),
         "frame_not_found": Reason(
             "No frame of the file has the time at which the clip begins.",

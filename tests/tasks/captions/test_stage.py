@@ -3,14 +3,19 @@ from pathlib import Path
 import pytest
 
 from flows.params import load_params
+from tasks.captions import stage as captions
 from tasks.captions.describe import Measured, describe, movement
-from tasks.captions.stage import Captions, caption_clips
+from tasks.captions.stage import Captions
 from tasks.storage import stage, tables
 from tasks.storage.fields import take
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").captions
 CHECKS = PARAMS.checks.model_copy(update={"min_letters": 1})
-BOTH = PARAMS.model_copy(update={"captioners": ["sidecar", "describe"], "shard_clips": 2, "checks": CHECKS})
+BOTH = PARAMS.model_copy(update={"captioners": ("sidecar", "describe"), "shard_clips": 2, "checks": CHECKS})
+
+
+def caption_clips(clips: list[dict], settings) -> list[dict]:
+    return captions.caption_clips(clips, captions.captioners_of(settings, Path("shots")), settings)
 
 
 def clip(number: int = 0, **changes) -> dict:
@@ -26,12 +31,12 @@ def test_the_first_captioner_with_an_answer_is_named():
 
 
 def test_the_order_of_the_settings_decides():
-    rows = caption_clips([clip(0, caption="a red car")], BOTH.model_copy(update={"captioners": ["describe"]}))
+    rows = caption_clips([clip(0, caption="a red car")], BOTH.model_copy(update={"captioners": ("describe",)}))
     assert rows[0]["captioner"] == "describe"
 
 
 def test_a_clip_without_an_answer_is_failed_and_keeps_its_row():
-    rows = caption_clips([clip(0), clip(1, caption="x")], BOTH.model_copy(update={"captioners": ["sidecar"]}))
+    rows = caption_clips([clip(0), clip(1, caption="x")], BOTH.model_copy(update={"captioners": ("sidecar",)}))
     assert [(row["clip"], row["status"], row["reason"]) for row in rows] == [
         ("clip-0", "failed", "no_caption"),
         ("clip-1", "ok", None),
@@ -75,8 +80,8 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(tmp_path):
             if kill_after is not None:
                 raise KeyboardInterrupt
 
-        captions, out = Captions(tmp_path / "clips", tmp_path / "shots", BOTH), tmp_path / name
-        (account,) = stage.run(captions, out, tmp_path / "report.json", "code", run_shards, tmp_path / "earlier")
+        declared, out = Captions(tmp_path / "clips", tmp_path / "shots", BOTH), tmp_path / name
+        (account,) = stage.run(declared, out, tmp_path / "report.json", "code", run_shards, tmp_path / "earlier")
         assert account.ok == 7
         return (out / tables.CAPTION_TABLE).read_bytes()
 

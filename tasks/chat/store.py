@@ -1,0 +1,88 @@
+"""Answers of models, kept as they come, so that a stage that was killed asks for none of them again.
+
+One SQLite database for all stages, settings and models: an answer is known by what was asked, not by when. It may be
+deleted at any time, at the price of asking again.
+"""
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from tasks.chat.answers import Answer
+
+STORE = Path(".cache/answers.sqlite")
+_BUSY_SECONDS = 60
+_AT_ONCE = 500  # keys in one query
+
+
+def key_of(asked: dict[str, Any]) -> str:
+    """Return what identifies all that decides an answer beside the item: model, prompt, sampling, as JSON has it."""
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+class Answers:
+    """The stored answers; several threads may use one, and several processes of a machine one file.
+
+    Args:
+        path: file of the database, which is made when it is not there.
+
+    Raises:
+        ValueError: there is a file that is none, or is damaged.
+    """
+
+    def __init__(self, path: Path = STORE) -> None:
+        self._path, self._lock = path, threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None)
+        try:
+            # what is committed outlives the process; a power failure may cost the last answers, never the file
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS answers (asked TEXT, item TEXT, answer TEXT, PRIMARY KEY (asked, item))"
+                " WITHOUT ROWID"
+            )
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise ValueError(
+                f"{path} is damaged ({error}): move it away, and its answers are asked for again"
+            ) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._connection.close()
+
+    def put(self, asked: str, item: str, answer: Answer) -> None:
+        """Store an answer, whole or not at all.
+
+        Args:
+            asked: `key_of` what was asked.
+            item: what it was asked about.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        values = (asked, item, json.dumps(answer))
+        try:
+            with self._lock:
+                self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", values)
+        except sqlite3.Error as error:
+            raise OSError(f"{self._path} cannot be written: {error}") from None
+
+    def find(self, asked: str, items: Sequence[str]) -> dict[str, Answer]:
+        """Return the answers about those of the items that have one."""
+        found: dict[str, Answer] = {}
+        for first in range(0, len(items), _AT_ONCE):
+            some = items[first : first + _AT_ONCE]
+            query = f"SELECT item, answer FROM answers WHERE asked = ? AND item IN ({', '.join('?' * len(some))})"
+            with self._lock:
+                rows: Iterable[tuple[str, str]] = self._connection.execute(query, (asked, *some)).fetchall()
+            found |= {item: Answer(*json.loads(answer)) for item, answer in rows}
+        return found
