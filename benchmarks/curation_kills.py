@@ -43,7 +43,8 @@ STAGES = {
     "shots": "split --source data/raw --videos data/videos --out data/shots --report reports/shots.json",
     "scores": "score --shots data/shots --out data/scores --report reports/scores.json",
     "clips": "select --scores data/scores --out data/clips --report reports/clips.json --docs reports/data_docs",
-    "captions": "caption --clips data/clips --shots data/shots --out data/captions --report reports/captions.json",
+    "captions": "caption --clips data/clips --shots data/shots --out data/captions --report reports/captions.json "
+    "--docs reports/captions_docs",
     "latents": "encode --source data/raw --clips data/clips --captions data/captions --out data/latents "
     "--report reports/latents.json",
 }

@@ -36,7 +36,7 @@ _BATCH = 8192
 _BITS = 24
 STAGES = {
     "clips": "select --scores ../scores --out clips --report clips.json --docs docs",
-    "captions": "caption --clips clips --shots ../shots --out captions --report captions.json",
+    "captions": "caption --clips clips --shots ../shots --out captions --report captions.json --docs captions_docs",
 }
 
 

@@ -244,9 +244,13 @@ def captions() -> Run:
     from flows.params import load_params
     from tasks.captions.stage import Captions
 
-    settings = load_params(ROOT / "params.yaml").captions
+    params = load_params(ROOT / "params.yaml")
 
     def run(folder: Path) -> None:
-        run_alone(Captions(folder / "clips", folder / "shots", settings), folder, make_caption_shard)
+        run_alone(
+            Captions(folder / "clips", folder / "shots", folder / "docs", params.captions, params.text),
+            folder,
+            make_caption_shard,
+        )
 
     return run

@@ -7,9 +7,10 @@ from pathlib import Path
 from prefect import flow
 
 from flows.running.progress import show
-from tasks.clips.expectations import GateResult
 from tasks.clips.select import GateFailedError, select_clips
-from tasks.clips.settings import DOCS_INDEX, ClipSettings
+from tasks.clips.settings import ClipSettings
+from tasks.gates.data_docs import DOCS_INDEX
+from tasks.gates.gate import GateResult
 from tasks.operations.task_runs import call
 from tasks.pages.funnel_page import picture
 

@@ -38,11 +38,13 @@ _REFUSALS = (
     r"(?:was|were|is|are|has|have|provided|attached|given)\b",
 )
 _REFUSAL = re.compile(rf"\W*(?:{'|'.join(_REFUSALS)})", re.IGNORECASE)
+_NO_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
 _RUN = re.compile(r"(\S)\1{11}")  # twelve of one letter or sign
 _FEWEST_GRAMS = 8  # below which a phrase said twice is no loop
 _GRAM = 4
 _LANGUAGE_LETTERS = 20  # fewer are told apart badly
-_LANGUAGE_CHARACTERS = 120  # of a long text, its middle is enough
+_LANGUAGE_CHARACTERS = (60, 180)  # of a long text its middle is enough, and where that is sure, few of it
+_LANGUAGE_SURE = 0.9
 _LANGUAGE_DOUBT = 0.1  # probability of all accepted languages together, below which a text is in none of them
 
 
@@ -53,7 +55,7 @@ def reason_against(text: str, checks: CheckSettings) -> str | None:
         text: after `cleaning.clean`.
         checks: the limits.
     """
-    letters = sum(map(str.isalpha, text))
+    letters = _letters(text)
     seen = len(text) - text.count(" ")
     if not seen:
         return "empty"
@@ -93,11 +95,22 @@ def repeated(text: str) -> float:
 
 def is_in(text: str, accepted: tuple[str, ...], others: tuple[str, ...]) -> bool:
     """Say whether a text may be in one of the accepted languages, told apart from the others only."""
-    if len(text) > _LANGUAGE_CHARACTERS:
-        first = (len(text) - _LANGUAGE_CHARACTERS) // 2
-        text = text[first : first + _LANGUAGE_CHARACTERS]
-    found = dict(_identifier(accepted, others).rank(text.lower()))  # in capitals, names decide
-    return sum(found[language] for language in accepted) >= _LANGUAGE_DOUBT
+    for length in _LANGUAGE_CHARACTERS:
+        first = max(0, len(text) - length) // 2
+        found = dict(
+            _identifier(accepted, others).rank(text[first : first + length].lower())
+        )  # in capitals, names decide
+        likely = sum(found[language] for language in accepted)
+        if likely >= _LANGUAGE_SURE:
+            break
+    return likely >= _LANGUAGE_DOUBT
+
+
+def _letters(text: str) -> int:
+    """Return how many letters a text has, of whatever script."""
+    if text.isascii():
+        return len(text.encode().translate(None, _NO_LETTERS))
+    return sum(map(str.isalpha, text))
 
 
 @lru_cache(maxsize=2)

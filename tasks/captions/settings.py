@@ -81,6 +81,8 @@ class CaptionSettings(Settings):
     """What a caption must be like to be trained on."""
     max_failed_fraction: Fraction
     """The stage fails when a larger share of the clips has no caption."""
+    max_cut_fraction: Fraction
+    """The gate fails when a larger share of the captions has more than `text.tokens` tokens, and would be cut."""
     shard_clips: PositiveInt
     """Clips captioned together, as one shard of work."""
 

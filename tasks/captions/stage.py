@@ -10,13 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.captions import cleaning, outcomes
+from stiv_model.settings import TextSettings
+from tasks.captions import cleaning, expectations, outcomes, token_lengths
 from tasks.captions.captioner import Captioner, Said, Sidecar
 from tasks.captions.describe import Describe
 from tasks.captions.settings import CaptionSettings, VideoLlmSettings
 from tasks.captions.video_llm import VideoLlm
 from tasks.chat.client import closing
 from tasks.chat.store import STORE
+from tasks.gates.data_docs import DOCS_INDEX
+from tasks.gates.gate import GateResult, settle
 from tasks.storage import atomic, parts, queries, shards, stills, tables
 from tasks.storage.stage import Joined, Stage
 
@@ -113,7 +116,9 @@ class Captions(Stage):
     Args:
         clips: folder with the table of clips.
         shots: folder that stage shots made.
+        docs: folder for the gate's Data Docs.
         settings: which captioners, and what their texts must be like.
+        text: the text encoder that the captions are for.
         store: file of the answers of models.
 
     Raises:
@@ -122,8 +127,11 @@ class Captions(Stage):
 
     name, verb, unit = "captions", "caption", "clips"
 
-    def __init__(self, clips: Path, shots: Path, settings: CaptionSettings, store: Path = STORE) -> None:
-        self.table, self.shots, self.settings, self.store = clips / tables.CLIP_TABLE, shots, settings, store
+    def __init__(
+        self, clips: Path, shots: Path, docs: Path, settings: CaptionSettings, text: TextSettings, store: Path = STORE
+    ) -> None:
+        self.table, self.shots, self.docs = clips / tables.CLIP_TABLE, shots, docs
+        self.settings, self.text, self.store = settings, text, store
         self.captioners = captioners_of(settings, shots, store)
         read = {"clip"}.union(*(captioner.columns for captioner in self.captioners))
         self.columns = [field.name for field in tables.CLIPS if field.name in read]
@@ -166,7 +174,27 @@ class Captions(Stage):
         fail_duplicates(table, self.settings.checks.max_same)
         account = queries.settle("clips", work.keys("clip"), queries.outcomes(table, "clip"), "clip")
         tables.check_failures(account, self.settings.max_failed_fraction, "captions.max_failed_fraction")
-        return Joined((account,), counts(table))
+        tokens = token_lengths.cut(table, self.text)
+        gate = self._pass_gate(table, account, tokens)
+        return Joined((account,), counts(table) | {"text_tokens": tokens, "gate": gate._asdict()})
+
+    def _pass_gate(self, table: Path, account: tables.Account, tokens: dict[str, Any]) -> GateResult:
+        """Check the table as it was written, and put the pages of the result in their place.
+
+        Raises:
+            ValueError: an expectation was not met.
+        """
+        with queries.connect(table.parent) as connection:
+            gate, pages = settle(
+                self.docs,
+                lambda work: expectations.check(connection, table, self.settings, account, tokens, work),
+            )
+        if not gate.success:
+            raise ValueError(
+                f"the gate on captions failed: {'; '.join(gate.failed)}. Look at {pages / DOCS_INDEX}; then change the "
+                "key of params.yaml named above, or the captioner"
+            )
+        return gate
 
 
 def fail_duplicates(table: Path, most: int) -> None:

@@ -1,50 +1,21 @@
-"""What the table of clips must be like, as Great Expectations suites; the result as pages (tasks/clips/data_docs.py).
+"""What the table of clips must be like, as Great Expectations suites (tasks/gates/gate.py)."""
 
-The gate fails closed: nothing but every expectation evaluated and met is success.
-"""
-
-import logging
 import math
-import os
-import shutil
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
-
-# Great Expectations reads this once, when it is imported, and would report every run to its makers.
-os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
 
 import duckdb
-import great_expectations as gx
 import great_expectations.expectations as gxe
-import pandas as pd
-from great_expectations.core.run_identifier import RunIdentifier
-from great_expectations.data_context.types.base import (
-    DataContextConfig,
-    InMemoryStoreBackendDefaults,
-    ProgressBarsConfig,
-)
 from great_expectations.expectations.row_conditions import Column
 
-from tasks.clips.data_docs import localise
-from tasks.clips.row_counts import counted
 from tasks.clips.settings import ClipSettings
 from tasks.clips.thresholds import NEAR_DUPLICATE, POSSIBLE, ranges
 from tasks.clips.verdicts import MICROSECONDS
+from tasks.gates import gate
+from tasks.gates.gate import Expectations, GateResult, Held
+from tasks.gates.row_counts import counted
 from tasks.storage import queries
 from tasks.storage.tables import CLIPS, STATUSES
-
-log = logging.getLogger(__name__)
-
-Expectations = list[gxe.Expectation]
-
-
-class GateResult(NamedTuple):
-    """What came of the gate. `failed` has one sentence per expectation that was not met."""
-
-    success: bool
-    evaluated: int
-    failed: list[str]
 
 
 def kept_suite(settings: ClipSettings, num_judged: int) -> Expectations:
@@ -171,91 +142,20 @@ def check(
 ) -> GateResult:
     """Hold the table of shots judged (schema CLIPS), the clips among them, and their sums to the suites.
 
-    Writes the result as pages to the folder `docs`, over what is there. A validator that crashes is a gate
-    that failed: the result says so, and the traceback is in the log.
+    Writes the result as pages to the folder `docs`, as `gate.check` does.
     """
-    shutil.rmtree(docs, ignore_errors=True)
-    context = gx.get_context(mode="ephemeral", project_config=_project(docs))
-    try:
-        result = _validate(context, connection, judged, settings, drift)
-    except Exception as error:  # whatever the validator dies of, the table was not found good
-        log.exception("the validator of clips crashed")
-        result = GateResult(False, 0, [f"the validator itself crashed: {type(error).__name__}: {error}"])
-    context.build_data_docs()
-    localise(docs)
-    return result
 
+    def tables() -> dict[str, Held]:
+        (num_judged,) = connection.sql(f"SELECT count(*) FROM {queries.scan([judged])}").fetchall()[0]
+        return {
+            "whole": (figures(connection, judged, settings, drift), whole_suite(settings, drift)),
+            "kept": counted(connection, judged, "status = 'ok'", kept_suite(settings, num_judged)),
+            "judged": counted(connection, judged, "true", judged_suite()),
+        }
 
-def _validate(
-    context: gx.data_context.EphemeralDataContext,
-    connection: duckdb.DuckDBPyConnection,
-    judged: Path,
-    settings: ClipSettings,
-    drift: dict[str, float | None],
-) -> GateResult:
-    (num_judged,) = connection.sql(f"SELECT count(*) FROM {queries.scan([judged])}").fetchall()[0]
-    tables = {
-        "whole": (figures(connection, judged, settings, drift), whole_suite(settings, drift)),
-        "kept": counted(connection, judged, "status = 'ok'", kept_suite(settings, num_judged)),
-        "judged": counted(connection, judged, "true", judged_suite()),
-    }
-    source = context.data_sources.add_pandas("clips")
-    evaluated, failed = 0, []
-    for name, (numbers, expectations) in tables.items():
-        batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("rows")
-        suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
-        definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
-        checkpoint = context.checkpoints.add(
-            gx.Checkpoint(
-                name=name,
-                validation_definitions=[context.validation_definitions.add(definition)],
-                result_format={"result_format": "COMPLETE", "unexpected_index_column_names": []},
-            )
-        )
-        outcome = checkpoint.run({"dataframe": pd.DataFrame([numbers])}, run_id=RunIdentifier(run_name="gate"))
-        results = [result for run in outcome.run_results.values() for result in run.results]
-        unmet = [_sentence(name, result) for result in results if result.success is not True]
-        if len(results) != len(expectations) or (not outcome.success and not unmet):
-            unmet.append(f"{name}: failed, {len(results)} of {len(expectations)} expectations evaluated")
-        evaluated += len(results)
-        failed += unmet
-    return GateResult(not failed, evaluated, failed)
-
-
-def _sentence(table: str, result: gx.core.ExpectationValidationResult) -> str:
-    config = result.expectation_config
-    assert config is not None, "a result of no expectation"
-    found = result.result
-    if "observed_value" in found:
-        observed = str(found["observed_value"])
-    elif "unexpected_count" in found:
-        examples = found["partial_unexpected_list"][:3]
-        observed = f"{found['unexpected_count']} of {found['element_count']} rows, such as {examples}"
-    else:  # the expectation could not be evaluated, for want of a column for example
-        info = result.exception_info
-        errors = [info] if "exception_message" in info else list(info.values())
-        observed = "; ".join(sorted({str(error["exception_message"]) for error in errors}))
-    kind = (config.meta or {}).get("of", config.type)
-    return f"{table}: expected {config.description} [{kind}], observed {observed}"
+    return gate.check("clips", tables, docs)
 
 
 def _interval(least: float | None, most: float | None) -> str:
     limits = [f"at least {least}"] * (least is not None) + [f"at most {most}"] * (most is not None)
     return " and ".join(limits)
-
-
-def _project(docs: Path) -> DataContextConfig:
-    site = {
-        "class_name": "SiteBuilder",
-        "show_how_to_buttons": False,
-        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-        "store_backend": {
-            "class_name": "TupleFilesystemStoreBackend",
-            "base_directory": str(docs.absolute()),
-        },
-    }
-    return DataContextConfig(
-        store_backend_defaults=InMemoryStoreBackendDefaults(),
-        data_docs_sites={"clips": site},
-        progress_bars=ProgressBarsConfig(globally=False, metric_calculations=False),
-    )

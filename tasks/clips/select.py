@@ -1,7 +1,6 @@
 """Select as clips the shots whose scores are within the thresholds, if the table of clips passes the gate."""
 
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +12,11 @@ from prefect import task
 
 from stiv_model.errors.redaction import redacted
 from tasks.clips import releases, thresholds, verdicts
-from tasks.clips.expectations import GateResult, check
-from tasks.clips.settings import DOCS_INDEX, ClipSettings
+from tasks.clips.expectations import check
+from tasks.clips.settings import ClipSettings
 from tasks.clips.thresholds import Amount
+from tasks.gates.data_docs import DOCS_INDEX
+from tasks.gates.gate import GateResult, settle
 from tasks.storage import atomic, queries, tables
 
 log = logging.getLogger(__name__)
@@ -153,14 +154,9 @@ def pass_gate(
     Raises:
         GateFailedError: an expectation was not met; the pages are at `docs`.failed.
     """
-    docs.parent.mkdir(parents=True, exist_ok=True)
-    work, failed = (docs.with_name(f"{docs.name}.{state}") for state in ("partial", "failed"))
-    gate = check(connection, judged, settings, drift, work)
+    gate, pages = settle(docs, lambda work: check(connection, judged, settings, drift, work))
     if not gate.success:
-        atomic.finish(work, failed)
-        raise GateFailedError(gate, account, failed)
-    shutil.rmtree(failed, ignore_errors=True)  # of an earlier attempt
-    atomic.finish(work, docs)
+        raise GateFailedError(gate, account, pages)
     return gate
 
 

@@ -7,9 +7,6 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, create_model, model_v
 from stiv_model.settings import Fraction, Settings
 from tasks.storage import scores
 
-DOCS_INDEX = "index.html"
-"""Of the Data Docs of the gate: the page to begin with."""
-
 
 class Range(Settings):
     """Smallest and largest value of a clip; null is no limit."""

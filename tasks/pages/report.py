@@ -18,8 +18,9 @@ from markupsafe import Markup
 from prefect import task
 
 from stiv_model.errors.redaction import redacted
-from tasks.clips.settings import DOCS_INDEX, ClipSettings, Range
+from tasks.clips.settings import ClipSettings, Range
 from tasks.demo.shapes import CHANCE
+from tasks.gates.data_docs import DOCS_INDEX
 from tasks.pages import figures, shipped
 from tasks.pages.data_uris import data_uri
 from tasks.storage import atomic, fields, parts, queries, stills, tables

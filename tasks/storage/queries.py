@@ -38,6 +38,7 @@ def connect(work: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         "autoload_known_extensions": False,
     }
     with duckdb.connect(config=config) as connection:
+        connection.execute("SET enable_progress_bar = false")  # it would be drawn in whatever the stage prints
         yield connection
 
 

@@ -9,7 +9,8 @@ from tasks.captions.stage import Captions
 from tasks.storage import stage, tables
 from tasks.storage.fields import take
 
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").captions
+SETTINGS = load_params(Path(__file__).parents[2] / "params.yaml")
+PARAMS, TEXT = SETTINGS.captions, SETTINGS.text
 CHECKS = PARAMS.checks.model_copy(update={"min_letters": 1})
 BOTH = PARAMS.model_copy(update={"captioners": ("sidecar", "describe"), "shard_clips": 2, "checks": CHECKS})
 
@@ -80,7 +81,7 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(tmp_path):
             if kill_after is not None:
                 raise KeyboardInterrupt
 
-        declared, out = Captions(tmp_path / "clips", tmp_path / "shots", BOTH), tmp_path / name
+        declared, out = Captions(tmp_path / "clips", tmp_path / "shots", tmp_path / "docs", BOTH, TEXT), tmp_path / name
         (account,) = stage.run(declared, out, tmp_path / "report.json", "code", run_shards, tmp_path / "earlier")
         assert account.ok == 7
         return (out / tables.CAPTION_TABLE).read_bytes()

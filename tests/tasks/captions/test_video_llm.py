@@ -29,7 +29,8 @@ from tasks.storage import stage, tables
 from tests.fault_server import MODEL, FaultServer, by_chance, caption_of, completion
 from tests.made_stills import write_stills
 
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").captions
+SETTINGS = load_params(Path(__file__).parents[2] / "params.yaml")
+PARAMS, TEXT = SETTINGS.captions, SETTINGS.text
 PROMPT = "These {frames} frames are of one clip. Describe it."
 
 
@@ -80,7 +81,7 @@ class Workspace:
         tables.write_rows(self.top / name / tables.SPLIT_TABLE, [], tables.SPLITS)
 
     def run(self, settings: CaptionSettings, out: str = "captions", shots: str = "shots") -> list[dict]:
-        declared = Captions(Path("clips"), Path(shots), settings, Path("answers.sqlite"))
+        declared = Captions(Path("clips"), Path(shots), Path("docs"), settings, TEXT, Path("answers.sqlite"))
         stage.run(declared, Path(out), Path("report.json"), "code", earlier=Path("earlier"))
         return pq.read_table(Path(out) / tables.CAPTION_TABLE).to_pylist()
 
@@ -304,13 +305,13 @@ def test_a_still_that_is_no_whole_picture_is_not_sent(workspace):
 def test_a_prompt_that_is_none_is_refused_at_the_door(workspace, content, said):
     Path("prompts/test.txt").write_bytes(content)
     with pytest.raises(ValueError, match=said):
-        Captions(Path("clips"), Path("shots"), by(model("http://127.0.0.1:1/v1")))
+        Captions(Path("clips"), Path("shots"), Path("docs"), by(model("http://127.0.0.1:1/v1")), TEXT)
 
 
 def test_a_prompt_that_is_not_there_is_refused_at_the_door(workspace):
     Path("prompts/test.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"prompts/test\.txt"):
-        Captions(Path("clips"), Path("shots"), by(model("http://127.0.0.1:1/v1")))
+        Captions(Path("clips"), Path("shots"), Path("docs"), by(model("http://127.0.0.1:1/v1")), TEXT)
 
 
 def test_braces_of_a_prompt_stay_as_they_are(tmp_path):
@@ -374,11 +375,13 @@ def test_strict_json_is_what_json_is(value):
 
 KILLED = """
 from pathlib import Path
+from stiv_model.settings import TextSettings
 from tasks.captions.settings import CaptionSettings
 from tasks.captions.stage import Captions
 from tasks.storage import stage
+text = TextSettings.model_validate_json(Path("text.json").read_text())
 settings = CaptionSettings.model_validate_json(Path("settings.json").read_text())
-declared = Captions(Path("clips"), Path("shots"), settings, Path("answers.sqlite"))
+declared = Captions(Path("clips"), Path("shots"), Path("docs"), settings, text, Path("answers.sqlite"))
 stage.run(declared, Path("captions"), Path("report.json"), "code", earlier=Path("earlier"))
 """
 
@@ -403,11 +406,12 @@ def killed_at_random(workspace, kills: int) -> None:
     with FaultServer(seconds=0.02) as server:
         captioner = by(model(server.url, in_flight=2))
         Path("settings.json").write_text(captioner.model_dump_json())
+        Path("text.json").write_text(TEXT.model_dump_json())
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
         for _ in range(kills):
             known, first = stored(), len(server.requests)
             process = subprocess.Popen([sys.executable, "-c", KILLED], env=environment)
-            while len(server.requests) <= first + draw.randint(0, 4) and process.poll() is None:
+            while len(server.requests) <= first + draw.randint(4, 8) and process.poll() is None:
                 time.sleep(0.002)
             process.send_signal(signal.SIGKILL)
             assert process.wait(60) == -signal.SIGKILL
@@ -426,4 +430,4 @@ def test_a_kill_asks_for_no_answer_that_is_stored(workspace):
 @pytest.mark.long
 def test_twenty_kills_ask_for_no_answer_that_is_stored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    killed_at_random(Workspace(tmp_path, 120), 20)
+    killed_at_random(Workspace(tmp_path, 200), 20)

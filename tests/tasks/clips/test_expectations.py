@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.clips import expectations
-from tasks.clips.expectations import GateResult, kept_suite
+from tasks.clips.expectations import kept_suite
 from tasks.clips.settings import ClipSettings, NonNegativeRange
 from tasks.clips.thresholds import POSSIBLE
+from tasks.gates.gate import GateResult
 from tasks.sandbox.answer_schemas import Shot
 from tasks.storage import queries
 from tasks.storage.tables import CLIPS

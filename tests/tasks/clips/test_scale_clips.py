@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks import made_tables
 from flows.params import load_params
-from tasks.clips import expectations, row_counts, select
+from tasks.clips import expectations, select
+from tasks.gates import row_counts
 from tasks.storage import queries
 
 FEW, MANY = 8000, 40_000  # both of several groups of rows

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from tasks.clips import releases, select, verdicts
-from tasks.clips.expectations import GateResult
 from tasks.clips.select import GateFailedError, Selection, select_clips
 from tasks.clips.settings import BestSettings, ClipSettings
 from tasks.clips.thresholds import funnel, judge_shot, rules
+from tasks.gates.gate import GateResult
 from tasks.scores.embedding import embedding
 from tasks.storage import queries, tables
 from tests.tasks.clips.plain_select import tally

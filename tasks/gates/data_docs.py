@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 
 from stiv_model import package_files
 
+DOCS_INDEX = "index.html"
+"""Of the Data Docs of a gate: the page to begin with."""
+
 # What pages would fetch from a CDN: its name in the URL, the installed package that carries it, and where.
 _CARRIED = {
     "bootstrap.min.css": ("flask_bootstrap", "static/bootstrap4/css/bootstrap.min.css"),
