@@ -90,7 +90,7 @@ def measure(source: str, folder: Path, limit_bytes: int, shard_files: int) -> di
     found["shots"] = _watched(Shots(source, videos, cut, params.sandbox, cache=cache), shots, cache)
     _run(Scores(shots, params.scores.model_copy(update={"text_detector": "strokes"})), scores)
     select_clips.fn(scores, clips, folder / "clips.json", folder / "docs", without_limits(params.clips))
-    _run(Captions(clips, params.captions), captions)
+    _run(Captions(clips, shots, folder / "caption_docs", params.captions, params.text), captions)
     own = params.latents.model_copy(update={"shard_clips": shard_files})
     latents = Latents(source, clips, captions, own, params.vae, params.text, params.sandbox, cache=cache)
     found["latents"] = _watched(latents, folder / "latents", cache)

@@ -23,6 +23,13 @@ TRANSFORMERS_WEIGHTS = "model"
 TRANSFORMERS_FILES = (CONFIG, "model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
 """What a model of transformers is made of, as patterns; other formats that a repository may hold are not read."""
 
+TOKENIZER = "tokenizer.json"
+"""In the folder of a text encoder: all of its tokenizer, as the package tokenizers reads it."""
+TOKENIZER_FILES = (
+    *(TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
+)
+"""What a tokenizer of transformers is made of, in whatever form."""
 INDEX = ".index.json"
 """How the name of a list ends that says which of several files has which weight."""
 _OWN_ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")

@@ -24,11 +24,7 @@ KINDS: dict[str, type[transformers.PreTrainedModel]] = {
 }
 _TOKENIZING = threading.Lock()
 """A tokenizer keeps how it pads and cuts from call to call: two threads would set it for each other."""
-FILES = (
-    *pinned.TRANSFORMERS_FILES,
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
-)
+FILES = (*pinned.TRANSFORMERS_FILES, *pinned.TOKENIZER_FILES)
 """What a text encoder and its tokenizer are made of, as patterns."""
 
 

@@ -9,11 +9,6 @@ from stiv_model.settings import TextSettings
 from tasks.storage import queries
 
 _MOST = 20_000  # captions that are looked at, spread evenly over the table
-_TOKENIZER = "tokenizer.json"
-_FILES = (
-    *(_TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", pinned.CONFIG),
-)
 
 
 def cut(table: Path, settings: TextSettings) -> dict[str, Any]:
@@ -40,11 +35,11 @@ def cut(table: Path, settings: TextSettings) -> dict[str, Any]:
 
 def tokens_of(settings: TextSettings) -> Callable[[list[str]], list[int]]:
     """Return the function that counts the tokens of texts as the text encoder does, those that it adds included."""
-    folder = pinned.find("text", settings.source, settings.revision, _FILES)
-    if (folder / _TOKENIZER).is_file():
+    folder = pinned.find("text", settings.source, settings.revision, (pinned.CONFIG, *pinned.TOKENIZER_FILES))
+    if (folder / pinned.TOKENIZER).is_file():
         from tokenizers import Tokenizer
 
-        fast = Tokenizer.from_file(str(folder / _TOKENIZER))
+        fast = Tokenizer.from_file(str(folder / pinned.TOKENIZER))
         fast.no_truncation()
         fast.no_padding()
         return lambda texts: [len(encoded.ids) for encoded in fast.encode_batch(texts)]
