@@ -48,7 +48,7 @@ def export(
     """
     if out.exists():
         raise ValueError(f"--out {out} exists already: name a new folder, or delete it")
-    modes = None if figures is None else model_card.read_figures(figures)
+    modes = {} if figures is None else model_card.read_figures(figures, checkpoint)
     size = (latents.height, latents.width, latents.frames, latents.stride_frames)
     whole = {"precision": "float32"}
     encoders = vae.model_copy(update=whole), text.model_copy(update=whole)

