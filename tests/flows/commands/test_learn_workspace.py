@@ -26,7 +26,7 @@ def top(tmp_path, monkeypatch) -> Path:
     (tmp_path / "tasks/made.py").write_text("# first\n")
     (tmp_path / "dvc.yaml").write_text(DVC_YAML)
     (tmp_path / ".dvcignore").write_text("__pycache__/\n")
-    for name in ("params.yaml", "infra/params/learn.yaml"):
+    for name in ("params.yaml", "infra/params/learn.yaml", "pyproject.toml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
@@ -45,6 +45,7 @@ def test_the_stages_run_in_it_on_the_same_code_and_leave_the_top_alone(top, monk
     prepare(LEARN, PARAMS)
     assert (LEARN / "params.yaml").samefile(PARAMS) and (LEARN / "tasks").samefile("tasks")
     assert stages.in_order() == ["corpus"], "the top does not see the stages of a workspace within it"
+    assert (LEARN / "pyproject.toml").samefile("pyproject.toml"), "Prefect's settings, by which it keeps our lines"
     monkeypatch.chdir(LEARN)
     with stages.Repo() as repo:
         assert repo.config["cache"]["type"] == ["copy"], "its cache links as that of the top does"
