@@ -44,6 +44,7 @@ FLOWS = {
     "score": "flows.curate",
     "select": "flows.select",
     "caption": "flows.caption",
+    "check-captions": "flows.check_captions",
     "encode": "flows.encode",
     "train": "flows.train",
     "generate": "flows.generate",
@@ -114,7 +115,7 @@ def module_of(verb: str, argv: Sequence[str] = ("--source",)) -> str:
 
 def load(verb: str, argv: Sequence[str] = ("--source",)) -> Any:
     """Return the flow, or the plain function, behind a verb."""
-    return getattr(importlib.import_module(module_of(verb, argv)), verb)
+    return getattr(importlib.import_module(module_of(verb, argv)), verb.replace("-", "_"))
 
 
 def call(verb: str, argv: list[str]) -> None:

@@ -42,13 +42,16 @@ class Verb(NamedTuple):
 def describe(module: str, name: str) -> Verb:
     """Read the signature and the docstring of a function at the top of a module, without importing that.
 
+    Args:
+        name: of the function, or of its verb, which has hyphens where that has underscores.
+
     Raises:
         LookupError: the module has no such function.
     """
     path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
+        if isinstance(node, ast.FunctionDef) and node.name == name.replace("-", "_"):
             return Verb(_signature(node, _names(tree)), inspect.cleandoc(ast.get_docstring(node) or ""))
     raise LookupError(f"{path} has no function {name}")
 

@@ -27,6 +27,7 @@ from stiv_model.settings import (
 from tasks.captions.settings import CaptionSettings
 from tasks.clips.settings import ClipSettings
 from tasks.demo.settings import CorpusSettings
+from tasks.dsg.settings import DsgSettings
 from tasks.generation.settings import SampleSettings
 from tasks.latents.settings import LatentSettings
 from tasks.sandbox.settings import SandboxSettings
@@ -56,6 +57,7 @@ class Params(Settings):
     scores: ScoreSettings
     clips: ClipSettings
     captions: CaptionSettings
+    dsg: DsgSettings
     vae: VaeSettings
     text: TextSettings
     latents: LatentSettings

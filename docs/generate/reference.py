@@ -40,6 +40,8 @@ TABLES = {
     "SCORES": (f"data/scores/{tables.SCORE_TABLE}", "Stage scores: all shots, with all scores."),
     "CLIPS": (f"data/clips/{tables.CLIP_TABLE}", "Stage clips: every scored shot; those that are ok are the clips."),
     "CAPTIONS": (f"data/captions/{tables.CAPTION_TABLE}", "Stage captions: one text per clip."),
+    "DSG": ("data/dsg/dsg.parquet", "Stage dsg: a row per caption that was judged."),
+    "EVIDENCE": ("data/dsg/evidence.parquet", "Stage dsg: a row per answer."),
     "LATENTS": (f"data/latents/{latents.TABLE}", "Stage latents: one row per captioned clip, and where its latent is."),
 }
 

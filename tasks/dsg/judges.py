@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -39,8 +39,8 @@ class ShapesJudge:
     answers mean nothing: decoys tell.
     """
 
-    name: ClassVar[str] = "shapes.judge"
-    prompt_sha256: ClassVar[str] = rules.PROMPT_SHA256
+    name: str = "shapes.judge"
+    prompt_sha256: str = rules.PROMPT_SHA256
 
     def look(self, stills: Sequence[bytes]) -> Look:
         """Return what answers questions about a clip.

@@ -6,6 +6,7 @@ relations. Other words make no question.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from tasks.demo.shapes import COLOURS, DIRECTIONS, SHAPES
@@ -71,23 +72,23 @@ DECOY_PARENT = 1
 """Id of the question about a caption's own shape among its decoys. It is no decoy itself."""
 
 
-def decoys(text: str, other: str) -> list[Asked]:
-    """Return questions about what another clip's caption says and this one does not: no is the right answer.
+def decoys(text: str, others: Sequence[str]) -> list[Asked]:
+    """Return questions about what other clips' captions say and this one does not: no is the right answer.
 
-    Decoys are the shapes of the other caption and, of this one's only shape, the other's colour and direction. These
+    Decoys are the shapes of the other captions and, of this one's only shape, a colour and a direction of theirs. These
     depend on whether the shape is there, which is asked as `DECOY_PARENT`.
     """
-    own, others = said(text), said(other)
-    new = [shape for shape in others.shapes if shape not in own.shapes]
-    found = [_asked(DECOY_PARENT + 1 + at, "object", shape, "", 0) for at, shape in enumerate(new)]
-    mine, theirs = dict(own.of_single_shape), dict(others.of_single_shape)
+    own = said(text)
+    found = [said(other) for other in others]
+    new = dict.fromkeys(shape for one in found for shape in one.shapes if shape not in own.shapes)
+    asked = [_asked(DECOY_PARENT + 1 + at, "object", shape, "", 0) for at, shape in enumerate(new)]
+    mine = dict(own.of_single_shape)
+    theirs = {kind: word for one in found for kind, word in one.of_single_shape if mine.get(kind, word) != word}
     if not mine:
-        return found
+        return asked
     for kind, word in theirs.items():
-        if mine.get(kind, word) != word:
-            number = DECOY_PARENT + 1 + len(found)
-            found.append(_asked(number, kind, own.shapes[0], word, 0, (DECOY_PARENT,)))
-    return [_asked(DECOY_PARENT, "object", own.shapes[0], "", 0), *found]
+        asked.append(_asked(DECOY_PARENT + 1 + len(asked), kind, own.shapes[0], word, 0, (DECOY_PARENT,)))
+    return [_asked(DECOY_PARENT, "object", own.shapes[0], "", 0), *asked]
 
 
 def _asked(number: int, kind: Kind, shape: str, word: str, sentence: int, parents: tuple[int, ...] = ()) -> Asked:

@@ -266,6 +266,16 @@ REASONS: dict[str, dict[str, Reason]] = {
             "Look at the column `raw`. Where it is null no answer came, and the next run asks again; else change the "
             "prompt, `answer: json`, or the model.",
         ),
+        "no_stills": Reason("Stage shots kept no stills of it: its caption was not judged.", "Run stage shots again."),
+        "bad_still": Reason("One of its stills is no picture: its caption was not judged.", "Run stage shots again."),
+        "decided": Reason(
+            "It was decided before its caption's turn came what its captioner invents.",
+            "Nothing: its caption is used; `dsg.until: all` judges every one.",
+        ),
+        "all_invented": Reason(
+            "Every sentence of its caption names an invented object, and `dsg.repair` is drop.",
+            "Use another captioner, or `dsg.repair: none`.",
+        ),
         "frame_not_found": Reason(
             "No frame of the file has the time at which the clip begins.",
             "The file was changed, or decodes otherwise than before: run the pipeline again from stage videos.",

@@ -110,6 +110,43 @@ CAPTIONS = pa.schema(
     ]
 )
 
+# One row per caption that was judged, and one per answer.
+DSG = pa.schema(
+    [
+        ("clip", pa.string()),
+        *_STATE,
+        ("captioner", pa.string()),
+        ("of_whole_video", pa.bool_()),  # as in CAPTIONS
+        ("text", pa.string()),  # that was judged
+        ("repaired", pa.bool_()),  # sentences were taken out of it
+        ("objects", pa.int32()),  # that are decided
+        ("invented", pa.int32()),
+        ("undecided", pa.int32()),
+        ("sentences", pa.int32()),
+        ("sentences_decided", pa.int32()),  # that name a decided object
+        ("sentences_invented", pa.int32()),
+        ("keys", pa.list_(pa.string())),  # of all objects that it names
+        ("repairs", pa.list_(pa.string())),  # of its graph of questions: tasks/dsg/questions.py
+    ]
+)
+EVIDENCE = pa.schema(
+    [
+        ("clip", pa.string()),
+        ("captioner", pa.string()),
+        ("role", pa.string()),  # caption, decoy, decoy_parent
+        ("question", pa.int32()),
+        ("kind", pa.string()),
+        ("parents", pa.list_(pa.int32())),
+        ("sentences", pa.list_(pa.int32())),
+        ("text", pa.string()),  # of the question
+        ("verdict", pa.string()),
+        ("frame", pa.int32()),  # null: all frames, or not asked
+        ("answer", pa.string()),  # null: not asked
+        ("model", pa.string()),
+        ("prompt_sha256", pa.string()),
+    ]
+)
+
 LATENTS = pa.schema(
     [
         ("clip", pa.string()),

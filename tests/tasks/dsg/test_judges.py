@@ -38,7 +38,7 @@ def test_it_affirms_what_is_there_and_denies_decoys():
     for scene, other in zip(scenes, scenes[5:] + scenes[:5], strict=True):
         stills, text = stills_of(scene), shapes.caption(scene)
         assert verdicts_of(questions(text), stills) == ["present"] * 3
-        own, *false = verdicts_of(decoys(text, shapes.caption(other)), stills)
+        own, *false = verdicts_of(decoys(text, [shapes.caption(other)]), stills)
         assert own == "present" and set(false) == {"invented"}
 
 

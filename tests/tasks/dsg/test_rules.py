@@ -62,7 +62,7 @@ def test_a_caption_without_an_object_that_is_known_asks_nothing(text):
 
 def test_decoys_are_what_another_caption_says():
     own, other = "a red circle moves left", "a blue square moves up"
-    assert texts(decoys(own, other)) == [
+    assert texts(decoys(own, [other])) == [
         "Is there a circle?",
         "Is there a square?",
         "Is the circle blue?",
@@ -71,9 +71,14 @@ def test_decoys_are_what_another_caption_says():
 
 
 def test_what_both_say_is_no_decoy():
-    assert texts(decoys("a red circle moves left", "a red circle moves up")) == [
+    assert texts(decoys("a red circle moves left", ["a red circle moves up"])) == [
         "Is there a circle?",
         "Does the circle move up?",
     ]
-    assert texts(decoys("a dark video", "a red circle moves up")) == ["Is there a circle?"]
-    assert decoys("a dark video", "a bright video") == []
+    assert texts(decoys("a dark video", ["a red circle moves up"])) == ["Is there a circle?"]
+    assert decoys("a dark video", ["a bright video"]) == decoys("a dark video", []) == []
+
+
+def test_several_captions_make_one_decoy_of_each_object():
+    others = ["a blue square moves up", "a green square moves up", "a cross"]
+    assert texts(decoys("a dark video", others)) == ["Is there a square?", "Is there a cross?"]

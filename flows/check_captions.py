@@ -1,0 +1,28 @@
+"""The flow behind stage dsg."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.running.run_stage import run_stage
+from flows.running.settings import EngineSettings
+from tasks.dsg.settings import DsgSettings
+from tasks.dsg.stage import Dsg
+
+
+@flow
+def check_captions(
+    captions: Path, shots: Path, out: Path, report: Path, dsg: DsgSettings, engine: EngineSettings
+) -> None:
+    """Count what captions invent, and stop where it is too much.
+
+    Args:
+        captions: Folder with the table of captions.
+        shots: Folder with the stills of shots, which the judge looks at.
+        out: Folder for the captions as they go on, what became of those that were judged, and every answer.
+        report: File for the account of the stage (JSON), with the figures and the gate of each captioner.
+
+    examples:
+      stiv check-captions --captions data/captions --shots data/shots --out data/dsg --report reports/dsg.json
+    """
+    run_stage(Dsg(captions, shots, dsg), out, report, engine)

@@ -1,0 +1,123 @@
+"""One caption judged: its questions, its decoys, and its text without what is invented."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+from tasks.dsg import rules
+from tasks.dsg.answers import parse
+from tasks.dsg.correction import Known
+from tasks.dsg.judges import Judge, Look
+from tasks.dsg.questions import Graph, Kind, Question, repair
+from tasks.dsg.scores import Counts, count
+from tasks.dsg.verdicts import Examined, Verdict, examine
+
+Role = Literal["caption", "decoy", "decoy_parent"]
+"""What a question is of: what the caption says; what it does not say; what a decoy depends on."""
+
+
+class Caption(NamedTuple):
+    """A caption that is judged."""
+
+    text: str
+    stills: Sequence[bytes]
+    """JPEG bytes, in order of time."""
+    others: Sequence[str]
+    """Captions of other clips, of which decoys are made; none makes none."""
+
+
+def judge_caption(caption: Caption, judge: Judge) -> dict[str, Any]:
+    """Return what was asked and answered, in columns of schema DSG and, in `evidence`, rows of schema EVIDENCE.
+
+    Raises:
+        ValueError: the stills are no pictures.
+    """
+    look = judge.look(caption.stills)
+    graph = repair(rules.questions(caption.text))
+    examined = _examine(graph, caption.stills, look)
+    said = rules.sentences(caption.text)
+    row = count(graph, examined.verdicts, len(said))._asdict()
+    del row["kinds"]
+    evidence = _rows(graph, examined, judge, lambda question: "caption")
+    if caption.others:
+        false = repair(rules.decoys(caption.text, caption.others))
+        evidence += _rows(false, _examine(false, caption.stills, look), judge, _role_of_decoy)
+    return row | {
+        "repairs": [code for _, code in graph.repairs],
+        "kept_text": without_inventions(said, graph, examined.verdicts),
+        "evidence": evidence,
+    }
+
+
+def _role_of_decoy(question: Question) -> Role:
+    return "decoy_parent" if question.id == rules.DECOY_PARENT else "decoy"
+
+
+def _examine(graph: Graph, stills: Sequence[bytes], look: Look) -> Examined:
+    return examine(graph, len(stills), lambda question, frame: parse(look(question, frame)))
+
+
+def without_inventions(said: Sequence[str], graph: Graph, verdicts: dict[int, Verdict]) -> str:
+    """Return the sentences that name no invented object, one after the other."""
+    invented = {
+        number
+        for question in graph.questions
+        if question.kind == "object" and verdicts[question.id] == "invented"
+        for number in question.sentences
+    }
+    return " ".join(sentence for number, sentence in enumerate(said) if number not in invented)
+
+
+def _rows(graph: Graph, examined: Examined, judge: Judge, role_of: Callable[[Question], Role]) -> list[dict[str, Any]]:
+    """Return a row per answer, and one without an answer of a question that was not asked."""
+    answers: dict[int, list[tuple[int | None, str | None]]] = {}
+    for one in examined.evidence:
+        answers.setdefault(one.question, []).append((one.frame, one.answer))
+    rows = []
+    for question in graph.questions:
+        own: dict[str, Any] = {
+            "role": role_of(question),
+            "question": question.id,
+            "kind": question.kind,
+            "parents": list(question.parents),
+            "sentences": list(question.sentences),
+            "text": question.text,
+            "verdict": examined.verdicts[question.id],
+            "model": judge.name,
+            "prompt_sha256": judge.prompt_sha256,
+        }
+        rows += [own | {"frame": at, "answer": answer} for at, answer in answers.get(question.id, [(None, None)])]
+    return rows
+
+
+def counts_of(row: dict[str, Any]) -> Counts:
+    """Return the counts of a judged caption from its row."""
+    kinds = {kind: (present + invented, invented, undecided)
+             for kind, (present, invented, undecided) in _verdicts_of(row, "caption").items()}  # fmt: skip
+    own = {name: row[name] for name in Counts._fields if name in row}
+    return Counts(**own | {"keys": tuple(row["keys"]), "kinds": kinds})
+
+
+def decoys_of(row: dict[str, Any]) -> dict[Kind, Known]:
+    """Return of each kind of decoys of a judged caption how many were denied, of how many decided ones.
+
+    Shapes exclude each other, and so do colours and directions of one: where the caption's own is denied, a decoy may
+    be what is there instead. So for each that is denied one decoy that is affirmed is not counted.
+    """
+    found, own = _verdicts_of(row, "decoy"), _verdicts_of(row, "caption")
+    return {
+        kind: Known(denied, denied + max(0, affirmed - own.get(kind, [0, 0, 0])[1]))
+        for kind, (affirmed, denied, _) in found.items()
+    }
+
+
+def _verdicts_of(row: dict[str, Any], role: Role) -> dict[Kind, list[int]]:
+    """Return how many questions of each kind are present, invented and undecided."""
+    verdicts = {one["question"]: (one["kind"], one["verdict"]) for one in row["evidence"] if one["role"] == role}
+    found: dict[Kind, list[int]] = {}
+    for kind, verdict in verdicts.values():
+        if verdict != "void":
+            found.setdefault(kind, [0, 0, 0])[_COUNTED.index(verdict)] += 1
+    return found
+
+
+_COUNTED: tuple[Verdict, ...] = ("present", "invented", "undecided")
