@@ -106,7 +106,7 @@ def make_clips(folder: Path, rows: int) -> None:
         return _clips(first, count) | {"orientation": ["landscape"] * count, "colours": [["grey", "green"]] * count}
 
     def splits(first: int, count: int) -> dict[str, Any]:
-        videos = [sha256(video) for video in range(first, first + count)]
+        videos = [f"{video << 20:016x}{'0' * 48}" for video in range(first, first + count)]
         return {"video": videos, "status": ["ok"] * count, "shots": [_SHOTS_OF_VIDEO] * count}
 
     _write(folder / "clips" / tables.CLIP_TABLE, rows, tables.CLIPS, columns)
@@ -191,6 +191,7 @@ def make_caption_shard(shard: "Shard", product: Path) -> None:
     given = _given(shard)
     known = {"clip": given["clip"].combine_chunks(), "status": ["ok"] * len(given)}
     words = {"captioner": ["sidecar"] * len(given), "text": given["caption"].combine_chunks()}
+    words["short"] = words["text"]
     words |= {"rules": [[]] * len(given), "of_whole_video": given["of_whole_video"].combine_chunks()}
     _made(shard.path, len(given), tables.CAPTIONS, known | words)
 
