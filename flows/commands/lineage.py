@@ -183,8 +183,8 @@ def blame(checkpoint: Path, /, out: Path | None = None, json: bool = False) -> N
 def forget(video: str, /, yes: bool = False, rebuild: bool = False) -> None:
     """Take a video out again: say what holds it or was made from it; with --yes, delete that and never use it again.
 
-    Deleted are the raw file, its copies, the outputs that hold it, and the checkpoints that saw it or come from one
-    that did; its sha256 goes to videos.forgotten of params.yaml.
+    Deleted are the raw file, its copies, what models have said of it, the outputs that hold it, and the checkpoints
+    that saw it or come from one that did; its sha256 goes to videos.forgotten of params.yaml.
 
     Args:
         video: Raw video by sha256 or uri, or by the id of one of its shots.

@@ -76,6 +76,14 @@ class Answers:
         except sqlite3.Error as error:
             raise OSError(f"{self._path} cannot be written: {error}") from None
 
+    def forget(self, prefix: str) -> int:
+        """Delete the answers about items whose names begin so, and overwrite their bytes; return how many."""
+        with self._lock:
+            self._connection.execute("PRAGMA secure_delete = ON")
+            gone = self._connection.execute("DELETE FROM answers WHERE item GLOB ?", (f"{prefix}*",)).rowcount
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return gone
+
     def find(self, asked: str, items: Sequence[str]) -> dict[str, Answer]:
         """Return the answers about those of the items that have one."""
         found: dict[str, Answer] = {}
@@ -86,3 +94,19 @@ class Answers:
                 rows: Iterable[tuple[str, str]] = self._connection.execute(query, (asked, *some)).fetchall()
             found |= {item: Answer(*json.loads(answer)) for item, answer in rows}
         return found
+
+
+def forget(path: Path, prefix: str) -> int:
+    """Delete the answers about items whose names begin so, from the file and its journal; return how many there were.
+
+    Args:
+        path: of the database; nothing is done where there is none.
+        prefix: of letters, digits and hyphens.
+
+    Raises:
+        ValueError: as `Answers`.
+    """
+    if not path.exists():
+        return 0
+    with Answers(path) as answers:
+        return answers.forget(prefix)

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 from stiv_model.latents.folder import TABLE
 from stiv_model.latents.training_set import SAMPLES
 from stiv_model.settings import RUN_FILE
+from tasks.chat.store import STORE, forget
 from tasks.lineage import lineage
 from tasks.lineage.lineage import Workspace
-from tasks.storage import atomic
+from tasks.storage import atomic, tables
 from tasks.storage.object_cache import ObjectCache
 from tasks.videos import buckets, source_lists, sources
 
@@ -180,13 +181,14 @@ def _unfinished_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.partial")
 
 
-def carry_out(takedown: Takedown, source: str, earlier_rows: Path) -> None:
+def carry_out(takedown: Takedown, source: str, earlier_rows: Path, answers: Path = STORE) -> None:
     """Delete the raw files, their copies, and every output that holds the video; doing it twice does no harm.
 
     Args:
         takedown: what `trace` found.
         source: the raw videos, as `source` of params.yaml has it.
         earlier_rows: folder of the tables of earlier runs (`tasks/storage/reuse.py`), which is deleted whole.
+        answers: file of what models have said of clips, from which that of the video's is deleted.
 
     Raises:
         PermissionError, ConnectionError: the source does not let go of a file; what was deleted before stays so.
@@ -204,3 +206,5 @@ def carry_out(takedown: Takedown, source: str, earlier_rows: Path) -> None:
                 one.unlink(missing_ok=True)
         log.info("deleted %s", folder)
     shutil.rmtree(earlier_rows, ignore_errors=True)
+    if said := forget(answers, tables.clip_id(takedown.video, 0, 0).partition("-")[0]):
+        log.info("deleted %d answers of models about its clips", said)

@@ -19,6 +19,8 @@ from stiv_model.latents.order import Order
 from stiv_model.latents.shard_files import write
 from stiv_model.settings import Encoders, Run
 from stiv_model.training.run_files import LEDGER
+from tasks.chat.answers import Answer
+from tasks.chat.store import Answers
 from tasks.lineage import lineage, takedown
 from tasks.lineage.lineage import Workspace
 from tasks.storage import tables
@@ -224,6 +226,19 @@ def test_no_link_to_a_part_with_the_video_is_left(space: Workspace, tmp_path: Pa
     found = takedown.trace(space, str(tmp_path / "raw"), tmp_path / "cache", VIDEOS[0])
     takedown.carry_out(found, str(tmp_path / "raw"), tmp_path / "cache/earlier")
     assert [path for path in tmp_path.rglob("*") if path.name.startswith("part-")] == []
+
+
+def test_what_models_have_said_of_its_clips_is_forgotten(space: Workspace, tmp_path: Path):
+    file, said = tmp_path / "answers.sqlite", "a dog that nobody shall read of"
+    items = [f"{tables.clip_id(video, 0, 5)} 0123" for video in VIDEOS[:2]]
+    with Answers(file) as answers:
+        for item in items:
+            answers.put("asked", item, Answer(f"{said} {item}", "stop", False, False, None, None))
+    found = takedown.trace(space, str(tmp_path / "raw"), tmp_path / "cache", VIDEOS[0])
+    takedown.carry_out(found, str(tmp_path / "raw"), tmp_path / "earlier", file)
+    with Answers(file) as answers:
+        assert list(answers.find("asked", items)) == items[1:]
+    assert not [path for path in tmp_path.glob("answers*") if f"{said} {items[0]}".encode() in path.read_bytes()]
 
 
 def as_read(space: Workspace) -> str:
