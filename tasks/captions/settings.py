@@ -46,8 +46,9 @@ class VideoLlmSettings(Settings):
     """Where the model runs: behind servers of Chat Completions."""
     endpoint: EndpointSettings
     """The servers, and how they are asked."""
-    prompt: Annotated[str, Field(pattern=r"^prompts/[\w./-]+$")]
-    """File with the prompt, below prompts/; {frames} in it becomes the number of frames. Its hash is in every row."""
+    prompt: Annotated[str, Field(pattern=r"^prompts/\w[\w-]*(\.\w+)*$")]
+    """File with the prompt, in the folder prompts; {frames} in it becomes the number of frames. Every row has its
+    hash."""
     answer: Literal["json", "text"]
     """json: an object of two texts, `text` and `short`, is asked for (response_format) and anything else is malformed;
     text: the answer is the caption, and its first sentence the short one."""

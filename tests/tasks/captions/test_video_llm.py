@@ -256,6 +256,26 @@ def test_a_prompt_that_is_not_there_is_refused_at_the_door(workspace):
         Captions(Path("clips"), Path("shots"), Path("docs"), by(model("http://127.0.0.1:1/v1")), TEXT)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"prompt": path} for path in ("../x.txt", "prompts/../x.txt", "/etc/passwd", "prompts/a\nb.txt", "prompts/")),
+        *(
+            {"urls": [url]}
+            for url in ("file:///x", "http://h/v1?key=1", "http://h/v1/", "http://h /v1", "http://h\n/v1")
+        ),
+        {"urls": []},
+        {"api_key_variable": "sk-a-key-itself"},
+        {"item_seconds": 0.1},
+        {"name": "Video"},
+        {"frames": 0},
+    ],
+)
+def test_a_model_that_cannot_be_asked_is_refused(changes):
+    with pytest.raises(ValueError, match=r"prompt|urls|api_key_variable|item_seconds|name|frames"):
+        model("http://127.0.0.1:1/v1", **changes)
+
+
 def test_braces_of_a_prompt_stay_as_they_are(tmp_path):
     (tmp_path / "p.txt").write_text("{frames} of {{7*7}} {0} {frames}")
     assert read_prompt(tmp_path / "p.txt").about(4) == "4 of {{7*7}} {0} 4"
