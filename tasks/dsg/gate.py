@@ -10,6 +10,10 @@ from tasks.dsg.scores import Counts, Figures, figures
 from tasks.dsg.sequential import Decision
 from tasks.dsg.settings import DsgSettings
 
+_LEAST_KNOWN = 0.5
+"""Share of the captions in which an object must be known. Rules over words know no others, and may know a word that
+means something else: in a street that people cross there is no cross."""
+
 Verdict = Literal["passed", "failed", "no verdict"]
 
 
@@ -32,7 +36,7 @@ class Gate(NamedTuple):
     why: str
     figures: Figures
     corrected: Corrected | None
-    """The share of invented objects without the judge's errors; None where it is not fit, or no object is named."""
+    """The share of invented objects without the judge's errors; None where it is not fit, or no object is decided."""
 
 
 def decide(judged: Judged, settings: DsgSettings) -> Gate:
@@ -50,7 +54,7 @@ def decide(judged: Judged, settings: DsgSettings) -> Gate:
     if (found.objects_per_caption or 0) < settings.min_objects:
         return Gate("failed", f"captions name {found.objects_per_caption:.2f} objects in the mean", found, corrected)
     if corrected is None:
-        return Gate("no verdict", "no object is named", found, None)
+        return Gate("no verdict", "no object is decided", found, None)
     if settings.repair == "drop":
         return Gate("passed", "what is invented was taken out", found, corrected)
     return Gate(*_of_rate(found, judged, corrected, settings.max_invented), found, corrected)
@@ -63,6 +67,9 @@ def _unfit(judged: Judged, settings: DsgSettings) -> str | None:
         return f"the judge answered {asked} decoys, and what it is worth is known from {FEWEST_DECOYS} on"
     if asked - right > settings.max_false_yes * asked or not is_fit(judged.decoys, judged.confirmed):
         return f"judge not fit here: it affirmed {asked - right} of {asked} objects that are not there"
+    known, captions = sum(bool(one.keys) for one in judged.counts), len(judged.counts)
+    if known < _LEAST_KNOWN * captions:
+        return f"questions can be made of {known} of {captions} captions only: the others are not of the judge's world"
     return None
 
 

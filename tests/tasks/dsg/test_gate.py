@@ -69,8 +69,16 @@ def test_undecided_objects_fail():
 
 
 def test_captions_that_say_too_little_fail():
-    assert decided(*[caption(0)] * 90, *[caption(1)] * 10)[:2] == ("failed", "captions name 0.10 objects in the mean")
-    assert decided(*[caption(0)] * 90, min_objects=0)[:2] == ("no verdict", "no object is named")
+    few = [caption(1)] * 90 + [caption(2)] * 10
+    assert decided(*few, min_objects=2)[:2] == ("failed", "captions name 1.10 objects in the mean")
+
+
+def test_captions_of_another_world_get_no_verdict_whatever_the_judge_denies():
+    others = [caption(0)] * 80 + [caption(1, invented=1)] * 20
+    verdict, why, corrected = decided(*others)
+    assert (verdict, corrected) == ("no verdict", None) and why.startswith(
+        "questions can be made of 20 of 100 captions"
+    )
 
 
 def test_what_the_sequence_decided_stands():
