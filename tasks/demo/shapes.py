@@ -38,6 +38,10 @@ _TEMPLATES = (
 )
 
 
+TEMPLATES = len(_TEMPLATES)
+"""Sentences that a scene may be captioned by."""
+
+
 class Combination(NamedTuple):
     """What a caption says and the judge reads."""
 
@@ -154,16 +158,28 @@ def said(text: str) -> Combination | None:
 
 
 def render(scene: Scene, pixels: int, frames: int) -> np.ndarray:
-    """Draw the scene.
+    """Draw the scene, from its begin to its end.
 
     Returns:
         uint8 RGB of shape (frames, pixels, pixels, 3); equal arguments give equal bytes.
     """
+    return render_at(scene, pixels, np.linspace(0, 1, frames))
+
+
+def render_at(scene: Scene, pixels: int, times: np.ndarray) -> np.ndarray:
+    """Draw some moments of the scene.
+
+    Args:
+        times: from 0, its begin, to 1, its end.
+
+    Returns:
+        uint8 RGB of shape (times, pixels, pixels, 3); equal arguments give equal bytes.
+    """
     behind = _texture(scene, pixels)
     saturated = np.array(hsv_to_rgb((COLOURS.index(scene.colour) / 6 + scene.hue / 360) % 1, 0.92, scene.value))
     dx, dy = _STEPS[scene.direction]
-    video = np.empty((frames, pixels, pixels, 3), np.uint8)
-    for index, time in enumerate(np.linspace(0, 1, frames)):
+    video = np.empty((len(times), pixels, pixels, 3), np.uint8)
+    for index, time in enumerate(times):
         way = scene.travel * (time + scene.speed_change * np.sin(2 * np.pi * time) / (2 * np.pi))
         centre = (scene.start[0] + dx * way, scene.start[1] + dy * way)
         cover = draw(scene.shape, centre, scene.size, pixels)[..., None]
