@@ -4,8 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flows import stages
+from flows.commands import learn_workspace
 from flows.commands.learn_workspace import prepare
 
 ROOT = Path(__file__).parents[3]
@@ -21,7 +23,7 @@ DVC_YAML = """stages:
 @pytest.fixture
 def top(tmp_path, monkeypatch) -> Path:
     """A repository with one stage, whose code is one line and whose output is a copy of it."""
-    for room in ("flows", "tasks", "stiv_model"):
+    for room in ("flows", "tasks", "stiv_model", "prompts"):
         (tmp_path / room).mkdir()
     (tmp_path / "tasks/made.py").write_text("# first\n")
     (tmp_path / "dvc.yaml").write_text(DVC_YAML)
@@ -55,6 +57,18 @@ def test_the_stages_run_in_it_on_the_same_code_and_leave_the_top_alone(top, monk
     changed = stages.changes("corpus")
     assert changed and changed.code == ["tasks/made.py"], "a change of code is one of this workspace too"
     assert {path for path in top.rglob("*") if not {".dvc", "learn"} & set(path.relative_to(top).parts)} == before
+
+
+def test_a_workspace_has_all_that_stages_need_and_none_makes():
+    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    made = {
+        next(iter(out)) if isinstance(out, dict) else out
+        for stage in declared
+        for key in ("outs", "metrics", "plots")
+        for out in stage.get(key, [])
+    }
+    needed = {dep for stage in declared for dep in stage["deps"]} - made - {"${source}"}
+    assert {Path(dep).parts[0] for dep in needed} <= {str(name) for name in learn_workspace._CODE}
 
 
 def test_settings_that_became_a_copy_are_refused_and_go_on_once_it_is_deleted(top):
