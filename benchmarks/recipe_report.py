@@ -253,7 +253,7 @@ def _words(figure: str) -> str:
 
 def _digits(figure: str) -> int:
     name = figure.rpartition(".")[2]
-    return {"loss": 4, "jerk": 3, "shape_signal": 0, "psnr": 1, "psnr_of_mean": 1}.get(name, 2)
+    return {"loss": 4, "jerk": 3, "quality": 3, "shape_signal": 0, "psnr": 1, "psnr_of_mean": 1}.get(name, 2)
 
 
 def _interval(difference: Difference, figure: str) -> str:
