@@ -80,7 +80,7 @@ class Results:
 
     def values(self, letter: str, arm: str, figure: str) -> dict[int, float | None]:
         """Return a figure of an arm by seed; a count as its share, None where it is no number."""
-        look, _, name = figure.partition(".")
+        look, _, name = figure.rpartition(".")
         found = {}
         for seed, result in self.by_arm[letter, arm].items():
             figures = result["figures"].get(look, {})
@@ -92,7 +92,7 @@ class Results:
 
     def pooled(self, letter: str, arm: str, figure: str) -> tuple[int, int] | None:
         """Return how many videos of how many have it, over all seeds; None where the figure is no count."""
-        look, _, name = figure.partition(".")
+        look, _, name = figure.rpartition(".")
         counted = [result["figures"].get(look, {}) for result in self.by_arm[letter, arm].values()]
         counted = [figures for figures in counted if name in figures.get("counts", {})]
         if not counted:
