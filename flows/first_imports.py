@@ -11,6 +11,8 @@ import os
 MODULES = (
     "flows.curate",
     "flows.select",
+    "flows.caption",
+    "flows.check_captions",
     "flows.encode",
     "flows.train",
     "stiv_model.training.train",

@@ -22,8 +22,8 @@ from tasks.training.launch import launch_command
 
 TOP = Path(__file__).parents[1]
 INFRA = TOP / "infra"
-FULL_SIZE = sorted((INFRA / "params").glob("*.yaml"))
-EMBEDDED = [TOP / "params.yaml", TOP / "tests/params.yaml"]
+EMBEDDED = [TOP / "params.yaml", TOP / "tests/params.yaml", INFRA / "params/learn.yaml"]
+FULL_SIZE = sorted({*(INFRA / "params").glob("*.yaml")} - {*EMBEDDED})
 DOCKERFILES = sorted(INFRA.glob("*.Dockerfile"))
 
 # In 1e9 parameters, by the counting under `count`: image model, video model; which of them the label of the
