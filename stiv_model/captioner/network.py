@@ -44,6 +44,7 @@ class CaptionerNetwork(nn.Module):
         self.token_kinds = nn.Parameter(0.1 * torch.randn(config.frame_tokens, width))
         # which of how many frames: without it no order, and no direction
         self.times = nn.Parameter(0.1 * torch.randn(config.frames, config.frames, width))
+        self.to_change = nn.Linear(width, width, bias=False)
         self.mixing = nn.TransformerEncoder(
             nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True),
             config.layers,
@@ -69,7 +70,9 @@ class CaptionerNetwork(nn.Module):
     def relate(self, tokens_BFQD: Tensor) -> Tensor:
         """Return the tokens (B, S, D) of frames that are seen together, in order of time."""
         frames = tokens_BFQD.shape[1]
-        timed_BFQD = tokens_BFQD + self.times[frames - 1, :frames, None]
+        # what moved is a difference, which attention alone takes long to discover
+        change_BFQD = tokens_BFQD - torch.cat([tokens_BFQD[:, :1], tokens_BFQD[:, :-1]], dim=1)
+        timed_BFQD = tokens_BFQD + self.to_change(change_BFQD) + self.times[frames - 1, :frames, None]
         return self.mixing(rearrange(timed_BFQD, "B F Q D -> B (F Q) D"))
 
     def next_words(self, seen_BSD: Tensor, words_BT: Tensor, state_1BD: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -277,11 +277,11 @@ def main() -> None:
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write, replaced if it exists")
-    parser.add_argument("--scenes", type=int, default=4000, help="different scenes (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=2200, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, default=3000, help="different scenes (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1300, help="optimizer steps (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=16, help="scenes per step (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=16, help="of weights and scenes (default: %(default)s)")
-    parser.add_argument("--log-steps", type=int, default=200, help="measure every so many steps")
+    parser.add_argument("--log-steps", type=int, default=100, help="measure every so many steps")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)  # sums in the same order on every machine
