@@ -97,9 +97,13 @@ class CaptionerNetwork(nn.Module):
 
 
 def waves_of_places(side: int, width: int) -> Tensor:
-    """Return where `places` starts: sines and cosines of x and y, (side side, width), from which both can be read."""
+    """Return where `places` starts: sines and cosines of x and y, from which both can be read.
+
+    Returns:
+        float32 of shape (side * side, width).
+    """
     along = torch.linspace(-1, 1, side)
-    angles = along[:, None] * torch.arange(1, width // 4 + 1) * torch.pi / 4
+    angles = along[:, None] * torch.arange(1, width // 4 + 1, device=along.device) * torch.pi / 4
     waves = torch.cat([angles.sin(), angles.cos()], dim=1)
     x, y = waves.repeat(side, 1), waves.repeat_interleave(side, dim=0)
     return torch.cat([x, y], dim=1)
