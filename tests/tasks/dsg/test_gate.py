@@ -7,22 +7,8 @@ from tasks.dsg.correction import Known
 from tasks.dsg.gate import Judged, decide, most_invented
 from tasks.dsg.scores import Counts
 from tasks.dsg.settings import DsgSettings
+from tests.made_dsg import SETTINGS
 
-SETTINGS = DsgSettings(
-    judge="shapes",
-    captions=100,
-    seed=0,
-    decoy_fraction=1,
-    decoys=4,
-    max_false_yes=0.15,
-    until="all",
-    max_invented=0.1,
-    min_objects=0.5,
-    max_undecided=0.05,
-    without_verdict="go_on",
-    repair="none",
-    shard_captions=4,
-)
 GOOD, NOBODY = Known(195, 200), Known(0, 0)
 
 

@@ -9,27 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.demo import shapes
-from tasks.dsg.settings import DsgSettings
 from tasks.dsg.stage import DSG_TABLE, EVIDENCE_TABLE, Dsg, DsgGateError, draw
 from tasks.storage import stage, tables
+from tests import made_dsg
 from tests.made_stills import write_stills
 
 SCENES, STILLS = 24, 4
-SETTINGS = DsgSettings(
-    judge="shapes",
-    captions=None,
-    seed=0,
-    decoy_fraction=1,
-    decoys=4,
-    max_false_yes=0.15,
-    until="all",
-    max_invented=0.2,
-    min_objects=0.5,
-    max_undecided=0.05,
-    without_verdict="go_on",
-    repair="none",
-    shard_captions=5,
-)
+SETTINGS = made_dsg.SETTINGS.model_copy(update={"captions": None, "max_invented": 0.2, "shard_captions": 5})
 
 
 def jpeg(frame):
