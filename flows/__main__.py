@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from flows.command_line import describe, parser_of, takes_settings, with_sections
+from flows.command_line import describe, function_name, parser_of, takes_settings, with_sections
 from flows.edit_params import override
 from flows.params import Params, check_params, load_params, read_params
 from flows.running import locks
@@ -107,6 +107,31 @@ one stage's work, without DVC   (options as in dvc.yaml)
 """
 
 
+def split_verb(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the verb that begins a command line, a noun and its verb as one (`vbench score`), and the words behind it.
+
+    Raises:
+        LookupError: there is no such verb; the message says which there are.
+    """
+    known = list(FLOWS | COMMANDS)
+    of_noun = [verb for verb in known if verb.startswith(f"{argv[0]} ")]
+    words = 2 if of_noun else 1
+    verb = " ".join(argv[:words])
+    if verb in known:
+        return verb, list(argv[words:])
+    said = nearest(verb, of_noun or known) or f": it is one of {', '.join(of_noun or known)}"
+    raise LookupError(f"no verb {verb}{said}")
+
+
+def help_of_noun(noun: str) -> str:
+    """Return what `stiv NOUN --help` says: each of its verbs with the first line of its help."""
+    verbs = [verb for verb in FLOWS | COMMANDS if verb.startswith(f"{noun} ")]
+    firsts = [describe(module_of(verb), verb).doc.partition("\n")[0] for verb in verbs]
+    lines = [f"  stiv {verb:24s} {first}" for verb, first in zip(verbs, firsts, strict=True)]
+    usage = f"usage: stiv {noun} VERB [options]      (`stiv {noun} VERB --help` tells its options)"
+    return "\n".join([usage, "", *lines])
+
+
 def module_of(verb: str, argv: Sequence[str] = ("--source",)) -> str:
     """Return the module of the function behind a verb; `probe` with no --source is about single files."""
     is_of_files = verb == "probe" and not any(word.startswith("--source") for word in argv)
@@ -115,7 +140,7 @@ def module_of(verb: str, argv: Sequence[str] = ("--source",)) -> str:
 
 def load(verb: str, argv: Sequence[str] = ("--source",)) -> Any:
     """Return the flow, or the plain function, behind a verb."""
-    return getattr(importlib.import_module(module_of(verb, argv)), verb.replace("-", "_"))
+    return getattr(importlib.import_module(module_of(verb, argv)), function_name(verb))
 
 
 def call(verb: str, argv: list[str]) -> None:
@@ -265,24 +290,27 @@ def main(argv: list[str] | None = None) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return
-    if argv[0] not in FLOWS | COMMANDS:
-        known = list(FLOWS | COMMANDS)
-        verb = redaction.redact(argv[0])
-        sys.exit(f"stiv: no verb {verb}{nearest(argv[0], known) or ': it is one of ' + ', '.join(known)}")
+    if argv[1:] in ([], ["-h"], ["--help"]) and any(verb.startswith(f"{argv[0]} ") for verb in FLOWS | COMMANDS):
+        print(help_of_noun(argv[0]))
+        return
+    try:
+        verb, words = split_verb(argv)
+    except LookupError as error:
+        sys.exit(f"stiv: {redaction.redact(error.args[0])}")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        call(argv[0], argv[1:])
+        call(verb, words)
     except BrokenPipeError:  # as `| head` leaves it: whoever reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
-        sys.exit(f"stiv {argv[0]}: {explain(error)}")
+        sys.exit(f"stiv {verb}: {explain(error)}")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("flows", "tasks", "stiv_model"):
             raise
-        sys.exit(f"stiv {argv[0]}: {sys.executable} has no package {package}: make setup installs what is needed")
+        sys.exit(f"stiv {verb}: {sys.executable} has no package {package}: make setup installs what is needed")
     except KeyboardInterrupt:
-        print(f"stiv {argv[0]}: stopped; the same command goes on where it was", file=sys.stderr)
+        print(f"stiv {verb}: stopped; the same command goes on where it was", file=sys.stderr)
         sys.exit(STOPPED)
 
 

@@ -39,11 +39,16 @@ class Verb(NamedTuple):
         return list(self.signature.parameters.values())
 
 
+def function_name(verb: str) -> str:
+    """Return the name of the function behind a verb: its last word, with underscores where that has hyphens."""
+    return verb.split()[-1].replace("-", "_")
+
+
 def describe(module: str, name: str) -> Verb:
     """Read the signature and the docstring of a function at the top of a module, without importing that.
 
     Args:
-        name: of the function, or of its verb, which has hyphens where that has underscores.
+        name: of the function, or of its verb.
 
     Raises:
         LookupError: the module has no such function.
@@ -51,7 +56,7 @@ def describe(module: str, name: str) -> Verb:
     path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == name.replace("-", "_"):
+        if isinstance(node, ast.FunctionDef) and node.name == function_name(name):
             return Verb(_signature(node, _names(tree)), inspect.cleandoc(ast.get_docstring(node) or ""))
     raise LookupError(f"{path} has no function {name}")
 

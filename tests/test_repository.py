@@ -246,7 +246,7 @@ def test_every_verb_in_the_readme_exists():
     named = set(re.findall(r"`stiv (\w+)", readme))
     assert len(named) > 8
     for verb in named:
-        assert verb in FLOWS | COMMANDS, verb
+        assert verb in {known.split()[0] for known in FLOWS | COMMANDS}, verb
 
 
 def test_every_folder_in_the_tree_of_the_readme_exists():

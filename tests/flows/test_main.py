@@ -152,7 +152,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_no_output(here, alone):
 @pytest.mark.parametrize("verb", sorted(FLOWS | COMMANDS))
 def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([verb, "--help"])
+        main([*verb.split(), "--help"])
     assert stop.value.code == 0
     told = capsys.readouterr().out
     assert f"usage: stiv {verb}" in told
@@ -162,14 +162,14 @@ def test_every_verb_has_help(verb, capsys):
 @pytest.mark.parametrize("verb", ["collect", "split", "score", "select", "caption", "doctor", "why", "forget"])
 def test_help_shows_how_the_command_is_written(verb, capsys):
     with pytest.raises(SystemExit):
-        main([verb, "--help"])
+        main([*verb.split(), "--help"])
     assert f"\n  stiv {verb}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", sorted(FLOWS | COMMANDS))
 def test_every_verb_has_an_example_in_its_help_and_says_nothing_to_programmers(verb, capsys):
     with pytest.raises(SystemExit):
-        main([verb, "--help"])
+        main([*verb.split(), "--help"])
     _, _, told = capsys.readouterr().out.partition("\n\n")  # after the usage
     assert f"  stiv {verb}" in told or f" stiv {verb} " in told
     assert "Raises:" not in told
@@ -183,7 +183,7 @@ def test_help_of_no_verb_imports_what_takes_seconds():
 from flows.__main__ import COMMANDS, FLOWS, main
 for verb in FLOWS | COMMANDS:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
-        main([verb, "--help"])
+        main([*verb.split(), "--help"])
 print(*sys.modules)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = set(done.stdout.split())
