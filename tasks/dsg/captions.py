@@ -18,6 +18,8 @@ Role = Literal["caption", "decoy", "decoy_parent"]
 class Caption(NamedTuple):
     """A caption that is judged."""
 
+    clip: str
+    """Id of its clip."""
     text: str
     stills: Sequence[bytes]
     """JPEG bytes, in order of time."""

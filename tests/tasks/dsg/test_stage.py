@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.demo import shapes
+from tasks.dsg.captions import counts_of
+from tasks.dsg.judging import gate_of, judge_texts, judged_of, summary
 from tasks.dsg.stage import DSG_TABLE, EVIDENCE_TABLE, Dsg, DsgGateError, draw
 from tasks.storage import stage, tables
 from tests import made_dsg
@@ -193,6 +195,21 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(workspace):
     (workspace / "dsg").rename(workspace / "disturbed")
     run(workspace)
     assert {path.name: path.read_bytes() for path in (workspace / "dsg").iterdir()} == first
+
+
+def test_texts_that_nobody_trains_on_are_judged_as_the_stage_judges(workspace):
+    texts = texts_of(workspace)
+    spoilt = {clip: swapped(text) if number % 2 else text for number, (clip, text) in enumerate(texts.items())}
+    _, report = run(workspace)
+    found = {}
+    for name, own in (("sidecar", texts), ("spoilt", spoilt)):
+        rows = list(judge_texts(own, name, workspace / "shots", SETTINGS))
+        (of_captioner,) = judged_of([rows]).values()
+        found[name] = summary(gate_of(of_captioner, SETTINGS), of_captioner), {row["clip"]: row for row in rows}
+    assert json.loads(json.dumps(found["sidecar"][0])) == report["captioners"]["sidecar"]
+    assert found["spoilt"][0]["verdict"] == "failed" and found["spoilt"][0]["rate_i"]["hits"] == SCENES // 2
+    pairs = [[counts_of(found[name][1][clip]).invented for name in found] for clip in texts]
+    assert sorted(pairs) == [[0, 0]] * (SCENES // 2) + [[0, 1]] * (SCENES // 2)
 
 
 def test_what_is_drawn_depends_on_the_captions_and_the_seed_alone():
