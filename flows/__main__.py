@@ -70,6 +70,7 @@ COMMANDS = {
     "blame": "flows.commands.lineage",
     "forget": "flows.commands.lineage",
     "shots": "flows.commands.files",
+    "vbench score": "flows.commands.vbench",
 }
 
 HELP = f"""\
@@ -91,6 +92,9 @@ try the model
   stiv doctor                   what this machine can run, and what is missing
   stiv model XL                 parameters, FLOPs and memory of a size of the paper's, or of a params file
   stiv plan --latents data/latents   what each recipe will do with the data, and what it costs
+
+how good it is
+  stiv vbench score FILE... --convention t2v   Quality, Semantic and Total of VBench's results
 
 raw video and where it went
   stiv probe FILE...            what these files are, or why they would not be used: JSON lines
@@ -119,7 +123,8 @@ def split_verb(argv: Sequence[str]) -> tuple[str, list[str]]:
     verb = " ".join(argv[:words])
     if verb in known:
         return verb, list(argv[words:])
-    said = nearest(verb, of_noun or known) or f": it is one of {', '.join(of_noun or known)}"
+    possible = [one.removeprefix(f"{argv[0]} ") for one in of_noun or known]
+    said = nearest(argv[words - 1], possible) or f": it is one of {', '.join(possible)}"
     raise LookupError(f"no verb {verb}{said}")
 
 
@@ -155,8 +160,9 @@ def call(verb: str, argv: list[str]) -> None:
     for name, value in values.items():
         redaction.refuse(value, f"--{name.replace('_', '-')}")  # Prefect stores what a flow is called with
     said = values["set"] if "set" in described.signature.parameters else values.pop("set", None)
-    params = _params(said) if takes_settings(described) else load_params()
-    values = with_sections(described, values, params)
+    if takes_settings(described) or verb in FLOWS:
+        params = _params(said)
+        values = with_sections(described, values, params)
     words = [values.pop(arg.name) for arg in described.arguments if arg.kind is arg.POSITIONAL_ONLY]
     words += [word for arg in described.arguments if arg.kind is arg.VAR_POSITIONAL for word in values.pop(arg.name)]
     function = load(verb, argv)

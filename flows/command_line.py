@@ -165,7 +165,8 @@ def _add(parser: argparse.ArgumentParser, arg: inspect.Parameter, text: str) -> 
         return
     kind = plain(arg.annotation)
     if get_origin(kind) is Literal:
-        parser.add_argument(option, choices=get_args(kind), help=text, default=arg.default)
+        asked: dict[str, Any] = {"required": True} if arg.default is arg.empty else {"default": arg.default}
+        parser.add_argument(option, choices=get_args(kind), help=_joined(text), **asked)
         return
     if arg.kind is arg.POSITIONAL_ONLY:
         parser.add_argument(arg.name, metavar=arg.name.upper(), type=kind, help=text)

@@ -1,0 +1,35 @@
+"""`stiv vbench score`: totals of VBench, with the convention that made them."""
+
+from pathlib import Path
+
+from tasks.evaluation.vbench import conventions, results, scores
+from tasks.evaluation.vbench.conventions import ConventionName
+
+
+def score(*files: Path, convention: ConventionName, partial: bool = False, json: bool = False) -> None:
+    """Make Quality, Semantic or I2V, and Total of VBench's results, by a convention that is named.
+
+    A dimension that is missing is an error that names it: VBench's own script counts it as 0 and does not say so.
+
+    Args:
+        files: Results of VBench (NAME_eval_results.json), or {dimension: mean} as JSON; several make one score, each
+            with dimensions of its own.
+        convention: How dimensions become a total: t2v; i2v_repo, the script of VBench-I2V since 2024-12-31; i2v_2024,
+            its leaderboard before that, by which the STIV paper's figures of image to video were made.
+        partial: Score the groups that are whole where a dimension of another group is missing.
+        json: Print JSON, for programs.
+
+    examples:
+      stiv vbench score results/my_model_eval_results.json --convention t2v
+      stiv vbench score quality.json semantic.json --convention t2v --json
+      stiv vbench score i2v_eval_results.json --convention i2v_2024 --partial
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: no file is named, a result is not what VBench writes, or a dimension is missing.
+    """
+    if not files:
+        raise ValueError("no result is named: give one or more JSON files of VBench")
+    chosen = conventions.convention(convention)
+    found = scores.score(results.read(files, chosen), chosen, partial)
+    print(scores.as_json(found) if json else scores.table(found))
