@@ -8,13 +8,18 @@ import great_expectations.expectations as gxe
 from great_expectations.expectations.row_conditions import Column
 
 from tasks.captions.outcomes import REASONS
-from tasks.captions.settings import CaptionSettings, VideoLlmSettings, name_of
+from tasks.captions.settings import CaptionSettings, name_of
 from tasks.gates import gate
 from tasks.gates.gate import Expectations, GateResult, Held
 from tasks.gates.row_counts import counted
 from tasks.storage.tables import CAPTIONS, Account
 
 _VISIBLE = r"^[^\x00-\x1f\x7f-\x9f\x{200e}\x{200f}\x{202a}-\x{202e}\x{2066}-\x{2069}]+$"
+_MADE_WITH = {
+    "endpoint": ("raw", "model", "prompt_sha256", "frames", "temperature", "seed", "max_tokens"),
+    "embedded": ("raw", "model", "frames", "temperature"),
+}
+"""Columns that a row by a model has, by its backend."""
 
 
 def ok_suite(settings: CaptionSettings) -> Expectations:
@@ -34,15 +39,14 @@ def ok_suite(settings: CaptionSettings) -> Expectations:
                 column=column, regex=_VISIBLE, description=f"{column} is one line without signs that nobody sees"
             ),
         ]
-    models = [captioner for captioner in settings.captioners if isinstance(captioner, VideoLlmSettings)]
     suite += [
         gxe.ExpectColumnValuesToNotBeNull(
             column=column,
             row_condition=Column("captioner") == model.name,
             description=f"every caption by {model.name} has its {column}",
         )
-        for model in models
-        for column in ("raw", "model", "prompt_sha256", "frames", "temperature", "seed", "max_tokens")
+        for model in settings.models
+        for column in _MADE_WITH[model.backend]
     ]
     return suite
 

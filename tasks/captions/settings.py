@@ -35,13 +35,21 @@ class CheckSettings(Settings):
     """Clips that may have the same text by a model; where more have it, all of them are failed as duplicate."""
 
 
-class VideoLlmSettings(Settings):
+class CaptionerSettings(Settings):
+    """What every captioner that looks at stills has, wherever its model runs."""
+
+    name: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
+    """Its name in the column captioner."""
+    frames: PositiveInt
+    """Stills of a clip that the model sees, evenly spread; all of a clip that has fewer. `shots.stills` has as many
+    or more."""
+
+
+class VideoLlmSettings(CaptionerSettings):
     """A video-language model that sees some frames of a clip and writes one dense caption, and a short one."""
 
     kind: Literal["video_llm"]
     """All frames of a clip in one question, one answer."""
-    name: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
-    """Its name in the column captioner."""
     backend: Literal["endpoint"]
     """Where the model runs: behind servers of Chat Completions."""
     endpoint: EndpointSettings
@@ -52,9 +60,6 @@ class VideoLlmSettings(Settings):
     answer: Literal["json", "text"]
     """json: an object of two texts, `text` and `short`, is asked for (response_format) and anything else is malformed;
     text: the answer is the caption, and its first sentence the short one."""
-    frames: PositiveInt
-    """Stills of a clip that the model sees, evenly spread; all of a clip that has fewer. `shots.stills` has as many
-    or more."""
     temperature: NonNegativeFloat
     """0 takes the likeliest word; more draws."""
     seed: NonNegativeInt
@@ -63,7 +68,19 @@ class VideoLlmSettings(Settings):
     """Tokens that an answer may have, thoughts included."""
 
 
-Captioner = Literal["sidecar", "describe"] | VideoLlmSettings
+class EmbeddedSettings(CaptionerSettings):
+    """The small captioner of the package, which takes 4 frames at most: it knows videos of `shapes`, and makes up what
+    it says of others."""
+
+    kind: Literal["video_llm", "frames_llm"]
+    """video_llm: all frames of a clip together; frames_llm: each frame by itself, then one sentence of all."""
+    backend: Literal["embedded"]
+    """Where the model runs: in the stage itself."""
+
+
+ModelCaptioner = Annotated[VideoLlmSettings | EmbeddedSettings, Field(discriminator="backend")]
+"""A captioner that looks at stills, told apart by where its model runs."""
+Captioner = Literal["sidecar", "describe"] | ModelCaptioner
 
 
 class CaptionSettings(Settings):
@@ -99,7 +116,7 @@ class CaptionSettings(Settings):
     def everybody_is_asked(self) -> Self:
         """Refuse captioners after one that leaves nothing to them."""
         for captioner, after in pairwise(self.captioners):
-            is_model = isinstance(captioner, VideoLlmSettings)
+            is_model = not isinstance(captioner, str)
             if captioner == "describe" or (is_model and self.fallback == "none"):
                 why = "and captions.fallback is none" if is_model else "which has a text for every clip"
                 raise ValueError(
@@ -109,6 +126,11 @@ class CaptionSettings(Settings):
         return self
 
     @property
+    def models(self) -> tuple[ModelCaptioner, ...]:
+        """The captioners that look at stills."""
+        return tuple(one for one in self.captioners if not isinstance(one, str))
+
+    @property
     def endpoints(self) -> tuple[EndpointSettings, ...]:
         """Where models are asked."""
         return tuple(one.endpoint for one in self.captioners if isinstance(one, VideoLlmSettings))
@@ -116,4 +138,4 @@ class CaptionSettings(Settings):
 
 def name_of(captioner: Captioner) -> str:
     """Return the name by which rows know a captioner."""
-    return captioner.name if isinstance(captioner, VideoLlmSettings) else captioner
+    return captioner if isinstance(captioner, str) else captioner.name

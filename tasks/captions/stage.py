@@ -14,7 +14,8 @@ from stiv_model.settings import TextSettings
 from tasks.captions import cleaning, expectations, outcomes, token_lengths
 from tasks.captions.captioner import Captioner, Said, Sidecar
 from tasks.captions.describe import Describe
-from tasks.captions.settings import CaptionSettings, VideoLlmSettings
+from tasks.captions.embedded import Embedded
+from tasks.captions.settings import CaptionSettings, EmbeddedSettings, ModelCaptioner
 from tasks.captions.video_llm import VideoLlm
 from tasks.chat.client import closing
 from tasks.chat.store import STORE
@@ -37,12 +38,17 @@ def captioners_of(settings: CaptionSettings, shots: Path, store: Path = STORE) -
         store: file of the answers of models.
 
     Raises:
-        FileNotFoundError, ValueError: a prompt is none.
+        FileNotFoundError, ValueError: a prompt is none, or the embedded captioner is damaged.
     """
     known = {captioner.name: captioner for captioner in _WITHOUT_MODEL}
-    return [
-        VideoLlm(one, shots, store) if isinstance(one, VideoLlmSettings) else known[one] for one in settings.captioners
-    ]
+    return [known[one] if isinstance(one, str) else open_model(one, shots, store) for one in settings.captioners]
+
+
+def open_model(settings: ModelCaptioner, shots: Path, store: Path = STORE) -> Captioner:
+    """Return a captioner that looks at stills, by where its model runs; arguments and errors as `captioners_of`."""
+    if isinstance(settings, EmbeddedSettings):
+        return Embedded(settings, shots)
+    return VideoLlm(settings, shots, store)
 
 
 def caption_clips(
@@ -155,7 +161,7 @@ class Captions(Stage):
 
     def inputs(self) -> dict[str, Any]:
         made_from = {"clips": self.table, "videos": self.shots / tables.SPLIT_TABLE}
-        if self.settings.endpoints:
+        if self.settings.models:
             made_from["stills"] = self.shots / stills.FOLDER / parts.HASHES
         return {name: atomic.sha256_file(path) for name, path in made_from.items()}
 

@@ -236,8 +236,17 @@ def train(scenes: Scenes, steps: int, batch: int, log_steps: int, seed: int) -> 
     return network
 
 
-def readme(rows: Sequence[tuple[str, Accuracy]], count: int, weights: int, seconds: float, command: str) -> str:
-    """Return what stands beside the weights: what they are and how they were made."""
+def readme(
+    captioner: SmallCaptioner, rows: Sequence[tuple[str, Accuracy]], count: int, seconds: float, command: str
+) -> str:
+    """Return what stands beside the weights: what they are, how they were made, and how often they are right.
+
+    Args:
+        rows: what was measured, each of `count` scenes.
+        seconds: CPU time that the training took.
+        command: that made them.
+    """
+    weights = sum(values.numel() for values in captioner.network.parameters())
     table = "\n".join(
         f"| {name} | " + " | ".join(f"{100 * share:.1f}" for share in accuracy) + " |" for name, accuracy in rows
     )
@@ -247,6 +256,8 @@ A network of {weights:,} weights that writes sentences about stills of `shapes` 
 about nothing else. Made from random weights in {seconds:.0f} CPU seconds on one core by
 
     {command}
+
+sha256 of config and weights together, as captions name it: `{captioner.sha256}`.
 
 Right words, per cent of {count} scenes that it was not trained on, of which {len(STILL_TIMES)} stills were taken as
 stage shots takes them (docs/captioner.md):
@@ -278,10 +289,10 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write, replaced if it exists")
     parser.add_argument("--scenes", type=int, default=3000, help="different scenes (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=1300, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=2500, help="optimizer steps (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=16, help="scenes per step (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=16, help="of weights and scenes (default: %(default)s)")
-    parser.add_argument("--log-steps", type=int, default=100, help="measure every so many steps")
+    parser.add_argument("--log-steps", type=int, default=250, help="measure every so many steps")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)  # sums in the same order on every machine
@@ -299,9 +310,8 @@ def save(network: CaptionerNetwork, folder: Path, command: str, seed: int, count
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     save_captioner(network, work)
-    seconds, weights = time.process_time(), sum(values.numel() for values in network.parameters())
-    rows = measure_all(load_captioner(work), count, seed)
-    text = readme(rows, count, weights, seconds, command)
+    seconds, captioner = time.process_time(), load_captioner(work)
+    text = readme(captioner, measure_all(captioner, count, seed), count, seconds, command)
     (work / "README.md").write_text(text)
     for file in work.iterdir():
         file.chmod(0o644)  # safetensors leaves its files readable by their owner only

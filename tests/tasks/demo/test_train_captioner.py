@@ -38,7 +38,8 @@ def test_the_same_seed_makes_the_same_bits(tmp_path):
     finally:
         torch.set_num_threads(threads)
     assert sha256_of(first) == sha256_of(second)
-    assert "Right words, per cent of 2 scenes" in (first / "README.md").read_text()
+    card = (first / "README.md").read_text()
+    assert "Right words, per cent of 2 scenes" in card and sha256_of(first) in card
 
 
 def test_a_scene_that_is_mirrored_or_played_backwards_is_called_so(scenes):
