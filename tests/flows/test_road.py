@@ -11,62 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
-import pyarrow.parquet as pq
 import pytest
-import yaml
 
-from flows import stages
 from flows.commands import shipping
 from flows.running.server import child, free_port, server
+from tests.made_road import RECIPES, ROOT, STAGES, Undisturbed, environment, kill_tree, manifests, run, workspace
 
 pytestmark = [pytest.mark.road, pytest.mark.timeout(1200)]
-
-ROOT = Path(__file__).parents[2]
-STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
-RECIPES = ["t2i", "t2v", "stiv", "sft", "unmask_sft", "tup"]
-BIN = Path(sys.executable).parent
-# what must not depend on how often a run was killed
-MANIFESTS = {
-    "data/videos/videos.parquet": ["uri", "video", "status"],
-    "data/shots/shots.parquet": ["clip", "status", "start", "end"],
-    "data/clips/clips.parquet": ["clip", "status", "reason"],
-    "data/captions/captions.parquet": ["clip", "captioner", "text"],
-    "data/latents/latents.parquet": ["clip", "status", "text", "shard", "row", "sha256"],
-}
-
-
-def workspace(folder: Path) -> Path:
-    """Copy the project's files, with params.yaml at test size, into a git repository of its own."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.splitlines()
-    for name in listed:
-        if (ROOT / name).is_file() and name != "dvc.lock":
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    shutil.copy(ROOT / "tests/params.yaml", folder / "params.yaml")
-    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "test size"]):
-        subprocess.run(["git", *command], cwd=folder, check=True)
-    return folder
-
-
-def environment(server_environment: dict[str, str], folder: Path) -> dict[str, str]:
-    paths = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder)}
-    quiet = {"DVC_NO_ANALYTICS": "1", "GX_ANALYTICS_ENABLED": "false"}
-    identity = {f"GIT_{who}_{what}": "test" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    return server_environment | paths | quiet | identity
-
-
-def run(folder: Path, env: dict[str, str], *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
-
-
-def manifests(folder: Path) -> dict[str, list[dict]]:
-    return {name: pq.read_table(folder / name, columns=columns).to_pylist() for name, columns in MANIFESTS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +30,21 @@ def prefect(tmp_path_factory):
 @pytest.fixture(scope="module")
 def road(tmp_path_factory, prefect):
     """A workspace in which the deployment stiv/full-pipeline has run through the command line of Prefect."""
-    folder = workspace(tmp_path_factory.mktemp("road"))
+    undisturbed = Undisturbed(tmp_path_factory)
+    with undisturbed.lock:
+        folder, env = deployed(workspace(tmp_path_factory.mktemp("road")), prefect)
+        undisturbed.keep(folder)
+    return folder, env
+
+
+def deployed(folder: Path, prefect: dict[str, str]) -> tuple[Path, dict[str, str]]:
     env = environment(prefect, folder)
     os.chdir(folder)  # the served flow runs where it is served
     try:
         with child(["flows", "serve"], Path(env["PREFECT_HOME"]), "serve", env):
             limit = time.monotonic() + 400
-            deployed = ["prefect", "deployment", "inspect", "stiv/full-pipeline"]
-            while subprocess.run(deployed, env=env, capture_output=True).returncode:
+            inspect = ["prefect", "deployment", "inspect", "stiv/full-pipeline"]
+            while subprocess.run(inspect, env=env, capture_output=True).returncode:
                 assert time.monotonic() < limit, (Path(env["PREFECT_HOME"]) / "serve.log").read_text()[-3000:]
                 time.sleep(1)
             out = run(folder, env, "prefect", "deployment", "run", "stiv/full-pipeline", "--watch")
@@ -234,49 +192,6 @@ def test_a_stage_that_fails_leaves_nothing_and_says_why_in_one_line(road):
     assert last.startswith("stiv pipeline: stage clips failed: stiv select: ")
     assert "clips.gate_min_clips" in last
     assert not (copy / "data/clips").exists()
-
-
-def kill_tree(process: subprocess.Popen) -> None:
-    """SIGKILL a process and everything below it, as a machine that goes down would."""
-    family = [process.pid, *(member.pid for member in psutil.Process(process.pid).children(recursive=True))]
-    for pid in family:
-        try:
-            os.kill(pid, 9)
-        except ProcessLookupError:
-            continue
-    process.wait()
-
-
-def opened(folder: Path) -> set[tuple[str, int]]:
-    """Return every stage that has opened its work folder, and when: each attempt writes run.json there."""
-    return {(str(path), path.stat().st_mtime_ns) for path in (folder / "data").glob("*.partial/run.json")}
-
-
-def test_killed_anywhere_the_same_command_goes_on_to_the_same_manifests(road, tmp_path, monkeypatch):
-    undisturbed, env = road
-    folder = workspace(tmp_path)
-    monkeypatch.chdir(folder)
-    env = environment(env, folder)
-    seed = random.SystemRandom().randrange(10**6)
-    draw, kills = random.Random(seed), 0
-    for _ in range(6):
-        with (tmp_path / "killed.log").open("a") as log:
-            before = opened(folder)
-            stages.mend_run_cache()  # as `stiv pipeline` does: DVC stumbles over what a kill left half made
-            process = subprocess.Popen(["dvc", "repro", "latents"], cwd=folder, env=env, stdout=log, stderr=log)
-            while process.poll() is None and opened(folder) <= before:
-                time.sleep(0.02)
-            time.sleep(draw.uniform(0, 2))
-            if process.poll() is None:
-                kill_tree(process)
-                kills += 1
-    assert kills >= 4, (seed, (tmp_path / "killed.log").read_text()[-3000:])
-    stages.mend_run_cache()
-    run(folder, env, "dvc", "repro", "t2i")
-    assert manifests(folder) == manifests(undisturbed), seed
-    same = "checkpoints/t2i/model.safetensors"
-    assert (folder / same).read_bytes() == (undisturbed / same).read_bytes(), seed
-    assert not list(folder.rglob("*.partial")) and not list(folder.rglob("*.tmp")), seed
 
 
 def test_the_model_of_a_run_is_packed_with_its_first_samples_figures_and_times(road, tmp_path, monkeypatch):

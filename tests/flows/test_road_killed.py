@@ -1,0 +1,55 @@
+"""The road to the first weights, killed at random points. A file of its own, for another worker than the road's."""
+
+import os
+import random
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import stages
+from tests.made_road import Undisturbed, came_to, environment, kill_tree, run, workspace
+
+pytestmark = [pytest.mark.road, pytest.mark.timeout(1200)]
+
+
+def opened(folder: Path) -> set[tuple[str, int]]:
+    """Return every stage that has opened its work folder, and when: each attempt writes run.json there."""
+    return {(str(path), path.stat().st_mtime_ns) for path in (folder / "data").glob("*.partial/run.json")}
+
+
+def undisturbed(own: Path, factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what the road of another file came to, or, where none has run, one that is made here."""
+    made = Undisturbed(factory)
+    with made.lock:
+        if made.kept() is None:
+            folder = workspace(own / "undisturbed")
+            run(folder, environment(dict(os.environ), folder), "dvc", "repro", "t2i")
+            made.keep(folder)
+        return made.kept()
+
+
+def test_killed_anywhere_the_same_command_goes_on_to_the_same_manifests(tmp_path, tmp_path_factory, monkeypatch):
+    folder = workspace(tmp_path / "killed")
+    monkeypatch.chdir(folder)
+    env = environment(dict(os.environ), folder)
+    seed = random.SystemRandom().randrange(10**6)
+    draw, kills = random.Random(seed), 0
+    for _ in range(6):
+        with (tmp_path / "killed.log").open("a") as log:
+            before = opened(folder)
+            stages.mend_run_cache()  # as `stiv pipeline` does: DVC stumbles over what a kill left half made
+            process = subprocess.Popen(["dvc", "repro", "latents"], cwd=folder, env=env, stdout=log, stderr=log)
+            while process.poll() is None and opened(folder) <= before:
+                time.sleep(0.02)
+            time.sleep(draw.uniform(0, 2))
+            if process.poll() is None:
+                kill_tree(process)
+                kills += 1
+    assert kills >= 4, (seed, (tmp_path / "killed.log").read_text()[-3000:])
+    stages.mend_run_cache()
+    run(folder, env, "dvc", "repro", "t2i")
+    assert came_to(folder) == undisturbed(tmp_path, tmp_path_factory), seed
+    assert not list(folder.rglob("*.partial")) and not list(folder.rglob("*.tmp")), seed
