@@ -32,7 +32,9 @@ def caption_and_judge(describe, scenes) -> Found:
     texts = [describe(stills) for _, stills in scenes]
     speed = len(scenes) / (time.process_time() - started)
     judge = ShapesJudge()
-    rows = [judge_caption(Caption(text, stills, ()), judge) for text, (_, stills) in zip(texts, scenes, strict=True)]
+    rows = [
+        judge_caption(Caption("", text, stills, ()), judge) for text, (_, stills) in zip(texts, scenes, strict=True)
+    ]
     said = iter(texts)
     accuracy = accuracy_of(lambda _: next(said), scenes)
     wrong = [rules.said(text).shapes != (scene.shape,) for text, (scene, _) in zip(texts, scenes, strict=True)]
