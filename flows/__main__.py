@@ -70,6 +70,8 @@ COMMANDS = {
     "blame": "flows.commands.lineage",
     "forget": "flows.commands.lineage",
     "shots": "flows.commands.files",
+    "vbench prompts": "flows.commands.vbench",
+    "vbench sample": "flows.commands.vbench_sample",
     "vbench score": "flows.commands.vbench",
 }
 
@@ -94,6 +96,7 @@ try the model
   stiv plan --latents data/latents   what each recipe will do with the data, and what it costs
 
 how good it is
+  stiv vbench sample --out vbench/mine   the 6,220 videos of VBench's prompts; --prompts FILE for rewritten ones
   stiv vbench score FILE... --convention t2v   Quality, Semantic and Total of VBench's results
 
 raw video and where it went

@@ -1,24 +1,16 @@
 """`stiv sample`: one video for one prompt."""
 
-import sys
 from pathlib import Path
 
 import cv2
-import diffusers
 import numpy as np
-import transformers
 
+from flows.commands.named_model import Sections, choose
 from stiv_model.encoders.video_file import write_video
-from stiv_model.pipeline.folders import INDEX, SHIPPED
 from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
 from tasks.generation.settings import SampleSettings
-from tasks.generation.videos import load, make_videos, open_folder
+from tasks.generation.videos import make_videos
 from tasks.latents.settings import LatentSettings
-
-TRAINED = Path("checkpoints/unmask_sft")
-"""The weights that the pipeline's last recipe makes."""
-_OF_THE_MACHINE = ("devices", "samples")
-"""Sections of params.yaml that act on a pipeline folder too: on which device and in which precision."""
 
 
 def sample(
@@ -60,15 +52,8 @@ def sample(
       stiv sample --prompt "a red circle moves left" --pipeline pipelines/demo --out red.mp4
     """
     picture = None if image is None else _read(image)
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()  # of the second in which they load
-    checkpoint, pipeline = _chosen(checkpoint, pipeline)
-    if pipeline is not None:
-        _check_set(set or [], pipeline)
-        model = open_folder(pipeline, samples.precision, devices.sampling)
-    else:
-        assert checkpoint is not None, "one of the two is chosen"
-        model = load(checkpoint, vae, text, latents, sampler, samples.precision, devices.sampling)
+    named = choose(checkpoint, pipeline)
+    model = named.open(Sections(sampler, vae, text, latents, samples, devices), set)
     size = model.defaults
     source = None if picture is None else [np.stack([_cover(picture, size.height, size.width)] * size.frames)]
     model.set_progress_bar_config(disable=False, desc="sampling steps")  # type: ignore[no-untyped-call]
@@ -76,43 +61,6 @@ def sample(
     out.parent.mkdir(parents=True, exist_ok=True)
     write_video(out, video, fps)
     print(out)
-
-
-def _chosen(checkpoint: Path | None, pipeline: str | None) -> tuple[Path | None, str | None]:
-    """Return which of the two makes the video; where neither was asked for, say which, and why.
-
-    Raises:
-        FileNotFoundError: there is no model at all.
-        ValueError: both were asked for.
-    """
-    if checkpoint is not None and pipeline is not None:
-        raise ValueError(f"--checkpoint {checkpoint} and --pipeline {pipeline} are two models: name one of them")
-    if checkpoint is not None or pipeline is not None:
-        return checkpoint, pipeline
-    if TRAINED.exists():
-        print(f"made by {TRAINED}, which was trained here", file=sys.stderr)
-        return TRAINED, None
-    if (SHIPPED / INDEX).is_file():
-        print(f"{TRAINED} is not here: made by the model that comes with the package, {SHIPPED.name}", file=sys.stderr)
-        return None, str(SHIPPED)
-    raise FileNotFoundError(
-        f"{TRAINED} is not here, nor a model that came with the package ({SHIPPED}): train one (make demo), or name "
-        "--checkpoint or --pipeline"
-    )
-
-
-def _check_set(assignments: list[str], pipeline: str) -> None:
-    """Refuse settings of params.yaml that a pipeline folder has its own values for.
-
-    Raises:
-        ValueError: with the first of them.
-    """
-    for assignment in assignments:
-        if assignment.partition("=")[0].partition(".")[0] not in _OF_THE_MACHINE:
-            raise ValueError(
-                f"--set {assignment}: the pipeline folder {pipeline} has size and sampler of its own ({INDEX}): leave "
-                "it out, name a checkpoint, or call StivPipeline in Python with other values"
-            )
 
 
 def _read(image: Path) -> np.ndarray:

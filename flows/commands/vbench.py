@@ -1,9 +1,25 @@
-"""`stiv vbench score`: totals of VBench, with the convention that made them."""
+"""`stiv vbench prompts` and `score`: what VBench asks for, and what its results amount to."""
 
 from pathlib import Path
 
-from tasks.evaluation.vbench import conventions, results, scores
+from tasks.evaluation.vbench import conventions, results, scores, suite
 from tasks.evaluation.vbench.conventions import ConventionName
+
+
+def prompts(dimensions: list[str] | None = None) -> None:
+    """Print the prompts of text to video, a line each, in the order that `--prompts` of `stiv vbench sample` takes.
+
+    946 lines: two prompts stand twice, as in VBench.
+
+    Args:
+        dimensions: Only the prompts that these dimensions are measured on; a file of these is no file for --prompts.
+
+    examples:
+      stiv vbench prompts > prompts.txt
+      stiv vbench prompts --dimensions color
+    """
+    wanted = {video.prompt for video in suite.planned(dimensions=dimensions)}
+    print("\n".join(entry.prompt for entry in suite.entries() if entry.prompt in wanted))
 
 
 def score(*files: Path, convention: ConventionName, partial: bool = False, json: bool = False) -> None:

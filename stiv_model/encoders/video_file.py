@@ -2,17 +2,19 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 import av
 import numpy as np
 
-_CRF = "12"  # small pictures: nearly without loss
+CODEC: Final = "libx264"
+CRF = 12  # small pictures: nearly without loss
 
 
 def write_video(path: Path, frames_THWC: np.ndarray, fps: int) -> None:
     """Write uint8 RGB frames (T, H, W, 3), of even height and width, as H.264, `fps` of them per second."""
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": _CRF, "preset": "veryfast"})
+        stream = container.add_stream(CODEC, rate=Fraction(fps), options={"crf": str(CRF), "preset": "veryfast"})
         stream.height, stream.width = frames_THWC.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for frame in frames_THWC:

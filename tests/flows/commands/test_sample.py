@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flows.__main__ import main
-from flows.commands import sample as command
+from flows.commands import named_model
 from flows.params import load_params
 from stiv_model.encoders.video_file import read_video
 
@@ -50,7 +50,7 @@ def test_a_picture_becomes_the_first_frame(workspace, named):
 def test_without_a_training_the_model_of_the_package_makes_it_and_one_line_says_so(
     workspace, named, monkeypatch, capsys
 ):
-    monkeypatch.setattr(command, "SHIPPED", named)
+    monkeypatch.setattr(named_model, "SHIPPED", named)
     main(["sample", *PROMPT])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "made by" in line]
     assert line == "checkpoints/unmask_sft is not here: made by the model that comes with the package, small"
@@ -58,7 +58,7 @@ def test_without_a_training_the_model_of_the_package_makes_it_and_one_line_says_
 
 
 def test_what_was_trained_here_comes_before_the_model_of_the_package(workspace, named, checkpoint, monkeypatch, capsys):
-    monkeypatch.setattr(command, "SHIPPED", named)
+    monkeypatch.setattr(named_model, "SHIPPED", named)
     shutil.copytree(checkpoint, "checkpoints/unmask_sft")
     main(["sample", *PROMPT, "--set", "sampler.steps=1"])
     told = capsys.readouterr().err
@@ -66,7 +66,7 @@ def test_what_was_trained_here_comes_before_the_model_of_the_package(workspace, 
 
 
 def test_without_any_model_it_is_said_how_to_get_one(workspace, monkeypatch, tmp_path):
-    monkeypatch.setattr(command, "SHIPPED", tmp_path / "nothing")
+    monkeypatch.setattr(named_model, "SHIPPED", tmp_path / "nothing")
     assert "train one (make demo), or name --checkpoint or --pipeline" in refused()
 
 

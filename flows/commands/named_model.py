@@ -1,0 +1,109 @@
+"""The model that a command names, by --checkpoint or --pipeline, or that is taken where neither is."""
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import diffusers
+import transformers
+
+from stiv_model.pipeline import card
+from stiv_model.pipeline.components import NAMES
+from stiv_model.pipeline.folders import INDEX, SHIPPED, find
+from stiv_model.pipeline.pipeline import StivPipeline
+from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
+from stiv_model.weights.metadata import WEIGHTS
+from tasks.generation.settings import SampleSettings
+from tasks.generation.videos import load, open_folder
+from tasks.latents.settings import LatentSettings
+from tasks.storage import atomic
+
+TRAINED = Path("checkpoints/unmask_sft")
+"""The weights that the pipeline's last recipe makes."""
+_OF_THE_MACHINE = ("devices", "samples")
+"""Sections of params.yaml that act on a pipeline folder too: on which device and in which precision."""
+
+
+class Sections(NamedTuple):
+    """What params.yaml says of a model that makes videos."""
+
+    sampler: SamplerSettings
+    vae: VaeSettings
+    text: TextSettings
+    latents: LatentSettings
+    samples: SampleSettings
+    devices: DeviceSettings
+
+
+class NamedModel(NamedTuple):
+    """A checkpoint, or a pipeline folder or its name on a hub: one of the two."""
+
+    checkpoint: Path | None
+    pipeline: str | None
+
+    def open(self, settings: Sections, assignments: list[str] | None) -> StivPipeline:
+        """Load it, on the device and in the precision of params.yaml, without progress bars.
+
+        Args:
+            assignments: of --set, of which a pipeline folder takes some only.
+
+        Raises:
+            FileNotFoundError: it is not there, or a part of it.
+            ValueError: it is not what it is named as, makes no videos, or has values of its own for what --set says.
+        """
+        for library in (diffusers, transformers):
+            library.utils.logging.disable_progress_bar()  # of the second in which they load
+        sampler, vae, text, latents, samples, devices = settings
+        if self.pipeline is not None:
+            _check_set(assignments or [], self.pipeline)
+            return open_folder(self.pipeline, samples.precision, devices.sampling)
+        assert self.checkpoint is not None, "one of the two is chosen"
+        return load(self.checkpoint, vae, text, latents, sampler, samples.precision, devices.sampling)
+
+    def sha256(self) -> dict[str, str]:
+        """Return the sha256 of its files of weights, by their names within it.
+
+        Raises:
+            OSError: one cannot be read.
+        """
+        if self.pipeline is not None:
+            return card.hashes(find(self.pipeline, NAMES), NAMES)
+        assert self.checkpoint is not None, "one of the two is chosen"
+        return {WEIGHTS: atomic.sha256_file(self.checkpoint / WEIGHTS)}
+
+
+def choose(checkpoint: Path | None, pipeline: str | None) -> NamedModel:
+    """Return the model that was asked for; where none was, say which is taken, and why.
+
+    Raises:
+        FileNotFoundError: there is no model at all.
+        ValueError: both were asked for.
+    """
+    if checkpoint is not None and pipeline is not None:
+        raise ValueError(f"--checkpoint {checkpoint} and --pipeline {pipeline} are two models: name one of them")
+    if checkpoint is not None or pipeline is not None:
+        return NamedModel(checkpoint, pipeline)
+    if TRAINED.exists():
+        print(f"made by {TRAINED}, which was trained here", file=sys.stderr)
+        return NamedModel(TRAINED, None)
+    if (SHIPPED / INDEX).is_file():
+        print(f"{TRAINED} is not here: made by the model that comes with the package, {SHIPPED.name}", file=sys.stderr)
+        return NamedModel(None, str(SHIPPED))
+    raise FileNotFoundError(
+        f"{TRAINED} is not here, nor a model that came with the package ({SHIPPED}): train one (make demo), or name "
+        "--checkpoint or --pipeline"
+    )
+
+
+def _check_set(assignments: list[str], pipeline: str) -> None:
+    """Refuse settings of params.yaml that a pipeline folder has its own values for.
+
+    Raises:
+        ValueError: with the first of them.
+    """
+    for assignment in assignments:
+        if assignment.partition("=")[0].partition(".")[0] not in _OF_THE_MACHINE:
+            raise ValueError(
+                f"--set {assignment}: the pipeline folder {pipeline} has size and sampler of its own ({INDEX}): leave "
+                "it out, name a checkpoint, or call StivPipeline in Python with other values"
+            )

@@ -1,0 +1,147 @@
+"""`stiv vbench sample`: the videos of VBench's prompts, each with the name that VBench looks for."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from flows.commands.named_model import NamedModel, Sections, choose
+from flows.running import locks
+from stiv_model.encoders.text import check_lengths
+from stiv_model.encoders.video_file import CODEC, CRF, write_video
+from stiv_model.pipeline.pipeline import StivPipeline
+from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
+from tasks.evaluation.vbench import suite
+from tasks.evaluation.vbench.sampled import VIDEOS, SampledFolder
+from tasks.evaluation.vbench.suite import PlannedVideo
+from tasks.generation.settings import SampleSettings
+from tasks.generation.videos import make_videos
+from tasks.latents.settings import LatentSettings
+from tasks.storage import atomic
+
+_SCHEMA = 1
+
+
+def sample(
+    out: Path,
+    sampler: SamplerSettings,
+    vae: VaeSettings,
+    text: TextSettings,
+    latents: LatentSettings,
+    samples: SampleSettings,
+    devices: DeviceSettings,
+    checkpoint: Path | None = None,
+    pipeline: str | None = None,
+    prompts: Path | None = None,
+    dimensions: list[str] | None = None,
+    shard: str = "1/1",
+    fps: int = 8,
+    dry_run: bool = False,
+    set: list[str] | None = None,
+) -> None:
+    """Make the videos that VBench measures of text to video: 6,220 of its 944 prompts.
+
+    OUT/videos gets the videos, named as VBench looks for them; OUT/sampling.json says what made them. A video is whole
+    or absent: the same command goes on where it was. A folder whose videos other settings made is refused. The seed of
+    a video follows from its name. Which model makes it: as `stiv sample`.
+
+    Args:
+        out: Folder for the videos, and for what is said of them.
+        checkpoint: Folder of trained weights, as a training stage wrote it.
+        pipeline: Pipeline folder, as `stiv export` wrote it, or the name of one on the hub.
+        prompts: File of rewritten prompts, a line for each entry of the suite in the order of `stiv vbench prompts`;
+            the names of the videos keep the original ones.
+        dimensions: Only the videos that these dimensions are measured on.
+        shard: Which part of the videos to make, such as 3/8; each part may be made on another machine.
+        fps: Frames per second of the files, which VBench measures motion by.
+        dry_run: Only say what would be made.
+        set: Use other values than those of params.yaml, such as sampler.steps=20; of a pipeline folder only devices and
+            samples may be set.
+
+    examples:
+      stiv vbench sample --out vbench/mine --dry-run
+      stiv vbench sample --pipeline pipelines/mine --out vbench/mine
+      stiv vbench sample --checkpoint checkpoints/sft --out vbench/sft --shard 3/8 --prompts longer.txt
+      stiv vbench sample --out vbench/flicker --dimensions temporal_flickering
+
+    Raises:
+        OSError: a file cannot be read, or nothing can be written.
+        ValueError: a request that cannot be followed, a prompt that is too long, or a folder of other settings.
+    """
+    texts = None if prompts is None else suite.read_texts(prompts)
+    for first, second in suite.twice_rewritten(texts) if texts else []:
+        print(f"--prompts {prompts}: lines {first} and {second} are of one prompt: {first} is used", file=sys.stderr)
+    videos = suite.shard(suite.planned(texts, dimensions), shard)
+    suite.check_names([video.name for video in suite.planned()], suite.keeps_case(_existing(out)))
+    if dry_run:
+        print(_told(videos, out, shard))
+        return
+    if fps < 1:
+        raise ValueError(f"--fps {fps}: a video has one frame per second at least")
+    sections = Sections(sampler, vae, text, latents, samples, devices)
+    named = choose(checkpoint, pipeline)
+    with locks.output(out / shard, "vbench sample"):
+        model = named.open(sections, set)
+        check_lengths(model.tokenizer, [video.text for video in videos], model.defaults.text_tokens)
+        settings = _settings(named, model, sections, prompts, fps)
+        notes = {"model": str(named.checkpoint or named.pipeline), "torch": torch.__version__}
+        folder = SampledFolder(out, settings, notes, shard)
+        made = _make(folder, videos, model, samples.batch, fps)
+    print(f"{folder.videos}: {len(videos)} videos of shard {shard}, {made} of them made now")
+
+
+def _existing(out: Path) -> Path:
+    """Return the folder, or the first above it that is there."""
+    return next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+
+
+def _told(videos: Sequence[PlannedVideo], out: Path, shard: str) -> str:
+    there = sum((out / VIDEOS / video.name).exists() for video in videos)
+    longest = max(len(video.name.encode()) for video in videos)
+    prompts = len({video.prompt for video in videos})
+    of_flicker = sum("temporal_flickering" in video.dimensions for video in videos)
+    return (
+        f"shard {shard}: {len(videos)} videos of {prompts} prompts, {of_flicker} of them "
+        f"for temporal_flickering; {there} have their name in {out / VIDEOS}; names of {longest} bytes at most"
+    )
+
+
+def _settings(
+    named: NamedModel, model: StivPipeline, sections: Sections, prompts: Path | None, fps: int
+) -> dict[str, Any]:
+    """Return all that decides about the videos."""
+    rewritten = None if prompts is None else atomic.sha256_file(prompts)
+    return {
+        "schema": _SCHEMA,
+        "suite": {"name": "vbench t2v", "sha256": atomic.sha256_file(suite.SUITE)},
+        "prompts": {"are_rewritten": prompts is not None, "sha256": rewritten},
+        "seeds": suite.SEEDS,
+        "model": {"sha256": named.sha256()},
+        "makes": model.defaults.model_dump(mode="json"),
+        "precision": sections.samples.precision,
+        "device": sections.devices.sampling,
+        "file": {"codec": CODEC, "crf": CRF, "fps": fps},
+    }
+
+
+def _make(folder: SampledFolder, videos: Sequence[PlannedVideo], model: StivPipeline, batch: int, fps: int) -> int:
+    """Make the videos that are not there; return how many those are."""
+    present = folder.present(videos)
+    missing = [video for video in videos if video.name not in present]
+    with tqdm(total=len(videos), initial=len(present), unit="video", desc="vbench sample") as bar:
+        for video, frames in _frames(missing, model, batch):
+            folder.add(video, partial(write_video, frames_THWC=frames, fps=fps))
+            bar.update()
+    return len(missing)
+
+
+def _frames(videos: Sequence[PlannedVideo], model: StivPipeline, batch: int) -> Iterator[tuple[PlannedVideo, Any]]:
+    """Yield each video with its frames, uint8 RGB (T, H, W, 3)."""
+    for first in range(0, len(videos), batch):
+        some = videos[first : first + batch]
+        texts, seeds = [video.text for video in some], [video.seed for video in some]
+        yield from zip(some, make_videos(model, texts, seeds, "none", None), strict=True)

@@ -1,0 +1,117 @@
+"""`stiv vbench sample`: the suite's videos by a model, whole or absent, all of one set of settings."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flows.__main__ import main
+from stiv_model.encoders.video_file import read_video
+from tasks.evaluation.vbench import suite
+from tasks.storage.atomic import sha256_file
+
+PART = ("--dimensions", "color", "--shard", "1/213")
+"""Two videos."""
+
+
+def run(named: Path, out: Path, *words: str) -> None:
+    main(["vbench", "sample", "--pipeline", str(named), "--out", str(out), *PART, *words])
+
+
+def refused(named: Path, out: Path, *words: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        run(named, out, *words)
+    assert "\n" not in str(stop.value.code)
+    return str(stop.value.code)
+
+
+def hashes(out: Path) -> dict[str, str]:
+    return {path.name: sha256_file(path) for path in (out / "videos").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def sampled(named: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two videos, of the prompts as the suite has them."""
+    here = tmp_path_factory.mktemp("sampling")
+    shutil.copy(named.parents[1] / "params.yaml", here / "params.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        run(named, here / "vbench")
+    return here / "vbench"
+
+
+@pytest.fixture
+def out(sampled: Path, workspace: Path) -> Path:
+    shutil.copytree(sampled, workspace / "vbench")
+    return workspace / "vbench"
+
+
+def test_videos_have_the_suite_s_names_and_the_manifest_says_what_made_them(sampled, named):
+    planned = suite.shard(suite.planned(dimensions=["color"]), "1/213")
+    assert sorted(hashes(sampled)) == sorted(video.name for video in planned)
+    settings = json.loads((sampled / "sampling.json").read_text())["settings"]
+    assert settings["file"] == {"codec": "libx264", "crf": 12, "fps": 8}
+    assert settings["makes"]["sampler"]["steps"] == 2 and settings["prompts"] == {
+        "are_rewritten": False,
+        "sha256": None,
+    }
+    weights = settings["model"]["sha256"]
+    assert any(name.startswith("transformer/") and sha256_file(named / name) == weights[name] for name in weights)
+    size = settings["makes"]
+    for video in (sampled / "videos").iterdir():
+        assert read_video(video).shape == (size["frames"], size["height"], size["width"], 3)
+
+
+def test_the_same_command_makes_what_is_missing_and_that_byte_by_byte(out, named, capsys):
+    before = hashes(out)
+    first = sorted(before)[0]
+    (out / "videos" / first).unlink()
+    (out / ".1-of-213.tmp").write_text("of a killed process")
+    run(named, out)
+    told = capsys.readouterr()
+    assert told.out == f"{out}/videos: 2 videos of shard 1/213, 1 of them made now\n"
+    assert hashes(out) == before and not (out / ".1-of-213.tmp").exists()
+    assert "2/2" in told.err
+
+
+def test_a_folder_of_other_settings_is_refused_with_what_differs(out, named):
+    before = hashes(out)
+    assert "was made with file.fps 8, and this is 16: name a new folder" in refused(named, out, "--fps", "16")
+    longer = out.parent / "longer.txt"
+    longer.write_text("\n".join(f"{entry.prompt} now" for entry in suite.entries()))
+    assert "was made with prompts.are_rewritten false" in refused(named, out, "--prompts", str(longer))
+    assert hashes(out) == before
+
+
+def test_what_cannot_be_followed_is_refused_before_a_model_is_read(workspace):
+    nothing = workspace / "no pipeline"
+    (workspace / "short.txt").write_text("one line\n")
+    assert "has 1 lines, and the suite has 946" in refused(nothing, workspace / "o", "--prompts", "short.txt")
+    assert "--shard 3/2 is no part" in refused(nothing, workspace / "o", "--shard", "3/2")
+    assert "--fps 0" in refused(nothing, workspace / "o", "--fps", "0")
+    assert not (workspace / "o").exists()
+
+
+def test_a_prompt_that_the_model_cannot_take_is_told_before_the_first_video(workspace, named):
+    lines = [f"{entry.prompt}{' very' * 300}" for entry in suite.entries()]
+    (workspace / "long.txt").write_text("\n".join(lines))
+    assert "tokens, but the model has learnt from" in refused(named, workspace / "o", "--prompts", "long.txt")
+    assert not (workspace / "o").exists()
+
+
+def test_a_dry_run_says_what_would_be_made_and_makes_nothing(workspace, capsys):
+    main(["vbench", "sample", "--out", "o", "--dry-run"])
+    told = capsys.readouterr().out
+    assert told.startswith(
+        "shard 1/1: 6220 videos of 944 prompts, 1875 of them for temporal_flickering; 0 have their name"
+    )
+    assert not Path("o").exists()
+
+
+def test_the_prompts_are_printed_in_the_order_that_a_file_of_them_takes(workspace, capsys):
+    main(["vbench", "prompts"])
+    Path("prompts.txt").write_text(capsys.readouterr().out)
+    assert suite.read_texts(Path("prompts.txt")) == [entry.prompt for entry in suite.entries()]
+    main(["vbench", "prompts", "--dimensions", "color"])
+    assert len(capsys.readouterr().out.splitlines()) == 85
