@@ -187,6 +187,7 @@ class Plan:
             "text_dropout": 0.1,
             "image_dropout": image_dropout,
             "best_fraction": 1.0,
+            "balance": None,
         }
         any_steps = RecipeSettings(steps=1, warmup_steps=1, decay={"kind": "constant"}, **given)
         cost = batch * gflop_of(model, any_steps, kind)

@@ -45,6 +45,7 @@ FLOWS = {
     "select": "flows.select",
     "caption": "flows.caption",
     "check-captions": "flows.check_captions",
+    "categorise": "flows.categorise",
     "encode": "flows.encode",
     "train": "flows.train",
     "generate": "flows.generate",

@@ -28,6 +28,7 @@ def encode(
     sandbox: SandboxSettings,
     devices: DeviceSettings,
     engine: EngineSettings,
+    categories: Path | None = None,
 ) -> None:
     """Encode every captioned clip, once, by the VAE and the text encoder.
 
@@ -37,6 +38,7 @@ def encode(
         captions: Folder with the table of captions.
         out: Folder for the latents and text features, packed in shards, and their table.
         report: File for the account of the stage (JSON): how many inputs became ok, rejected or failed, and why.
+        categories: Folder with the table of categories, for trainings that are balanced by them; without it, none has.
 
     examples:
       stiv encode --source data/raw --clips data/clips --captions data/captions --out data/latents \\
@@ -50,5 +52,16 @@ def encode(
             "or to a fraction where several shards shall share one"
         )
     cache = ObjectCache(CACHE, engine.source_cache_bytes)
-    stage = Latents(source, clips, captions, latents, vae, text, sandbox, device=devices.encoders, cache=cache)
+    stage = Latents(
+        source,
+        clips,
+        captions,
+        latents,
+        vae,
+        text,
+        sandbox,
+        device=devices.encoders,
+        cache=cache,
+        categories=categories,
+    )
     run_stage(stage, out, report, engine)

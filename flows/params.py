@@ -25,6 +25,7 @@ from stiv_model.settings import (
     VaeSettings,
 )
 from tasks.captions.settings import CaptionSettings
+from tasks.categories.settings import CategorySettings
 from tasks.clips.settings import ClipSettings
 from tasks.demo.settings import CorpusSettings
 from tasks.dsg.settings import DsgSettings
@@ -58,6 +59,7 @@ class Params(Settings):
     clips: ClipSettings
     captions: CaptionSettings
     dsg: DsgSettings
+    categories: CategorySettings
     vae: VaeSettings
     text: TextSettings
     latents: LatentSettings

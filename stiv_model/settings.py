@@ -208,6 +208,9 @@ class RecipeSettings(Settings):
     """Share of the samples whose clean frames are withheld, so that image guidance works."""
     best_fraction: Annotated[float, Field(gt=0, le=1)]
     """Share of the clips to train on, the best by aesthetic score; SFT takes few."""
+    balance: Literal["category"] | None
+    """How samples are drawn: null, each once in an epoch; category, the categories of captions by `categories.weights`,
+    and the samples of each category in turn."""
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -538,11 +541,11 @@ class Run(Settings):
     @model_validator(mode="before")
     @classmethod
     def of_an_earlier_release(cls, values: Any) -> Any:
-        """Read the run.json of a run that was begun before its recipe had a choice of decay."""
+        """Read the run.json of a run that was begun before its recipe had a choice of decay, or of balance."""
         recipe = values.get("recipe") if isinstance(values, dict) else None
-        if not isinstance(recipe, dict) or "decay" in recipe:
+        if not isinstance(recipe, dict):
             return values
-        return values | {"recipe": recipe | {"decay": {"kind": "constant"}}}
+        return values | {"recipe": {"decay": {"kind": "constant"}, "balance": None} | recipe}
 
     @property
     def validates(self) -> bool:

@@ -42,6 +42,10 @@ TABLES = {
     "CAPTIONS": (f"data/captions/{tables.CAPTION_TABLE}", "Stage captions: one text per clip."),
     "DSG": ("data/dsg/dsg.parquet", "Stage dsg: a row per caption that was judged."),
     "EVIDENCE": ("data/dsg/evidence.parquet", "Stage dsg: a row per answer."),
+    "CATEGORIES": (
+        f"data/categories/{tables.CATEGORY_TABLE}",
+        "Stage categories: a row per caption that goes on, and its category.",
+    ),
     "LATENTS": (f"data/latents/{latents.TABLE}", "Stage latents: one row per captioned clip, and where its latent is."),
 }
 

@@ -105,6 +105,17 @@ def chosen(params: Params, name: str | None) -> dict[str, RecipeSettings]:
     return {name.removeprefix("train."): found}
 
 
+def _categories(forecasts: dict[str, Forecast]) -> list[str]:
+    """Return the categories by which any of the recipes is balanced."""
+    return sorted({name for one in forecasts.values() if one.data for name in one.data.categories})
+
+
+def _draws(one: Forecast, category: str) -> str:
+    """Return how often a recipe that is balanced draws each sample of a category."""
+    own = one.data.categories.get(category) if one.data else None
+    return number(one.samples_drawn * own.share / own.samples) if own else "-"
+
+
 def data_lines(forecasts: dict[str, Forecast], params: Params, downsampling: int, size: int) -> list[str]:
     """Say what there is to train on: counted, or estimated from shapes."""
     data = next((one.data for one in forecasts.values() if one.data), None)
@@ -149,6 +160,7 @@ def column(one: Forecast, forecasts: dict[str, Forecast], prices: Prices, params
         "steps in an epoch": number(data.steps_per_epoch) if data else missing,
         "epochs": number(data.epochs) if data else missing,
         "samples never drawn": number(data.never_drawn) if data else missing,
+        **{f"  draws of each sample, {name}": _draws(one, name) for name in _categories(forecasts)},
         "tokens of a sample": number(one.tokens),
         "TFLOP in a step, on all ranks": number(one.step_flops / 1e12),
         "hours at 1 PFLOP/s in all": number(one.flops / 1e15 / 3600),

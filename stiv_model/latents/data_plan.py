@@ -13,11 +13,13 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from stiv_model import settings_errors
+from stiv_model.latents import balance, table_columns
 from stiv_model.latents import table as latent_table
-from stiv_model.latents import table_columns
 from stiv_model.latents.choice import Choice, choose
+from stiv_model.latents.folder import TABLE
+from stiv_model.latents.order import BalancedOrder
 from stiv_model.latents.table import Shape, Shard, Table
-from stiv_model.settings import ModelSettings, RecipeSettings, Run, Settings, TrainingSettings
+from stiv_model.settings import Fraction, ModelSettings, RecipeSettings, Run, Settings, TrainingSettings
 
 FILE = "plan.json"
 """Beside run.json."""
@@ -43,6 +45,14 @@ class Bucket(Settings):
         """Refuse a bucket that loses clips without a reason."""
         _balance("clips of a bucket", self.clips, self.samples, *self.dropped.values())
         return self
+
+
+class Category(Settings):
+    """What a recipe that is balanced does with a category of captions."""
+
+    samples: PositiveInt
+    share: Fraction
+    """Of all draws."""
 
 
 class Plan(Settings):
@@ -71,6 +81,8 @@ class Plan(Settings):
     """Samples at once, on one rank."""
     ranks: PositiveInt
     accumulation: PositiveInt
+    categories: dict[str, Category] = {}  # noqa: RUF012 (frozen)
+    """By which the recipe is balanced; none where it is not, nor in the plan.json of earlier releases."""
 
     @property
     def epochs(self) -> float:
@@ -84,8 +96,11 @@ class Plan(Settings):
 
     @property
     def never_drawn(self) -> int:
-        """Samples that the recipe's steps do not come to."""
-        return max(0, self.samples - self.steps * self.batch)
+        """Samples that the recipe's steps do not come to; where it is balanced, to within one of each category."""
+        draws = self.steps * self.batch
+        if self.categories:
+            return sum(max(0, one.samples - round(draws * one.share)) for one in self.categories.values())
+        return max(0, self.samples - draws)
 
     @model_validator(mode="after")
     def clips_are_used_or_dropped(self) -> Self:
@@ -183,7 +198,22 @@ def make(latents: Path, name: str, model: ModelSettings, recipe: RecipeSettings,
         micro_batch=share,
         ranks=training.ranks,
         accumulation=training.accumulation,
+        categories=_categories(latents / TABLE, used, training.seed) if recipe.balance else {},
     )
+
+
+def _categories(table: Path, used: np.ndarray, seed: int) -> dict[str, Category]:
+    """Return the categories of the samples, which have these numbers in the table.
+
+    Raises:
+        ValueError: as `balance.read` and `balance.order`.
+    """
+    found = balance.read(table, used, only_ok=False)
+    shares = BalancedOrder(found.groups, found.weights, seed).shares
+    return {
+        name: Category(samples=count, share=float(share))
+        for (name, count), share in zip(found.counts.items(), shares, strict=True)
+    }
 
 
 def check_buckets(planned: Plan) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stiv_model.latents import balance
 from stiv_model.latents.choice import choose
 from stiv_model.latents.folder import TABLE
 from stiv_model.latents.samples import Samples, Usable
@@ -65,7 +66,8 @@ class LatentData:
 
     Args:
         folder: what stage `latents` made.
-        recipe: what is trained; its `span` and `best_fraction` decide which clips are samples.
+        recipe: what is trained; its `span` and `best_fraction` decide which clips are samples, its `balance` whether
+            their categories are read.
 
     Raises:
         FileNotFoundError: the table or a shard is missing.
@@ -92,6 +94,8 @@ class LatentData:
         self.given, places = len(usable), usable.places(chosen)
         del usable, chosen  # before as much again is read
         self.samples = Samples(table, places)
+        self.balance = balance.read(table, places.numbers, only_ok=True) if recipe.balance else None
+        """Categories of the samples, if the recipe draws by them."""
         self.left_out = self.given - len(self.samples)
         self.null_text = _read_text(null)
         self._memory = Memory()

@@ -6,12 +6,19 @@ another number of ranks, draws the same.
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
 _ROUNDS = 8
+_BLOCK = 256
+"""Positions in a block of a balanced order, unless a share is so small that its group would miss blocks."""
+LEAST_SHARE = 1e-6
+"""Of a group of a balanced order."""
 
 
 class Order:
@@ -65,7 +72,80 @@ class Order:
         return found
 
 
-@lru_cache(maxsize=2)
+class BalancedOrder:
+    """Which sample stands at each position of a run in which every group of samples has its share of the positions.
+
+    Positions are cut into blocks. Up to the end of any block, a group has had its share of the positions, to less than
+    one: cumulated shares are rounded down, in whole numbers. Within a block the groups' draws stand in a seeded order,
+    and the draws of a group go through its samples as `Order` does, each once before any comes again.
+
+    Args:
+        groups: number of each sample's group: (samples,). Each group has a sample.
+        weights: of each group; its share is its weight divided by the sum of all.
+        seed: of the order.
+
+    Raises:
+        ValueError: there is no sample, or a group has less than a millionth of the draws.
+    """
+
+    def __init__(self, groups: np.ndarray, weights: Sequence[float], seed: int):
+        if not len(groups):
+            raise ValueError("an order needs one sample or more, and there are 0")
+        exact = [Fraction(str(weight)) for weight in weights]
+        self.shares = [weight / sum(exact) for weight in exact]
+        if (least := min(self.shares)) < LEAST_SHARE:
+            raise ValueError(
+                f"a category has {float(least):.1e} of the draws, less than {LEAST_SHARE:g}: raise its weight in "
+                "categories.weights"
+            )
+        self.samples, self.groups, self.seed = len(groups), groups, seed
+        self.block = max(_BLOCK, math.ceil(2 / least))
+        """Positions in a block: with two draws of each group or more on average, rounding leaves none negative."""
+        self._cumulated = tuple(sum(self.shares[:number], Fraction(0)) for number in range(len(exact) + 1))
+        self._members = np.argsort(groups, kind="stable")
+        sizes = np.bincount(groups, minlength=len(exact))
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+        self._places = Order(self.block, draw_seed(seed, "places of groups", 0))
+        self.orders = [Order(int(size), draw_seed(seed, "group", number)) for number, size in enumerate(sizes)]
+        """Of each group's draws: which of its `members` they are."""
+
+    def __getitem__(self, position: int) -> int:
+        block = position // self.block
+        before, edges = _bounds(self._cumulated, self.block, block)
+        place = self._places[position]
+        group = bisect_right(edges, place) - 1
+        draw = before[group] + place - edges[group]
+        return int(self._members[self._starts[group] + self.orders[group][draw]])
+
+    def members(self, group: int) -> np.ndarray:
+        """Return the samples of a group, rising: (members,)."""
+        return self._members[self._starts[group] : self._starts[group + 1]]
+
+    def draws_before(self, block: int) -> tuple[int, ...]:
+        """Return how many draws each group has had before a block."""
+        return _bounds(self._cumulated, self.block, block)[0]
+
+    def position(self, group: int, draw: int) -> int:
+        """Return at which position a group has a draw of its own, counted from 0."""
+        block = int(draw / self.shares[group] / self.block)
+        while self.draws_before(block)[group] > draw:
+            block -= 1
+        while self.draws_before(block + 1)[group] <= draw:
+            block += 1
+        before, edges = _bounds(self._cumulated, self.block, block)
+        return self._places.position(edges[group] + draw - before[group], block)
+
+
+@lru_cache(maxsize=64)
+def _bounds(cumulated: tuple[Fraction, ...], size: int, block: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return of each group its draws before a block, and where its own begin in the block, before they mix."""
+    first = [math.floor(block * size * share) for share in cumulated]
+    last = [math.floor((block + 1) * size * share) for share in cumulated]
+    before = tuple(after - own for own, after in pairwise(first))
+    return before, tuple(after - own for own, after in zip(first, last, strict=True))
+
+
+@lru_cache(maxsize=256)
 def _round_keys(seed: int, epoch: int) -> tuple[int, ...]:
     return tuple(draw_seed(seed, f"epoch {epoch} round", number) for number in range(_ROUNDS))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stiv_model.latents import data_plan
+from stiv_model.latents import balance, data_plan
 from stiv_model.latents.folder import TABLE
 from stiv_model.settings import Run
 
@@ -24,9 +24,11 @@ def write(run: Run, planned: data_plan.Plan, folder: Path) -> None:
     chosen = data_plan.samples(latents, run.recipe)
     if chosen.sha256 != planned.samples_sha256:
         raise ValueError(f"{latents} has other clips than {run.recipe_name} was planned with: they changed meanwhile")
+    columns = [*_COLUMNS, *(balance.COLUMNS if run.recipe.balance else ())]
     # the same few values again and again but for the clips: as numbers of them, and the clips with wide offsets
-    table = pq.read_table(latents / TABLE, columns=_COLUMNS, read_dictionary=_COLUMNS[1:])
-    schema = pa.schema([(name, pa.string()) for name in _COLUMNS])
+    table = pq.read_table(latents / TABLE, columns=columns, read_dictionary=_COLUMNS[1:])
+    kinds = [pa.float64() if name == "category_weight" else pa.string() for name in columns]
+    schema = pa.schema(list(zip(columns, kinds, strict=True)))
     wide = table.set_column(0, "clip", table["clip"].cast(pa.large_string())).combine_chunks()
     with pq.ParquetWriter(folder / SAMPLES, schema, compression="zstd") as writer:
         for first in range(0, len(chosen.numbers), _ROWS_AT_ONCE):

@@ -12,9 +12,9 @@ from deepspeed import DeepSpeedEngine
 from torch import Tensor
 
 from stiv_model.distributed import deepspeed_engine
-from stiv_model.latents import data_plan
+from stiv_model.latents import balance, data_plan
 from stiv_model.latents.dataset import Batch, LatentData
-from stiv_model.latents.order import Order, micro_batches
+from stiv_model.latents.order import micro_batches
 from stiv_model.network.conditions import Text
 from stiv_model.settings import Run
 from stiv_model.training import learning_rate
@@ -38,7 +38,7 @@ class Steps:
 
     def __init__(self, run: Run, engine: DeepSpeedEngine, data: LatentData, guard: Guard, device: torch.device):
         self.run, self.engine, self.data, self.guard, self.device = run, engine, data, guard, device
-        self.order = Order(len(data.samples), run.training.seed)
+        self.order = balance.order(len(data.samples), run.training.seed, data.balance)
         self.null_text = Text(*(part.to(device) for part in data.null_text))
         self.result = StepResult()
         self.feed: ReadAhead | None = None

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stiv_model.settings import TextSettings
 from tasks.captions import cleaning, expectations, outcomes, token_lengths
@@ -233,9 +232,7 @@ def forget_what_may_pass(work: Path) -> None:
     Args:
         work: folder of the shards' tables.
     """
-    for path in work.glob("shard-*.parquet"):
-        if outcomes.MAY_PASS.intersection(pq.read_table(path, columns=["reason"])["reason"].to_pylist()):
-            path.unlink()
+    shards.forget(work, outcomes.MAY_PASS)
 
 
 def counts(table: Path) -> dict[str, Any]:

@@ -32,9 +32,30 @@ def clips(table: Path, captions: Path, columns: Sequence[str], said: Sequence[st
     """
     tables.require(table, tables.CLIPS)
     tables.require(captions, tables.CAPTIONS)
-    texts = _ordered(captions, ("clip", *said))
+    yield from _together(_ordered(table, columns), _ordered(captions, ("clip", *said)), said)
+
+
+def with_categories(clips: Iterable[pa.RecordBatch], categories: Path) -> Iterator[pa.RecordBatch]:
+    """Give clips with the columns `category` and `category_weight`, which are null where there is no weight.
+
+    Raises:
+        FileNotFoundError, ValueError: as `tables.require`; or the table is not in the order of its videos.
+    """
+    tables.require(categories, tables.CATEGORIES)
+    told = ("category", "weight")
+    numbered = ((_numbers(batch["clip"]), batch) for batch in clips)
+    for batch in _together(numbered, _ordered(categories, ("clip", *told), only_ok=False), told):
+        *others, category, weight = batch.columns
+        names = [*batch.schema.names[: len(others)], "category", "category_weight"]
+        weighed = pc.if_else(weight.is_valid(), category, None)
+        yield pa.RecordBatch.from_arrays([*others, weighed, weight], names=names)
+
+
+def _together(left: shards.Keyed, texts: shards.Keyed, said: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Give rows with what others, in the same order, say of their clips, but those of which nothing is said."""
+    texts = iter(texts)
     waiting, upto = pa.table([], pa.schema([])), -1
-    for numbers, batch in _ordered(table, columns):
+    for numbers, batch in left:
         read = [] if not waiting.num_rows else [waiting]
         while upto <= numbers[-1] and (more := next(texts, None)) is not None:
             upto = int(more[0][-1])
@@ -52,11 +73,11 @@ def clips(table: Path, captions: Path, columns: Sequence[str], said: Sequence[st
         waiting = waiting.filter(pa.array(_numbers(waiting["clip"]) >= numbers[-1]))
 
 
-def _ordered(table: Path, columns: Sequence[str]) -> shards.Keyed:
-    """Give the rows that are ok, with numbers that rise with their videos."""
+def _ordered(table: Path, columns: Sequence[str], only_ok: bool = True) -> shards.Keyed:
+    """Give the rows, or those that are ok, with numbers that rise with their videos."""
     last = -1
     for batch in queries.read([table], list(dict.fromkeys(["status", *columns]))):
-        usable = batch.filter(pc.equal(batch["status"], "ok")).select(list(columns))
+        usable = (batch.filter(pc.equal(batch["status"], "ok")) if only_ok else batch).select(list(columns))
         if not len(usable):
             continue
         numbers = _numbers(usable["clip"])

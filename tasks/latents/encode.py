@@ -50,11 +50,12 @@ SUFFIX = ".safetensors"
 
 _CARRIED = (
     *("clip", "video", "uri", "licence", "source_url"),
-    *("captioner", "text", "aesthetic", "motion", "width", "height"),
+    *("captioner", "text", "aesthetic", "motion", "width", "height", "category", "category_weight"),
 )
+_CATEGORY = ("category", "category_weight")
 _SAID = ("captioner", "text")
 _OF_CLIP = (
-    *(name for name in _CARRIED if name not in _SAID),
+    *(name for name in _CARRIED if name not in (*_SAID, *_CATEGORY)),
     *("start_pts", "end_pts", "repairs"),
 )
 _OF_FRAMES = ("crop_top", "crop_left", "stride_frames", "frames", "sha256", "text_sha256")
@@ -242,6 +243,7 @@ class Latents(Stage):
         open_sandbox: gives the sandbox that files are opened in.
         device: of the encoders.
         cache: where objects of a bucket are kept.
+        categories: folder of stage categories; None leaves those of the clips null.
     """
 
     name, verb, unit = "latents", "encode", "clips"
@@ -249,6 +251,7 @@ class Latents(Stage):
         [
             *(tables.CLIPS.field(name) for name in _OF_CLIP),
             *(tables.CAPTIONS.field(name) for name in _SAID),
+            *(tables.LATENTS.field(name) for name in _CATEGORY),
             (_PART, pa.int64()),
         ]
     )
@@ -266,17 +269,23 @@ class Latents(Stage):
         open_sandbox: Callable[[SandboxSettings], AbstractContextManager[Sandbox]] = Sandbox,
         device: Device = "cpu",
         cache: ObjectCache = sources.UNLIMITED,
+        categories: Path | None = None,
     ) -> None:
         self.clips, self.captions = clips / tables.CLIP_TABLE, captions / tables.CAPTION_TABLE
         self.source, self.settings, self.sandbox, self.open_sandbox = source, settings, sandbox, open_sandbox
         self.encoding, self.cache = Encoding(vae, text, device), cache
+        self.categories = categories / tables.CATEGORY_TABLE if categories else None
         self._parts = 1  # chosen by `given`
 
     def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
         self._parts = self._choose_parts(reusable)
-        for batch in captioned.clips(self.clips, self.captions, _OF_CLIP, _SAID):
+        clips = captioned.clips(self.clips, self.captions, _OF_CLIP, _SAID)
+        for batch in captioned.with_categories(clips, self.categories) if self.categories else clips:
             numbers = pa.array(parts.numbers(batch["clip"], self._parts))
-            yield pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=self.schema)
+            without = (
+                () if self.categories else [pa.nulls(len(batch), self.schema.field(name).type) for name in _CATEGORY]
+            )
+            yield pa.RecordBatch.from_arrays([*batch.columns, *without, numbers], schema=self.schema)
 
     @property
     def _facts(self) -> Facts:
@@ -308,6 +317,7 @@ class Latents(Stage):
             "source": self.source,
             "clips": atomic.sha256_file(self.clips),
             "captions": atomic.sha256_file(self.captions),
+            "categories": atomic.sha256_file(self.categories) if self.categories else None,
             "sandbox": self.sandbox.model_dump(exclude=DECIDE_NOTHING),
             "shard_clips": self.settings.shard_clips,
             "parts": self._parts,

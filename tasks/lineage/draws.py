@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from stiv_model.latents.order import Order
+from stiv_model.latents import balance
+from stiv_model.latents.order import BalancedOrder, Order
 from stiv_model.latents.training_set import SAMPLES
 from stiv_model.settings import RUN_FILE, Run
 from stiv_model.training.run_files import LEDGER
@@ -33,7 +34,7 @@ class Seen(NamedTuple):
 class Draws(NamedTuple):
     """The positions that a run trained on."""
 
-    order: Order
+    order: Order | BalancedOrder
     steps: np.ndarray
     """Numbers of the steps that were tried, rising."""
     firsts: np.ndarray
@@ -45,36 +46,80 @@ class Draws(NamedTuple):
         """Return how often a sample was drawn, and when first."""
         times, first = 0, None
         for stretch in self.stretches:
-            head, whole, tail = _by_epochs(stretch, self.order.samples)
-            times += len(whole)
-            found = [self._where(sample, head), self._where(sample, tail)]
-            times += sum(position is not None for position in found)
-            if first is None:
-                in_whole = self.order.position(sample, whole.start) if whole else None
-                first = next((one for one in (found[0], in_whole, found[1]) if one is not None), None)
+            more, earliest = _seen_of(self.order, sample, stretch)
+            times, first = times + more, earliest if first is None else first
         return Seen(times, None if first is None else int(self.steps[np.searchsorted(self.firsts, first, "right") - 1]))
-
-    def _where(self, sample: int, positions: range) -> int | None:
-        """Return the position of a sample among positions of one epoch, None if it is not there."""
-        found = self.order.position(sample, positions.start // self.order.samples) if positions else -1
-        return found if found in positions else None
 
     def times(self) -> np.ndarray:
         """Return how often each sample was drawn, int64."""
-        samples = self.order.samples
-        parts = [_by_epochs(stretch, samples) for stretch in self.stretches]
-        times = np.full(samples, sum(len(whole) for _, whole, _ in parts))
-        for head, _, tail in parts:
-            for some in (*_pieces(head), *_pieces(tail)):
-                epoch, place = divmod(some.start, samples)
-                times[self.order.samples_of(epoch, range(place, place + len(some)))] += 1  # each once in an epoch
+        times = np.zeros(self.order.samples, np.int64)
+        for stretch in self.stretches:
+            times += _times_of(self.order, stretch)
         return times
+
+
+def _seen_of(order: Order | BalancedOrder, sample: int, stretch: range) -> tuple[int, int | None]:
+    """Return how often a sample stands at some positions, and the first of these."""
+    if isinstance(order, BalancedOrder):
+        return _seen_of_balanced(order, sample, stretch)
+    head, whole, tail = _by_epochs(stretch, order.samples)
+    at_the_ends = [_where(order, sample, head), _where(order, sample, tail)]
+    in_whole = order.position(sample, whole.start) if whole else None
+    found = [one for one in (at_the_ends[0], in_whole, at_the_ends[1]) if one is not None]
+    return len(whole) + sum(one is not None for one in at_the_ends), found[0] if found else None
+
+
+def _where(order: Order, sample: int, positions: range) -> int | None:
+    """Return the position of a sample among positions of one epoch, None if it is not there."""
+    found = order.position(sample, positions.start // order.samples) if positions else -1
+    return found if found in positions else None
+
+
+def _seen_of_balanced(order: BalancedOrder, sample: int, stretch: range) -> tuple[int, int | None]:
+    """As `_seen_of`: drawn at the ends, and by the draws of the sample's group in blocks that are whole."""
+    head, whole, tail = _by_epochs(stretch, order.block)
+    found = [position for some in (head, tail) for position in some if order[position] == sample]
+    times, group = len(found), int(order.groups[sample])
+    own, draws = order.orders[group], _draws_of(order, whole, group)
+    place = int(np.searchsorted(order.members(group), sample))
+    more, first = _seen_of(own, place, draws)
+    if first is not None:
+        # draws of one block stand in any order there, and the sample may be among them again
+        earliest = order.position(group, first)
+        until = order.draws_before(earliest // order.block + 1)[group]
+        epochs = range(first // own.samples + 1, -(-until // own.samples))
+        again = [draw for epoch in epochs if (draw := own.position(place, epoch)) < until]
+        found += [earliest, *(order.position(group, draw) for draw in again)]
+    return times + more, min(found, default=None)
+
+
+def _times_of(order: Order | BalancedOrder, stretch: range) -> np.ndarray:
+    """Return how often each sample stands at some positions, int64."""
+    if isinstance(order, BalancedOrder):
+        head, whole, tail = _by_epochs(stretch, order.block)
+        times = np.zeros(order.samples, np.int64)
+        np.add.at(times, [order[position] for some in (head, tail) for position in some], 1)
+        for group, own in enumerate(order.orders):
+            times[order.members(group)] += _times_of(own, _draws_of(order, whole, group))
+        return times
+    head, whole, tail = _by_epochs(stretch, order.samples)
+    times = np.full(order.samples, len(whole))
+    for some in (*_pieces(head), *_pieces(tail)):
+        epoch, place = divmod(some.start, order.samples)
+        times[order.samples_of(epoch, range(place, place + len(some)))] += 1  # each once in an epoch
+    return times
+
+
+def _draws_of(order: BalancedOrder, blocks: range, group: int) -> range:
+    return range(order.draws_before(blocks.start)[group], order.draws_before(blocks.stop)[group])
 
 
 def of(checkpoint: Path) -> Draws:
     """Return what a run drew."""
-    samples = pq.read_metadata(checkpoint / SAMPLES).num_rows
+    table = checkpoint / SAMPLES
+    samples = pq.read_metadata(table).num_rows
     run = Run.model_validate(json.loads((checkpoint / RUN_FILE).read_text()))
+    balanced = balance.read(table, np.arange(samples), only_ok=False) if run.recipe.balance else None
     ledger = csv.read_csv(
         checkpoint / LEDGER,
         csv.ReadOptions(use_threads=False),
@@ -82,10 +127,10 @@ def of(checkpoint: Path) -> Draws:
         csv.ConvertOptions(include_columns=list(_OF_LEDGER), column_types=_OF_LEDGER),
     ).drop_null()  # a step that was passed over has no positions
     steps, firsts, lasts = (ledger[name].to_numpy() for name in _OF_LEDGER)
-    return from_steps(Order(samples, run.training.seed), steps, firsts, lasts)
+    return from_steps(balance.order(samples, run.training.seed, balanced), steps, firsts, lasts)
 
 
-def from_steps(order: Order, steps: np.ndarray, firsts: np.ndarray, lasts: np.ndarray) -> Draws:
+def from_steps(order: Order | BalancedOrder, steps: np.ndarray, firsts: np.ndarray, lasts: np.ndarray) -> Draws:
     """Return what was drawn by steps, rising, from their first to their last positions."""
     goes_on = firsts[1:] == lasts[:-1] + 1
     parts = np.split(np.arange(len(steps)), np.flatnonzero(~goes_on) + 1)

@@ -122,6 +122,17 @@ COLUMNS: dict[str, dict[str, str]] = {
         "model": "Who answered.",
         "prompt_sha256": "Of the words in which it was asked.",
     },
+    "CATEGORIES": {
+        **_OF_VIDEO,
+        "clip": _CLIP,
+        "category": "Name of the category, one of `categories.listed` or other; null without `categories.by`.",
+        "nearest": "The category whose description is the most similar, whether it is near enough or not.",
+        "similarity": "Cosine of the caption's and that description's embeddings.",
+        "margin": "By how much the second is less similar.",
+        "model": "What decided: the text encoder, or the model that was asked.",
+        "prompt_sha256": "Of the prompt's file; null where nothing was asked.",
+        "weight": "Of the category, by `categories.weights`.",
+    },
     "LATENTS": {
         **_OF_VIDEO,
         "clip": _CLIP,
@@ -139,6 +150,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "row": "Its place in the shard.",
         "sha256": "Of the latent's bytes; the loader compares it when it first reads them.",
         "text_sha256": "Of the bytes of the text features.",
+        "category": "Of its caption, for `train.*.balance`; null without `categories.weights`.",
+        "category_weight": "Of that category: its share of the draws is this by the sum over the categories there.",
     },
 }
 COLUMNS["SCORES"] = COLUMNS["SHOTS"] | _SCORED

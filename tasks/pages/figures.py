@@ -159,6 +159,34 @@ def accuracies(rows: Sequence[Shares]) -> str:
     return _svg(figure, "judge")
 
 
+class CategoryShare(NamedTuple):
+    """One row of `category_shares`."""
+
+    name: str
+    interval: Interval
+    before: float | None
+    """Its share in the last release; None without one."""
+
+
+@styled
+def category_shares(rows: Sequence[CategoryShare]) -> str:
+    """Draw the share of each category as a bar with its interval, and that of the last release as a ring."""
+    figure, axes = _panel(5.2, 0.6 + 0.28 * len(rows))
+    for row, (_, (share, low, high), before) in enumerate(rows):
+        axes.barh(row, 100 * share, color=SOFT, height=0.62)
+        axes.plot([100 * low, 100 * high], [row, row], color=ACCENT, linewidth=1.8)
+        if before is not None:
+            axes.plot([100 * before], [row], "o", markersize=5.5, markerfacecolor="none", markeredgecolor=WARM)
+    axes.set_yticks(range(len(rows)), [row.name.replace("_", " ") for row in rows])
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.set_xlim(0, 102)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(axis="x")
+    ring = ", last release (ring)" if any(row.before is not None for row in rows) else ""
+    axes.set_xlabel(f"per cent of the clips (bar), 95 % (line){ring}")
+    return _svg(figure, "categories")
+
+
 class Span(NamedTuple):
     """A recipe's part of a row of recipes."""
 

@@ -276,6 +276,10 @@ REASONS: dict[str, dict[str, Reason]] = {
             "Every sentence of its caption names an invented object, and `dsg.repair` is drop.",
             "Use another captioner, or `dsg.repair: none`.",
         ),
+        "not_listed": Reason(
+            "The model's answer names none of `categories.listed`: its category is other.",
+            "Look at the prompt, `categories.by.prompt`, and at the descriptions.",
+        ),
         "frame_not_found": Reason(
             "No frame of the file has the time at which the clip begins.",
             "The file was changed, or decodes otherwise than before: run the pipeline again from stage videos.",

@@ -21,7 +21,7 @@ from stiv_model.errors.redaction import redacted
 from tasks.clips.settings import ClipSettings, Range
 from tasks.demo.shapes import CHANCE
 from tasks.gates.data_docs import DOCS_INDEX
-from tasks.pages import figures, shipped
+from tasks.pages import categories, figures, shipped
 from tasks.pages.data_uris import data_uri
 from tasks.storage import atomic, fields, parts, queries, stills, tables
 from tasks.storage.fields import Fields
@@ -342,6 +342,8 @@ def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
     made = read_json(inputs.samples / tables.SAMPLE_LIST, "samples")
     samples = shown_samples(inputs.samples, {row["id"]: row for row in judgement["verdicts"]})
     balance, shown = accounts(inputs.reports, inputs.stages), examples(inputs)
+    own = "categories" in inputs.stages
+    said = read_json(inputs.reports / tables.report_name("categories"), "categories") if own else {}
     losses, stages = read_losses(inputs.reports, inputs.recipes), read_times(times)
     require(inputs.reports / "data_docs" / DOCS_INDEX, "clips")
     trained = {name: (int(columns["step"][-1]), float(columns["seconds"][-1])) for name, columns in losses.items()}
@@ -358,6 +360,7 @@ def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
         histograms=histograms(inputs.selected, clips),
         orientations=clips.orientations,
         examples=shown,
+        categories=categories.panel(said),
         curves=curves(losses),
         judgement=judgement,
         judged=groups(judgement),

@@ -5,13 +5,14 @@ holds the rows of more than a shard.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tasks.storage import atomic, queries, tables
 
@@ -302,3 +303,14 @@ def merge(streams: Sequence[Keyed]) -> Iterator[pa.RecordBatch]:
 
 def _next(stream: Keyed) -> tuple[np.ndarray, pa.RecordBatch] | None:
     return next((one for one in stream if len(one[0])), None)
+
+
+def forget(work: Path, reasons: Collection[str]) -> None:
+    """Delete the tables of shards in which a row has one of some reasons, so that they are worked on again.
+
+    Args:
+        work: folder of the shards' tables.
+    """
+    for path in work.glob("shard-*.parquet"):
+        if not set(reasons).isdisjoint(pq.read_table(path, columns=["reason"])["reason"].to_pylist()):
+            path.unlink()

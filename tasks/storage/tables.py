@@ -19,6 +19,7 @@ from tasks.storage.scores import measured_in
 # The table in each stage's folder.
 VIDEO_TABLE, SPLIT_TABLE, SHOT_TABLE = "videos.parquet", "splits.parquet", "shots.parquet"
 SCORE_TABLE, CLIP_TABLE, CAPTION_TABLE = "scores.parquet", "clips.parquet", "captions.parquet"
+CATEGORY_TABLE = "categories.parquet"
 SAMPLE_LIST = "samples.json"  # in the folder of stage samples
 
 STATUSES = ("ok", "rejected", "failed")
@@ -147,6 +148,21 @@ EVIDENCE = pa.schema(
     ]
 )
 
+# One row per caption that goes on. Without `categories.by` it has no category.
+CATEGORIES = pa.schema(
+    [
+        ("clip", pa.string()),
+        *_STATE,
+        ("category", pa.string()),  # a name of categories.listed, or other
+        ("nearest", pa.string()),  # the most similar, whether it is the category or not; null of a model's answer
+        ("similarity", pa.float64()),  # cosine, to the nearest
+        ("margin", pa.float64()),  # by which the nearest is more similar than the second
+        ("model", pa.string()),  # what decided
+        ("prompt_sha256", pa.string()),
+        ("weight", pa.float64()),  # of the category, in the draws of a training that is balanced
+    ]
+)
+
 LATENTS = pa.schema(
     [
         ("clip", pa.string()),
@@ -169,6 +185,8 @@ LATENTS = pa.schema(
         ("row", pa.int32()),  # within the shard
         ("sha256", pa.string()),  # of the latent's bytes
         ("text_sha256", pa.string()),  # of the text features' bytes: stiv_model.latents.shard_files.text_sha256
+        ("category", pa.string()),  # null without categories.weights, as is
+        ("category_weight", pa.float64()),  # by which `train.*.balance: category` draws
     ]
 )
 

@@ -36,6 +36,7 @@ RECIPE = _PARAMS.train["stiv"].model_copy(
         "text_dropout": 0.2,
         "image_dropout": 0.2,
         "best_fraction": 1.0,
+        "balance": None,
     }
 )
 TRAINING = _PARAMS.training.model_copy(

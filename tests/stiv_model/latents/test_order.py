@@ -1,12 +1,13 @@
 import time
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stiv_model.latents.order import Order, draw_seed, micro_batches
+from stiv_model.latents.order import BalancedOrder, Order, draw_seed, micro_batches
 
 
 @settings(deadline=None)
@@ -70,6 +71,73 @@ def test_a_position_among_billions_of_samples_is_found_at_once():
     order = Order(10**10, 0)
     started = time.perf_counter()
     assert 0 <= order[7 * 10**12 + 5] < 10**10
+    assert time.perf_counter() - started < 0.1
+
+
+GROUPS = st.lists(st.tuples(st.integers(1, 30), st.sampled_from([0.1, 0.5, 1.0, 3.0, 7.25])), min_size=1, max_size=6)
+
+
+def balanced(groups: list[tuple[int, float]], seed: int) -> BalancedOrder:
+    """An order of groups of so many samples with such weights, whose samples are mixed."""
+    numbers = np.repeat(np.arange(len(groups)), [size for size, _ in groups])
+    np.random.default_rng(3).shuffle(numbers)
+    return BalancedOrder(numbers, [weight for _, weight in groups], seed)
+
+
+@settings(deadline=None, max_examples=20)
+@given(groups=GROUPS, blocks=st.integers(1, 3), seed=st.integers(0, 99))
+def test_every_group_is_drawn_with_its_weight_and_each_of_its_samples_as_often_as_the_others(groups, blocks, seed):
+    order = balanced(groups, seed)
+    positions = blocks * order.block
+    drawn = np.array([order[position] for position in range(positions)])
+    total = sum(weight for _, weight in groups)
+    for group, (size, weight) in enumerate(groups):
+        of_group = drawn[order.groups[drawn] == group]
+        assert abs(len(of_group) - positions * weight / total) < 1
+        assert len(of_group) == order.draws_before(blocks)[group]
+        times = np.bincount(of_group, minlength=order.samples)[order.members(group)]
+        assert times.sum() == len(of_group) and times.max() - times.min() <= 1 and len(times) == size
+
+
+@settings(deadline=None, max_examples=20)
+@given(groups=GROUPS, position=st.integers(0, 2000), seed=st.integers(0, 99))
+def test_what_a_balanced_order_draws_depends_on_the_position_alone(groups, position, seed):
+    visited = balanced(groups, seed)
+    for before in range(0, position, 97):
+        visited[before]
+    assert visited[position] == balanced(groups, seed)[position]
+
+
+@settings(deadline=None, max_examples=20)
+@given(groups=GROUPS, draw=st.integers(0, 500), seed=st.integers(0, 99))
+def test_where_a_group_has_a_draw_is_where_it_is_found(groups, draw, seed):
+    order = balanced(groups, seed)
+    for group in range(len(groups)):
+        position, own = order.position(group, draw), order.orders[group]
+        assert order[position] == order.members(group)[own[draw]]
+        assert order.draws_before(position // order.block)[group] <= draw
+
+
+def test_groups_of_a_block_are_mixed():
+    order = balanced([(50, 1.0), (50, 1.0)], 0)
+    groups = order.groups[[order[position] for position in range(4 * order.block)]]
+    changes = int((np.diff(groups) != 0).sum())
+    assert 0.4 < changes / len(groups) < 0.6
+
+
+def test_a_rare_group_is_drawn_as_rarely_as_it_says_and_one_too_rare_is_refused():
+    order = balanced([(3, 1.0), (40, 9999.0)], 1)
+    assert order.block == 20_000
+    assert order.draws_before(5) == (10, 99_990)
+    with pytest.raises(ValueError, match=r"1\.0e-07 of the draws, .*categories\.weights"):
+        balanced([(3, 1e-7), (40, 1.0)], 1)
+
+
+def test_a_position_far_in_a_balanced_run_is_found_at_once():
+    order = balanced([(3, 0.3), (40, 0.7)], 1)
+    started = time.perf_counter()
+    assert 0 <= order[10**13] < 43
+    assert order.groups[order[order.position(1, 10**12)]] == 1
     assert time.perf_counter() - started < 0.1
 
 

@@ -67,7 +67,12 @@ def captioned(workspace: Path) -> list[dict]:
 
 
 def encode(
-    workspace: Path, out: str, captions: list[str], run_shards: RunShards = in_turn, **settings: float
+    workspace: Path,
+    out: str,
+    captions: list[str],
+    run_shards: RunShards = in_turn,
+    categories: Path | None = None,
+    **settings: float,
 ) -> tables.Account:
     """Encode the clips that have a caption, in the order of the table."""
     rows = [
@@ -85,6 +90,7 @@ def encode(
         PARAMS.text,
         PARAMS.sandbox,
         lambda _: nullcontext(OPENED[0]),
+        categories=categories,
     )
     (account,) = run(stage, workspace / out, workspace / f"{out}.json", "c", run_shards)
     return account
@@ -215,6 +221,36 @@ def test_a_score_that_changed_writes_no_part_and_is_in_the_row(workspace):
     assert not written(workspace / "first", workspace / "second")
     found = tables.read_rows(workspace / "second" / "latents.parquet", tables.LATENTS)
     assert [row["aesthetic"] for row in found] == [1.0] * len(FEW)
+
+
+def categorised(workspace: Path, kinds: list[str], weight: float | None) -> Path:
+    """Give the clips categories; of the last the model's answer was none."""
+    rows = [
+        {"clip": clip["clip"], "status": "ok", "category": kind, "weight": weight}
+        for clip, kind in zip(captioned(workspace), kinds, strict=False)
+    ]
+    rows[-1] |= {"status": "failed", "reason": "malformed"}
+    folder = workspace / "categories"
+    folder.mkdir(exist_ok=True)
+    tables.write_rows(folder / tables.CATEGORY_TABLE, rows, tables.CATEGORIES)
+    return folder
+
+
+def test_categories_are_in_the_rows_where_they_have_weights_and_a_change_of_them_writes_no_part(workspace):
+    kinds = [f"kind{number % 2}" for number in range(len(FEW))]
+    encode(workspace, "first", FEW)
+    encode(workspace, "second", FEW, categories=categorised(workspace, kinds, None))
+    assert contents(workspace / "second") == contents(workspace / "first")
+    encode(workspace, "third", FEW, categories=categorised(workspace, kinds, 0.5))
+    assert not written(workspace / "first", workspace / "third")
+    found = tables.read_rows(workspace / "third" / "latents.parquet", tables.LATENTS)
+    assert [(row["category"], row["category_weight"]) for row in found] == [(kind, 0.5) for kind in kinds]
+
+
+def test_a_clip_without_a_category_is_not_lost_in_silence(workspace):
+    few = categorised(workspace, ["kind"] * (len(FEW) - 1), 1.0)
+    with pytest.raises(AssertionError, match="does not balance: 1 without a row"):
+        encode(workspace, "first", FEW, categories=few)
 
 
 def test_a_clip_that_is_gone_writes_its_part_and_no_other(workspace):

@@ -13,7 +13,7 @@ import pytest
 from tasks.clips.settings import ClipSettings, NonNegativeRange
 from tasks.demo import shapes
 from tasks.evaluation import judge
-from tasks.pages import report
+from tasks.pages import categories, report
 from tasks.storage import tables
 from tests.made_stills import write_stills
 
@@ -29,7 +29,24 @@ ACCOUNTS = {
     "scores": {"shots": (4, 4, 0, 0)},
     "clips": {"shots": (4, 3, 1, 0)},
     "captions": {"clips": (3, 3, 0, 0)},
+    "categories": {"captions": (3, 3, 0, 0)},
     "latents": {"clips": (3, 3, 0, 0)},
+}
+CATEGORIES = {
+    "shapes": {"clips": 2, "share": 2 / 3, "low": 0.1, "high": 0.99},
+    "other": {"clips": 1, "share": 1 / 3, "low": 0.01, "high": 0.9},
+    "no_clip": {"clips": 0, "share": 0.0, "low": 0.0, "high": 0.7},
+}
+DRIFT = {
+    "clips": 8,
+    "total_variation": 0.25,
+    "by_chance": 0.4,
+    "verdict": "cannot tell",
+    "why": "a release has fewer than 20 videos",
+    "categories": {
+        "shapes": {"before": 0.5, "now": 2 / 3, "change": 1 / 6, "low": -0.5, "high": 0.7, "verdict": "cannot tell"},
+        "gone": {"before": 0.5, "now": 0.0, "change": -0.5, "low": None, "high": None, "verdict": "cannot tell"},
+    },
 }
 
 
@@ -69,6 +86,8 @@ def write_reports(reports: Path) -> None:
     for stage, units in ACCOUNTS.items():
         accounts = [tables.Account(unit, *counts, reasons={}) for unit, counts in units.items()]
         tables.write_report(reports / f"{stage}.json", *accounts)
+    told = json.loads((reports / "categories.json").read_text()) | {"categories": CATEGORIES, "videos": 3}
+    (reports / "categories.json").write_text(json.dumps(told))
     steps = [("scored", 4, 4.0, 0, 0.0), ("motion", 3, 3.0, 1, 1.0)]
     funnel = [dict(zip(("step", "clips", "seconds", "lost", "lost_seconds"), step, strict=True)) for step in steps]
     selection = json.loads((reports / "clips.json").read_text())
@@ -180,6 +199,8 @@ def troubled(tmp_path_factory) -> Page:
     root = tmp_path_factory.mktemp("troubled")
     made = make_inputs(root)
     tables.write_report(made.reports / "captions.json", tables.Account("clips", 9, 3, 0, 0, {}))
+    told = json.loads((made.reports / "categories.json").read_text())
+    (made.reports / "categories.json").write_text(json.dumps(told | {"drift": DRIFT}))
     content = json.loads((made.samples / "samples.json").read_text())
     content["samples"][0]["status"] = "failed"
     (made.samples / "samples.json").write_text(json.dumps(content))
@@ -240,6 +261,17 @@ def test_every_figure_of_the_judge_has_its_curve_over_training(page):
     assert sum("2 points" in value for value in curves) == 3 and sum("1 points" in value for value in curves) == 2
 
 
+def test_categories_have_their_shares_and_the_drift_of_each_where_a_release_came_before(page, troubled):
+    assert "What the captions are about" in page.words and "67\u00a0%" in page.words and "no clip" in page.words
+    assert "Since the last release" not in page.words
+    assert "cannot tell, -50.0 to +70.0 points" in troubled.words and "not compared" in troubled.words
+    assert "25\u00a0%" in troubled.words and "fewer than 20 videos" in troubled.words
+
+
+def test_where_nobody_decides_there_is_no_section_of_categories():
+    assert categories.panel({"captions": {"given": 3}}) is None
+
+
 def test_no_validation_at_all_is_said(inputs, tmp_path):
     (inputs.reports / "learning.tsv").write_text("\t".join(LEARNING) + "\n")
     assert "no validation videos" in Page(report.build(inputs, tmp_path / "times.json", CLIPS)).words
@@ -250,7 +282,7 @@ def test_a_hostile_caption_is_text(text, page):
 
 
 def test_every_account_is_shown_and_balances(page):
-    assert page.words.count("✓ given = ok + rejected + failed") == 8
+    assert page.words.count("✓ given = ok + rejected + failed") == 9
     assert "does not balance" not in page.words
 
 

