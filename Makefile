@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What make fast runs: what one breaks while editing, and what is checked in seconds.
 FAST := tests/stiv_model/network tests/stiv_model/diffusion tests/tasks/storage tests/tasks/scores tests/flows/test_params.py tests/test_repository.py
 
-.PHONY: help demo learn test test-long fast setup check fix docs lock clean
+.PHONY: help demo learn test test-long fast setup vbench-env check fix docs lock clean
 
 # A target is in the help if a comment of two hashes stands behind it.
 help:
@@ -83,6 +83,13 @@ lock:  ## constraints.txt from a fresh environment; UPGRADE=1 moves every versio
 	  "$$work/venv/bin/python" -m pip freeze --all --exclude-editable \
 	    | sed -E -e '/^(pip|stiv-platform)[=@ ]/d' -e 's/^(torch==[^+]*)\+.*/\1/' | LC_ALL=C sort -f > "$$work/constraints.txt" && \
 	  cp "$$work/constraints.txt" constraints.txt && { git diff --stat -- constraints.txt || true; }
+
+# VBench's own environment. detectron2 is compiled, and only four dimensions need it.
+VBENCH := infra/vbench/.venv
+vbench-env: $(STAMP)  ## VBench's environment, infra/vbench/.venv, for a GPU with CUDA 12.1; DETECTRON2=1 compiles detectron2 as well
+	$(BIN)/uv venv --clear --python 3.10 $(VBENCH)
+	$(BIN)/uv pip install --python $(VBENCH)/bin/python --require-hashes -r infra/vbench/requirements.lock
+	$(BIN)/uv pip install --python $(VBENCH)/bin/python --no-deps --no-build-isolation -r infra/vbench/vbench.txt $(if $(DETECTRON2),-r infra/vbench/detectron2.txt)
 
 clean:  ## remove what the pipeline made (data/, checkpoints/, reports/), not its cache
 	rm -rf data checkpoints reports .cache/times.json

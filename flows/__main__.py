@@ -73,6 +73,8 @@ COMMANDS = {
     "shots": "flows.commands.files",
     "vbench prompts": "flows.commands.vbench",
     "vbench sample": "flows.commands.vbench_sample",
+    "vbench weights": "flows.commands.vbench_run",
+    "vbench run": "flows.commands.vbench_run",
     "vbench score": "flows.commands.vbench",
 }
 
@@ -98,6 +100,7 @@ try the model
 
 how good it is
   stiv vbench sample --out vbench/mine   the 6,220 videos of VBench's prompts; --prompts FILE for rewritten ones
+  stiv vbench run vbench/mine   measure them by VBench's own code, in its own environment; weights --check before
   stiv vbench score FILE... --convention t2v   Quality, Semantic and Total of VBench's results
 
 raw video and where it went

@@ -61,13 +61,14 @@ class NamedModel(NamedTuple):
         return load(self.checkpoint, vae, text, latents, sampler, samples.precision, devices.sampling)
 
     def sha256(self) -> dict[str, str]:
-        """Return the sha256 of its files of weights, by their names within it.
+        """Return the sha256 of its files of weights, and of the index, which names encoders, by their names within it.
 
         Raises:
             OSError: one cannot be read.
         """
         if self.pipeline is not None:
-            return card.hashes(find(self.pipeline, NAMES), NAMES)
+            folder = find(self.pipeline, NAMES)
+            return {INDEX: atomic.sha256_file(folder / INDEX), **card.hashes(folder, NAMES)}
         assert self.checkpoint is not None, "one of the two is chosen"
         return {WEIGHTS: atomic.sha256_file(self.checkpoint / WEIGHTS)}
 

@@ -29,7 +29,7 @@ def read(files: Iterable[Path], convention: Convention) -> dict[str, float]:
             if dimension in found:
                 raise ValueError(f"{dimension} is in {origin[dimension]} and in {file}: one of them must go")
             _check_known(dimension, convention, file)
-            found[dimension], origin[dimension] = _mean(dimension, value, file), file
+            found[dimension], origin[dimension] = mean_of(dimension, value, file), file
     return found
 
 
@@ -66,7 +66,12 @@ def _check_known(dimension: str, convention: Convention, file: Path) -> None:
     raise ValueError(f"{file} has {dimension}, which is no dimension of VBench{nearest(dimension, known)}")
 
 
-def _mean(dimension: str, value: Any, file: Path) -> float:
+def mean_of(dimension: str, value: Any, file: Path) -> float:
+    """Return the mean of a dimension, as it stands in a result.
+
+    Raises:
+        ValueError: it is no number from 0 to 1, or of no video.
+    """
     place, mean = f"{dimension} of {file}", value
     if isinstance(value, list):
         if not value:

@@ -34,7 +34,7 @@ def test_the_noun_alone_says_its_verbs(capsys):
 
 def test_a_verb_that_the_noun_has_not_is_refused_with_those_it_has():
     assert refused("scor") == "stiv: no verb vbench scor: did you mean score?"
-    assert refused("zzzz") == "stiv: no verb vbench zzzz: it is one of prompts, sample, score"
+    assert refused("zzzz") == "stiv: no verb vbench zzzz: it is one of prompts, sample, weights, run, score"
 
 
 def test_several_results_make_one_score_with_its_convention(result, capsys):
