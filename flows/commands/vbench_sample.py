@@ -75,8 +75,9 @@ def sample(
     texts = None if prompts is None else suite.read_texts(prompts)
     for first, second in suite.twice_rewritten(texts) if texts else []:
         print(f"--prompts {prompts}: lines {first} and {second} are of one prompt: {first} is used", file=sys.stderr)
-    videos = suite.shard(suite.planned(texts, dimensions), shard)
-    suite.check_names([video.name for video in suite.planned()], suite.keeps_case(_existing(out)))
+    wanted = suite.planned(texts, dimensions)
+    suite.check_names([video.name for video in wanted], suite.keeps_case(_existing(out)))
+    videos = suite.shard(wanted, shard)
     if dry_run:
         print(_told(videos, out, shard))
         return

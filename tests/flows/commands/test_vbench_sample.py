@@ -1,7 +1,11 @@
 """`stiv vbench sample`: the suite's videos by a model, whole or absent, all of one set of settings."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from stiv_model.encoders.video_file import read_video
 from tasks.evaluation.vbench import suite
 from tasks.storage.atomic import sha256_file
 
+ROOT = Path(__file__).parents[3]
 PART = ("--dimensions", "color", "--shard", "1/213")
 """Two videos."""
 
@@ -73,6 +78,26 @@ def test_the_same_command_makes_what_is_missing_and_that_byte_by_byte(out, named
     assert told.out == f"{out}/videos: 2 videos of shard 1/213, 1 of them made now\n"
     assert hashes(out) == before and not (out / ".1-of-213.tmp").exists()
     assert "2/2" in told.err
+
+
+@pytest.mark.long
+def test_a_process_that_is_killed_leaves_whole_videos_and_the_next_one_makes_the_rest_as_undisturbed(
+    sampled, named, workspace
+):
+    """Quick sibling: the test above, and test_sampled.py."""
+    out = workspace / "killed"
+    words = ["vbench", "sample", "--pipeline", str(named), "--out", str(out), *PART]
+    with subprocess.Popen(
+        [sys.executable, "-m", "flows", *words], env={**os.environ, "PYTHONPATH": str(ROOT)}
+    ) as process:
+        while not list(out.glob("videos/*.mp4")):
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.01)
+        process.kill()
+    whole = hashes(out)
+    assert whole.items() <= hashes(sampled).items()
+    run(named, out)
+    assert hashes(out) == hashes(sampled)
 
 
 def test_a_folder_of_other_settings_is_refused_with_what_differs(out, named):

@@ -66,6 +66,20 @@ def test_a_video_that_was_changed_or_that_nobody_recorded_is_refused(tmp_path):
         folder.present(VIDEOS)
 
 
+def test_a_video_of_a_process_that_began_at_the_same_moment_with_other_settings_is_refused(tmp_path):
+    filled(tmp_path / "out")
+    (tmp_path / "out/sampling.json").unlink()
+    for name in ("videos", "records"):
+        (tmp_path / "out" / name).rename(tmp_path / name)
+    opened(tmp_path / "out", {**SETTINGS, "sampler": {"steps": 8}})  # whose manifest was the last one
+    for name in ("videos", "records"):
+        for path in (tmp_path / name).iterdir():
+            path.rename(tmp_path / "out" / name / path.name)
+    folder = opened(tmp_path / "out", {**SETTINGS, "sampler": {"steps": 8}})
+    with pytest.raises(ValueError, match="was made with other settings, by a process of the same time"):
+        folder.present(VIDEOS)
+
+
 def test_a_folder_of_something_else_stays_as_it_is(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds other files and no sampling.json: name a new folder"):
