@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import cv2
-import numpy as np
-
+from flows.commands import first_frame
 from flows.commands.named_model import Sections, choose
 from stiv_model.encoders.video_file import write_video
 from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
@@ -51,29 +49,12 @@ def sample(
       stiv sample --prompt "a red circle moves left" --image first.png --out red.mp4 --seed 3
       stiv sample --prompt "a red circle moves left" --pipeline pipelines/demo --out red.mp4
     """
-    picture = None if image is None else _read(image)
+    picture = None if image is None else first_frame.read(image, "--image")
     named = choose(checkpoint, pipeline)
     model = named.open(Sections(sampler, vae, text, latents, samples, devices), set)
-    size = model.defaults
-    source = None if picture is None else [np.stack([_cover(picture, size.height, size.width)] * size.frames)]
+    source = None if picture is None else [first_frame.as_video(picture, model.defaults)]
     model.set_progress_bar_config(disable=False, desc="sampling steps")  # type: ignore[no-untyped-call]
     (video,) = make_videos(model, [prompt], [seed], "none" if source is None else "first", source)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_video(out, video, fps)
     print(out)
-
-
-def _read(image: Path) -> np.ndarray:
-    picture = cv2.imread(str(image))
-    if picture is None:
-        raise ValueError(f"--image {image} is not there or is no picture that OpenCV reads")
-    return picture[..., ::-1]
-
-
-def _cover(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize so that the picture covers height x width, and crop its middle."""
-    scale = max(height / picture.shape[0], width / picture.shape[1])
-    tall, wide = max(height, round(picture.shape[0] * scale)), max(width, round(picture.shape[1] * scale))
-    resized = cv2.resize(np.ascontiguousarray(picture), (wide, tall), interpolation=cv2.INTER_AREA)
-    top, left = (tall - height) // 2, (wide - width) // 2
-    return resized[top : top + height, left : left + width]

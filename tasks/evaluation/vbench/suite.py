@@ -1,7 +1,8 @@
 """VBench's prompts, and the videos that it wants of them: their names, texts and seeds.
 
 The prompts of T2V are in t2v.json beside this file: 946 entries with 944 distinct prompts, which make 6,220 videos. A
-video has the name `PROMPT-NUMBER.mp4`; VBench finds it by that, whatever text it was made from.
+video has the name `PROMPT-NUMBER.mp4`; VBench finds it by that, whatever text it was made from. A suite of image to
+video is read from the user's copy.
 """
 
 import json
@@ -16,7 +17,6 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from stiv_model.settings_errors import nearest
-from tasks.evaluation.vbench.conventions import convention
 
 SUITE = Path(__file__).with_name("t2v.json")
 SEEDS = "the first 6 bytes of the sha256 of PROMPT, a newline and NUMBER, as a number with its highest byte first"
@@ -32,6 +32,8 @@ class Entry(NamedTuple):
 
     prompt: str
     dimensions: tuple[str, ...]
+    image: str | None = None
+    """Name of the file that is the first frame, of a suite of image to video."""
 
 
 class PlannedVideo(NamedTuple):
@@ -45,6 +47,7 @@ class PlannedVideo(NamedTuple):
     """What the model is given: the prompt, or what it was rewritten to."""
     seed: int
     dimensions: tuple[str, ...]
+    image: str | None
 
 
 @cache
@@ -54,27 +57,59 @@ def entries() -> tuple[Entry, ...]:
     return tuple(Entry(prompt, tuple(part["dimensions"])) for part in parts for prompt in part["prompts"])
 
 
-def planned(texts: Sequence[str] | None = None, dimensions: Collection[str] | None = None) -> list[PlannedVideo]:
-    """Return the videos of T2V, those of a prompt together; a prompt that two entries share has its videos once.
+def read_suite(file: Path) -> tuple[Entry, ...]:
+    """Return the entries of a suite file of VBench's form, such as vbench2_i2v_full_info.json, in its order.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no such file, or some entries have an image and others none, or one prompt has two.
+    """
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8-sig"))
+        found = tuple(Entry(row["prompt_en"], tuple(row["dimension"]), row.get("image_name")) for row in rows)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{file} is no list of prompt_en and dimension: {type(error).__name__}: {error}") from None
+    texts = [value for entry in found for value in (entry.prompt, *entry.dimensions, entry.image or "")]
+    if not found or not all(isinstance(text, str) for text in texts) or not all(entry.dimensions for entry in found):
+        raise ValueError(f"{file} is no list of prompts, each with the names of its dimensions")
+    bare = [entry.prompt for entry in found if not entry.image]
+    if bare and len(bare) < len(found):
+        raise ValueError(f"{file}: {len(bare)} of {len(found)} entries have no image_name, {bare[0]!r} the first")
+    image_of: dict[str, str | None] = {}
+    for entry in found:
+        if image_of.setdefault(entry.prompt, entry.image) != entry.image:
+            raise ValueError(f"{file}: {entry.prompt!r} has two images, and its videos one name: take one out")
+    return found
+
+
+def planned(
+    texts: Sequence[str] | None = None, dimensions: Collection[str] | None = None, of: Sequence[Entry] | None = None
+) -> list[PlannedVideo]:
+    """Return the videos of a suite, those of a prompt together; a prompt that two entries share has its videos once.
 
     Args:
         texts: what each entry's prompt was rewritten to; of entries that share a prompt the first decides.
         dimensions: only what these are measured on.
+        of: the suite; T2V where it is None.
 
     Raises:
-        ValueError: there is no such dimension.
+        ValueError: the suite has no such dimension.
     """
-    wanted = set(convention("t2v").counted if dimensions is None else dimensions)
-    for dimension in sorted(wanted - set(convention("t2v").counted)):
-        raise ValueError(f"{dimension} is no dimension of T2V{nearest(dimension, convention('t2v').counted)}")
-    given = [entry.prompt for entry in entries()] if texts is None else texts
+    suite = entries() if of is None else of
+    known = {dimension for entry in suite for dimension in entry.dimensions}
+    wanted = known if dimensions is None else set(dimensions)
+    for dimension in sorted(wanted - known):
+        raise ValueError(f"{dimension} is no dimension of the suite{nearest(dimension, known)}")
     text_of: dict[str, str] = {}
     measured: dict[str, list[str]] = {}
-    for entry, text in zip(entries(), given, strict=True):
+    for entry, text in zip(suite, texts or [entry.prompt for entry in suite], strict=True):
         text_of.setdefault(entry.prompt, text)
         measured.setdefault(entry.prompt, []).extend(entry.dimensions)
+    image_of = {entry.prompt: entry.image for entry in suite}
     return [
-        PlannedVideo(f"{prompt}-{number}.mp4", prompt, text_of[prompt], seed_of(prompt, number), tuple(found))
+        PlannedVideo(
+            f"{prompt}-{number}.mp4", prompt, text_of[prompt], seed_of(prompt, number), tuple(found), image_of[prompt]
+        )
         for prompt, found in measured.items()
         if wanted & set(found)
         for number in range(max(_COUNTS.get(dimension, _COUNT) for dimension in wanted & set(found)))
@@ -86,8 +121,8 @@ def seed_of(prompt: str, number: int) -> int:
     return int.from_bytes(sha256(f"{prompt}\n{number}".encode()).digest()[:6], "big")
 
 
-def read_texts(file: Path) -> list[str]:
-    """Return rewritten prompts, a line each, in the order of `entries`.
+def read_texts(file: Path, of: Sequence[Entry]) -> list[str]:
+    """Return rewritten prompts, a line each, in the order of a suite.
 
     Raises:
         OSError: the file cannot be read.
@@ -97,22 +132,22 @@ def read_texts(file: Path) -> list[str]:
         lines = file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"--prompts {file} is no UTF-8: {error}") from None
-    if len(lines) != len(entries()):
+    if len(lines) != len(of):
         raise ValueError(
-            f"--prompts {file} has {len(lines)} lines, and the suite has {len(entries())} entries: one line for each, "
-            "in the order of `stiv vbench prompts`"
+            f"--prompts {file} has {len(lines)} lines, and the suite has {len(of)} entries: one line for each, "
+            "in its order (`stiv vbench prompts` prints that of text to video)"
         )
-    for number, (line, entry) in enumerate(zip(lines, entries(), strict=True), 1):
+    for number, (line, entry) in enumerate(zip(lines, of, strict=True), 1):
         if not line.strip():
             raise ValueError(f'--prompts {file}: line {number} is empty; it is of "{entry.prompt[:60]}"')
     return lines
 
 
-def twice_rewritten(texts: Sequence[str]) -> list[tuple[int, int]]:
+def twice_rewritten(texts: Sequence[str], of: Sequence[Entry]) -> list[tuple[int, int]]:
     """Return the lines, counted from 1, of entries that share a prompt and were rewritten to different texts."""
     first: dict[str, int] = {}
     found = []
-    for number, entry in enumerate(entries(), 1):
+    for number, entry in enumerate(of, 1):
         earlier = first.setdefault(entry.prompt, number)
         if texts[earlier - 1] != texts[number - 1]:
             found.append((earlier, number))

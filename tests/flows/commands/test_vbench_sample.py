@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from flows.__main__ import main
@@ -137,6 +139,41 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(workspace, capsys):
 def test_the_prompts_are_printed_in_the_order_that_a_file_of_them_takes(workspace, capsys):
     main(["vbench", "prompts"])
     Path("prompts.txt").write_text(capsys.readouterr().out)
-    assert suite.read_texts(Path("prompts.txt")) == [entry.prompt for entry in suite.entries()]
+    assert suite.read_texts(Path("prompts.txt"), suite.entries()) == [entry.prompt for entry in suite.entries()]
     main(["vbench", "prompts", "--dimensions", "color"])
     assert len(capsys.readouterr().out.splitlines()) == 85
+
+
+def test_a_suite_of_images_makes_videos_that_begin_with_them(workspace, named):
+    picture = np.zeros((48, 96, 3), np.uint8)
+    picture[:, 48:] = 255
+    Path("crop").mkdir()
+    cv2.imwrite("crop/half.png", picture)
+    Path("info.json").write_text(
+        json.dumps([{"prompt_en": "a dog", "dimension": ["i2v_subject"], "image_name": "half.png"}])
+    )
+    words = ["vbench", "sample", "--pipeline", str(named), "--out", "o", "--suite", "info.json", "--shard", "1/5"]
+    with pytest.raises(SystemExit, match="is of image to video: name the folder of its images by --images"):
+        main(words)
+    main([*words, "--images", "crop"])
+    first = read_video(Path("o/videos/a dog-0.mp4"))[0].astype(int)
+    half = first.shape[1] // 2
+    assert first[:, : half - 8].mean() < 40 and first[:, half + 8 :].mean() > 215
+    Path("crop/half.png").write_text("no picture")
+    with pytest.raises(SystemExit, match=r"half\.png is not there or is no picture"):
+        main([*words, "--images", "crop"])
+    cv2.imwrite("crop/half.png", picture[:, ::-1])
+    with pytest.raises(SystemExit, match=r"was made with images\.sha256"):
+        main([*words, "--images", "crop"])
+
+
+@pytest.mark.parametrize("prompt", ["a/b", "../../escaped", "a\nb", "x" * 250])
+def test_a_prompt_that_leads_out_of_the_folder_or_fits_no_name_is_refused(workspace, prompt):
+    Path("info.json").write_text(json.dumps([{"prompt_en": prompt, "dimension": ["scene"]}]))
+    with pytest.raises(SystemExit, match="would have a"):
+        main(["vbench", "sample", "--out", "o", "--suite", "info.json"])
+    assert sorted(path.name for path in workspace.iterdir()) == ["info.json", "params.yaml"]
+
+
+def test_images_of_a_suite_that_has_none_are_refused(workspace):
+    assert "the suite is of text to video, and has none" in refused(workspace, workspace / "o", "--images", ".")

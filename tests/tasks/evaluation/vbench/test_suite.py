@@ -1,5 +1,6 @@
 """The suite is VBench's; names, seeds and texts of its videos are what they should be."""
 
+import json
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_a_prompt_of_two_entries_has_its_videos_once_and_the_dimensions_of_both(
 def test_dimensions_choose_the_videos_that_they_are_measured_on():
     assert len(suite.planned(dimensions=["temporal_flickering"])) == 75 * 25
     assert len(suite.planned(dimensions=["color", "scene"])) == (85 + 86) * 5
-    with pytest.raises(ValueError, match=r"colour is no dimension of T2V: did you mean color\?"):
+    with pytest.raises(ValueError, match=r"colour is no dimension of the suite: did you mean color\?"):
         suite.planned(dimensions=["colour"])
 
 
@@ -73,14 +74,14 @@ def rewritten(tmp_path: Path, lines: list[str]) -> Path:
 
 def test_rewritten_prompts_reach_the_model_and_names_keep_the_original(tmp_path):
     longer = [f"{entry.prompt}, number {number}" for number, entry in enumerate(suite.entries(), 1)]
-    texts = suite.read_texts(rewritten(tmp_path, longer))
+    texts = suite.read_texts(rewritten(tmp_path, longer), suite.entries())
     videos = {video.name: video for video in suite.planned(texts)}
     plain = {video.name: video for video in suite.planned()}
     assert videos.keys() == plain.keys() and all(plain[name].seed == video.seed for name, video in videos.items())
     assert videos["a person-0.mp4"].text == "a person, number 330" and plain["a person-0.mp4"].text == "a person"
-    assert suite.twice_rewritten(texts) == [(504, 747), (496, 749)]
+    assert suite.twice_rewritten(texts, suite.entries()) == [(504, 747), (496, 749)]
     assert videos["The bund Shanghai, oil painting-0.mp4"].text.endswith("number 504")
-    assert suite.twice_rewritten([entry.prompt for entry in suite.entries()]) == []
+    assert suite.twice_rewritten([entry.prompt for entry in suite.entries()], suite.entries()) == []
 
 
 @pytest.mark.parametrize(
@@ -93,13 +94,13 @@ def test_rewritten_prompts_reach_the_model_and_names_keep_the_original(tmp_path)
 )
 def test_a_prompts_file_that_does_not_fit_is_refused(tmp_path, change, said):
     with pytest.raises(ValueError, match=said):
-        suite.read_texts(rewritten(tmp_path, change([entry.prompt for entry in suite.entries()])))
+        suite.read_texts(rewritten(tmp_path, change([entry.prompt for entry in suite.entries()])), suite.entries())
 
 
 def test_a_prompts_file_that_is_no_utf_8_is_refused(tmp_path):
     (tmp_path / "latin.txt").write_bytes("façades\n".encode("latin-1") * 946)
     with pytest.raises(ValueError, match="is no UTF-8"):
-        suite.read_texts(tmp_path / "latin.txt")
+        suite.read_texts(tmp_path / "latin.txt", suite.entries())
 
 
 @pytest.mark.parametrize(
@@ -137,3 +138,44 @@ def test_whether_a_disk_keeps_case_is_tried_and_leaves_nothing(tmp_path):
     kept = suite.keeps_case(tmp_path)
     (tmp_path / "x").touch()
     assert kept is not (tmp_path / "X").exists() and [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def suite_file(tmp_path: Path, rows: object) -> Path:
+    file = tmp_path / "info.json"
+    file.write_text(json.dumps(rows))
+    return file
+
+
+def test_a_suite_of_images_is_read_from_the_user_s_copy(tmp_path):
+    rows = [
+        {"prompt_en": "a cliff", "dimension": ["i2v_background"], "image_type": "scenery", "image_name": "a cliff.jpg"},
+        {"prompt_en": "a cliff, camera pans left", "dimension": ["camera_motion"], "image_name": "a cliff.jpg"},
+    ]
+    entries = suite.read_suite(suite_file(tmp_path, rows))
+    videos = suite.planned(of=entries)
+    assert [video.name for video in videos[:2]] == ["a cliff-0.mp4", "a cliff-1.mp4"] and len(videos) == 10
+    assert {video.image for video in videos} == {"a cliff.jpg"}
+    assert len(suite.planned(dimensions=["camera_motion"], of=entries)) == 5
+
+
+ROW = {"prompt_en": "a dog", "dimension": ["i2v_subject"], "image_name": "dog.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [ROW, {"prompt_en": "a cat", "dimension": ["i2v_subject"]}],
+            "1 of 2 entries have no image_name, 'a cat' the f",
+        ),
+        ([ROW, ROW | {"image_name": "other.jpg"}], "'a dog' has two images"),
+        ([], "is no list of prompts"),
+        ([ROW | {"dimension": []}], "is no list of prompts"),
+        ([ROW | {"prompt_en": 3}], "is no list of prompts"),
+        ([{"prompt": "a dog"}], "is no list of prompt_en and dimension: KeyError"),
+        ({"prompt_en": "a dog"}, "is no list of prompt_en and dimension: TypeError"),
+    ],
+)
+def test_a_suite_file_that_is_none_is_refused(tmp_path, rows, said):
+    with pytest.raises(ValueError, match=said):
+        suite.read_suite(suite_file(tmp_path, rows))
