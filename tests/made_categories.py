@@ -1,12 +1,14 @@
 """Settings of stage categories and tables of captions, as tests have them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from stiv_model.settings import TextSettings
 from tasks.categories.settings import AskedSettings, CategorySettings, NearestSettings
+from tasks.categories.stage import Categories
 from tasks.chat.settings import EndpointSettings
-from tasks.storage import tables
+from tasks.storage import stage, tables
 from tests.fault_server import MODEL
 
 LISTED = (
@@ -69,3 +71,14 @@ def write_captions(folder: Path, texts: list[str | None]) -> Path:
     ]
     tables.write_rows(folder / tables.CAPTION_TABLE, rows, tables.CAPTIONS)
     return folder
+
+
+def run(
+    with_settings: CategorySettings, out: str = "out", run_shards: stage.RunShards = stage.in_turn
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Run the stage on the folder captions of the folder of today; return its rows and its report."""
+    declared = Categories(Path("captions"), with_settings, store=Path("answers.sqlite"))
+    (account,) = stage.run(declared, Path(out), Path(f"{out}.json"), "code", run_shards, Path("earlier"))
+    rows = tables.read_rows(Path(out) / tables.CATEGORY_TABLE, tables.CATEGORIES)
+    assert account.given == len(rows) == account.ok + account.failed
+    return rows, json.loads(Path(f"{out}.json").read_text())

@@ -103,6 +103,8 @@ def _told(shot: str, found: dict[str, Any], today: ClipSettings, recorded: ClipS
         lines.append(f"  gate      {said} ({gate['evaluated']} expectations; reports/data_docs/index.html)")
     if caption := found["captions"]:
         lines.append(f"  caption   {caption['text']!r} by {caption['captioner']}: {_state(caption)}")
+    if (category := found.get("categories")) and category["category"]:
+        lines.append(f"  category  {_category(category)}")
     if latent := found["latents"]:
         where = f", {latent['shard']} row {latent['row']}, sha256 {latent['sha256']}" if latent["shard"] else ""
         lines.append(f"  latents   {_state(latent)}{where}")
@@ -112,6 +114,15 @@ def _told(shot: str, found: dict[str, Any], today: ClipSettings, recorded: ClipS
     if not found["checkpoints"]:
         lines.append("  training  no checkpoint saw it")
     return lines
+
+
+def _category(row: dict[str, Any]) -> str:
+    """Return a category, and how sure it is."""
+    said = f"{row['category']} by {row['model']}"
+    if row["similarity"] is not None:
+        said += f", nearest {row['nearest']} ({row['similarity']:.2f}"
+        said += ")" if row["margin"] is None else f", {row['margin']:.2f} before the second)"
+    return f"{said}: {_state(row)}"
 
 
 def _that_decided(clip: dict[str, Any] | None, *candidates: ClipSettings) -> ClipSettings | None:

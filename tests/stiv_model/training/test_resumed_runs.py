@@ -15,11 +15,14 @@ import psutil
 import pytest
 
 from stiv_model.distributed.checkpoints import MANIFEST, Manifest
+from stiv_model.latents import balance
 from stiv_model.latents.dataset import LatentData
+from stiv_model.latents.folder import TABLE
 from stiv_model.latents.order import Order
 from stiv_model.process_exit import STOPPED, stopped_at
 from stiv_model.settings import RateDecay, Run
 from stiv_model.training.run_files import LEDGER, LOSSES, NOISE_LEVEL_LOSSES
+from tasks.storage import tables
 from tests.stiv_model.ranks import ROOT, Attempt, listening
 from tests.stiv_model.runs import RECIPE as SHORT
 from tests.stiv_model.runs import SETTINGS, TRAINING, make_latents, prepare, table
@@ -211,6 +214,36 @@ def test_a_run_moves_from_two_ranks_to_one_and_back_within_an_epoch(
 
     losses, undisturbed_losses = ([float(row[1]) for row in table(one, LOSSES)] for one in (work, wanted))
     assert losses == pytest.approx(undisturbed_losses, rel=1e-4)
+
+
+@pytest.mark.long  # its draws are a function of the position alone, which tests/stiv_model/latents shows in no time
+def test_a_balanced_run_that_is_stopped_is_the_undisturbed_one_bit_for_bit_and_draws_by_weight(tmp_path, forkserver):
+    latents = make_latents(tmp_path / "latents", clips=(20, 10))
+    rows = tables.read_rows(latents / TABLE, tables.LATENTS)
+    named = [row | {"category": "rare" if number < 3 else "common"} for number, row in enumerate(rows)]
+    weighed = [row | {"category_weight": {"rare": 1.0, "common": 3.0}[row["category"]]} for row in named]
+    tables.write_rows(latents / TABLE, weighed, tables.LATENTS)
+    recipe = SHORT.model_copy(update={"steps": 32, "batch": 24, "balance": "category"})
+    wanted, work = tmp_path / "wanted", tmp_path / "stopped"
+    run = {}
+    for folder in (wanted, work):
+        training = TRAINING.model_copy(update={"keep_every_steps": 2})
+        run[folder] = prepare(folder, latents, recipe, training, model=SETTINGS.model_copy(update={"depth": 1}))
+    forkserver.finish(wanted, run[wanted])
+    attempt = forkserver.start(work, run[work])
+    wait_until(lambda: steps(work) >= 4, attempt.is_alive, work)
+    attempt.signal(signal.SIGTERM, 0)
+    assert attempt.wait() == [STOPPED] * 2, attempt.log.read_text()
+    forkserver.finish(work, run[work])
+    assert_equal(work, wanted)
+    data = LatentData(latents, recipe)
+    order = balance.order(len(data.samples), run[work].training.seed, data.balance)
+    drawn = []
+    for _, first, last, sha256 in table(work, LEDGER):
+        clips = [data.samples[order[position]].clip for position in range(int(first), int(last) + 1)]
+        assert hashlib.sha256("\n".join(clips).encode()).hexdigest() == sha256
+        drawn += clips
+    assert sum(drawn.count(row["clip"]) for row in named[:3]) == len(drawn) / 4 == 3 * 64
 
 
 # ---- stopped, through the launcher

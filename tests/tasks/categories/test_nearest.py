@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.categories import nearest
-from tests.made_categories import ENCODER, LISTED, NEAREST, settings
+from tests.made_categories import ENCODER, LISTED, NEAREST, run, settings, write_captions
 
 TEXTS = {
     "a red circle moves left over a plain grey background": "shapes",
@@ -54,3 +54,22 @@ def test_an_encoder_that_is_not_there_is_refused():
     nowhere = NEAREST.model_copy(update={"encoder": ENCODER.model_copy(update={"source": "nowhere"})})
     with pytest.raises(FileNotFoundError, match="nowhere"):
         nearest.check_descriptions(settings().listed, nowhere)
+
+
+def test_the_nearest_description_decides_and_the_report_has_the_shares(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_captions(
+        tmp_path / "captions",
+        ["A dog runs.", "a red circle", None, "A car.", "Tax law.", "A dog runs.", "Birds fly.", "a blue square"],
+    )
+    rows, report = run(settings(by=NEAREST, weights="equal"))
+    assert [row["category"] for row in rows] == [
+        "animals", "shapes", "vehicles", "other", "animals", "animals", "shapes",
+    ]  # fmt: skip
+    assert {row["weight"] for row in rows} == {1.0} and {row["model"] for row in rows} == {NEAREST.encoder.source}
+    shares = report["categories"]
+    assert {name: one["clips"] for name, one in shares.items()} == {
+        "shapes": 2, "animals": 3, "vehicles": 1, "other": 1,
+    }  # fmt: skip
+    assert all(0 <= one["low"] <= one["share"] <= one["high"] <= 1 for one in shares.values())
+    assert sum(one["share"] for one in shares.values()) == pytest.approx(1)
