@@ -46,6 +46,7 @@ FLOWS = {
     "caption": "flows.caption",
     "check-captions": "flows.check_captions",
     "categorise": "flows.categorise",
+    "captions compare": "flows.compare_captions",
     "encode": "flows.encode",
     "train": "flows.train",
     "generate": "flows.generate",
@@ -67,6 +68,8 @@ COMMANDS = {
     "funnel": "flows.commands.funnel",
     "ingest": "flows.commands.ingest",
     "browse": "flows.commands.browse",
+    "captions audit": "flows.commands.audit",
+    "captions forecast": "flows.commands.caption_forecast",
     "why": "flows.commands.lineage",
     "blame": "flows.commands.lineage",
     "forget": "flows.commands.lineage",
@@ -112,6 +115,11 @@ raw video and where it went
   stiv why CLIP                 its history: file, times, scores, gate, caption, latents, checkpoints that saw it
   stiv blame checkpoints/sft    which videos a checkpoint learned from, and under which licences
   stiv forget VIDEO             after a takedown: what must be deleted and rebuilt; --yes does it
+
+captions
+  stiv captions compare video frames   two captioners on the same clips: who invents less; a page with the clips
+  stiv captions forecast        tokens, clips per second, hours and price of captioning all clips, by asking about 64
+  stiv captions audit           a local page: keys y and n for each object that captions name; it corrects the judge
 
 one stage's work, without DVC   (options as in dvc.yaml)
   stiv {" | ".join(verb for verb in FLOWS if verb != "pipeline")}

@@ -12,17 +12,19 @@ from tasks.dsg.stage import Dsg
 
 @flow
 def check_captions(
-    captions: Path, shots: Path, out: Path, report: Path, dsg: DsgSettings, engine: EngineSettings
+    captions: Path, shots: Path, audits: Path, out: Path, report: Path, dsg: DsgSettings, engine: EngineSettings
 ) -> None:
     """Count what captions invent, and stop where it is too much.
 
     Args:
         captions: Folder with the table of captions.
         shots: Folder with the stills of shots, which the judge looks at.
+        audits: Folder with what people said of the objects that captions name (stiv captions audit); it may be empty.
         out: Folder for the captions as they go on, what became of those that were judged, and every answer.
         report: File for the account of the stage (JSON), with the figures and the gate of each captioner.
 
     examples:
-      stiv check-captions --captions data/captions --shots data/shots --out data/dsg --report reports/dsg.json
+      stiv check-captions --captions data/captions --shots data/shots --audits audits --out data/dsg \\
+        --report reports/dsg.json
     """
-    run_stage(Dsg(captions, shots, dsg), out, report, engine)
+    run_stage(Dsg(captions, shots, dsg, audits), out, report, engine)

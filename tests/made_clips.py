@@ -38,7 +38,9 @@ def model(url: str, **changes) -> VideoLlmSettings:
 
 
 def by(*captioners, **changes) -> CaptionSettings:
-    return CaptionSettings.model_validate(PARAMS.model_dump() | {"captioners": captioners, "shard_clips": 5} | changes)
+    return CaptionSettings.model_validate(
+        PARAMS.model_dump() | {"captioners": captioners, "compared": (), "shard_clips": 5} | changes
+    )
 
 
 def jpeg(words: str) -> bytes:

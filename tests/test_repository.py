@@ -12,7 +12,7 @@ import grimp
 import pytest
 import yaml
 
-from flows.__main__ import COMMANDS, FLOWS, load, module_of
+from flows.__main__ import COMMANDS, FLOWS, load, module_of, split_verb
 from flows.command_line import Verb, describe, parser_of
 from flows.params import is_settings, load_params, section
 from flows.running.code_hash import PACKAGES, is_code
@@ -55,7 +55,7 @@ BORDER: set[tuple[str, str]] = {
 
 The protocol Observer hands on no weight, a task run what its task returns.
 """
-SHOW = {"report", "samples", "judge"}
+SHOW = {"comparison", "report", "samples", "judge"}
 """Stages that make what is looked at: a page; videos, by the pipeline; what is counted in them."""
 DECIDE_ABOUT_NO_BYTE = {"engine", "devices", "monitoring"}  # sections of params.yaml
 FILE_NAME = re.compile(r"[\w./*-]*\w[\w*-]*\.(parquet|jsonl?|safetensors|tar|html|ya?ml|[tc]sv|txt|mp4|png|svg|lock)")
@@ -70,8 +70,10 @@ RECORDED_BY_THE_PIPELINE = {".cache/times.json", "reports/training"}
 
 
 def command(stage: str) -> tuple[str, dict[str, str]]:
-    python, dash_m, flows, flow, *options = shlex.split(STAGES[stage]["cmd"].replace("${source}", SOURCE))
+    python, dash_m, flows, *words = shlex.split(STAGES[stage]["cmd"].replace("${source}", SOURCE))
     assert (python, dash_m, flows) == ("python", "-m", "flows")
+    flow, words = split_verb(words)
+    options = words[next(place for place, word in enumerate(words) if word.startswith("--")) :]
     return flow, dict(zip((o.removeprefix("--") for o in options[::2]), options[1::2], strict=True))
 
 
@@ -108,8 +110,7 @@ def test_every_section_is_in_the_params_file(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_command_line_of_a_stage_is_what_its_flow_takes(stage):
-    flow, _ = command(stage)
-    words = shlex.split(STAGES[stage]["cmd"].replace("${source}", SOURCE))[4:]
+    flow, words = split_verb(shlex.split(STAGES[stage]["cmd"].replace("${source}", SOURCE))[3:])
     parser_of(flow, described(flow)).parse_args(words)
 
 

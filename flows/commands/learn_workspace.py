@@ -10,7 +10,10 @@ from flows import stages
 from flows.params import PARAMS, load_params
 
 _DVC_YAML = Path("dvc.yaml")
-_CODE = (_DVC_YAML, *map(Path, (".dvcignore", "pyproject.toml", "flows", "tasks", "stiv_model", "prompts", "infra")))
+_CODE = (
+    _DVC_YAML,
+    *map(Path, (".dvcignore", "pyproject.toml", "flows", "tasks", "stiv_model", "prompts", "audits", "infra")),
+)
 """What a workspace has of the code: Prefect has its settings in pyproject.toml, and verbs the sizes in infra/params."""
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from tasks.chat.answers import Answer
 
 
 class Said(NamedTuple):
@@ -35,6 +37,21 @@ class Captioner(Protocol):
 
         Args:
             clips: rows of schema CLIPS with the id and `columns`; they may have more.
+        """
+
+
+@runtime_checkable
+class Asks(Protocol):
+    """A captioner whose model answers elsewhere, and whose answers are stored."""
+
+    def answered(self, clips: Sequence[str]) -> dict[str, list[Answer]]:
+        """Return what the model has answered about these clips already; of a clip without an answer, nothing.
+
+        Args:
+            clips: ids.
+
+        Raises:
+            FileNotFoundError, ValueError: there are no stills.
         """
 
 

@@ -89,6 +89,8 @@ class CaptionSettings(Settings):
     captioners: Annotated[tuple[Captioner, ...], Field(min_length=1)]
     """sidecar: the text beside the video; describe: words for what was measured; or a model, by its own keys
     (docs/captions.md). The first that has something to say of a clip captions it, and the row names it."""
+    compared: tuple[ModelCaptioner, ...]
+    """Captioners whose texts nobody trains on, by the same keys: `stiv captions compare` asks them too."""
     fallback: Literal["none", "next"]
     """Who captions a clip that a model failed at: none, it is failed; next, the captioner after it in the list."""
     clean: tuple[Rule, ...]
@@ -110,6 +112,12 @@ class CaptionSettings(Settings):
         names = [name_of(captioner) for captioner in self.captioners]
         if twice := sorted(name for name in set(names) if names.count(name) > 1):
             raise ValueError(f"captions.captioners has {twice[0]} twice: a row would not say which of them wrote it")
+        names += [captioner.name for captioner in self.compared]
+        if twice := sorted(name for name in set(names) if names.count(name) > 1):
+            raise ValueError(
+                f"captions.compared has {twice[0]}, which captions.captioners or captions.compared has too: give it "
+                "another name, or a comparison would not say whose the text is"
+            )
         return self
 
     @model_validator(mode="after")

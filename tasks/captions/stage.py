@@ -5,12 +5,12 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from stiv_model.settings import TextSettings
-from tasks.captions import cleaning, expectations, outcomes, token_lengths
+from tasks.captions import cleaning, outcomes, token_lengths
 from tasks.captions.captioner import Captioner, Said, Sidecar
 from tasks.captions.describe import Describe
 from tasks.captions.embedded import Embedded
@@ -19,9 +19,11 @@ from tasks.captions.video_llm import VideoLlm
 from tasks.chat.client import closing
 from tasks.chat.store import STORE
 from tasks.gates.data_docs import DOCS_INDEX
-from tasks.gates.gate import GateResult, settle
 from tasks.storage import atomic, parts, queries, shards, stills, tables
 from tasks.storage.stage import Joined, Stage
+
+if TYPE_CHECKING:
+    from tasks.gates.gate import GateResult
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +158,7 @@ class Captions(Stage):
 
     def decides(self) -> dict[str, Any]:
         models = [dict(captioner.made_with) for captioner in self.captioners]
-        return {"captions": self.settings.model_dump(mode="json"), "models": models}
+        return {"captions": self.settings.model_dump(mode="json", exclude={"compared"}), "models": models}
 
     def inputs(self) -> dict[str, Any]:
         made_from = {"clips": self.table, "videos": self.shots / tables.SPLIT_TABLE}
@@ -183,12 +185,15 @@ class Captions(Stage):
         gate = self._pass_gate(table, account, tokens)
         return Joined((account,), counts(table) | {"text_tokens": tokens, "gate": gate._asdict()})
 
-    def _pass_gate(self, table: Path, account: tables.Account, tokens: dict[str, Any]) -> GateResult:
+    def _pass_gate(self, table: Path, account: tables.Account, tokens: dict[str, Any]) -> "GateResult":
         """Check the table as it was written, and put the pages of the result in their place.
 
         Raises:
             ValueError: an expectation was not met.
         """
+        from tasks.captions import expectations  # Great Expectations: seconds, for this stage alone
+        from tasks.gates.gate import settle
+
         with queries.connect(table.parent) as connection:
             gate, pages = settle(
                 self.docs,

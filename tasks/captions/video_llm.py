@@ -72,10 +72,25 @@ class VideoLlm:
                 said += self._caption(some, answers)
         return said
 
-    def _caption(self, clips: list[str], answers: Answers) -> Iterator[Said]:
+    def answered(self, clips: Sequence[str]) -> dict[str, list[Answer]]:
+        """Return what the model has answered about these clips already, as `Asks` says."""
+        found: dict[str, list[Answer]] = {}
+        waiting = iter(clips)
+        with Answers(self._store) as answers:
+            while some := list(islice(waiting, _AT_ONCE)):
+                _, items = self._shown(some)
+                known = answers.find(self._asked, list(items.values()))
+                found |= {clip: [known[item]] for clip, item in items.items() if item in known}
+        return found
+
+    def _shown(self, clips: list[str]) -> tuple[dict[str, list[bytes]], dict[str, str]]:
+        """Return what the model sees of each clip, and the name of its answer in the store where that can be shown."""
         pictures = {clip: spread(of, self.settings.frames) for clip, of in stills.read(self._shots, clips).items()}
         broken = {clip for clip, of in pictures.items() if not of or not all(map(is_whole_jpeg, of))}
-        items = {clip: f"{clip} {_digest(of)}" for clip, of in pictures.items() if clip not in broken}
+        return pictures, {clip: f"{clip} {_digest(of)}" for clip, of in pictures.items() if clip not in broken}
+
+    def _caption(self, clips: list[str], answers: Answers) -> Iterator[Said]:
+        pictures, items = self._shown(clips)
         known = answers.find(self._asked, list(items.values()))
         questions = [
             Question(item, question_body(self.settings, self._prompt, pictures[clip]))

@@ -29,6 +29,11 @@ class Known(NamedTuple):
         return self.right / self.asked if self.asked else float("nan")
 
 
+def add(one: Known, other: Known) -> Known:
+    """Return what is known by both together, of different objects."""
+    return Known(one.right + other.right, one.asked + other.asked)
+
+
 class Corrected(NamedTuple):
     """A corrected rate with its 95 % interval."""
 

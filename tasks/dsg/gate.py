@@ -46,7 +46,7 @@ def decide(judged: Judged, settings: DsgSettings) -> Gate:
         ValueError: it has no caption.
     """
     found = figures(judged.counts)
-    if trouble := _unfit(judged, settings):
+    if trouble := unfit(judged, settings):
         return Gate("no verdict", trouble, found, None)
     corrected = _corrected(found, judged) if found.rate_i.of else None
     if (found.undecided or 0) > settings.max_undecided:
@@ -60,13 +60,15 @@ def decide(judged: Judged, settings: DsgSettings) -> Gate:
     return Gate(*_of_rate(found, judged, corrected, settings.max_invented), found, corrected)
 
 
-def _unfit(judged: Judged, settings: DsgSettings) -> str | None:
+def unfit(judged: Judged, settings: DsgSettings) -> str | None:
     """Say why there is no figure, if there is none."""
     right, asked = judged.decoys
     if asked < FEWEST_DECOYS:
         return f"the judge answered {asked} decoys, and what it is worth is known from {FEWEST_DECOYS} on"
     if asked - right > settings.max_false_yes * asked or not is_fit(judged.decoys, judged.confirmed):
-        return f"judge not fit here: it affirmed {asked - right} of {asked} objects that are not there"
+        seen = judged.confirmed
+        denied = f", and denied {seen.asked - seen.right} of {seen.asked} that people saw" if seen.asked else ""
+        return f"judge not fit here: it affirmed {asked - right} of {asked} objects that are not there{denied}"
     known, captions = sum(bool(one.keys) for one in judged.counts), len(judged.counts)
     if known < _LEAST_KNOWN * captions:
         return f"questions can be made of {known} of {captions} captions only: the others are not of the judge's world"

@@ -1,7 +1,7 @@
 """Who answers the questions, by looking at stills of a clip."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Protocol
 
 import cv2
@@ -48,30 +48,38 @@ class ShapesJudge:
         Raises:
             ValueError: a still is no picture, or they differ in size.
         """
-        return self.look_at(_decoded(stills))
+        known = tuple(stills)
+        _decoded(known)
+        return _answering(lambda frame: _seen(known if frame is None else known[frame : frame + 1]))
 
     def look_at(self, video: np.ndarray) -> Look:
         """Return what answers questions about frames: uint8 RGB (T, H, W, 3)."""
+        return _answering(cache(lambda frame: shapes.judge(video if frame is None else video[frame : frame + 1])))
 
-        @cache
-        def seen(frame: int | None) -> shapes.Verdict:
-            return shapes.judge(video if frame is None else video[frame : frame + 1])
 
-        def answer(question: Question, frame: int | None) -> str:
-            verdict = seen(frame)
-            asked = rules.said(question.text)
-            match question.kind:
-                case "object":
-                    is_so = verdict.shape in asked.shapes
-                case "attribute":
-                    is_so = verdict.colour in asked.colours
-                case "relation":
-                    is_so = verdict.direction in asked.directions
-                case kind:
-                    return f"cannot say: {kind}"
-            return "yes" if is_so else "no"
+def _answering(seen: Callable[[int | None], shapes.Verdict]) -> Look:
+    """Return what answers questions by what is seen in the frame of a number, or in all in order."""
 
-        return answer
+    def answer(question: Question, frame: int | None) -> str:
+        verdict = seen(frame)
+        asked = rules.said(question.text)
+        match question.kind:
+            case "object":
+                is_so = verdict.shape in asked.shapes
+            case "attribute":
+                is_so = verdict.colour in asked.colours
+            case "relation":
+                is_so = verdict.direction in asked.directions
+            case kind:
+                return f"cannot say: {kind}"
+        return "yes" if is_so else "no"
+
+    return answer
+
+
+@lru_cache(maxsize=2048)  # captions of one clip by several captioners are judged by the same stills
+def _seen(stills: tuple[bytes, ...]) -> shapes.Verdict:
+    return shapes.judge(_decoded(stills))
 
 
 def _decoded(stills: Sequence[bytes]) -> np.ndarray:

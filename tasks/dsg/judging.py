@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-from tasks.dsg import rules
+from tasks.dsg import audit, rules
+from tasks.dsg.audit import Audited, Verdicts
 from tasks.dsg.captions import Caption, counts_of, decoys_of, judge_caption
-from tasks.dsg.correction import FEWEST_DECOYS, Known
+from tasks.dsg.correction import FEWEST_DECOYS, Known, add
 from tasks.dsg.gate import Gate, Judged, decide
 from tasks.dsg.judges import ShapesJudge
 from tasks.dsg.questions import Kind, repair
@@ -26,6 +28,7 @@ OF_CAPTION = ("clip", "captioner", "of_whole_video", "text")
 """What is known of a caption that is judged, by its columns of schema CAPTIONS."""
 _MOST_TRIES = 64  # captions that are looked at for one that says something else
 _NONE = Known(0, 0)
+_NOBODY: Verdicts = MappingProxyType({})
 
 
 def source_of(row: dict[str, Any]) -> str:
@@ -182,25 +185,28 @@ class OfCaptioner(NamedTuple):
     repairs: Counter[str]
     named: list[int]
     """Objects of each caption that was drawn, for `until: decided`."""
+    audited: list[Audited]
+    """Of each caption that was judged: how often the judge was right by what people said."""
 
 
-def judged_of(rows: Iterable[list[dict[str, Any]]]) -> dict[str, OfCaptioner]:
+def judged_of(rows: Iterable[list[dict[str, Any]]], verdicts: Verdicts = _NOBODY) -> dict[str, OfCaptioner]:
     """Return what the rows of each captioner come to, by `source_of` them.
 
     Args:
         rows: of `judge_rows` or `judge_until_decided`, some at a time.
+        verdicts: what people said of the objects that captions name.
     """
     found: dict[str, OfCaptioner] = {}
     for row in (row for some in rows for row in some):
-        own = found.setdefault(source_of(row), OfCaptioner([], {}, Counter(), []))
+        own = found.setdefault(source_of(row), OfCaptioner([], {}, Counter(), [], []))
         own.named.append(row.get("named") or 0)
         if row["status"] != "ok":
             continue
         own.counts.append(counts_of(row))
+        own.audited.append(audit.known_of(row, verdicts))
         own.repairs.update(row["repairs"])
         for kind, known in decoys_of(row).items():
-            before = own.decoys.get(kind, _NONE)
-            own.decoys[kind] = Known(before.right + known.right, before.asked + known.asked)
+            own.decoys[kind] = add(own.decoys.get(kind, _NONE), known)
     return found
 
 
@@ -214,13 +220,18 @@ def gate_of(own: OfCaptioner, settings: DsgSettings) -> Gate:
     if settings.until == "decided":
         invented, objects = ([getattr(one, name) for one in own.counts] for name in ("invented", "objects"))
         decided = stop(settings.max_invented, invented, objects, max(1, *own.named)).decision
-    return decide(Judged(own.counts, own.decoys.get("object", _NONE), _NONE, decided), settings)
+    audited = audit.total(own.audited)
+    not_there = add(own.decoys.get("object", _NONE), audited.denied)
+    return decide(Judged(own.counts, not_there, audited.confirmed, decided), settings)
 
 
 def summary(gate: Gate, own: OfCaptioner) -> dict[str, Any]:
     """Return what the report of the stage says of a captioner. There is no figure where the judge is not fit."""
     told: dict[str, Any] = {"verdict": gate.verdict, "why": gate.why, "captions": gate.figures.captions}
     told["decoys"] = {kind: {"denied": known.right, "asked": known.asked} for kind, known in own.decoys.items()}
+    audited = audit.total(own.audited)
+    if audited.confirmed.asked or audited.denied.asked:
+        told["audit"] = audit.to_json(audited)
     if gate.corrected is None:
         return told
     figures = gate.figures._asdict()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from tasks.dsg import audit
 from tasks.dsg.gate import Gate
 from tasks.dsg.judging import (
     OF_CAPTION,
@@ -41,7 +42,7 @@ _GIVEN = pa.schema(
     ]
 )
 _EVIDENCE = [field for field in tables.EVIDENCE if field.name not in ("clip", "captioner")]
-_ROWS = pa.schema(
+JUDGED = pa.schema(
     [
         *(field for field in tables.DSG if field.name != "repaired"),
         ("named", pa.int32()),  # objects that it names, with until: decided
@@ -49,6 +50,7 @@ _ROWS = pa.schema(
         ("evidence", pa.list_(pa.struct(_EVIDENCE))),
     ]
 )
+"""Columns of a judged caption with all its answers."""
 _ROWS_AT_ONCE = 1024
 _SHOTS_AGAIN = "run stage shots again (dvc repro -f shots)"
 
@@ -101,7 +103,7 @@ def judge_shard(shard: shards.Shard, shots: Path, settings: DsgSettings) -> None
         judged = judge_until_decided(rows, shots, judging, settings)
     else:
         judged = judge_rows(rows, shots, judging, settings.shard_captions)
-    shard.write(list(judged), _ROWS)
+    shard.write(list(judged), JUDGED)
 
 
 class Dsg(Stage):
@@ -111,13 +113,15 @@ class Dsg(Stage):
         captions: folder with the table of captions.
         shots: folder with the stills.
         settings: of the section dsg.
+        audits: folder with what people said of the objects that captions name.
     """
 
     name, verb, unit = "dsg", "judge", "captions"
     schema = _GIVEN
 
-    def __init__(self, captions: Path, shots: Path, settings: DsgSettings) -> None:
+    def __init__(self, captions: Path, shots: Path, settings: DsgSettings, audits: Path) -> None:
         self.table, self.shots, self.settings = captions / tables.CAPTION_TABLE, shots, settings
+        self.audits = audits
         self.together = "group" if settings.until == "decided" else None  # type: ignore[misc]
 
     def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
@@ -139,7 +143,7 @@ class Dsg(Stage):
         return alone(partial(judge_shard, shots=self.shots, settings=self.settings))
 
     def join(self, work: shards.Work, product: Path) -> Joined:
-        of_captioners = judged_of(_rows(work))
+        of_captioners = judged_of(_rows(work), audit.read(self.audits))
         if unseen := [captioner for captioner, own in of_captioners.items() if not own.counts]:
             raise ValueError(f"no caption of {unseen} could be judged, for their clips have no stills: {_SHOTS_AGAIN}")
         gates = {captioner: gate_of(own, self.settings) for captioner, own in of_captioners.items()}
@@ -184,7 +188,7 @@ class Dsg(Stage):
 
 
 def _rows(work: shards.Work) -> Iterator[list[dict[str, Any]]]:
-    for batch in shards.joined(work, _ROWS):
+    for batch in shards.joined(work, JUDGED):
         for first in range(0, len(batch), _ROWS_AT_ONCE):
             yield batch.slice(first, _ROWS_AT_ONCE).to_pylist()
 

@@ -23,6 +23,7 @@ from tasks.demo.shapes import CHANCE
 from tasks.gates.data_docs import DOCS_INDEX
 from tasks.pages import categories, figures, shipped
 from tasks.pages.data_uris import data_uri
+from tasks.pages.hidden_signs import visible
 from tasks.storage import atomic, fields, parts, queries, stills, tables
 from tasks.storage.fields import Fields
 from tasks.storage.scores import SCORES
@@ -389,6 +390,7 @@ def _page() -> jinja2.Template:
         "number": lambda n: f"{n:,}",
         "duration": duration,
     }
+    environment.filters["visible"] = visible
     return environment.get_template("report.html.jinja")
 
 

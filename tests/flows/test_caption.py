@@ -26,7 +26,7 @@ def workspace(tmp_path, monkeypatch):
 
 def write_params(captioner) -> None:
     values = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
-    values["captions"] |= {"captioners": [captioner.model_dump(mode="json")], "shard_clips": 10}
+    values["captions"] |= {"captioners": [captioner.model_dump(mode="json")], "compared": [], "shard_clips": 10}
     Path("params.yaml").write_text(yaml.safe_dump(values))
 
 

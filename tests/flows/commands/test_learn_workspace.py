@@ -23,7 +23,7 @@ DVC_YAML = """stages:
 @pytest.fixture
 def top(tmp_path, monkeypatch) -> Path:
     """A repository with one stage, whose code is one line and whose output is a copy of it."""
-    for room in ("flows", "tasks", "stiv_model", "prompts"):
+    for room in ("flows", "tasks", "stiv_model", "prompts", "audits"):
         (tmp_path / room).mkdir()
     (tmp_path / "tasks/made.py").write_text("# first\n")
     (tmp_path / "dvc.yaml").write_text(DVC_YAML)

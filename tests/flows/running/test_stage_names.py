@@ -21,7 +21,10 @@ def test_recipes_have_their_settings_in_params():
 
 
 def test_every_stage_keeps_an_account_but_trainings_and_those_that_look_at_samples():
-    assert set(STAGES) - {*stage_names.with_account()} == {*stage_names.recipes(), "samples", "judge", "report"}
+    assert set(STAGES) - {*stage_names.with_account()} == {
+        *stage_names.recipes(),
+        *("comparison", "samples", "judge", "report"),
+    }
 
 
 def test_the_tables_are_those_of_every_account_but_the_raw_videos():

@@ -64,7 +64,7 @@ def swapped(text):
 
 def run(folder, run_shards=stage.in_turn, **changes):
     settings = SETTINGS.model_copy(update=changes)
-    declared = Dsg(folder / "captions", folder / "shots", settings)
+    declared = Dsg(folder / "captions", folder / "shots", settings, folder / "audits")
     out, report = folder / "dsg", folder / "report.json"
     (account,) = stage.run(declared, out, report, "code", run_shards, folder / "earlier")
     return account, json.loads(report.read_text())
