@@ -62,12 +62,14 @@ def made(tmp_path_factory):
             made.said[clip_of(number)] = PLAIN
         made.write_clips()
         made.messages, log = _Messages(), logging.getLogger()
-        patch.setattr(log, "level", logging.INFO)
+        before = log.level
+        log.setLevel(logging.INFO)
         log.addHandler(made.messages)
         with made.server() as server:
             made.folder = made.compare(server.url, partial(compare_page.write, shots=top / "shots"))
             made.captioners = made.settings(server.url).compared
         log.removeHandler(made.messages)
+        log.setLevel(before)
         yield made
 
 
