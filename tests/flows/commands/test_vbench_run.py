@@ -162,9 +162,17 @@ def test_flicker_is_held_to_what_the_filter_kept(stored, tmp_path, capsys):
         (folder / "videos" / video.name).touch()
     run(folder, environment(tmp_path), stored, measured.FLICKER)
     assert f"{measured.FLICKER}: 0.5000 of 150 videos" in capsys.readouterr().out
-    shutil.rmtree(folder / "results")
-    said = refused(folder, environment(tmp_path, "rows.pop(0)"), stored, measured.FLICKER)
-    assert "1 of 150 planned videos are not in the result" in said
+
+
+def test_of_flicker_five_videos_of_a_prompt_count_at_most_and_no_prompt_is_left_out(tmp_path):
+    prompts = sorted({video.prompt for video in suite.planned(dimensions=[measured.FLICKER])})
+    kept = {prompt: {"static_count": count} for prompt, count in zip(prompts, [0, 7] + [1] * 73, strict=True)}
+    (tmp_path / "static.json").write_text(json.dumps(kept))
+    names = measured.expected(measured.FLICKER, tmp_path / "static.json")
+    assert len(names) == 5 + 73 and f"{prompts[0]}-0.mp4" not in names and f"{prompts[1]}-4.mp4" in names
+    (tmp_path / "static.json").write_text(json.dumps({prompt: kept[prompt] for prompt in prompts[1:]}))
+    with pytest.raises(ValueError, match="VBench's filter says nothing of 1 prompts"):
+        measured.expected(measured.FLICKER, tmp_path / "static.json")
 
 
 def test_what_is_missing_is_told_before_anything_runs(videos, stored, tmp_path):

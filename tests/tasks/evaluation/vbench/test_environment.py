@@ -1,8 +1,10 @@
 """VBench's environment as files: what is pinned in one is what the others say."""
 
+import ast
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,13 @@ def test_every_dimension_but_none_other_has_weights():
     for one in weights.listed():
         assert one.sha256 is None or re.fullmatch(r"[0-9a-f]{8}|[0-9a-f]{64}", one.sha256)
         assert one.sha256 is None or one.sha256 in one.source, "a hash that its source states"
+
+
+def test_the_runner_is_a_program_of_python_3_10_that_needs_nothing_of_ours():
+    tree = ast.parse((INFRA / "runner.py").read_text(), feature_version=(3, 10))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {getattr(node, "module", None) or alias.name for node in imports for alias in node.names}
+    assert {name.split(".")[0] for name in names} - sys.stdlib_module_names == {"torch", "vbench"}
 
 
 @pytest.fixture
