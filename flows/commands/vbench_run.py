@@ -142,7 +142,8 @@ def _measure(folder: Path, dimension: str, python: Path, environment: dict[str, 
         ValueError: the result is not what was planned.
     """
     out, note = (folder / _RESULTS / f"{dimension}{end}" for end in ("_eval_results.json", "_run.json"))
-    stated = how | {"videos": measured.hash_of(folder, planned(dimensions=[dimension]))}
+    videos = planned(dimensions=[dimension])
+    stated = how | {"videos": measured.hash_of(folder, videos)}
     if out.exists() and note.exists() and json.loads(note.read_text()) == stated:
         return "measured before, of the same videos"
     work = (folder / _RESULTS / f"{dimension}.partial").absolute()
@@ -165,4 +166,6 @@ def _measure(folder: Path, dimension: str, python: Path, environment: dict[str, 
     with atomic.atomic_write(note) as path:
         path.write_text(json.dumps(stated, indent=2))
     shutil.rmtree(work)
-    return f"{mean:.4f} of {len(names)} videos"
+    without = len({video.prompt for video in videos} - {name.rpartition("-")[0] for name in names})
+    left_out = f"; {without} prompts have none in which nothing moves, and are not measured" if without else ""
+    return f"{mean:.4f} of {len(names)} videos{left_out}"
