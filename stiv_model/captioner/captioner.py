@@ -119,7 +119,8 @@ def load_captioner(folder: Path = EMBEDDED) -> SmallCaptioner:
     Raises:
         FileNotFoundError, ValueError: as `files.read_config`, or the files do not belong together.
     """
-    with torch.device("meta"):
+    # not on the device meta: its first use imports sympy and what compiles, 1.5 s; what is drawn here is replaced
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         network = CaptionerNetwork(read_config(folder))
     weights, expected = load_file(folder / WEIGHTS), network.state_dict()
     pinned.check_names(folder / WEIGHTS, expected.keys() - weights.keys(), weights.keys() - expected.keys())
