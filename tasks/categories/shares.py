@@ -128,9 +128,11 @@ def drift(now: Shares, before: Shares) -> dict[str, Any]:
 
     `changed` is told where the distance is larger than in 95 of 100 pairs of releases of the same shares would be by
     chance, with as many independent clips as these two are worth; *cannot tell* else, and of few videos.
+
+    Args:
+        now: with the same categories as `before`; a list that had one of them not has no clip of it.
     """
-    names = list(dict.fromkeys([*now.counts, *before.counts]))
-    p, q = (np.array([one.counts.get(name, 0) for name in names], float) for one in (now, before))
+    p, q = (np.array([one.counts[name] for name in now.counts], float) for one in (now, before))
     few = min(now.videos, before.videos) < FEWEST_VIDEOS
     if not p.sum() or not q.sum() or now.models != before.models:
         why = "another model or encoder decided" if p.sum() and q.sum() else "a release has no category"
@@ -138,7 +140,7 @@ def drift(now: Shares, before: Shares) -> dict[str, Any]:
     distance = float(np.abs(p / p.sum() - q / q.sum()).sum() / 2)
     chance = _distance_by_chance(now, before, (p + q) / (p + q).sum())
     is_changed = distance > chance and not few
-    changes = {name: _change(now.intervals.get(name), before.intervals.get(name), few) for name in names}
+    changes = {name: _change(now.intervals[name], before.intervals[name], few) for name in now.counts}
     return {
         "clips": before.clips,
         "total_variation": distance,
@@ -157,16 +159,11 @@ def _distance_by_chance(now: Shares, before: Shares, together: np.ndarray) -> fl
     return float(np.quantile(np.abs(drawn - other).sum(1) / 2, _QUANTILE))
 
 
-def _change(now: Interval | None, before: Interval | None, few: bool) -> dict[str, Any]:
+def _change(now: Interval, before: Interval, few: bool) -> dict[str, Any]:
     """Return the change of a category's share, with the interval of the difference of two independent shares.
 
-    From the intervals of both (Newcombe 1998, Statistics in Medicine 17, 873, method 10). A category that a release
-    has not is none of its clips, and no interval tells how surely.
+    From the intervals of both (Newcombe 1998, Statistics in Medicine 17, 873, method 10).
     """
-    if now is None or before is None:
-        rates = [0.0 if one is None else float(one.rate) for one in (before, now)]
-        said = dict(zip(("before", "now"), rates, strict=True))
-        return said | {"change": rates[1] - rates[0], "low": None, "high": None, "verdict": "cannot tell"}
     p, q = float(now.rate), float(before.rate)
     low = p - q - math.hypot(p - float(now.low), float(before.high) - q)
     high = p - q + math.hypot(float(now.high) - p, q - float(before.low))

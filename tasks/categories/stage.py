@@ -143,6 +143,7 @@ class Categories(Stage):
             found: dict[str, Any] = {"categories": told(now), "videos": now.videos}
             if self.settings.earlier_release is not None:
                 release = check_release(self.settings.earlier_release)
-                before = shares(connection, release, ())
-                found["drift"] = {"release": str(release)} | drift(now, before)
+                before = shares(connection, release, self.settings.names)
+                of_both = shares(connection, table, list(before.counts))
+                found["drift"] = {"release": str(release)} | drift(of_both, before)
         return found

@@ -7,7 +7,8 @@ import pytest
 
 from tasks.categories.shares import Shares, counted, drift, shares, told
 from tasks.storage import queries, tables
-from tests.made_categories import clip_of
+from tests.fault_server import FaultServer, completion
+from tests.made_categories import clip_of, model, run, settings, write_captions
 
 NAMES = ("animals", "people", "other")
 
@@ -83,3 +84,16 @@ def test_of_few_videos_or_by_another_model_nothing_is_told(tmp_path):
     assert {one["verdict"] for one in few["categories"].values()} == {"cannot tell"}
     other = drift(now, of(write(tmp_path / "other.parquet", ["animals"] * 100, model="n")))
     assert (other["verdict"], "total_variation" in other) == ("cannot tell", False)
+
+
+def test_a_category_that_is_new_or_gone_is_told_of_as_any_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "release.parquet", ["people"] * 30 + ["zebras"] * 30, model="tiny-vlm")
+    write_captions(tmp_path / "captions", ["A dog runs."] * 60)
+    with FaultServer(answer=lambda request: completion(request, '{"category": "animals"}')) as server:
+        _, report = run(settings(by=model(server.url), earlier_release="release.parquet"))
+    found = report["drift"]
+    assert (found["verdict"], found["total_variation"], found["clips"]) == ("changed", 1.0, 60)
+    verdicts = {name: one["verdict"] for name, one in found["categories"].items()}
+    assert verdicts["animals"] == "more" and verdicts["zebras"] == verdicts["people"] == "fewer"
+    assert verdicts["vehicles"] == "cannot tell" and "zebras" not in report["categories"]

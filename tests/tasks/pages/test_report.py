@@ -45,7 +45,7 @@ DRIFT = {
     "why": "a release has fewer than 20 videos",
     "categories": {
         "shapes": {"before": 0.5, "now": 2 / 3, "change": 1 / 6, "low": -0.5, "high": 0.7, "verdict": "cannot tell"},
-        "gone": {"before": 0.5, "now": 0.0, "change": -0.5, "low": None, "high": None, "verdict": "cannot tell"},
+        "gone": {"before": 0.5, "now": 0.0, "change": -0.5, "low": -0.9, "high": 0.1, "verdict": "cannot tell"},
     },
 }
 
