@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from stiv_model.latents import table_columns
 from stiv_model.latents.order import BalancedOrder, Order
 
+_SMALL = np.int16
 COLUMNS = ("category", "category_weight")
 """Of the table of latents, and of the record of a run that is balanced."""
 
@@ -52,15 +53,15 @@ def read(table: Path, numbers: np.ndarray, only_ok: bool) -> Balance:
         rows = np.flatnonzero(table_columns.is_ok(whole)) if only_ok else np.arange(len(whole))
         batch = table_columns.take(whole, rows)
         of_batch = known.numbers(batch["category"])
-        found.append(of_batch)
+        found.append(of_batch.astype(_SMALL))  # of a hundred million rows, and in every rank
         _note_weights(weights, of_batch, batch["category_weight"])
-    groups = np.concatenate([*found, np.empty(0, np.int32)])[numbers]
+    groups = np.concatenate([*found, np.empty(0, _SMALL)])[numbers]
     if (groups < 0).any():
         raise _without_categories(table)
     present = sorted(np.unique(groups).tolist(), key=lambda number: known.texts[number])
     if unclear := [known.texts[number] for number in present if len(weights[number]) > 1 or None in weights[number]]:
         raise ValueError(f"{table}: category {unclear[0]} has no weight, or several: run stage latents again")
-    places = np.zeros(len(known.texts), np.int16)
+    places = np.zeros(len(known.texts), _SMALL)
     places[present] = np.arange(len(present))
     names = [known.texts[number] for number in present]
     return Balance(names, places[groups], [one for number in present for one in weights[number] if one is not None])

@@ -102,7 +102,7 @@ class BalancedOrder:
         self.block = max(_BLOCK, math.ceil(2 / least))
         """Positions in a block: with two draws of each group or more on average, rounding leaves none negative."""
         self._cumulated = tuple(sum(self.shares[:number], Fraction(0)) for number in range(len(exact) + 1))
-        self._members = np.argsort(groups, kind="stable")
+        self._members = np.argsort(groups, kind="stable").astype(np.min_scalar_type(len(groups)))
         sizes = np.bincount(groups, minlength=len(exact))
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
         self._places = Order(self.block, draw_seed(seed, "places of groups", 0))
