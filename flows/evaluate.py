@@ -39,6 +39,7 @@ def report(
     selected: Path,
     captions: Path,
     samples: Path,
+    compared: Path,
     times: Path,
     out: Path,
     clips: ClipSettings,
@@ -52,15 +53,16 @@ def report(
         selected: Folder with the table of clips.
         captions: Folder with the table of captions.
         samples: Folder with the generated videos.
+        compared: Folder with what two captioners said of the same clips.
         times: File with the time that each stage took (JSON).
         out: File for the page (HTML).
         shipped: Folder of the model that comes with the package, as stiv learn wrote it: its samples are shown beside.
 
     examples:
       stiv report --reports reports --shots data/shots --selected data/clips --captions data/captions \\
-        --samples data/samples --times .cache/times.json --out reports/report.html
+        --samples data/samples --compared reports/captions --times .cache/times.json --out reports/report.html
     """
     stages, recipes = stage_names.with_account(), stage_names.recipes()
-    inputs = Inputs(reports, shots, selected, captions, samples, stages, recipes, shipped)
+    inputs = Inputs(reports, shots, selected, captions, samples, stages, recipes, compared, shipped)
     call(write_page, inputs, out, times, clips)
     show("link", "report", link=out.resolve().as_uri(), description="The report")

@@ -18,8 +18,6 @@ from tasks.dsg.questions import KINDS, Kind
 from tasks.dsg.scores import RAREFIED, Counts, Figures, rarefied
 from tasks.dsg.settings import DsgSettings
 
-NOT_FIT = "judge not fit here"
-
 
 class Pair(NamedTuple):
     """One clip, captioned by both and judged."""

@@ -26,6 +26,8 @@ from tasks.chat.client import closing
 from tasks.chat.store import STORE
 from tasks.comparison import clip_groups, paired
 from tasks.comparison.clip_groups import Source
+from tasks.comparison.marks import mark
+from tasks.comparison.names import FIGURES, NOT_FIT, PAGE
 from tasks.comparison.paired import Pair
 from tasks.dsg.judging import OF_CAPTION, judge_texts
 from tasks.dsg.settings import DsgSettings
@@ -35,11 +37,13 @@ from tasks.storage.stage import Joined, Stage
 
 log = logging.getLogger(__name__)
 
-FIGURES, PAGE = "compare.json", "compare.html"
 VERSION = 1
 """Of the layout of `FIGURES`."""
 SHARD_CLIPS = 128
 """Clips worked on together: decoys of each are made of captions of the others."""
+
+_EXAMPLES = 6  # clips of each group that `FIGURES` has, those first of which most is invented
+_MOST_LETTERS = 400  # of a caption among them
 
 _COST = [
     ("seconds", pa.float64()),  # in the mean of those of its shard that were asked; null where the answer was there
@@ -209,10 +213,17 @@ class Comparison(Stage):
         fits = {name: paired.fit(own, self.dsg) for name, own in by_group.items() if own}
         fit = [name for name, found in fits.items() if found.trouble is None]
         pooled = [one for one in pairs if one.group in fit]
-        groups = [self._of_group(name, own, fits.get(name)) for name, own in sorted(by_group.items())]
+        shown = [_shown(row, row["group"] in fit) for row in ok]
+        shown.sort(key=lambda one: (one.is_fit, one.invented), reverse=True)
+        examples = {name: [one for one in shown if one.group == name][:_EXAMPLES] for name in by_group}
+        groups = [
+            self._of_group(name, own, fits.get(name)) | {"examples": [_example(one) for one in examples[name]]}
+            for name, own in sorted(by_group.items())
+        ]
         told = {
             "version": VERSION,
             "captioners": list(self.names),
+            "ways": {name_of(one): one if isinstance(one, str) else one.kind for one in self.settings.captioners},
             "judge": self.dsg.judge,
             "seed": self.dsg.seed,
             "clips": self._account(rows),
@@ -221,8 +232,6 @@ class Comparison(Stage):
             "pooled": sorted(fit),
             "groups": groups,
         }
-        shown = [_shown(row, row["group"] in fit) for row in ok]
-        shown.sort(key=lambda one: (one.is_fit, one.invented), reverse=True)
         return told, shown
 
     def _account(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -235,11 +244,11 @@ class Comparison(Stage):
 
     def _of_group(self, name: str, own: list[Pair], found: paired.Fit | None) -> dict[str, Any]:
         if found is None:
-            return {"group": name, "clips": 0, "judge": paired.NOT_FIT, "why": "no clip has two captions"}
+            return {"group": name, "clips": 0, "judge": NOT_FIT, "why": "no clip has two captions"}
         decoys = {kind: {"denied": known.right, "asked": known.asked} for kind, known in found.decoys.items()}
         told = {"group": name, "clips": len(own), "decoys": decoys}
         if found.trouble is not None:
-            return told | {"judge": paired.NOT_FIT, "why": found.trouble}
+            return told | {"judge": NOT_FIT, "why": found.trouble}
         figures = {of: paired.told(own, place, found.decoys, self.dsg) for place, of in enumerate(self.names)}
         return told | {
             "judge": "fit",
@@ -251,7 +260,7 @@ class Comparison(Stage):
     def _verdict(self, pooled: list[Pair]) -> dict[str, Any]:
         """Return who invents less, over the groups in which the judge is fit."""
         if not pooled:
-            return {"said": paired.NOT_FIT, "clips": 0, "kinds": {}}
+            return {"said": NOT_FIT, "clips": 0, "kinds": {}}
         kinds = paired.differences(pooled, paired.known(pooled))
         objects = kinds.get("object", {"said": "cannot tell"})
         return {"said": objects["said"], "clips": len(pooled), "kinds": kinds}
@@ -358,6 +367,16 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _shown(row: dict[str, Any], is_fit: bool) -> Shown:
     own = [[one for one in judged["evidence"] if one["role"] == "caption"] for judged in row["judged"]]
     return Shown(row["clip"], row["group"], row["uri"], tuple(row["captions"]), (own[0], own[1]), is_fit)
+
+
+def _example(shown: Shown) -> dict[str, Any]:
+    """Return what both say of a clip, in pieces with the kind of what is invented in them, and the denied questions."""
+    said = []
+    for caption, answers in zip(shown.captions, shown.evidence, strict=True):
+        own = answers if shown.is_fit else []
+        pieces = [piece._asdict() for piece in mark(caption["text"][:_MOST_LETTERS], own)]
+        said.append({"pieces": pieces, "invented": [one["text"] for one in _invented(own)]})
+    return {"clip": shown.clip, "said": said}
 
 
 def _invented(evidence: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

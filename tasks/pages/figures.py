@@ -130,17 +130,22 @@ class Interval(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """One row of `accuracies`."""
+    """One row of `shares`."""
 
     label: str
     intervals: Sequence[Interval]
-    """Of held-out combinations and, where there are such, of seen ones."""
+    """Of the first group and, where there is one, of the second."""
     chance: float | None
 
 
 @styled
-def accuracies(rows: Sequence[Shares]) -> str:
-    """Draw shares with their intervals beside chance: filled dots of the first group, open ones of the second."""
+def shares(rows: Sequence[Shares], name: str, label: str) -> str:
+    """Draw shares with their intervals beside chance: filled dots of the first group, open ones of the second.
+
+    Args:
+        name: of the figure, for its ids.
+        label: of its axis.
+    """
     figure, axes = _panel(5.2, 0.6 + 0.3 * len(rows))
     for row, (_, intervals, chance) in enumerate(rows):
         for place, (share, low, high) in enumerate(intervals):
@@ -155,8 +160,8 @@ def accuracies(rows: Sequence[Shares]) -> str:
     axes.set_xlim(-2, 102)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="x")
-    axes.set_xlabel("per cent: held out (dot), seen (ring), 95 % (bar), chance (line)")
-    return _svg(figure, "judge")
+    axes.set_xlabel(label)
+    return _svg(figure, name)
 
 
 class CategoryShare(NamedTuple):

@@ -19,9 +19,10 @@ from prefect import task
 
 from stiv_model.errors.redaction import redacted
 from tasks.clips.settings import ClipSettings, Range
+from tasks.comparison.names import FIGURES as COMPARISON
 from tasks.demo.shapes import CHANCE
 from tasks.gates.data_docs import DOCS_INDEX
-from tasks.pages import categories, figures, shipped
+from tasks.pages import captions_section, categories, figures, shipped
 from tasks.pages.data_uris import data_uri
 from tasks.pages.hidden_signs import visible
 from tasks.storage import atomic, fields, parts, queries, stills, tables
@@ -49,6 +50,8 @@ class Inputs(NamedTuple):
     """Those that keep accounts, each in `reports/STAGE.json`, in the order in which they are shown."""
     recipes: tuple[str, ...]
     """Those that train, each with its curve in `reports/losses/RECIPE.tsv`."""
+    compared: Path
+    """Folder with what stage comparison made."""
     shipped: Path | None = None
     """Folder of the model that comes with the package, to be shown beside this run's; None: nothing is."""
 
@@ -295,7 +298,7 @@ def judged_shares(judgement: dict[str, Any]) -> str:
         for mode, of_mode in judgement["modes"].items()
         for name in FIGURES
     ]
-    return figures.accuracies(rows)
+    return figures.shares(rows, "judge", "per cent: held out (dot), seen (ring), 95 % (bar), chance (line)")
 
 
 def learning(path: Path, losses: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
@@ -345,6 +348,10 @@ def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
     balance, shown = accounts(inputs.reports, inputs.stages), examples(inputs)
     own = "categories" in inputs.stages
     said = read_json(inputs.reports / tables.report_name("categories"), "categories") if own else {}
+    caption_report = read_json(inputs.reports / tables.report_name("captions"), "captions")
+    judged_captions = captions_section.judged(read_json(inputs.reports / tables.report_name("dsg"), "dsg"))
+    require(inputs.compared / COMPARISON, "comparison")
+    described = captions_section.compared(inputs.compared, inputs.shots)
     losses, stages = read_losses(inputs.reports, inputs.recipes), read_times(times)
     require(inputs.reports / "data_docs" / DOCS_INDEX, "clips")
     trained = {name: (int(columns["step"][-1]), float(columns["seconds"][-1])) for name, columns in losses.items()}
@@ -362,6 +369,10 @@ def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
         orientations=clips.orientations,
         examples=shown,
         categories=categories.panel(said),
+        caption_rules={rule: number for rule, number in caption_report["rules"].items() if number},
+        judged_captions=judged_captions,
+        described=described,
+        kinds=captions_section.KINDS,
         curves=curves(losses),
         judgement=judgement,
         judged=groups(judgement),

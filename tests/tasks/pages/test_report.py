@@ -71,12 +71,14 @@ CLIPS = ClipSettings(
 def make_inputs(root: Path) -> report.Inputs:
     """Write everything the page is made of, at tiny size."""
     folders = [root / name for name in ("reports", "shots", "clips", "captions", "samples")]
-    made = report.Inputs(*folders, stages=tuple(ACCOUNTS), recipes=RECIPES)
-    for folder in (*folders, made.reports / "losses", made.reports / "data_docs"):
+    made = report.Inputs(*folders, stages=tuple(ACCOUNTS), recipes=RECIPES, compared=root / "compared")
+    for folder in (*folders, made.compared, made.reports / "losses", made.reports / "data_docs"):
         folder.mkdir()
     write_reports(made.reports)
     write_learning(made.reports)
     write_tables(made)
+    write_judged_captions(made.reports)
+    write_comparison(made.compared)
     write_samples(made.samples)
     judge.judge_samples.fn(made.samples, made.reports / "judge.json")
     return made
@@ -116,6 +118,60 @@ def write_tables(made: report.Inputs) -> None:
     texts = [("sidecar", HOSTILE), ("sidecar", "a red circle"), ("describe", "a bright picture")]
     captions = [{"clip": f"a{i}", "status": "ok", "captioner": c, "text": t} for i, (c, t) in enumerate(texts)]
     tables.write_rows(made.captions / "captions.parquet", captions, tables.CAPTIONS)
+
+
+def rate(hits: int, of: int, low: float, high: float) -> dict:
+    return {"hits": hits, "of": of, "rate": hits / of, "low": low, "high": high}
+
+
+def write_judged_captions(reports: Path) -> None:
+    """Write what stages captions and dsg say of captioners."""
+    cleaned = json.loads((reports / "captions.json").read_text()) | {"rules": {"quotes": 2, "markdown": 0}}
+    (reports / "captions.json").write_text(json.dumps(cleaned))
+    unfit = "judge not fit here: it affirmed 7 of 28 objects that are not there"
+    told = {
+        "describe": {"verdict": "no verdict", "why": unfit, "captions": 7},
+        "sidecar": {"verdict": "passed", "why": "few", "captions": 100, "rate_i": rate(3, 100, 0.01, 0.08)},
+    }
+    (reports / "dsg.json").write_text(json.dumps({"captioners": told}))
+
+
+def example(clip: str, kind: str | None) -> dict:
+    """Return what two captioners say of a clip, the second with something invented if it is of a kind."""
+    first = {"pieces": [{"text": f"{HOSTILE} moves left", "kind": None}], "invented": []}
+    pieces = [{"text": "a red circle moves ", "kind": None}, {"text": "right", "kind": kind}]
+    second = {"pieces": pieces, "invented": ["Does the circle move right?"] if kind else []}
+    return {"clip": clip, "said": [first, second]}
+
+
+def write_comparison(folder: Path) -> None:
+    """Write what stage comparison makes of a clip for which the judge is fit, and of one for which it is not."""
+    names, none = ["video", "frames"], rate(0, 93, 0.0, 0.039)
+    kinds = {name: {"object": none, "relation": none} for name in names}
+    kinds["frames"]["relation"] = rate(61, 93, 0.548, 0.753)
+    differences = {"object": {"verdict": "cannot tell"}, "relation": {"verdict": "better"}}
+    unfit = "judge not fit here: it affirmed 6 of 36 objects that are not there"
+    fit = {"figures": {name: {"kinds": own} for name, own in kinds.items()}, "differences": differences}
+    told = {
+        "captioners": names,
+        "ways": {"video": "video_llm", "frames": "frames_llm"},
+        "judge": "shapes",
+        "clips": {"drawn": 100, "failed": {"video": {}, "frames": {"malformed": ["x", "y"]}}},
+        "verdict": {"kinds": differences},
+        "figures": {name: {"invented": {"kinds": own}} for name, own in kinds.items()},
+        "groups": [
+            {"group": "shapes", "clips": 93, "judge": "fit", "why": None, "examples": [example("a1", "relation")]}
+            | fit,
+            {
+                "group": "real",
+                "clips": 7,
+                "judge": "judge not fit here",
+                "why": unfit,
+                "examples": [example("a2", None)],
+            },
+        ],
+    }
+    (folder / "compare.json").write_text(json.dumps(told))
 
 
 def write_samples(folder: Path) -> None:
@@ -201,6 +257,7 @@ def troubled(tmp_path_factory) -> Page:
     tables.write_report(made.reports / "captions.json", tables.Account("clips", 9, 3, 0, 0, {}))
     told = json.loads((made.reports / "categories.json").read_text())
     (made.reports / "categories.json").write_text(json.dumps(told | {"drift": DRIFT}))
+    write_judged_captions(made.reports)
     content = json.loads((made.samples / "samples.json").read_text())
     content["samples"][0]["status"] = "failed"
     (made.samples / "samples.json").write_text(json.dumps(content))
@@ -215,7 +272,7 @@ def troubled(tmp_path_factory) -> Page:
 def test_nothing_is_loaded_from_elsewhere(text, page):
     kinds = ("data:image/", "data:video/mp4;base64,", "#")
     elsewhere = {one for one in page.references if not one.startswith(kinds)}
-    assert elsewhere == {"data_docs/index.html"}
+    assert elsewhere == {"data_docs/index.html", "captions/compare.html"}
     assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
     assert "@import" not in text and "url(http" not in text
     assert any(value and value.startswith("default-src 'none'") for _, value in page.attributes)
@@ -309,6 +366,8 @@ def test_two_builds_are_equal(text, inputs, tmp_path):
         ("shots/stills/parts.json", "shots"),
         ("clips/clips.parquet", "clips"),
         ("captions/captions.parquet", "captions"),
+        ("reports/dsg.json", "dsg"),
+        ("compared/compare.json", "comparison"),
         ("samples/samples.json", "samples"),
         ("samples/t2v-001.mp4", "samples"),
     ],
