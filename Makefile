@@ -79,7 +79,8 @@ lock: PINS = $(if $(UPGRADE),,-c constraints.txt)
 lock:  ## constraints.txt from a fresh environment; UPGRADE=1 moves every version to its newest
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(PYTHON) -m venv "$$work/venv" && \
 	  "$$work/venv/bin/python" -m pip install --no-compile -q $(PINS) 'torch==2.13.0' uv && \
-	  "$$work/venv/bin/uv" pip install --python "$$work/venv/bin/python" $(PINS) -e '.[dev,ray,transnet]' && \
+	  "$$work/venv/bin/uv" pip install --python "$$work/venv/bin/python" $(PINS) -e '.[dev,ray,transnet]' num2words && \
+	  "$$work/venv/bin/uv" pip install --python "$$work/venv/bin/python" $(PINS) --no-deps torchvision && \
 	  "$$work/venv/bin/python" -m pip freeze --all --exclude-editable \
 	    | sed -E -e '/^(pip|stiv-platform)[=@ ]/d' -e 's/^(torch==[^+]*)\+.*/\1/' | LC_ALL=C sort -f > "$$work/constraints.txt" && \
 	  cp "$$work/constraints.txt" constraints.txt && { git diff --stat -- constraints.txt || true; }

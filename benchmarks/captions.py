@@ -26,9 +26,8 @@ from typing import Any, NamedTuple
 
 from flows.params import load_params
 from tasks.captions import cleaning, outcomes
-from tasks.captions.prompts import Prompt
-from tasks.captions.settings import VideoLlmSettings
-from tasks.captions.video_llm import question_body
+from tasks.captions.endpoint import question_body
+from tasks.captions.settings import EndpointCaptionerSettings
 from tasks.chat.client import Client, Question
 from tasks.chat.store import Answers
 
@@ -45,7 +44,7 @@ DENSE = (
     "camera follows from behind, and the light is soft and grey. In the background there are parked cars, a bus stop "
     "with an advertisement, and a row of trees whose leaves have turned yellow. He looks back once."
 )
-PROMPT = Prompt("These {frames} frames are from one clip. Describe it.", "0" * 64)
+PROMPT = f"These {STILLS} frames are from one clip. Describe it."
 
 
 class Figures(NamedTuple):
@@ -103,7 +102,7 @@ def endpoint() -> Iterator[tuple[str, Connection]]:
         process.join()
 
 
-def settings_for(url: str) -> VideoLlmSettings:
+def settings_for(url: str) -> EndpointCaptionerSettings:
     """Return a captioner whose model is the server."""
     limits = {
         "request_seconds": 60,
@@ -115,7 +114,7 @@ def settings_for(url: str) -> VideoLlmSettings:
     known = {"urls": [url], "model": MODEL, "answers_as": None, "api_key_variable": None, "in_flight": 32}
     asked = {"prompt": "prompts/video.txt", "answer": "text", "frames": STILLS, "temperature": 0, "seed": 0}
     own = {"kind": "video_llm", "name": "video", "backend": "endpoint", "max_tokens": 200} | asked
-    return VideoLlmSettings.model_validate(own | {"endpoint": known | limits | {"max_answer_bytes": 65_536}})
+    return EndpointCaptionerSettings.model_validate(own | {"endpoint": known | limits | {"max_answer_bytes": 65_536}})
 
 
 def pictures(number: int) -> list[bytes]:
@@ -126,13 +125,16 @@ def pictures(number: int) -> list[bytes]:
     ]
 
 
-def questions(settings: VideoLlmSettings, first: int, count: int) -> list[Question]:
+def questions(settings: EndpointCaptionerSettings, first: int, count: int) -> list[Question]:
     """Return the questions about some clips, whose bodies are made as the stage makes them."""
     numbers = range(first, first + count)
-    return [Question(f"clip-{number}", question_body(settings, PROMPT, pictures(number))) for number in numbers]
+    return [
+        Question(f"clip-{number}", question_body(settings, PROMPT, pictures(number), settings.answer))
+        for number in numbers
+    ]
 
 
-def ask(settings: VideoLlmSettings, folder: Path, clips: int, server: Connection) -> Figures:
+def ask(settings: EndpointCaptionerSettings, folder: Path, clips: int, server: Connection) -> Figures:
     """Ask about so many clips, some at a time as a shard does, and store the answers."""
     client = Client(settings.endpoint)
     with Answers(folder / "answers.sqlite") as answers:
@@ -149,7 +151,7 @@ def ask(settings: VideoLlmSettings, folder: Path, clips: int, server: Connection
     return Figures(clips, clips / seconds, 1e3 * cpu / clips, 1e3 * (server.recv() - server_before) / clips, peak)
 
 
-def ask_by_openai(url: str, settings: VideoLlmSettings, clips: int) -> float:
+def ask_by_openai(url: str, settings: EndpointCaptionerSettings, clips: int) -> float:
     """Return the CPU milliseconds a clip of `openai`'s asynchronous client on the same questions, made as dicts."""
     import openai
 
@@ -158,7 +160,7 @@ def ask_by_openai(url: str, settings: VideoLlmSettings, clips: int) -> float:
         async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
 
             async def one(number: int) -> None:
-                body = json.loads(question_body(settings, PROMPT, pictures(number)))
+                body = json.loads(question_body(settings, PROMPT, pictures(number), settings.answer))
                 async with limit:
                     await client.chat.completions.create(**body)
 

@@ -6,14 +6,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from flows.params import load_params
-from tasks.captions.settings import CaptionSettings, VideoLlmSettings
-from tasks.captions.stage import Captions
+from tasks.captions.settings import CaptionSettings, EndpointCaptionerSettings
+from tasks.captions.stage import Captions, caption_clips, captioners_of
+from tasks.chat.client import closing
 from tasks.storage import stage, tables
 from tests.fault_server import MODEL
 from tests.made_stills import write_stills
 
 SETTINGS = load_params(Path(__file__).parent / "params.yaml")
 PARAMS, TEXT = SETTINGS.captions, SETTINGS.text
+FRAME_PROMPT, MERGE_PROMPT = "One frame. Describe it.", "Of {frames} frames:\n{captions}\nMake one {{text}} of them."
 PROMPT = "These {frames} frames are of one clip. Describe it."
 
 
@@ -23,8 +25,8 @@ def endpoint(url: str, **changes) -> dict:
     return known | limits | {"max_retry_fraction": 3, "max_answer_bytes": 100_000} | changes
 
 
-def model(url: str, **changes) -> VideoLlmSettings:
-    own = {key: changes.pop(key) for key in list(changes) if key in VideoLlmSettings.model_fields}
+def model(url: str, **changes) -> EndpointCaptionerSettings:
+    own = {key: changes.pop(key) for key in list(changes) if key in EndpointCaptionerSettings.model_fields}
     known = {"kind": "video_llm", "name": "video", "backend": "endpoint", "endpoint": endpoint(url, **changes)}
     known |= {
         "prompt": "prompts/test.txt",
@@ -34,7 +36,7 @@ def model(url: str, **changes) -> VideoLlmSettings:
         "seed": 5,
         "max_tokens": 99,
     }
-    return VideoLlmSettings.model_validate(known | own)
+    return EndpointCaptionerSettings.model_validate(known | own)
 
 
 def by(*captioners, **changes) -> CaptionSettings:
@@ -60,6 +62,8 @@ class Workspace:
         self.write_stills("shots")
         (top / "prompts").mkdir()
         (top / "prompts/test.txt").write_text(PROMPT)
+        (top / "prompts/frame.txt").write_text(FRAME_PROMPT)
+        (top / "prompts/merge.txt").write_text(MERGE_PROMPT)
 
     def write_stills(self, name: str) -> None:
         write_stills(self.top / name, self.stills)
@@ -69,3 +73,9 @@ class Workspace:
         declared = Captions(Path("clips"), Path(shots), Path("docs"), settings, TEXT, Path("answers.sqlite"))
         stage.run(declared, Path(out), Path("report.json"), "code", earlier=Path("earlier"))
         return pq.read_table(Path(out) / tables.CAPTION_TABLE).to_pylist()
+
+    def caption(self, settings: CaptionSettings, shots: str = "shots") -> list[dict]:
+        """Caption the clips as one shard is: without the stage's table and gate."""
+        with closing(*settings.endpoints):
+            captioners = captioners_of(settings, Path(shots), Path("answers.sqlite"))
+            return caption_clips([{"clip": clip, "seconds": 2.0} for clip in self.clips], captioners, settings)

@@ -4,10 +4,13 @@ Each is a real model of its family, with a processor, a template of chats, and a
 here: what loads and asks a model of that family is tried whole, without a download.
 """
 
+import importlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_DECLARED: list[Any] = []
 _PIXELS, _PATCH, _WIDTH, _VOCABULARY = 28, 14, 32, 400
 _WORDS = (
     "a red fox runs over the green field while the camera moves slowly to the left in the evening light",
@@ -37,6 +40,24 @@ _CHAT = (
 )
 
 
+def torchvision_imports() -> bool:
+    """Say whether torchvision is there, after what makes a build for GPUs import beside a torch without them.
+
+    It registers kernels of operators that its library would have declared; the families here call none of them.
+    """
+    import torch
+
+    if importlib.util.find_spec("torchvision") is None:
+        return False
+    if torch.version.cuda is None and not _DECLARED:
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _DECLARED.append(library)  # undeclared when it is collected
+    importlib.import_module("torchvision")
+    return True
+
+
 def make(family: str, folder: Path, seed: int = 0) -> Path:
     """Write a model of a family, and return its folder.
 
@@ -54,7 +75,7 @@ def make(family: str, folder: Path, seed: int = 0) -> Path:
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(config)
         for weights in model.parameters():  # larger than a trained one's: or it says the same of every picture
-            torch.nn.init.normal_(weights, std=0.25)
+            torch.nn.init.normal_(weights, std=0.4)
     model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 2
     model.eval().save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "CHANGELOG.md": "changes.md",
     "benchmarks/README.md": "measured.md",
     "infra/README.md": "infra.md",
+    "infra/vllm.md": "vllm.md",
 }
 _IN_REPOSITORY = {page: source for source, page in ELSEWHERE.items()}
 _CODE = re.compile(r"(^```.*?^```[ ]*$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)

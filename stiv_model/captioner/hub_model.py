@@ -21,13 +21,28 @@ from stiv_model.settings import Device, Precision
 _TICKS = 1000  # a second: times of frames are told to processors as numbers of frames
 
 
+def read_picture(content: bytes) -> Image.Image:
+    """Return a picture as models take them: RGB, in memory.
+
+    Args:
+        content: JPEG that we wrote.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return Image.open(io.BytesIO(content), formats=["JPEG"]).convert("RGB")
+    except OSError as error:
+        raise ValueError(f"a picture of {len(content)} bytes is no JPEG ({error})") from error
+
+
 class Look(NamedTuple):
     """What is asked of a model, and what it is shown."""
 
     text: str
     """The prompt. What a tokenizer has a meaning of its own for, such as `<image>`, is broken by a space."""
-    pictures: Sequence[bytes] = ()
-    """JPEG that we wrote, in order of time."""
+    pictures: Sequence[Image.Image] = ()
+    """As `read_picture` returns them, in order of time."""
     times: Sequence[float] = ()
     """Where the pictures are frames of one video: the second of each. Else they are pictures by themselves."""
     seconds: float = 0.0
@@ -104,13 +119,11 @@ class HubModel:
             max_tokens: that an answer may have.
 
         Raises:
-            OSError: a picture is none (`PIL.UnidentifiedImageError` too).
             ValueError: they have more tokens than the model has positions, or more than the device has memory for.
         """
-        pictures = [[_open(picture) for picture in look.pictures] for look in looks]
         with self._lock, torch.inference_mode(), devices.repeatable(self._device, self._model.dtype):
             given = self._processor.apply_chat_template(
-                [self._chat(look, of) for look, of in zip(looks, pictures, strict=True)],
+                [self._chat(look) for look in looks],
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
@@ -133,10 +146,10 @@ class HubModel:
         asked_B = given["attention_mask"].sum(dim=1).tolist()
         return [self._words(row, count) for row, count in zip(ids_BL[:, length:].tolist(), asked_B, strict=True)]
 
-    def _chat(self, look: Look, pictures: list[Image.Image]) -> list[dict[str, Any]]:
-        shown: list[dict[str, Any]] = [{"type": "image", "image": picture} for picture in pictures]
+    def _chat(self, look: Look) -> list[dict[str, Any]]:
+        shown: list[dict[str, Any]] = [{"type": "image", "image": picture} for picture in look.pictures]
         if look.times:
-            shown = [{"type": "video", "video": pictures}]
+            shown = [{"type": "video", "video": list(look.pictures)}]
         # a caption that says <image> would ask for a picture that is not there, and one that says </s> end the question
         text = self._marks.sub(lambda found: f"{found[0][0]} {found[0][1:]}", look.text)
         return [{"role": "user", "content": [*shown, {"type": "text", "text": text}]}]
@@ -146,10 +159,6 @@ class HubModel:
         own = ids if end is None else ids[:end]
         text = self._processor.tokenizer.decode(own, skip_special_tokens=True)
         return Words(text, end is not None, prompt_tokens, len(own) + (end is not None))
-
-
-def _open(picture: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(picture)).convert("RGB")
 
 
 def _is_plain(token: str) -> bool:

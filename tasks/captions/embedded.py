@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from stiv_model.captioner import files
 from tasks.captions.captioner import Said
+from tasks.captions.frames import spread
 from tasks.captions.settings import EmbeddedSettings
-from tasks.captions.video_llm import spread
 from tasks.storage import stills
 
 if TYPE_CHECKING:

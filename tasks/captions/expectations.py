@@ -17,6 +17,7 @@ from tasks.storage.tables import CAPTIONS, Account
 _VISIBLE = r"^[^\x00-\x1f\x7f-\x9f\x{200e}\x{200f}\x{202a}-\x{202e}\x{2066}-\x{2069}]+$"
 _MADE_WITH = {
     "endpoint": ("raw", "model", "prompt_sha256", "frames", "temperature", "seed", "max_tokens"),
+    "transformers": ("raw", "model", "prompt_sha256", "frames", "temperature", "max_tokens"),
     "embedded": ("raw", "model", "frames", "temperature"),
 }
 """Columns that a row by a model has, by its backend."""

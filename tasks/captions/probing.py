@@ -3,12 +3,11 @@
 import hashlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow.compute as pc
 from tqdm import tqdm
 
 from tasks.captions.captioner import Asks, Captioner
@@ -67,18 +66,18 @@ def probe_all(settings: CaptionSettings, selected: Path, shots: Path, count: int
         return [_probe(one, clips, count) for one in captioners_of(models, shots, store)]
 
 
-def _clips(selected: Path) -> list[str]:
-    """Return the clips that are to be captioned, in an order that says nothing of them."""
+def _clips(selected: Path) -> dict[str, dict[str, Any]]:
+    """Return what captioners read of the clips to be captioned, by id, in an order that says nothing of them."""
     table = selected / tables.CLIP_TABLE
-    batches = tables.usable(table, tables.CLIPS, ("clip",))
-    clips = [clip for batch in batches for clip in pc.unique(batch["clip"]).to_pylist()]
+    batches = tables.usable(table, tables.CLIPS, ("clip", "seconds"))
+    clips = {row["clip"]: row for batch in batches for row in batch.to_pylist()}
     if not clips:
         raise ValueError(f"{table} has no clip with status ok: nothing is to be captioned")
-    return sorted(clips, key=lambda clip: hashlib.sha256(_SEED + clip.encode()).digest())
+    return dict(sorted(clips.items(), key=lambda of: hashlib.sha256(_SEED + of[0].encode()).digest()))
 
 
-def _probe(captioner: Captioner, clips: Sequence[str], count: int) -> Probe:
-    known = captioner.answered(clips) if isinstance(captioner, Asks) else {}
+def _probe(captioner: Captioner, clips: Mapping[str, dict[str, Any]], count: int) -> Probe:
+    known = captioner.answered(list(clips)) if isinstance(captioner, Asks) else {}
     chosen = [clip for clip in clips if clip not in known][:count]
     parts = [chosen[first : first + _AT_ONCE] for first in range(0, len(chosen), _AT_ONCE)]
     failed, begun = 0, time.perf_counter()
@@ -86,7 +85,7 @@ def _probe(captioner: Captioner, clips: Sequence[str], count: int) -> Probe:
         ThreadPoolExecutor(_THREADS if isinstance(captioner, Asks) else 1) as threads,
         tqdm(total=len(chosen), desc=captioner.name, unit="clip", file=sys.stderr, leave=False) as bar,
     ):
-        asked = [threads.submit(captioner.caption, [{"clip": clip} for clip in some]) for some in parts]
+        asked = [threads.submit(captioner.caption, [clips[clip] for clip in some]) for some in parts]
         try:
             for one in as_completed(asked):
                 said = one.result()

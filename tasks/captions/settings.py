@@ -5,10 +5,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from stiv_model.settings import Fraction, Settings
+from stiv_model.settings import Device, Fraction, Precision, Settings
 from tasks.chat.settings import EndpointSettings
 
 Language = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
+
+PromptFile = Annotated[str, Field(pattern=r"^prompts/\w[\w-]*(\.\w+)*$")]
 
 Rule = Literal["mojibake", "thinking", "markdown", "prefix", "quotes", "limits"]
 """Rules of cleaning that may be left out."""
@@ -45,27 +47,75 @@ class CaptionerSettings(Settings):
     or more."""
 
 
-class VideoLlmSettings(CaptionerSettings):
-    """A video-language model that sees some frames of a clip and writes one dense caption, and a short one."""
+class AskedSettings(CaptionerSettings):
+    """A video-language model that is asked with prompts, and writes one dense caption, and a short one."""
 
-    kind: Literal["video_llm"]
-    """All frames of a clip in one question, one answer."""
+    kind: Literal["video_llm", "frames_llm"]
+    """video_llm: all frames of a clip in one question; frames_llm: a question for each frame, and one more that merges
+    the answers, of which nobody has seen the clip (the paper's rejected baseline)."""
+    prompt: PromptFile
+    """File with the prompt, in the folder prompts; {frames} in it becomes the number of frames. Every row has its
+    hash. Of frames_llm, it is about one frame, and answered with a text in any case."""
+    merge_prompt: PromptFile | None = None
+    """Of frames_llm, and of it alone: file with the prompt that merges; {captions} in it becomes the captions of the
+    frames, numbered, one in a line."""
+    answer: Literal["json", "text"]
+    """json: an object of two texts, `text` and `short`, is asked for (response_format) and anything else is malformed;
+    text: the answer is the caption, and its first sentence the short one."""
+    max_tokens: PositiveInt
+    """Tokens that an answer may have, thoughts included."""
+
+    @model_validator(mode="after")
+    def a_merge_is_asked_for_where_there_is_one(self) -> Self:
+        """Refuse a merge without its prompt, and the prompt without a merge."""
+        if (self.kind == "frames_llm") != (self.merge_prompt is not None):
+            raise ValueError(
+                f"merge_prompt is {self.merge_prompt}, but kind is {self.kind}: frames_llm has a merge_prompt, such "
+                "as prompts/merge.txt, and video_llm none"
+            )
+        return self
+
+
+class EndpointCaptionerSettings(AskedSettings):
+    """A video-language model behind servers of Chat Completions."""
+
     backend: Literal["endpoint"]
     """Where the model runs: behind servers of Chat Completions."""
     endpoint: EndpointSettings
     """The servers, and how they are asked."""
-    prompt: Annotated[str, Field(pattern=r"^prompts/\w[\w-]*(\.\w+)*$")]
-    """File with the prompt, in the folder prompts; {frames} in it becomes the number of frames. Every row has its
-    hash."""
-    answer: Literal["json", "text"]
-    """json: an object of two texts, `text` and `short`, is asked for (response_format) and anything else is malformed;
-    text: the answer is the caption, and its first sentence the short one."""
     temperature: NonNegativeFloat
     """0 takes the likeliest word; more draws."""
     seed: NonNegativeInt
     """For servers that draw."""
-    max_tokens: PositiveInt
-    """Tokens that an answer may have, thoughts included."""
+
+
+class TransformersCaptionerSettings(AskedSettings):
+    """A video-language model of transformers in the stage's own process; it always says the likeliest word."""
+
+    backend: Literal["transformers"]
+    """Where the model runs: in the stage's own process, loaded once."""
+    source: str
+    """The model: a folder as the hub has it (safetensors, processor, template of chats), the name of a repository on
+    the hub, or `package:NAME/FOLDER`. Code that it brings is never run."""
+    revision: str | None
+    """Commit of the hub repository, 40 digits; null for a folder or a package."""
+    shown: Literal["pictures", "video"]
+    """How it is shown the frames: as pictures, or as one video with their times, which not every model takes."""
+    precision: Precision
+    """Precision in which the model computes."""
+    device: Device
+    """Where it computes."""
+    batch: PositiveInt
+    """Questions answered at once; texts do not depend on it but by rounding."""
+
+    @model_validator(mode="after")
+    def one_frame_is_no_video(self) -> Self:
+        """Refuse to show single frames as videos."""
+        if self.kind == "frames_llm" and self.shown == "video":
+            raise ValueError(
+                "shown is video, but kind is frames_llm, which asks about single frames: set it to pictures"
+            )
+        return self
 
 
 class EmbeddedSettings(CaptionerSettings):
@@ -78,7 +128,9 @@ class EmbeddedSettings(CaptionerSettings):
     """Where the model runs: in the stage itself."""
 
 
-ModelCaptioner = Annotated[VideoLlmSettings | EmbeddedSettings, Field(discriminator="backend")]
+ModelCaptioner = Annotated[
+    EndpointCaptionerSettings | TransformersCaptionerSettings | EmbeddedSettings, Field(discriminator="backend")
+]
 """A captioner that looks at stills, told apart by where its model runs."""
 Captioner = Literal["sidecar", "describe"] | ModelCaptioner
 
@@ -141,7 +193,7 @@ class CaptionSettings(Settings):
     @property
     def endpoints(self) -> tuple[EndpointSettings, ...]:
         """Where models are asked."""
-        return tuple(one.endpoint for one in self.captioners if isinstance(one, VideoLlmSettings))
+        return tuple(one.endpoint for one in self.captioners if isinstance(one, EndpointCaptionerSettings))
 
 
 def name_of(captioner: Captioner) -> str:

@@ -11,10 +11,14 @@ import pyarrow as pa
 
 from stiv_model.settings import TextSettings
 from tasks.captions import cleaning, outcomes, token_lengths
+from tasks.captions.backends import Backend
 from tasks.captions.captioner import Captioner, Said, Sidecar
 from tasks.captions.describe import Describe
 from tasks.captions.embedded import Embedded
-from tasks.captions.settings import CaptionSettings, EmbeddedSettings, ModelCaptioner
+from tasks.captions.endpoint import EndpointBackend
+from tasks.captions.frames_llm import FramesLlm
+from tasks.captions.in_process import TransformersBackend
+from tasks.captions.settings import CaptionSettings, EmbeddedSettings, EndpointCaptionerSettings, ModelCaptioner
 from tasks.captions.video_llm import VideoLlm
 from tasks.chat.client import closing
 from tasks.chat.store import STORE
@@ -39,17 +43,22 @@ def captioners_of(settings: CaptionSettings, shots: Path, store: Path = STORE) -
         store: file of the answers of models.
 
     Raises:
-        FileNotFoundError, ValueError: a prompt is none, or the embedded captioner is damaged.
+        FileNotFoundError, ValueError: a prompt or a model is none.
     """
     known = {captioner.name: captioner for captioner in _WITHOUT_MODEL}
-    return [known[one] if isinstance(one, str) else open_model(one, shots, store) for one in settings.captioners]
 
+    def opened(one: str | ModelCaptioner) -> Captioner:
+        if isinstance(one, str):
+            return known[one]
+        if isinstance(one, EmbeddedSettings):
+            return Embedded(one, shots)
+        backend: Backend
+        backend = EndpointBackend(one) if isinstance(one, EndpointCaptionerSettings) else TransformersBackend(one)
+        if one.kind == "video_llm":
+            return VideoLlm(one, backend, shots, store)
+        return FramesLlm(one, backend, shots, store, partial(judge, settings=settings))
 
-def open_model(settings: ModelCaptioner, shots: Path, store: Path = STORE) -> Captioner:
-    """Return a captioner that looks at stills, by where its model runs; arguments and errors as `captioners_of`."""
-    if isinstance(settings, EmbeddedSettings):
-        return Embedded(settings, shots)
-    return VideoLlm(settings, shots, store)
+    return [opened(one) for one in settings.captioners]
 
 
 def caption_clips(

@@ -17,12 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stiv_model.errors.failures import TryLaterError
-from tasks.captions import video_llm
+from tasks.captions.answers import said_by
+from tasks.captions.endpoint import EndpointBackend
 from tasks.captions.outcomes import REASONS
 from tasks.captions.prompts import read_prompt
-from tasks.captions.settings import VideoLlmSettings
+from tasks.captions.settings import EndpointCaptionerSettings
 from tasks.captions.stage import Captions, judge
 from tasks.chat.answers import Answer, MalformedError, read_answer, read_object
+from tasks.chat.store import key_of
 from tasks.storage import tables
 from tests.fault_server import MODEL, FaultServer, by_chance, caption_of, completion
 from tests.made_clips import PARAMS, PROMPT, TEXT, Workspace, by, jpeg, model
@@ -63,6 +65,13 @@ def test_the_model_sees_the_bytes_of_the_stills_and_is_told_how_many(workspace):
     assert sorted(seen.values()) == sorted([of[0], of[2], of[3]] for of in workspace.stills.values())
 
 
+def test_answers_that_are_stored_keep_their_key():
+    settings = model("http://127.0.0.1:1/v1")
+    decides = {"kind": "video_llm", "prompt": PROMPT, "answer": "json", "frames": 3}
+    asked = key_of(EndpointBackend(settings).decides | decides)
+    assert asked == "b9dd08e4ffbc2e7327cee17912da81bc3ee55033a652014bbd44cc823b90bbb8"
+
+
 def test_with_faults_rows_are_those_of_a_run_without_and_nobody_is_asked_twice(workspace):
     with FaultServer() as sound:
         plain = workspace.run(by(model(sound.url)), "plain")
@@ -73,7 +82,7 @@ def test_with_faults_rows_are_those_of_a_run_without_and_nobody_is_asked_twice(w
     assert set(faulty.answered.values()) == {1}
 
 
-def asked_again(workspace, name: str, captioner: VideoLlmSettings, shots: str = "shots", **changes) -> int:
+def asked_again(workspace, name: str, captioner: EndpointCaptionerSettings, shots: str = "shots", **changes) -> int:
     with FaultServer() as server:
         url = captioner.model_copy(update={"endpoint": captioner.endpoint.model_copy(update={"urls": (server.url,)})})
         rows = workspace.run(by(url, **changes), name, shots)
@@ -150,7 +159,7 @@ def as_json(text: str, short: str = "A dog runs.") -> str:
 def test_each_answer_is_a_caption_or_has_its_reason(changes, reason):
     body = json.dumps(completion({"model": MODEL}, changes.pop("content"), **changes)).encode()
     answer, _ = read_answer(body, MODEL)
-    said = video_llm.said_by(answer, "json")
+    said = said_by(answer, "json")
     judged = judge(said, PARAMS)
     assert judged.reason == reason
     if reason is None:
@@ -278,12 +287,16 @@ def test_a_model_that_cannot_be_asked_is_refused(changes):
 
 def test_braces_of_a_prompt_stay_as_they_are(tmp_path):
     (tmp_path / "p.txt").write_text("{frames} of {{7*7}} {0} {frames}")
-    assert read_prompt(tmp_path / "p.txt").about(4) == "4 of {{7*7}} {0} 4"
+    prompt = read_prompt(tmp_path / "p.txt")
+    assert prompt.about(4) == "4 of {{7*7}} {0} 4"
+    assert prompt.filled({"frames": "{0}{frames}"}) == "{0}{frames} of {{7*7}} {0} {0}{frames}"
 
 
-def test_the_prompts_of_the_project_are_some():
-    for path in sorted((Path(__file__).parents[3] / "prompts").iterdir()):
-        assert "4" in read_prompt(path).about(4)
+@pytest.mark.parametrize(("name", "places"), [("video", ["frames"]), ("frame", []), ("merge", ["frames", "captions"])])
+def test_the_prompts_of_the_project_are_some(name, places):
+    prompt = read_prompt(Path(__file__).parents[3] / f"prompts/{name}.txt", dict.fromkeys(places, ""))
+    filled = prompt.filled(dict.fromkeys(("frames", "captions"), "<here>"))
+    assert filled.count("<here>") == len(places) and not {"{frames}", "{captions}"} & set(filled.split())
 
 
 JSON = st.recursive(
@@ -313,7 +326,7 @@ def test_whatever_a_server_sends_is_an_answer_or_malformed(body):
     assert isinstance(named, str)
     answer.content.encode()
     for form in ("json", "text"):
-        judged = judge(video_llm.said_by(answer, form), PARAMS)
+        judged = judge(said_by(answer, form), PARAMS)
         assert (judged.text is None) != (judged.reason is None)
 
 
@@ -321,7 +334,7 @@ def test_whatever_a_server_sends_is_an_answer_or_malformed(body):
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_two_texts_come_out_of_json_as_they_went_in(text, short):
     content = json.dumps({"text": text, "short": short}, ensure_ascii=False)
-    said = video_llm.said_by(Answer(content, "stop", False, False, None, None), "json")
+    said = said_by(Answer(content, "stop", False, False, None, None), "json")
     assert (said.text, said.short, said.raw) == (text, short, content)
 
 
