@@ -15,6 +15,7 @@ import yaml
 
 from tasks.sandbox.settings import SandboxSettings
 from tasks.videos import buckets
+from tests import tiny_vlm
 
 WriteVideo = Callable[..., Path]
 
@@ -34,6 +35,7 @@ def _leave_the_callers_prefect_alone() -> None:
 
 
 _leave_the_callers_prefect_alone()  # Prefect reads them when it is imported
+tiny_vlm.let_torchvision_import()  # does nothing where there is none
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ Each is a real model of its family, with a processor, a template of chats, and a
 here: what loads and asks a model of that family is tried whole, without a download.
 """
 
-import importlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -40,22 +39,23 @@ _CHAT = (
 )
 
 
-def torchvision_imports() -> bool:
-    """Say whether torchvision is there, after what makes a build for GPUs import beside a torch without them.
+HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
 
-    It registers kernels of operators that its library would have declared; the families here call none of them.
+
+def let_torchvision_import() -> None:
+    """Declare what a torchvision that is built for GPUs imports without, beside a torch that is not.
+
+    It registers kernels of operators that its own library would have declared; the families here call none of them.
+    transformers imports torchvision with whatever handles pictures, so that this comes first.
     """
-    import torch
+    if HAS_TORCHVISION and not _DECLARED:
+        import torch
 
-    if importlib.util.find_spec("torchvision") is None:
-        return False
-    if torch.version.cuda is None and not _DECLARED:
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _DECLARED.append(library)  # undeclared when it is collected
-    importlib.import_module("torchvision")
-    return True
+        if torch.version.cuda is None:
+            library = torch.library.Library("torchvision", "FRAGMENT")
+            for name in ("nms", "qnms"):
+                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            _DECLARED.append(library)  # undeclared when it is collected
 
 
 def make(family: str, folder: Path, seed: int = 0) -> Path:

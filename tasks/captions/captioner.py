@@ -42,7 +42,7 @@ class Captioner(Protocol):
 
 @runtime_checkable
 class Asks(Protocol):
-    """A captioner whose model answers elsewhere, and whose answers are stored."""
+    """A captioner whose model's answers are stored."""
 
     def answered(self, clips: Sequence[str]) -> dict[str, list[Answer]]:
         """Return what the model has answered about these clips already; of a clip without an answer, nothing.

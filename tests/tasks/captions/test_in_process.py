@@ -27,7 +27,7 @@ def folder_of(tmp_path_factory):
     top = tmp_path_factory.mktemp("models")
 
     def folder(family: str) -> Path:
-        if family in WITH_VIDEO and not tiny_vlm.torchvision_imports():
+        if family in WITH_VIDEO and not tiny_vlm.HAS_TORCHVISION:
             pytest.skip("transformers loads this family with torchvision alone, which the extra vlm installs")
         return top / family if (top / family).exists() else tiny_vlm.make(family, top / family)
 
