@@ -41,7 +41,7 @@ def test_lost_and_cleaned_captions_are_told_by_reason_and_rule(words):
 def test_two_captioners_are_told_by_kind_and_source_with_intervals(words):
     assert "video goes by all stills of a clip together, frames by each still by itself" in words
     assert "frames invents more relations (where it moves)." in words
-    assert "relations (where it moves) 0 % 0 % to 4 %, 0 of 93 66 % 55 % to 75 %, 61 of 93 better" in words
+    assert "relations (where it moves) 0 % 0 % to 4 % 0 of 93 66 % 55 % to 75 % 61 of 93 better" in words
     assert "real 7 clips judge not fit here it affirmed 6 of 36 objects that are not there" in words
     assert "frames failed at 2 (malformed)." in words
 
