@@ -5,6 +5,7 @@ import base64
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,6 +113,19 @@ class Tab:
         for kind in ("keyDown", "keyUp"):
             self._send("Input.dispatchKeyEvent", type=kind, key=key, text=key, code=f"Key{key.upper()}")
         self._browser._call(asyncio.wait_for(loaded.wait(), _SECONDS))
+
+    def click(self, x: float, y: float) -> None:
+        """Click at a place, in pixels from the top left corner of what is seen."""
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self._send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def until(self, expression: str) -> None:
+        """Wait until an expression is true; the page may still be at work."""
+        limit = time.monotonic() + _SECONDS
+        while not self.value(f"!!({expression})"):
+            if time.monotonic() > limit:
+                raise TimeoutError(expression)
+            time.sleep(0.2)
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._send("Page.captureScreenshot", captureBeyondViewport=False)["data"]))

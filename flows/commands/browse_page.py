@@ -11,6 +11,7 @@ from tasks.lineage import lineage
 from tasks.lineage.lineage import Workspace
 from tasks.pages.columns import COLUMNS
 from tasks.pages.gallery import SHOWN, Filters, Gallery
+from tasks.pages.hidden_signs import visible
 from tasks.pages.preview import Piece, preview
 from tasks.sandbox.pool import Sandbox
 from tasks.storage import fields
@@ -95,7 +96,7 @@ def details(shown: Gallery, row: dict[str, Any]) -> None:
         st.markdown(f"**{row['status']}**" + (f": {row['reason']}" if row["reason"] else ""))
         if kept := row.get("duplicate_of"):
             st.markdown(f"kept instead: `{kept}`")
-        st.text(row.get("text") or row.get("caption") or "no caption")
+        st.text(visible(row.get("text") or row.get("caption") or "no caption"))
         st.dataframe(
             [{"score": name, "value": row[name]} for name in shown.extent() if row.get(name) is not None],
             hide_index=True,
@@ -114,7 +115,8 @@ def play(row: dict[str, Any]) -> None:
         with sources.lend(params.source, row["uri"], row["video"], cache) as path:
             film = preview(fields.take(Piece, row), path, sandbox())
     except (OSError, ValueError) as error:
-        st.warning(f"The shot cannot be played: {error}")
+        st.warning("The shot cannot be played.")
+        st.text(visible(str(error)))  # it may name a file, and a warning is Markdown
         return
     st.video(film, loop=True, autoplay=True, muted=True)
 

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.dsg.correction import Known, add
 from tasks.dsg.sequential import rank
-from tasks.storage import queries
+from tasks.storage import atomic, queries
 
-FILE = "captions.jsonl"
+FOLDER, FILE = Path("audits"), "captions.jsonl"
 
 Answer = Literal["yes", "no", "unsure", "withdrawn"]
 """Of a person: the object is there; it is not; it cannot be told; forget what was said."""
@@ -102,6 +102,23 @@ def append(folder: Path, said: Said) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def forget(folder: Path, prefix: str) -> int:
+    """Delete the lines about clips whose ids begin so, whole or cut off; return how many.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return 0
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if f'"clip":"{prefix}' not in line.replace(" ", "")]
+    if len(kept) < len(lines):
+        with atomic.atomic_write(path) as tmp_path:
+            tmp_path.write_text("".join(kept), encoding="utf-8")
+    return len(lines) - len(kept)
 
 
 def claims(dsg: Path, evidence: Path, count: int, seed: int) -> list[Claim]:

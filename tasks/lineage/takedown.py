@@ -21,6 +21,7 @@ from stiv_model.latents.folder import TABLE
 from stiv_model.latents.training_set import SAMPLES
 from stiv_model.settings import RUN_FILE
 from tasks.chat.store import STORE, forget
+from tasks.dsg import audit
 from tasks.lineage import lineage
 from tasks.lineage.lineage import Workspace
 from tasks.storage import atomic, tables
@@ -181,7 +182,9 @@ def _unfinished_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.partial")
 
 
-def carry_out(takedown: Takedown, source: str, earlier_rows: Path, answers: Path = STORE) -> None:
+def carry_out(
+    takedown: Takedown, source: str, earlier_rows: Path, answers: Path = STORE, audits: Path = audit.FOLDER
+) -> None:
     """Delete the raw files, their copies, and every output that holds the video; doing it twice does no harm.
 
     Args:
@@ -189,6 +192,7 @@ def carry_out(takedown: Takedown, source: str, earlier_rows: Path, answers: Path
         source: the raw videos, as `source` of params.yaml has it.
         earlier_rows: folder of the tables of earlier runs (`tasks/storage/reuse.py`), which is deleted whole.
         answers: file of what models have said of clips, from which that of the video's is deleted.
+        audits: folder of what people have said of captions, likewise.
 
     Raises:
         PermissionError, ConnectionError: the source does not let go of a file; what was deleted before stays so.
@@ -206,5 +210,8 @@ def carry_out(takedown: Takedown, source: str, earlier_rows: Path, answers: Path
                 one.unlink(missing_ok=True)
         log.info("deleted %s", folder)
     shutil.rmtree(earlier_rows, ignore_errors=True)
-    if said := forget(answers, tables.clip_id(takedown.video, 0, 0).partition("-")[0]):
+    clips = tables.clip_id(takedown.video, 0, 0).partition("-")[0]
+    if said := forget(answers, clips):
         log.info("deleted %d answers of models about its clips", said)
+    if said := audit.forget(audits, clips):
+        log.info("deleted %d lines of %s about its clips; git has its earlier versions", said, audits / audit.FILE)

@@ -59,6 +59,13 @@ def test_a_line_after_one_that_was_cut_off_is_whole(tmp_path):
     assert (first, end) == ('{"clip": "a', "") and Said.model_validate_json(second).answer == "yes"
 
 
+def test_a_takedown_takes_the_lines_about_a_videos_clips(tmp_path):
+    assert audit.forget(tmp_path, CLIP[:20]) == 0 and not (tmp_path / FILE).exists()
+    for claim in CLAIMS:
+        audit.append(tmp_path, said(claim, "yes"))
+    assert audit.forget(tmp_path, CLIP[:20]) == 2 and list(audit.read(tmp_path)) == [key(CLAIMS[2])]
+
+
 def test_objects_that_are_there_give_specificity_and_those_that_are_not_sensitivity():
     verdicts = {key(claim): said(claim, answer) for claim, answer in zip(CLAIMS, ("yes", "no", "yes"), strict=True)}
     found = audit.agreement(CLAIMS, verdicts)

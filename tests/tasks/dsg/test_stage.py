@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.demo import shapes
+from tasks.dsg import audit
 from tasks.dsg.captions import counts_of
 from tasks.dsg.judging import gate_of, judge_texts, judged_of, summary
 from tasks.dsg.stage import DSG_TABLE, EVIDENCE_TABLE, Dsg, DsgGateError, draw
@@ -100,6 +101,28 @@ def test_every_answer_is_kept_with_what_was_asked(workspace):
     assert len(decoys) == 3 * STILLS and {row["answer"] for row in decoys} == {"no"}
     assert {row["frame"] for row in first if row["kind"] == "relation"} == {None}
     assert all(row["model"] == "shapes.judge" and len(row["prompt_sha256"]) == 64 for row in evidence)
+
+
+def test_what_people_saw_is_the_judges_specificity_and_one_that_denies_it_is_not_fit(workspace):
+    texts = texts_of(workspace)
+    shown = {clip: shapes.said(text).shape for clip, text in texts.items()}
+    for number in range(6):
+        say(workspace, clip_of(number), shown[clip_of(number)])
+    told = run(workspace)[1]["captioners"]["sidecar"]
+    assert told["audit"] == {"confirmed": {"affirmed": 6, "asked": 6}, "not_there": {"denied": 0, "asked": 0}}
+    assert told["verdict"] == "passed"
+    write(workspace, {clip: swapped(text) if number < 6 else text for number, (clip, text) in enumerate(texts.items())})
+    for number in range(6):  # the captions now name what the judge denies, and people say that it is there
+        say(workspace, clip_of(number), shapes.said(swapped(texts[clip_of(number)])).shape)
+    told = run(workspace)[1]["captioners"]["sidecar"]
+    assert told["verdict"] == "no verdict" and "denied 6 of 6 that people saw" in told["why"]
+    assert "rate_i" not in told
+
+
+def say(folder, clip, shape):
+    asked = f"Is there a {shape}?"
+    said = audit.Said(clip=clip, question=asked, answer="yes", who="ada", when="2026-01-01T00:00:00+00:00")
+    audit.append(folder / "audits", said)
 
 
 def test_too_many_inventions_stop_the_stage_and_nothing_is_made(workspace):

@@ -5,13 +5,17 @@ The quick tests read the pages as a parser does; the long one opens them in Chro
 
 import json
 import logging
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
 from functools import partial
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -42,6 +46,7 @@ HOSTILE = (
     "a red circle moves left" + "\n" * 10_000 + "23:59:59 forged: all clips are fine",
     "</textarea></script><!-- a red circle moves left",
 )
+ROOT = Path(__file__).parents[3]
 PLAIN = "a blue square moves up"
 COUNT = 2 * len(HOSTILE)
 URIS = {number: f"{text.replace('/', ' ')[:160]}.mp4" for number, text in enumerate(HOSTILE)}
@@ -188,6 +193,54 @@ def served(app, port):
         thread.join(20)
 
 
+_PICKED = "document.querySelector('[data-testid=stHeading] h3')?.textContent"
+
+
+def browse_in(shown, folder):
+    """Look at every hostile shot on the page of `stiv browse`."""
+    (folder / "params.yaml").write_text((ROOT / "tests/params.yaml").read_text())
+    shots = [{"clip": f"a{n}", "video": "v", "uri": text, "start": 0.0, "end": 2.0, "motion": n / 8, "caption": text}
+             for n, text in enumerate(HOSTILE)]  # fmt: skip
+    captions = [{"clip": f"a{n}", "status": "ok", "text": HOSTILE[-1 - n]} for n in range(len(HOSTILE))]
+    made = {"shots": (shots, tables.SHOTS), "captions": (captions, tables.CAPTIONS)}
+    made["clips"] = ([row | {"status": "ok"} for row in shots], tables.CLIPS)
+    for name, (rows, schema) in made.items():
+        (folder / "data" / name).mkdir(parents=True)
+        tables.write_rows(folder / "data" / name / f"{name}.parquet", rows, schema)
+    write_stills(folder / "data/shots", {})
+    port = free_port()
+    command = [sys.executable, "-m", "flows", "browse", "--port", str(port)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            tab = shown.open(first_answer(process.stdout.readline().split()[0]))
+            box = "document.querySelector('[data-testid=stDataFrame] canvas')"
+            tab.until(box)
+            seen = set()
+            for place in range(len(HOSTILE)):
+                x, y = tab.value(f"(() => {{const at = {box}.getBoundingClientRect(); return [at.x, at.y]}})()")
+                tab.click(x + 15, y + 35 * (place + 1.5))
+                tab.until(f"{_PICKED} && !{sorted(seen)}.includes({_PICKED})")
+                seen.add(tab.value(_PICKED))
+                tab.until("document.querySelector('[data-testid=stExpander]')")  # the last that is shown of it
+                assert "red circle" in tab.value("document.body.innerText") and tab.value("window.ran") == []
+            assert len(seen) == len(HOSTILE)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def first_answer(address):
+    """Return the address once the page is served."""
+    port = int(address.partition("/?")[0].rpartition(":")[2])
+    limit = time.monotonic() + 120
+    with socket.socket() as probe:
+        while probe.connect_ex(("127.0.0.1", port)):
+            assert time.monotonic() < limit
+            time.sleep(0.2)
+    return address
+
+
 @pytest.mark.long
 @pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium")
 def test_in_a_browser_nothing_of_theirs_runs_on_any_page(made, tmp_path):
@@ -209,5 +262,6 @@ def test_in_a_browser_nothing_of_theirs_runs_on_any_page(made, tmp_path):
         assert "That was all" in tab.value("document.body.innerText")
         tab.press("u")
         assert "7 of 8 objects" in tab.value("document.body.innerText")
+        browse_in(shown, tmp_path)
     fetched = [url for url in shown.requested if not url.startswith(("data:", "file:", f"http://127.0.0.1:{port}/"))]
     assert fetched == []
