@@ -13,6 +13,7 @@ MODULES = (
     "flows.select",
     "flows.caption",
     "flows.check_captions",
+    "flows.compare_captions",
     "flows.categorise",
     "flows.encode",
     "flows.train",
