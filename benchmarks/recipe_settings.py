@@ -114,6 +114,8 @@ class Stage(NamedTuple):
     def described(self) -> dict[str, Any]:
         """Return all that decides about the weights but the seed, as JSON has it."""
         own = self._asdict() | {part: getattr(self, part).model_dump() for part in ("recipe", "model")}
+        if own["recipe"]["balance"] is None:  # results are known by a hash of this, and older ones do not say it
+            del own["recipe"]["balance"]
         own["training"] = {name: getattr(self.training, name) for name in _DECIDE} | {
             "optimizer": self.training.optimizer.model_dump()
         }

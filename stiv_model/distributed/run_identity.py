@@ -37,6 +37,7 @@ _OUTSIDE = {"latents", "parent", "temporal_parent", "monitoring"}
 
 _NEUTRAL: Mapping[str, JsonValue] = {
     "recipe.decay.kind": "constant",
+    "recipe.balance": None,
     "training.clean_frame_loss": False,
     "training.temporal_mask_ratio": 0.0,
     "training.timestep_shift": 1.0,

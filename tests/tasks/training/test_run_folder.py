@@ -121,8 +121,11 @@ def test_a_run_of_a_release_without_a_key_goes_on_where_the_key_changes_nothing(
     edit(work, temporal_mask_ratio=None)
     with pytest.raises(ValueError, match=r"training\.temporal_mask_ratio was not there, is 0\.5"):
         run_folder.open_run(changed(describe(), "training", temporal_mask_ratio=0.5), out)
-    (work / "run.json").write_text(json.dumps(without(describe(), "recipe", "decay")))
-    run_folder.open_run(describe(), out)
+    for key in ("decay", "balance"):
+        (work / "run.json").write_text(json.dumps(without(describe(), "recipe", key)))
+        run_folder.open_run(describe(), out)
+    with pytest.raises(ValueError, match=r"recipe\.balance was not there, is category"):
+        run_folder.open_run(changed(describe(), "recipe", balance="category"), out)
     edit(work, of_the_last_release=1)
     with pytest.raises(ValueError, match=r"training\.of_the_last_release was 1, is gone"):
         run_folder.open_run(describe(), out)
@@ -142,6 +145,7 @@ def without(run: Run, section: str, key: str) -> dict[str, Any]:
 
 def test_the_record_of_a_run_of_a_release_without_decay_or_gain_is_read():
     assert Run.model_validate(without(describe(), "recipe", "decay")) == describe()
+    assert Run.model_validate(without(describe(), "recipe", "balance")) == describe()
     assert Run.model_validate(without(describe(), "model", "temporal_gain")) == describe()
     with pytest.raises(ValueError, match=r"recipe\.batch"):
         Run.model_validate(without(describe(), "recipe", "batch"))
