@@ -3,6 +3,7 @@
 Only architectures that transformers knows are run: code that lies in a folder or on the hub never is.
 """
 
+import importlib.util
 import io
 import re
 import threading
@@ -78,8 +79,8 @@ class HubModel:
         self._place, self._lock = place, threading.Lock()
         with pinned.naming(place, str(folder)):
             pinned.check_folder(folder, pinned.TRANSFORMERS_WEIGHTS)
+            self._processor = _read_processor(folder)
             with pinned.opening(folder, "a video-language model"):
-                self._processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=False)
                 loaded: Any = transformers.AutoModelForImageTextToText.from_pretrained(
                     folder, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=False
                 )
@@ -159,6 +160,19 @@ class HubModel:
         own = ids if end is None else ids[:end]
         text = self._processor.tokenizer.decode(own, skip_special_tokens=True)
         return Words(text, end is not None, prompt_tokens, len(own) + (end is not None))
+
+
+def _read_processor(folder: Path) -> Any:
+    try:
+        with pinned.opening(folder, "a processor of pictures and text"):
+            return transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    except ValueError as error:
+        if importlib.util.find_spec("torchvision") is not None:
+            raise
+        raise ValueError(
+            f"{error}; or install the extra vlm, since torchvision is not here, which most families of models need "
+            "(docs/captions.md)"
+        ) from error
 
 
 def _is_plain(token: str) -> bool:

@@ -17,7 +17,11 @@ _SCHEMA = {
     "required": list(TEXTS),
     "additionalProperties": False,
 }
-_FORMAT = {"type": "json_schema", "json_schema": {"name": "caption", "strict": True, "schema": _SCHEMA}}
+FORMAT: dict[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {"name": "caption", "strict": True, "schema": _SCHEMA},
+}
+"""`response_format` of a request for both texts."""
 
 
 class EndpointBackend:
@@ -56,7 +60,7 @@ def question_body(settings: EndpointCaptionerSettings, text: str, pictures: Sequ
         "temperature": settings.temperature,
         "seed": settings.seed,
         "max_tokens": settings.max_tokens,
-        **({"response_format": _FORMAT} if form == "json" else {}),
+        **({"response_format": FORMAT} if form == "json" else {}),
     }
     # base64 needs no escaping: written around it, a megabyte of pictures costs no pass of the JSON encoder
     parts = [

@@ -3,6 +3,7 @@
 import ast
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import cv2
@@ -116,6 +117,18 @@ def test_rows_say_which_model_wrote_them_and_nothing_is_asked_twice(workspace, f
     assert {len(row["raw"]) < len(rows[0]["raw"]) + 20 and row["max_tokens"] for row in other} == {5}
 
 
+def test_a_run_that_was_killed_goes_on_where_it_was(workspace, folder_of, monkeypatch):
+    settings = by(local(folder_of("llava"), batch=2))
+    rows = workspace.caption(settings, "seen")
+    with sqlite3.connect("answers.sqlite") as store:
+        for clip in workspace.clips[3:]:
+            assert store.execute("DELETE FROM answers WHERE item GLOB ?", (f"{clip} *",)).rowcount == 1
+    asked = []
+    answer = HubModel.answer
+    monkeypatch.setattr(HubModel, "answer", lambda *given: asked.append(len(given[1])) or answer(*given))
+    assert workspace.caption(settings, "seen") == rows and asked == [2]
+
+
 def test_an_answer_that_ends_by_itself_is_whole_and_may_be_empty(workspace, folder_of, tmp_path):
     folder = shutil.copytree(folder_of("llava"), tmp_path / "ends")
     config = json.loads((folder / "generation_config.json").read_text())
@@ -132,7 +145,7 @@ def test_each_frame_is_asked_about_and_the_captions_are_merged(workspace, folder
         "prompt": "prompts/frame.txt",
         "merge_prompt": "prompts/merge.txt",
     }
-    rows = workspace.caption(by(local(folder_of("llava"), **merging)), "seen")
+    rows = workspace.caption(by(local(folder_of("llava"), precision="bfloat16", **merging)), "seen")
     assert {(row["captioner"], row["reason"]) for row in rows} == {("frames", "truncated")}
     with pytest.raises(ValueError, match="shown is video, but kind is frames_llm"):
         local("x", shown="video", **merging)
@@ -167,6 +180,11 @@ def test_a_model_that_cannot_be_asked_says_what_is_in_the_way(folder_of, tmp_pat
     folder = shutil.copytree(folder_of("llava"), tmp_path / "other")
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match="no template of chats"):
+        HubModel(folder, "float32", "cpu", "captions")
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "Qwen2_5_VLProcessor"}))
+    with pytest.raises(
+        ValueError, match="does not open as a processor" if tiny_vlm.HAS_TORCHVISION else "the extra vlm"
+    ):
         HubModel(folder, "float32", "cpu", "captions")
     model = HubModel(folder_of("llava"), "float32", "cpu", "captions.captioners.video")
     with pytest.raises(ValueError, match=r"video\.max_tokens is 5000, after \d+ tokens"):
