@@ -263,5 +263,6 @@ def test_in_a_browser_nothing_of_theirs_runs_on_any_page(made, tmp_path):
         tab.press("u")
         assert "7 of 8 objects" in tab.value("document.body.innerText")
         browse_in(shown, tmp_path)
-    fetched = [url for url in shown.requested if not url.startswith(("data:", "file:", f"http://127.0.0.1:{port}/"))]
+    own = ("data:", "file:", "blob:", "http://127.0.0.1:")
+    fetched = [url for url in shown.requested if not url.startswith(own)]
     assert fetched == []
