@@ -138,8 +138,8 @@ def settings_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _discriminator(model: type[BaseModel]) -> str:
-    kind = model.model_fields.get("kind")
-    return ", ".join(map(str, get_args(kind.annotation))) if kind else model.__name__
+    told_by = model.model_fields.get("backend") or model.model_fields.get("kind")
+    return ", ".join(map(str, get_args(told_by.annotation))) if told_by else model.__name__
 
 
 def _kind(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
