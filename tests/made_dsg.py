@@ -15,5 +15,6 @@ SETTINGS = DsgSettings(
     max_undecided=0.05,
     without_verdict="go_on",
     repair="none",
+    rewrite_prompt="prompts/rewrite.txt",
     shard_captions=4,
 )

@@ -1,7 +1,5 @@
 """Backend `endpoint`: a model behind servers of Chat Completions."""
 
-import base64
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +7,7 @@ from tasks.captions.answers import TEXTS, Form
 from tasks.captions.backends import Question
 from tasks.captions.settings import EndpointCaptionerSettings
 from tasks.chat import client
+from tasks.chat.request import request_body
 from tasks.chat.store import Answers
 
 _SCHEMA = {
@@ -55,17 +54,11 @@ class EndpointBackend:
 
 def question_body(settings: EndpointCaptionerSettings, text: str, pictures: Sequence[bytes], form: Form) -> bytes:
     """Return the body of a request: Chat Completions, the pictures first, as data URLs."""
-    request = {
+    sampling = {
         "model": settings.endpoint.model,
         "temperature": settings.temperature,
         "seed": settings.seed,
         "max_tokens": settings.max_tokens,
         **({"response_format": FORMAT} if form == "json" else {}),
     }
-    # base64 needs no escaping: written around it, a megabyte of pictures costs no pass of the JSON encoder
-    parts = [
-        b'{"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,' + base64.b64encode(picture) + b'"}}'
-        for picture in pictures
-    ]
-    content = b", ".join([*parts, json.dumps({"type": "text", "text": text}).encode()])
-    return b'{"messages": [{"role": "user", "content": [' + content + b"]}], " + json.dumps(request).encode()[1:]
+    return request_body(text, pictures, sampling)

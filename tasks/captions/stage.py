@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from stiv_model.settings import TextSettings
 from tasks.captions import cleaning, outcomes, token_lengths
+from tasks.captions.accept import judge
 from tasks.captions.backends import Backend
 from tasks.captions.captioner import Captioner, Said, Sidecar
 from tasks.captions.describe import Describe
@@ -103,21 +104,6 @@ def _row(clip: dict[str, Any], captioner: Captioner | None, said: Said, settings
         "of_whole_video": isinstance(captioner, Sidecar) and bool(clip.get(_OF_WHOLE_VIDEO)),
         **(captioner.made_with if captioner else {}),
     }
-
-
-def judge(said: Said, settings: CaptionSettings) -> Said:
-    """Return what was said with its texts cleaned, or with the reason why they may not be trained on."""
-    if said.reason is not None or said.text is None:
-        return said._replace(text=None, short=None, reason=said.reason or "empty")
-    if outcomes.is_refusal(cleaning.clean(said.text, ()).text):
-        return Said(None, reason="refused", rules=said.rules)
-    text, applied = cleaning.clean(said.text, settings.clean)
-    rules = (*said.rules, *(rule for rule in applied if rule not in said.rules))
-    reason = outcomes.reason_against(text, settings.checks)
-    if reason is not None:
-        return Said(None, reason=reason, rules=rules)
-    short = cleaning.clean(said.short, settings.clean).text if said.short else ""
-    return Said(text, short or cleaning.sentences(text)[0], rules=rules)
 
 
 def caption_shard(shard: shards.Shard, settings: CaptionSettings, shots: Path, store: Path) -> None:

@@ -231,7 +231,9 @@ class Client:
         where = f"{self.settings.model} at {', '.join(map(redact, self.settings.urls))}: {tripped.said}: {seen}"
         if tripped.may_pass:
             raise TryLaterError(f"{where}; what was answered is stored: the same command goes on there")
-        raise ValueError(f"{where}; mend the request or the server: the section `captions` of params.yaml names both")
+        raise ValueError(
+            f"{where}; mend the request or the server: the section `captions` or `dsg` of params.yaml names both"
+        )
 
     @contextlib.asynccontextmanager
     async def _server(self, deadline: float) -> AsyncIterator[_Server | None]:

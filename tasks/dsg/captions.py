@@ -6,13 +6,21 @@ from typing import Any, Literal, NamedTuple
 from tasks.dsg import rules
 from tasks.dsg.answers import parse
 from tasks.dsg.correction import Known
-from tasks.dsg.judges import Judge, Look
+from tasks.dsg.judges import Answering, Judge, Look, ShapesJudge
 from tasks.dsg.questions import Graph, Kind, Question, repair
 from tasks.dsg.scores import Counts, count
 from tasks.dsg.verdicts import Examined, Verdict, examine
 
-Role = Literal["caption", "decoy", "decoy_parent"]
-"""What a question is of: what the caption says; what it does not say; what a decoy depends on."""
+Role = Literal["caption", "decoy", "decoy_parent", "rewrite"]
+"""What a question is of: what the caption says; what it does not say; what a decoy depends on; what the caption
+says after it was written again."""
+
+
+class Other(NamedTuple):
+    """A caption of another clip."""
+
+    clip: str
+    text: str
 
 
 class Caption(NamedTuple):
@@ -23,39 +31,63 @@ class Caption(NamedTuple):
     text: str
     stills: Sequence[bytes]
     """JPEG bytes, in order of time."""
-    others: Sequence[str]
+    others: Sequence[Other]
     """Captions of other clips, of which decoys are made; none makes none."""
+    captioner: str = ""
+    """Who wrote it, for whoever has it written again."""
+
+
+class Questioned(NamedTuple):
+    """Questions that were answered."""
+
+    graph: Graph
+    examined: Examined
 
 
 def judge_caption(caption: Caption, judge: Judge) -> dict[str, Any]:
-    """Return what was asked and answered, in columns of schema DSG and, in `evidence`, rows of schema EVIDENCE.
+    """Return what was asked and answered, as `judged_row`, of a caption by rules over its words.
 
     Raises:
         ValueError: the stills are no pictures.
     """
     look = judge.look(caption.stills)
-    graph = repair(rules.questions(caption.text))
-    examined = _examine(graph, caption.stills, look)
-    said = rules.sentences(caption.text)
-    row = count(graph, examined.verdicts, len(said))._asdict()
-    del row["kinds"]
-    evidence = _rows(graph, examined, judge, lambda question: "caption")
+    own = _questioned(repair(rules.questions(caption.text)), caption.stills, look)
+    decoys = None
     if caption.others:
-        false = repair(rules.decoys(caption.text, caption.others))
-        evidence += _rows(false, _examine(false, caption.stills, look), judge, _role_of_decoy)
+        asked = rules.decoys(caption.text, [other.text for other in caption.others])
+        decoys = _questioned(repair(asked), caption.stills, look)
+    return judged_row(rules.sentences(caption.text), own, decoys, judge, rules.DECOY_PARENT)
+
+
+def judged_row(
+    sentences: Sequence[str],
+    own: Questioned,
+    decoys: Questioned | None,
+    judge: Answering,
+    decoy_parent: int | None = None,
+) -> dict[str, Any]:
+    """Return what was asked and answered, in columns of schema DSG and, in `evidence`, rows of schema EVIDENCE.
+
+    Args:
+        sentences: of the caption.
+        decoy_parent: id of the question among the decoys that is none, if there is one.
+    """
+    row = count(own.graph, own.examined.verdicts, len(sentences))._asdict()
+    del row["kinds"]
+    evidence = evidence_rows(own, judge, lambda question: "caption")
+    if decoys is not None:
+        evidence += evidence_rows(
+            decoys, judge, lambda question: "decoy_parent" if question.id == decoy_parent else "decoy"
+        )
     return row | {
-        "repairs": [code for _, code in graph.repairs],
-        "kept_text": without_inventions(said, graph, examined.verdicts),
+        "repairs": [code for _, code in own.graph.repairs],
+        "kept_text": without_inventions(sentences, own.graph, own.examined.verdicts),
         "evidence": evidence,
     }
 
 
-def _role_of_decoy(question: Question) -> Role:
-    return "decoy_parent" if question.id == rules.DECOY_PARENT else "decoy"
-
-
-def _examine(graph: Graph, stills: Sequence[bytes], look: Look) -> Examined:
-    return examine(graph, len(stills), lambda question, frame: parse(look(question, frame)))
+def _questioned(graph: Graph, stills: Sequence[bytes], look: Look) -> Questioned:
+    return Questioned(graph, examine(graph, len(stills), lambda question, frame: parse(look(question, frame))))
 
 
 def without_inventions(said: Sequence[str], graph: Graph, verdicts: dict[int, Verdict]) -> str:
@@ -69,8 +101,9 @@ def without_inventions(said: Sequence[str], graph: Graph, verdicts: dict[int, Ve
     return " ".join(sentence for number, sentence in enumerate(said) if number not in invented)
 
 
-def _rows(graph: Graph, examined: Examined, judge: Judge, role_of: Callable[[Question], Role]) -> list[dict[str, Any]]:
+def evidence_rows(asked: Questioned, judge: Answering, role_of: Callable[[Question], Role]) -> list[dict[str, Any]]:
     """Return a row per answer, and one without an answer of a question that was not asked."""
+    graph, examined = asked
     answers: dict[int, list[tuple[int | None, str | None]]] = {}
     for one in examined.evidence:
         answers.setdefault(one.question, []).append((one.frame, one.answer))
@@ -103,9 +136,12 @@ def decoys_of(row: dict[str, Any]) -> dict[Kind, Known]:
     """Return of each kind of decoys of a judged caption how many were denied, of how many decided ones.
 
     Shapes exclude each other, and so do colours and directions of one: where the caption's own is denied, a decoy may
-    be what is there instead. So for each that is denied one decoy that is affirmed is not counted.
+    be what is there instead. So of questions by rules, for each that is denied one decoy that is affirmed is not
+    counted.
     """
     found, own = _verdicts_of(row, "decoy"), _verdicts_of(row, "caption")
+    if any(one["model"] != ShapesJudge.name for one in row["evidence"]):
+        own = {}
     return {
         kind: Known(denied, denied + max(0, affirmed - own.get(kind, [0, 0, 0])[1]))
         for kind, (affirmed, denied, _) in found.items()

@@ -11,8 +11,8 @@ from tasks.dsg.sequential import Decision
 from tasks.dsg.settings import DsgSettings
 
 _LEAST_KNOWN = 0.5
-"""Share of the captions in which an object must be known. Rules over words know no others, and may know a word that
-means something else: in a street that people cross there is no cross."""
+"""Share of the captions of which questions must be made. Rules over words know no objects but theirs, and may know a
+word that means something else: in a street that people cross there is no cross. Models may fail."""
 
 Verdict = Literal["passed", "failed", "no verdict"]
 
@@ -27,6 +27,8 @@ class Judged(NamedTuple):
     """Objects that somebody has confirmed: how many it affirmed."""
     decided: Decision | None = None
     """By the sequence of captions, where that was asked for."""
+    unquestioned: int = 0
+    """Captions beside these of which a model made no questions."""
 
 
 class Gate(NamedTuple):
@@ -55,7 +57,7 @@ def decide(judged: Judged, settings: DsgSettings) -> Gate:
         return Gate("failed", f"captions name {found.objects_per_caption:.2f} objects in the mean", found, corrected)
     if corrected is None:
         return Gate("no verdict", "no object is decided", found, None)
-    if settings.repair == "drop":
+    if settings.repair != "none":
         return Gate("passed", "what is invented was taken out", found, corrected)
     return Gate(*_of_rate(found, judged, corrected, settings.max_invented), found, corrected)
 
@@ -69,7 +71,8 @@ def unfit(judged: Judged, settings: DsgSettings) -> str | None:
         seen = judged.confirmed
         denied = f", and denied {seen.asked - seen.right} of {seen.asked} that people saw" if seen.asked else ""
         return f"judge not fit here: it affirmed {asked - right} of {asked} objects that are not there{denied}"
-    known, captions = sum(bool(one.keys) for one in judged.counts), len(judged.counts)
+    captions = len(judged.counts) + judged.unquestioned
+    known = sum(bool(one.keys) or settings.judge != "shapes" for one in judged.counts)
     if known < _LEAST_KNOWN * captions:
         return f"questions can be made of {known} of {captions} captions only: the others are not of the judge's world"
     return None

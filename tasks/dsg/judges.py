@@ -16,13 +16,17 @@ Look = Callable[[Question, int | None], object]
 `answers.parse` takes it."""
 
 
-class Judge(Protocol):
-    """Looks at a clip and answers questions."""
+class Answering(Protocol):
+    """Who answers, for the evidence."""
 
     name: str
-    """Of its model, for the evidence."""
+    """Of its model."""
     prompt_sha256: str
     """Of the words in which it is asked."""
+
+
+class Judge(Answering, Protocol):
+    """Looks at a clip and answers questions."""
 
     def look(self, stills: Sequence[bytes]) -> Look:
         """Return what answers questions about a clip.

@@ -10,9 +10,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+from tasks.chat.client import closing
+from tasks.chat.store import STORE
 from tasks.dsg import audit, rules
 from tasks.dsg.audit import Audited, Verdicts
-from tasks.dsg.captions import Caption, counts_of, decoys_of, judge_caption
+from tasks.dsg.by_models import UNQUESTIONED, JudgingByModels
+from tasks.dsg.captions import Caption, Other, counts_of, decoys_of, judge_caption
 from tasks.dsg.correction import FEWEST_DECOYS, Known, add
 from tasks.dsg.gate import Gate, Judged, decide
 from tasks.dsg.judges import ShapesJudge
@@ -39,32 +42,42 @@ def source_of(row: dict[str, Any]) -> str:
 def with_others(captions: Sequence[dict[str, Any]], settings: DsgSettings) -> Iterator[dict[str, Any]]:
     """Give captions, each with `others`: captions of which its decoys are made, for a share of them.
 
-    The others are the next in order, of any captioner, that name an object which none before them does.
+    The others are the next in order, of any captioner and of other clips; where rules know the words, those that name
+    an object which none before them does.
 
     Args:
         captions: columns `OF_CAPTION`, in random order.
     """
-    texts = [one["text"] for one in captions]
+    pick = _new_by_rules if settings.judge == "shapes" else _next
     for place, one in enumerate(captions):
         chance = int.from_bytes(rank(f"decoys of {one['clip']}", settings.seed)[:8]) / 2**64
-        is_asked = chance < settings.decoy_fraction
-        yield one | {"others": _others(texts, place, settings.decoys) if is_asked else []}
+        ahead = (captions[(place + step) % len(captions)] for step in range(1, min(_MOST_TRIES, len(captions))))
+        others = pick(one, ahead, settings.decoys) if chance < settings.decoy_fraction else []
+        yield one | {"others": [{"clip": other["clip"], "text": other["text"]} for other in others]}
 
 
-def _others(texts: list[str], place: int, most: int) -> list[str]:
-    known = set(rules.said(texts[place]).shapes)
-    found: list[str] = []
-    for ahead in range(1, min(_MOST_TRIES, len(texts))):
-        other = texts[(place + ahead) % len(texts)]
-        named = rules.said(other).shapes
-        if len(found) < most and not known.issuperset(named):
+def _new_by_rules(own: dict[str, Any], candidates: Iterable[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    known = set(rules.said(own["text"]).shapes)
+    found: list[dict[str, Any]] = []
+    for other in candidates:
+        if len(found) == most:
+            break
+        named = rules.said(other["text"]).shapes
+        if not known.issuperset(named):
             known.update(named)
             found.append(other)
     return found
 
 
+def _next(own: dict[str, Any], candidates: Iterable[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    return list(islice((other for other in candidates if other["clip"] != own["clip"]), most))
+
+
 class Judging(Protocol):
     """Judges captions, some at a time."""
+
+    made_with: Mapping[str, Any]
+    """Models and prompts; nothing without one."""
 
     def judge(self, captions: Sequence[Caption]) -> Iterable[dict[str, Any]]:
         """Give of each caption what `judge_caption` returns, or its status and reason where it cannot be judged."""
@@ -75,6 +88,8 @@ class Judging(Protocol):
 
 class JudgingByRules:
     """Questions by rules over the captions' words, answered by `shapes.judge`."""
+
+    made_with: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self) -> None:
         self._judge = ShapesJudge()
@@ -96,9 +111,18 @@ class JudgingByRules:
         ]
 
 
-def judging_by(settings: DsgSettings) -> Judging:
-    """Return who judges captions."""
-    return JudgingByRules()
+def judging_by(settings: DsgSettings, store: Path = STORE) -> Judging:
+    """Return who judges captions.
+
+    Args:
+        store: file of the answers of models.
+
+    Raises:
+        FileNotFoundError, ValueError: a prompt is none.
+    """
+    if settings.judge == "shapes":
+        return JudgingByRules()
+    return JudgingByModels(settings.judge, settings.seed, store)
 
 
 def judge_rows(rows: Iterable[dict[str, Any]], shots: Path, judging: Judging, at_once: int) -> Iterator[dict[str, Any]]:
@@ -123,7 +147,7 @@ def judge_rows(rows: Iterable[dict[str, Any]], shots: Path, judging: Judging, at
 
 
 def _caption(row: dict[str, Any], pictures: Sequence[bytes] = ()) -> Caption:
-    return Caption(row["clip"], row["text"], pictures, row["others"])
+    return Caption(row["clip"], row["text"], pictures, [Other(**other) for other in row["others"]], row["captioner"])
 
 
 def judge_until_decided(
@@ -157,7 +181,7 @@ def judge_until_decided(
 
 
 def judge_texts(
-    texts: Mapping[str, str], captioner: str, shots: Path, settings: DsgSettings
+    texts: Mapping[str, str], captioner: str, shots: Path, settings: DsgSettings, store: Path = STORE
 ) -> Iterator[dict[str, Any]]:
     """Judge all texts of one captioner; give a row per clip, in random order, as `judge_rows` does.
 
@@ -167,13 +191,17 @@ def judge_texts(
     Args:
         texts: by clip.
         shots: folder that stage shots made.
+        store: file of the answers of models.
 
     Raises:
-        FileNotFoundError, ValueError: there are no stills, or they are damaged.
+        FileNotFoundError, ValueError: there are no stills, or they are damaged; a prompt is none.
+        TryLaterError: a model's endpoint is gone; what it has answered is stored.
     """
     order = sorted(texts, key=partial(rank, seed=settings.seed))
     rows = [{"clip": clip, "captioner": captioner, "of_whole_video": False, "text": texts[clip]} for clip in order]
-    yield from judge_rows(with_others(rows, settings), shots, judging_by(settings), settings.shard_captions)
+    judging = judging_by(settings, store)
+    with closing(*settings.endpoints):
+        yield from judge_rows(with_others(rows, settings), shots, judging, settings.shard_captions)
 
 
 class OfCaptioner(NamedTuple):
@@ -187,6 +215,8 @@ class OfCaptioner(NamedTuple):
     """Objects of each caption that was drawn, for `until: decided`."""
     audited: list[Audited]
     """Of each caption that was judged: how often the judge was right by what people said."""
+    unquestioned: list[str]
+    """Captions of which no questions could be made, by their clips."""
 
 
 def judged_of(rows: Iterable[list[dict[str, Any]]], verdicts: Verdicts = _NOBODY) -> dict[str, OfCaptioner]:
@@ -198,9 +228,11 @@ def judged_of(rows: Iterable[list[dict[str, Any]]], verdicts: Verdicts = _NOBODY
     """
     found: dict[str, OfCaptioner] = {}
     for row in (row for some in rows for row in some):
-        own = found.setdefault(source_of(row), OfCaptioner([], {}, Counter(), [], []))
+        own = found.setdefault(source_of(row), OfCaptioner([], {}, Counter(), [], [], []))
         own.named.append(row.get("named") or 0)
         if row["status"] != "ok":
+            if row["reason"] in UNQUESTIONED:
+                own.unquestioned.append(row["clip"])
             continue
         own.counts.append(counts_of(row))
         own.audited.append(audit.known_of(row, verdicts))
@@ -222,7 +254,7 @@ def gate_of(own: OfCaptioner, settings: DsgSettings) -> Gate:
         decided = stop(settings.max_invented, invented, objects, max(1, *own.named)).decision
     audited = audit.total(own.audited)
     not_there = add(own.decoys.get("object", _NONE), audited.denied)
-    return decide(Judged(own.counts, not_there, audited.confirmed, decided), settings)
+    return decide(Judged(own.counts, not_there, audited.confirmed, decided, len(own.unquestioned)), settings)
 
 
 def summary(gate: Gate, own: OfCaptioner) -> dict[str, Any]:

@@ -5,14 +5,49 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from stiv_model.settings import Settings
+from tasks.captions.settings import PromptFile
+from tasks.chat.settings import EndpointSettings
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+class AskedSettings(Settings):
+    """A model behind servers of Chat Completions, and how it is asked."""
+
+    endpoint: EndpointSettings
+    """The servers, and how they are asked."""
+    prompt: PromptFile
+    """File with the prompt, in the folder prompts."""
+    temperature: NonNegativeFloat
+    """0 takes the likeliest word; more draws."""
+    seed: NonNegativeInt
+    """For servers that draw."""
+    max_tokens: PositiveInt
+    """Tokens that an answer may have, thoughts included."""
+
+
+class EndpointJudgeSettings(Settings):
+    """Models that judge any captions: one writes the questions, one looks at the stills and answers them."""
+
+    backend: Literal["endpoint"]
+    """Where the models run: behind servers of Chat Completions."""
+    questions: AskedSettings
+    """A language model: of a caption it makes questions, each with a kind and the questions that it depends on, as one
+    JSON object (response_format); anything else is malformed. {caption} in its prompt becomes the numbered
+    sentences."""
+    answers: AskedSettings
+    """A model that sees pictures: of one still, or all in order, and one question, it says yes or no, and anything else
+    is unclear. {question} and {frames} in its prompt become the question and the number of stills."""
+    frames: PositiveInt
+    """Stills of a clip that are asked about, evenly spread; all of a clip that has fewer. `shots.stills` has as many
+    or more."""
+
+
 class DsgSettings(Settings):
-    judge: Literal["shapes"]
-    """Who answers. shapes: `shapes.judge`, which knows the embedded corpus and nothing else; decoys show where it is
-    not fit, and there is no figure then."""
+    judge: Literal["shapes"] | EndpointJudgeSettings
+    """Who makes the questions and answers them. shapes: rules over words and `shapes.judge`, which know the embedded
+    corpus and nothing else; or models, by their own keys (docs/dsg.md). Decoys show where a judge is not fit, and there
+    is no figure then."""
     captions: PositiveInt | None
     """Captions of each captioner that are judged, drawn at random; the paper has 100. null: all."""
     seed: NonNegativeInt
@@ -35,16 +70,27 @@ class DsgSettings(Settings):
     """The gate: largest share of the objects that are neither present nor invented."""
     without_verdict: Literal["go_on", "stop"]
     """What becomes of the stage where a captioner gets no verdict: the judge is not fit, or too little is known."""
-    repair: Literal["none", "drop"]
-    """drop: sentences that name an invented object are taken out of the captions; the row says so."""
+    repair: Literal["none", "drop", "rewrite"]
+    """drop: sentences that name an invented object are taken out of the captions; rewrite: the model that wrote the
+    caption is asked once more, by rewrite_prompt, for one without these objects, which is judged again, and loses the
+    sentences in which it still invents. Of captions that no model behind an endpoint wrote, or where it has no good
+    answer, rewrite is drop. The row says which it was."""
+    rewrite_prompt: PromptFile
+    """File with the prompt for repair: rewrite. {caption}, {objects} and {frames} in it become the caption, what it
+    invents, and how many stills the model sees."""
     shard_captions: PositiveInt
     """Captions judged together, as one shard of work; with until: decided, those of a captioner are one shard."""
 
+    @property
+    def endpoints(self) -> tuple[EndpointSettings, ...]:
+        """Where models are asked."""
+        return () if self.judge == "shapes" else (self.judge.questions.endpoint, self.judge.answers.endpoint)
+
     @model_validator(mode="after")
     def _repairs_all_or_none(self) -> Self:
-        if self.repair == "drop" and (self.captions is not None or self.until == "decided"):
+        if self.repair != "none" and (self.captions is not None or self.until == "decided"):
             raise ValueError(
-                f"dsg.repair is drop, but dsg.captions is {self.captions} and dsg.until {self.until}: only captions "
-                "that are judged can be mended, so set captions: null and until: all"
+                f"dsg.repair is {self.repair}, but dsg.captions is {self.captions} and dsg.until {self.until}: only "
+                "captions that are judged can be mended, so set captions: null and until: all"
             )
         return self

@@ -2,19 +2,27 @@
 trained on. `OUT/dsg.parquet` has a row per caption that was judged, `OUT/evidence.parquet` one per answer, and
 `OUT/captions.parquet` all captions as they go on."""
 
+import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from tasks.captions.settings import CaptionSettings
+from tasks.chat.client import closing
+from tasks.chat.store import STORE
 from tasks.dsg import audit
+from tasks.dsg.by_models import MISSING, sentences_of
 from tasks.dsg.gate import Gate
 from tasks.dsg.judging import (
     OF_CAPTION,
+    Judging,
     gate_of,
     judge_rows,
     judge_until_decided,
@@ -24,10 +32,11 @@ from tasks.dsg.judging import (
     summary,
     with_others,
 )
+from tasks.dsg.rewriting import Rewriting
 from tasks.dsg.sequential import rank
 from tasks.dsg.settings import DsgSettings
 from tasks.storage import atomic, queries, shards, stills, tables
-from tasks.storage.stage import Joined, Stage, alone
+from tasks.storage.stage import Joined, Stage
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +46,7 @@ EVIDENCE_TABLE = "evidence.parquet"
 _GIVEN = pa.schema(
     [
         *(tables.CAPTIONS.field(name) for name in OF_CAPTION),
-        ("others", pa.list_(pa.string())),  # captions of which decoys are made
+        ("others", pa.list_(pa.struct([("clip", pa.string()), ("text", pa.string())]))),  # of which decoys are made
         ("group", pa.int64()),  # number of the captioner, or of its texts of whole videos
     ]
 )
@@ -46,12 +55,13 @@ JUDGED = pa.schema(
     [
         *(field for field in tables.DSG if field.name != "repaired"),
         ("named", pa.int32()),  # objects that it names, with until: decided
-        ("kept_text", pa.string()),  # without sentences that name an invented object
+        ("kept_text", pa.string()),  # without what it invents
         ("evidence", pa.list_(pa.struct(_EVIDENCE))),
     ]
 )
 """Columns of a judged caption with all its answers."""
 _ROWS_AT_ONCE = 1024
+_ASK_OTHERS = "run the stage again, or change the prompt or the model of dsg.judge.questions"
 _SHOTS_AGAIN = "run stage shots again (dvc repro -f shots)"
 
 
@@ -96,14 +106,43 @@ def grouped(drawn: dict[str, list[Drawn]], settings: DsgSettings) -> Iterator[di
         yield from (with_all[one.order] | {"group": group} for one in own)
 
 
-def judge_shard(shard: shards.Shard, shots: Path, settings: DsgSettings) -> None:
+def judging_of(settings: DsgSettings, captioning: CaptionSettings | None, store: Path) -> Judging:
+    """Return who judges captions, and has them written again where that is asked for.
+
+    Raises:
+        FileNotFoundError, ValueError: a prompt is none, or nobody could write a caption again.
+    """
+    judging = judging_by(settings, store)
+    if settings.repair != "rewrite":
+        return judging
+    if captioning is None:
+        raise ValueError("dsg.repair is rewrite, but nothing is known of the captioners: use repair: drop")
+    return Rewriting(judging, captioning, settings.rewrite_prompt, store)
+
+
+def judge_shard(
+    shard: shards.Shard, shots: Path, settings: DsgSettings, captioning: CaptionSettings | None, store: Path
+) -> None:
     """Judge one shard of captions; with until: decided, those of a captioner until it is decided."""
-    rows, judging = shard.read(), judging_by(settings)
+    rows, judging = shard.read(), judging_of(settings, captioning, store)
     if settings.until == "decided":
         judged = judge_until_decided(rows, shots, judging, settings)
     else:
         judged = judge_rows(rows, shots, judging, settings.shard_captions)
     shard.write(list(judged), JUDGED)
+
+
+def forget_what_may_pass(work: Path) -> None:
+    """Delete the shards in which a question or an answer is missing, so that this attempt asks again.
+
+    Args:
+        work: folder of the shards' tables.
+    """
+    for path in shards.done(work):
+        rows = pq.read_table(path, columns=["reason", "evidence"])
+        answers = pc.struct_field(pc.list_flatten(rows["evidence"]), "answer")
+        if pc.any(pc.equal(rows["reason"], MISSING)).as_py() or pc.any(pc.equal(answers, "missing")).as_py():
+            path.unlink()
 
 
 class Dsg(Stage):
@@ -114,14 +153,29 @@ class Dsg(Stage):
         shots: folder with the stills.
         settings: of the section dsg.
         audits: folder with what people said of the objects that captions name.
+        store: file of the answers of models.
+        captioning: settings of the captioners, for repair: rewrite.
+
+    Raises:
+        FileNotFoundError, ValueError: a prompt is none, or nobody could write a caption again.
     """
 
     name, verb, unit = "dsg", "judge", "captions"
     schema = _GIVEN
 
-    def __init__(self, captions: Path, shots: Path, settings: DsgSettings, audits: Path) -> None:
-        self.table, self.shots, self.settings = captions / tables.CAPTION_TABLE, shots, settings
+    def __init__(
+        self,
+        captions: Path,
+        shots: Path,
+        settings: DsgSettings,
+        audits: Path,
+        store: Path = STORE,
+        captioning: CaptionSettings | None = None,
+    ) -> None:
+        self.table, self.shots, self.settings, self.store = captions / tables.CAPTION_TABLE, shots, settings, store
         self.audits = audits
+        self.captioning = captioning if settings.repair == "rewrite" else None
+        self.made_with = dict(judging_of(settings, captioning, store).made_with)
         self.together = "group" if settings.until == "decided" else None  # type: ignore[misc]
 
     def given(self, scratch: Path, reusable: Path) -> Iterator[pa.RecordBatch]:
@@ -131,7 +185,8 @@ class Dsg(Stage):
         yield from pa.Table.from_pylist(rows, schema=_GIVEN).to_batches()
 
     def decides(self) -> dict[str, Any]:
-        return {"dsg": self.settings.model_dump()}
+        captioning = self.captioning.model_dump(mode="json") if self.captioning else None
+        return {"dsg": self.settings.model_dump(mode="json"), "models": self.made_with, "captions": captioning}
 
     def inputs(self) -> dict[str, Any]:
         return {"captions": atomic.sha256_file(self.table), "stills": stills.hashes(self.shots)}
@@ -139,12 +194,27 @@ class Dsg(Stage):
     def shard_size(self) -> float:
         return 1 if self.settings.until == "decided" else self.settings.shard_captions
 
-    def worker(self, product: Path, reusable: Path) -> AbstractContextManager[Callable[[shards.Shard], None]]:
-        return alone(partial(judge_shard, shots=self.shots, settings=self.settings))
+    @contextlib.contextmanager
+    def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[shards.Shard], None]]:
+        endpoints = (*self.settings.endpoints, *(self.captioning.endpoints if self.captioning else ()))
+        if endpoints:
+            forget_what_may_pass(product.parent)  # of an attempt that was ended
+        with closing(*endpoints):
+            yield partial(
+                judge_shard,
+                shots=self.shots,
+                settings=self.settings,
+                captioning=self.captioning,
+                store=self.store,
+            )
 
     def join(self, work: shards.Work, product: Path) -> Joined:
         of_captioners = judged_of(_rows(work), audit.read(self.audits))
         if unseen := [captioner for captioner, own in of_captioners.items() if not own.counts]:
+            reasons = Counter(row["reason"] for some in _rows(work) for row in some if row["status"] == "failed")
+            if reasons["no_stills"] + reasons["bad_still"] < reasons.total():
+                said = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+                raise ValueError(f"no caption of {unseen} could be judged ({said}): {_ASK_OTHERS}")
             raise ValueError(f"no caption of {unseen} could be judged, for their clips have no stills: {_SHOTS_AGAIN}")
         gates = {captioner: gate_of(own, self.settings) for captioner, own in of_captioners.items()}
         mended: dict[str, str] = {}
@@ -155,7 +225,8 @@ class Dsg(Stage):
         account = queries.settle("captions", work.keys("clip"), queries.outcomes(table, "clip"), "clip")
         told = {captioner: summary(gate, of_captioners[captioner]) for captioner, gate in gates.items()}
         self._stop_or_say(gates, evidence)
-        return Joined((account,), {"captioners": told, "repaired": len(mended)})
+        others: dict[str, Any] = {"captioners": told, "repaired": len(mended)}
+        return Joined((account,), others | ({"judge": self.made_with} if self.made_with else {}))
 
     def _table(
         self, rows: Iterator[list[dict[str, Any]]], gates: dict[str, Gate], mended: dict[str, str]
@@ -164,7 +235,8 @@ class Dsg(Stage):
         for some in rows:
             for row in some:
                 is_sure = row["status"] == "ok" and gates[source_of(row)].verdict != "no verdict"
-                row["repaired"] = bool(self.settings.repair == "drop" and is_sure and row["invented"])
+                row["repaired"] = bool(self.settings.repair != "none" and is_sure and row["invented"])
+                row["repaired_by"] = (row["repaired_by"] or "drop") if row["repaired"] else None
                 if row["repaired"]:
                     mended[row["clip"]] = row["kept_text"]
             yield from _batches(some, tables.DSG)
@@ -211,6 +283,7 @@ def _mended(captions: Path, mended: dict[str, str]) -> Iterator[pa.RecordBatch]:
         for row in rows:
             if (text := mended.get(row["clip"])) is not None:
                 row["text"] = text or None
+                row["short"] = sentences_of(text)[0] if row["short"] and text else None
                 if not text:
                     row |= {"status": "failed", "reason": "all_invented"}
         yield from _batches(rows, tables.CAPTIONS)

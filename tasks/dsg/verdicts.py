@@ -77,12 +77,65 @@ def examine(graph: Graph, frames: int, ask: Ask, early_exit: bool = True) -> Exa
     for question in graph.questions:
         if any(verdicts[parent] != "present" for parent in question.parents):
             verdicts[question.id] = "void"
-        elif question.kind not in PER_FRAME:
-            verdicts[question.id] = verdict([asking.answer(question, None)])
         else:
-            answers = asking.of_frames(question)
-            verdicts[question.id] = verdict(_upto_yes(answers) if early_exit else list(answers))
-    return Examined(verdicts, tuple(Evidence(*key, answer) for key, answer in asking.answers.items()))
+            verdicts[question.id] = asking.verdict(question, early_exit)
+    return Examined(verdicts, asking.evidence)
+
+
+class Examination:
+    """The questions of one caption, put to a judge some at a time: what `examine` is where one answer is waited for.
+
+    Args:
+        graph: the questions.
+        frames: how many there are.
+    """
+
+    def __init__(self, graph: Graph, frames: int) -> None:
+        self.graph, self.frames = graph, frames
+        self._asking = _Asking(graph, frames, _cannot_wait)
+
+    def wanted(self) -> list[tuple[Question, int | None]]:
+        """Return what is to be asked next, one frame of every question that is open; nothing when all are decided."""
+        return list(self._look()[1].values())
+
+    def take(self, question: int, frame: int | None, answer: Answer) -> None:
+        """Note an answer to what was wanted, by the question's id."""
+        self._asking.answers[question, frame] = answer
+
+    def examined(self) -> Examined:
+        """Return what became of the questions.
+
+        Raises:
+            ValueError: some are open.
+        """
+        verdicts, open_ones = self._look()
+        if open_ones:
+            raise ValueError(f"examined: {len(open_ones)} answers are wanted first")
+        return Examined(verdicts, self._asking.evidence)
+
+    def _look(self) -> tuple[dict[int, Verdict], dict[tuple[int, int | None], tuple[Question, int | None]]]:
+        """Return the verdicts so far, and what is wanted for the others."""
+        verdicts: dict[int, Verdict] = {}
+        wanted = {}
+        for question in self.graph.questions:
+            parents = [verdicts.get(parent) for parent in question.parents]
+            if any(found not in (None, "present") for found in parents):
+                verdicts[question.id] = "void"
+            elif None not in parents:
+                try:
+                    verdicts[question.id] = self._asking.verdict(question, early_exit=True)
+                except _UnansweredError as error:
+                    asked, frame = error.args
+                    wanted[asked.id, frame] = (asked, frame)
+        return verdicts, wanted
+
+
+class _UnansweredError(Exception):
+    """An answer is not there yet: of this question, about this frame."""
+
+
+def _cannot_wait(question: Question, frame: int | None) -> Answer:
+    raise _UnansweredError(question, frame)
 
 
 def _upto_yes(answers: Iterable[Answer]) -> Iterable[Answer]:
@@ -99,6 +152,17 @@ class _Asking:
         self._order, self._ask = frame_order(frames), ask
         self._questions = {question.id: question for question in graph.questions}
         self.answers: dict[tuple[int, int | None], Answer] = {}
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        return tuple(Evidence(*key, answer) for key, answer in self.answers.items())
+
+    def verdict(self, question: Question, early_exit: bool) -> Verdict:
+        """Return what becomes of a question whose parents are all present."""
+        if question.kind not in PER_FRAME:
+            return verdict([self.answer(question, None)])
+        answers = self.of_frames(question)
+        return verdict(_upto_yes(answers) if early_exit else list(answers))
 
     def answer(self, question: Question, frame: int | None) -> Answer:
         key = (question.id, frame)

@@ -97,7 +97,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "captioner": "Who wrote the text.",
         "of_whole_video": "The text is of a video of several shots, of which the clip is one.",
         "text": "The caption that was judged.",
-        "repaired": "Whether sentences were taken out of it (`dsg.repair`).",
+        "repaired": "Whether what it invents was taken out of it (`dsg.repair`).",
+        "repaired_by": "drop: sentences were taken out; rewrite: its model wrote it again; rewrite_drop: both.",
         "objects": "Objects that it names and that are decided: present or invented.",
         "invented": "Objects that all frames deny.",
         "undecided": "Objects that no frame affirms and not all deny.",
@@ -110,7 +111,8 @@ COLUMNS: dict[str, dict[str, str]] = {
     "EVIDENCE": {
         "clip": _CLIP,
         "captioner": "Who wrote the caption.",
-        "role": "caption: of what it says; decoy: of what it does not say; decoy_parent: what a decoy depends on.",
+        "role": "caption: of what it says; decoy: of what it does not say; decoy_parent: what a decoy depends on; "
+        "rewrite: of what the caption that was written again says.",
         "question": "Number of the question within the caption, or its decoys.",
         "kind": "object, attribute, relation, action, count, text or global.",
         "parents": "Questions that it depends on.",

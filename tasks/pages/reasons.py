@@ -268,6 +268,14 @@ REASONS: dict[str, dict[str, Reason]] = {
         ),
         "no_stills": Reason("Stage shots kept no stills of it: its caption was not judged.", "Run stage shots again."),
         "bad_still": Reason("One of its stills is no picture: its caption was not judged.", "Run stage shots again."),
+        "questions_malformed": Reason(
+            "A model's answer is no list of questions about its caption: it was not judged.",
+            "Look at the stage's log; change the prompt, the model or `max_tokens` of `dsg.judge.questions`.",
+        ),
+        "questions_missing": Reason(
+            "The model that writes questions gave no answer about its caption: it was not judged.",
+            "The stage's log says the code; it is asked for again when stage dsg runs again.",
+        ),
         "decided": Reason(
             "It was decided before its caption's turn came what its captioner invents.",
             "Nothing: its caption is used; `dsg.until: all` judges every one.",

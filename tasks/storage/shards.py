@@ -197,6 +197,15 @@ def cut(work: Path, given: Path, size: float, weight: str | None = None, togethe
     ]
 
 
+def done(work: Path) -> list[Path]:
+    """Return the tables of the shards that are done.
+
+    Args:
+        work: folder as of `cut`.
+    """
+    return sorted(work.glob("shard-*.parquet"))
+
+
 def _weights(given: Path, weight: str | None, together: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Return what each input weighs, or all that belong together, and the row where each begins, with the end."""
     columns = [name for name in (weight, together) if name] or [PLACE]
@@ -311,6 +320,6 @@ def forget(work: Path, reasons: Collection[str]) -> None:
     Args:
         work: folder of the shards' tables.
     """
-    for path in work.glob("shard-*.parquet"):
+    for path in done(work):
         if not set(reasons).isdisjoint(pq.read_table(path, columns=["reason"])["reason"].to_pylist()):
             path.unlink()

@@ -119,7 +119,8 @@ DSG = pa.schema(
         ("captioner", pa.string()),
         ("of_whole_video", pa.bool_()),  # as in CAPTIONS
         ("text", pa.string()),  # that was judged
-        ("repaired", pa.bool_()),  # sentences were taken out of it
+        ("repaired", pa.bool_()),  # what it invents was taken out of it
+        ("repaired_by", pa.string()),  # drop, rewrite, or rewrite_drop; null unless repaired
         ("objects", pa.int32()),  # that are decided
         ("invented", pa.int32()),
         ("undecided", pa.int32()),
@@ -134,7 +135,7 @@ EVIDENCE = pa.schema(
     [
         ("clip", pa.string()),
         ("captioner", pa.string()),
-        ("role", pa.string()),  # caption, decoy, decoy_parent
+        ("role", pa.string()),  # caption, decoy, decoy_parent, rewrite
         ("question", pa.int32()),
         ("kind", pa.string()),
         ("parents", pa.list_(pa.int32())),

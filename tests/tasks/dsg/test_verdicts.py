@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.dsg.questions import Asked, repair
-from tasks.dsg.verdicts import dsg_published, examine, frame_order, verdict
+from tasks.dsg.verdicts import Examination, dsg_published, examine, frame_order, verdict
 
 FRAMES = 4
 
@@ -90,6 +90,17 @@ def some_graph(source):
     return repair([Asked(number, kind, "?", parents) for number, (kind, parents) in enumerate(rows, start=1)])
 
 
+def in_rounds(graph, frames, answers):
+    """Ask about a frame of all open questions at a time."""
+    examination = Examination(graph, frames)
+    while wanted := examination.wanted():
+        with pytest.raises(ValueError, match=f"{len(wanted)} answers are wanted"):
+            examination.examined()
+        for question, frame in wanted:
+            examination.take(question.id, frame, answers[question.id, frame])
+    return examination.examined()
+
+
 def test_early_exit_gives_the_same_verdicts():
     source = random.Random(1)
     asked = []
@@ -104,6 +115,8 @@ def test_early_exit_gives_the_same_verdicts():
         assert early.verdicts == whole.verdicts
         assert set(early.evidence) <= set(whole.evidence)
         asked.append((len(early.evidence), len(whole.evidence)))
+        rounds = in_rounds(graph, frames, answers)
+        assert rounds.verdicts == early.verdicts and sorted(rounds.evidence, key=str) == sorted(early.evidence, key=str)
     few, many = np.sum(asked, axis=0)
     assert few < many
 
