@@ -46,7 +46,8 @@ _MODEL = {
     **{"width": 96, "depth": 3, "unmasked_depth": 1, "heads": 4, "ffn_ratio": 4.0, "spatial_patch": 2},
     **{"temporal_patch": 2, "norm_epsilon": 1e-6, "qk_norm": True, "sandwich_norm": True, "condition_norm": True},
     **{"cross_attention_norm": False, "micro_conditions": True, "adaln": "shared", "temporal_modulation": False},
-    **{"causal_time": False, "temporal_gain": 0.2, "image_condition": "replacement", "positions": LEARNED},
+    **{"causal_time": False, "temporal_gain": 0.2, "temporal_contrast": 0.0, "image_condition": "replacement"},
+    **{"positions": LEARNED},
 }
 MODEL = PARAMS.model.model_copy(update=_MODEL)
 _OPTIMIZER = {"kind": "adamw", "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0, "clip_norm": 1.0, "ema_decay": 0.98}
@@ -114,8 +115,11 @@ class Stage(NamedTuple):
     def described(self) -> dict[str, Any]:
         """Return all that decides about the weights but the seed, as JSON has it."""
         own = self._asdict() | {part: getattr(self, part).model_dump() for part in ("recipe", "model")}
-        if own["recipe"]["balance"] is None:  # results are known by a hash of this, and older ones do not say it
+        # results are known by a hash of this, and older ones do not say these
+        if own["recipe"]["balance"] is None:
             del own["recipe"]["balance"]
+        if not own["model"]["temporal_contrast"]:
+            del own["model"]["temporal_contrast"]
         own["training"] = {name: getattr(self.training, name) for name in _DECIDE} | {
             "optimizer": self.training.optimizer.model_dump()
         }

@@ -103,6 +103,10 @@ class ModelSettings(Settings):
     temporal_gain: FiniteFloat
     """Where the learned gain of temporal attention starts, if no earlier model gives it; at 0 a video model starts
     exactly where its image model stands."""
+    temporal_contrast: Annotated[FiniteFloat, Field(ge=0)]
+    """How far apart the kernels of the frames of a temporal patch start in a video model that an image model is the
+    parent of, as a multiple of the image kernel's size; their mean is the image kernel. At 0 they are the same, so that
+    the frames of a patch have to part by themselves."""
     image_condition: Literal["replacement", "cross_attention", "both"]
     """How the model sees frames that it is conditioned on: replacement, in place of the noisy ones; cross_attention, as
     tokens; or both."""
@@ -134,18 +138,29 @@ class ModelSettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def temporal_patch_has_the_contrast(self) -> Self:
+        """Refuse to tell the frames of a temporal patch apart where there is one."""
+        if self.temporal_contrast and self.temporal_patch == 1:
+            raise ValueError(
+                f"model.temporal_contrast is {self.temporal_contrast}, but model.temporal_patch is 1, where no frames "
+                "share a patch: set the former to 0.0"
+            )
+        return self
+
 
 def of_earlier_release(model: Any) -> Any:
     """Return the values of a model as an earlier release wrote them down, with the keys that it had not.
 
-    They get the values that it computed with: no gain, and learned positions of a standard deviation of 0.02.
+    They get the values that it computed with: no gain, no contrast, and learned positions of a standard deviation of
+    0.02.
     """
     if not isinstance(model, dict):
         return model
     positions = model.get("positions")
     if isinstance(positions, dict) and positions.get("kind") == "learned":
         model = model | {"positions": {"std": 0.02} | positions}
-    return {"temporal_gain": 0.0} | model
+    return {"temporal_gain": 0.0, "temporal_contrast": 0.0} | model
 
 
 RecordedModel = Annotated[ModelSettings, BeforeValidator(of_earlier_release)]

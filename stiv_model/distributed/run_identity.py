@@ -43,6 +43,7 @@ _NEUTRAL: Mapping[str, JsonValue] = {
     "training.timestep_shift": 1.0,
     "model.causal_time": False,
     "model.temporal_gain": 0.0,
+    "model.temporal_contrast": 0.0,
     "model.positions.std": 0.02,
     "model.temporal_modulation": False,
     "model.image_condition": "replacement",

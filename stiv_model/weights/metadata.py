@@ -19,7 +19,7 @@ Role = Literal["weights", "temporal"]
 """What a parent gives: all weights, or those of temporal attention only."""
 
 _MAY_GROW = {f"positions.{name}" for name in ("spatial_scale", "temporal_scale", "rows", "columns", "num_temporal")}
-_STARTS = {"positions.std", "temporal_gain"}  # what is drawn with them is the parent's, or new
+_STARTS = {"positions.std", "temporal_gain", "temporal_contrast"}  # what is drawn with them is the parent's, or new
 _ONLY_IN_VIDEO_MODELS = {"temporal_patch", "temporal_modulation", "causal_time"}
 
 

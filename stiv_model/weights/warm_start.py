@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from torch import Tensor
 
 from stiv_model.latents.dataset import LatentData
+from stiv_model.latents.order import draw_seed
 from stiv_model.network.conditions import MICRO_CONDITIONS
 from stiv_model.process_exit import die_with_parent, noting_failure
 from stiv_model.settings import RUN_FILE, Encoders, Pattern, Run, is_mixture
@@ -168,18 +169,19 @@ def _write(path: Path, child: CheckpointMetadata, seed: int, rows: tuple[Row, ..
 
         for row in rows:
             if row.parameter not in drawn:
-                file.put(row.parameter, _value(row, shapes[row.parameter], parents))
+                contrast = child.model.temporal_contrast
+                file.put(row.parameter, _value(row, shapes[row.parameter], parents, contrast, seed))
         if drawn:
             initialisation.fill(child.model, child.is_video, seed, take)
 
 
-def _value(row: Row, shape: torch.Size, parents: Parents) -> Tensor:
-    """Return the starting value of a parameter that is not drawn.
+def _value(row: Row, shape: torch.Size, parents: Parents, contrast: float, seed: int) -> Tensor:
+    """Return the starting value of a parameter that no parent lacks, or that starts at zero.
 
-    The patch kernel is spread evenly over the frames of a temporal patch, so that a repeated frame gives the image
-    model's token, and the last layer is repeated for each of them. Unless `model.temporal_gain` says otherwise,
-    temporal attention adds nothing yet: its gain and the learned positions in time start at zero, and so do its shift,
-    scale and gate where it is modulated.
+    The patch kernel is spread over the frames of a temporal patch, evenly but for the contrast, so that a repeated
+    frame gives the image model's token, and the last layer is repeated for each of them. Unless `model.temporal_gain`
+    says otherwise, temporal attention adds nothing yet: its gain and the learned positions in time start at zero, and
+    so do its shift, scale and gate where it is modulated.
     """
     given = [parents[source.parent].weights[source.parameter] for source in row.sources]
     match row.transform:
@@ -187,7 +189,8 @@ def _value(row: Row, shape: torch.Size, parents: Parents) -> Tensor:
             return given[0]
         case "inflated in time":
             frames = shape[1] // given[0].shape[1]
-            return repeat(given[0], "D patch -> D (frames patch)", frames=frames) / frames
+            even = repeat(given[0], "D patch -> D (frames patch)", frames=frames) / frames
+            return even + _contrast(given[0], frames, contrast, seed) if contrast else even
         case "repeated":
             return repeat(given[0], "patch ... -> (frames patch) ...", frames=shape[0] // len(given[0]))
         case "widened with zeros":
@@ -200,6 +203,25 @@ def _value(row: Row, shape: torch.Size, parents: Parents) -> Tensor:
             return torch.zeros(shape)
 
 
+def _contrast(kernel: Tensor, frames: int, contrast: float, seed: int) -> Tensor:
+    """Return what tells the frames of a temporal patch apart (D, frames * patch): random kernels whose sum is zero.
+
+    Without it, both halves of the last layer, and of the kernel, get the same gradient but for the noise, and a video
+    model shows the frames of a patch as one until that has added up.
+
+    Args:
+        kernel: the image model's (D, patch).
+        frames: of a temporal patch, two at least.
+        contrast: `model.temporal_contrast`.
+        seed: of the run.
+    """
+    generator = torch.Generator().manual_seed(draw_seed(seed, "temporal contrast", 0))
+    drawn = torch.randn(len(kernel), frames, kernel.shape[1], generator=generator)
+    drawn -= drawn.mean(1, keepdim=True)
+    size = contrast * warm_start_checks.root_mean_square(kernel) / frames
+    return rearrange(drawn * (size / warm_start_checks.root_mean_square(drawn)), "D frames patch -> D (frames patch)")
+
+
 def _kind(
     parents: Mapping[Role, CheckpointMetadata],
     child: CheckpointMetadata,
@@ -210,6 +232,8 @@ def _kind(
     parts += [f"{one.how} in {one.axis}" for one in changes]
     parts += [f"{row.parameter} resized" for row in rows if row.transform == "interpolated"]
     parts += [f"temporal gain {child.model.temporal_gain:g}"] if warm_start_checks.new_gains(rows, child.model) else []
+    if warm_start_checks.has_contrast(rows, child.model):
+        parts.append(f"temporal contrast {child.model.temporal_contrast:g}")
     return ", ".join(parts)
 
 

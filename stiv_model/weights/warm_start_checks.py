@@ -3,7 +3,8 @@
 The weights of child and parents are mapped files: one parameter at a time is compared, and the networks that answer
 compute with the mapped pages, which the kernel drops where memory is short.
 
-Shapes: B batch, F latent frames, C channels, H, W latents, M micro-conditions, V a modulation's output.
+Shapes: B batch, F latent frames, C channels, H, W latents, M micro-conditions, V a modulation's output, D
+width, P values of a patch.
 """
 
 import math
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from stiv_model.network.block import Modulations
@@ -26,6 +28,7 @@ from stiv_model.weights.position_interpolation import AxisChange
 
 _ROUNDING = 1e-4
 """Of the largest output; the sum over an inflated kernel is rounded in another order than the image model's."""
+_PATCH_KERNEL = "patch_in.weight"
 _ANGLE = 1e-4
 """Radians; a scale of 1/3 is written with a few digits."""
 
@@ -86,6 +89,8 @@ def execute(
     checks += [check_resized(row, start, parents) for row in rows if row.transform == "interpolated"]
     if new_gains(rows, child.model):
         checks.append(check_gain(start, rows, child.model))
+    if has_contrast(rows, child.model):
+        checks.append(check_contrast(start, parents["weights"], child.model))
     checks.append(check_output(_in_place(start, rows, parents), child, parents))
     return tuple(checks)
 
@@ -163,6 +168,34 @@ def check_gain(start: Mapping[str, Tensor], rows: tuple[Row, ...], settings: Mod
         off,
         0,
     )
+
+
+def has_contrast(rows: tuple[Row, ...], settings: ModelSettings) -> bool:
+    """Return whether a patch kernel is inflated into kernels that differ from frame to frame."""
+    return settings.temporal_contrast > 0 and any(row.transform == "inflated in time" for row in rows)
+
+
+def check_contrast(start: Mapping[str, Tensor], image: LoadedParent, settings: ModelSettings) -> Check:
+    """Check that the kernels of the frames of a patch, (D, frames * patch), lie as far apart as the settings say.
+
+    That their sum is the image kernel is seen at the answer to a repeated frame.
+
+    Raises:
+        ValueError: they do not.
+    """
+    kernel, frames = image.weights[_PATCH_KERNEL], settings.temporal_patch
+    mine = rearrange(start[_PATCH_KERNEL], "D (frames patch) -> D frames patch", frames=frames)
+    apart = root_mean_square(frames * mine - kernel[:, None]) / root_mean_square(kernel)
+    return check(
+        f"the kernels of the frames of a patch start apart by {settings.temporal_contrast:g} of the image kernel",
+        abs(apart / settings.temporal_contrast - 1),
+        _ROUNDING,
+    )
+
+
+def root_mean_square(values: Tensor) -> float:
+    """Return the root mean square of a patch kernel (D, P), or of one per frame (D, frames, P)."""
+    return values.double().square().mean().sqrt().item()
 
 
 def new_gains(rows: tuple[Row, ...], settings: ModelSettings) -> list[str]:

@@ -103,10 +103,16 @@ def test_a_wrong_value_is_named_with_its_place(changed, place, value, said):
             r"zero takes the gain's place: set the former to 0\.0 or the latter to false",
         ),
         (
+            "model",
+            {"temporal_contrast": 1.0, "temporal_patch": 1},
+            r"model: model\.temporal_contrast is 1\.0, but model\.temporal_patch is 1, where no frames share a patch: "
+            r"set the former to 0\.0",
+        ),
+        (
             "train.t2v.decay",
-            {"kind": "linear", "steps": 141, "floor": 0.0},
-            r"train\.t2v: warmup_steps 20 and decay\.steps 141 are more than steps 160: set decay\.steps to 140 "
-            r"or fewer, decay to {kind: constant}, or steps to 161 or more",
+            {"kind": "linear", "steps": 51, "floor": 0.0},
+            r"train\.t2v: warmup_steps 20 and decay\.steps 51 are more than steps 70: set decay\.steps to 50 "
+            r"or fewer, decay to {kind: constant}, or steps to 71 or more",
         ),
         (
             "train.t2v",

@@ -47,10 +47,10 @@ def validating(tmp_path, latents, training):
     return training.model_copy(update=changes | {"validation_guidance_scale": 2.0})
 
 
-def write_prompts(work: Path) -> None:
+def write_prompts(work: Path, name: str = prompt_features.FILE) -> None:
     torch.manual_seed(3)
     features = {name: part.contiguous() for name, part in random_text(len(PROMPTS))._asdict().items()}
-    save_file(features, work / prompt_features.FILE, metadata={str(number): one for number, one in enumerate(PROMPTS)})
+    save_file(features, work / name, metadata={str(number): one for number, one in enumerate(PROMPTS)})
 
 
 def curve(work: Path) -> list[list[str]]:
@@ -127,10 +127,28 @@ def test_validation_guides_only_by_what_the_recipe_drops(recipe, validating):
 
 
 def test_features_of_other_prompts_are_made_again(tmp_path):
-    assert not prompt_features.is_made(tmp_path, PROMPTS)
+    path = tmp_path / prompt_features.FILE
+    assert not prompt_features.is_made(path, PROMPTS)
     write_prompts(tmp_path)
-    assert prompt_features.is_made(tmp_path, PROMPTS)
-    assert not prompt_features.is_made(tmp_path, (*PROMPTS, "a green triangle"))
+    assert prompt_features.is_made(path, PROMPTS)
+    assert not prompt_features.is_made(path, (*PROMPTS, "a green triangle"))
+
+
+def test_features_that_are_kept_of_an_earlier_training_need_no_encoder(
+    tmp_path, latents, recipe, validating, prepare, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path / "work", latents, recipe, validating)
+    with pytest.raises(FileNotFoundError, match="not read here"):
+        prompt_features.make(tmp_path / "work")
+    _, settings = provenance.read(latents, batch=1)
+    kept = prompt_features.kept_at(settings, PROMPTS)
+    kept.parent.mkdir(parents=True)
+    write_prompts(kept.parent, kept.name)
+    prompt_features.make(tmp_path / "work")
+    assert (tmp_path / "work" / prompt_features.FILE).read_bytes() == kept.read_bytes()
+    others = (settings.model_copy(update={"sha256": "another"}), settings.model_copy(update={"tokens": 6}))
+    assert len({kept, *(prompt_features.kept_at(other, PROMPTS) for other in others)}) == 3
 
 
 def test_encoders_that_did_not_make_the_latents_are_refused(latents, validating):

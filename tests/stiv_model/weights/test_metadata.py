@@ -53,7 +53,7 @@ def test_a_card_of_a_release_without_a_gain_is_read_as_it_computed(settings, tmp
         settings = settings.model_copy(update={"positions": at})
     path = checkpoint(tmp_path / "t2v", settings, is_video=True) / "model.json"
     says = json.loads(path.read_text())
-    del says["model"]["temporal_gain"]
+    del says["model"]["temporal_gain"], says["model"]["temporal_contrast"]
     says["model"]["positions"].pop("std", None)
     path.write_text(json.dumps(says))
     assert metadata.read(tmp_path / "t2v").model == settings
@@ -62,7 +62,8 @@ def test_a_card_of_a_release_without_a_gain_is_read_as_it_computed(settings, tmp
 def test_where_weights_start_may_change_after_any_model(settings, tmp_path):
     at = LearnedSettings(kind="learned", rows=4, columns=4, num_temporal=2, std=0.02)
     before = settings.model_copy(update={"positions": at, "temporal_gain": 0.0})
-    after = before.model_copy(update={"positions": at.model_copy(update={"std": 0.5}), "temporal_gain": 0.2})
+    changes = {"positions": at.model_copy(update={"std": 0.5}), "temporal_gain": 0.2, "temporal_contrast": 1.0}
+    after = before.model_copy(update=changes)
     for is_video in (False, True):
         parent = checkpoint(tmp_path / f"video {is_video}", before, is_video)
         assert metadata.check_parents({"weights": parent}, after, is_video=True)["weights"].model == before

@@ -184,6 +184,61 @@ def test_a_start_that_is_not_silent_is_refused_where_gain_or_image_model_are_oth
         executed(made, child, parents, **{name: broken})
 
 
+APART = {"positions": LEARNED, "temporal_gain": 0.2, "temporal_contrast": 1.0}
+
+
+def test_the_frames_of_a_patch_that_start_apart_show_a_repeated_frame_as_the_image_model_does(
+    parent, start_from, inputs
+):
+    parents = {"weights": parent("t2i", IMAGE, **APART)}
+    child, made, _ = start_from({}, parents, **APART)
+    assert made.kind == "T2I -> T2V, temporal gain 0.2, temporal contrast 1"
+    names = [check.name for check in made.checks]
+    assert "the kernels of the frames of a patch start apart by 1 of the image kernel" in names
+    assert "with temporal attention silent, one repeated frame gives what the image model gives" in names
+
+    x, time, text, micro = inputs
+    warm_start_checks.zero_temporal_output(child)
+    still = x[:, :1].expand(-1, 4, -1, -1, -1)
+    image = files.load(parents["weights"])(x[:, :1], time, text, micro).expand(-1, 4, -1, -1, -1)
+    torch.testing.assert_close(child(still, time, text, micro), image, atol=1e-4, rtol=1e-5)
+    swapped = x[:, [1, 0, 2, 3]]  # the answer tells the frames of a patch apart
+    assert (child(x, time, text, micro) - child(swapped, time, text, micro)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(("frames", "contrast"), [(2, 0.5), (4, 1.0)])
+def test_kernels_start_apart_by_the_contrast_and_their_mean_is_the_image_kernel(parent, start_from, frames, contrast):
+    changes = {"temporal_patch": frames, "temporal_contrast": contrast}
+    t2i = parent("t2i", IMAGE, **changes)
+    child, _, _ = start_from({}, {"weights": t2i}, **changes)
+    kernels = child.state_dict()["patch_in.weight"].view(32, frames, -1)
+    image = load_file(t2i / WEIGHTS)["patch_in.weight"]
+    torch.testing.assert_close(kernels.sum(1), image, atol=1e-6, rtol=1e-5)
+    apart = frames * kernels - image[:, None]
+    ratio = apart.square().mean() / image.square().mean()
+    assert ratio.item() == pytest.approx(contrast**2, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"), [((1.0, 1.0), "one repeated frame"), ((1.1, -1.1), "apart by 1 of the image kernel")]
+)
+def test_kernels_whose_sum_or_distance_is_another_are_refused(parent, start_from, scale, said):
+    parents = {"weights": parent("t2i", IMAGE, **APART)}
+    child, made, _ = start_from({}, parents, **APART)
+    kernels = child.state_dict()["patch_in.weight"].view(32, 2, -1)
+    mean, half = kernels.mean(1, keepdim=True), (kernels[:, :1] - kernels[:, 1:]) / 2
+    broken = torch.cat([mean + scale[0] * half, mean + scale[1] * half], dim=1).flatten(1)
+    with pytest.raises(ValueError, match=said):
+        executed(made, child, parents, patch_in__weight=broken)
+
+
+def test_a_video_model_hands_its_own_kernels_on_whatever_the_contrast(parent, start_from):
+    parents = {"weights": parent("t2v", {}, positions=LEARNED)}
+    _, made, _ = start_from(FIRST, parents, **APART)
+    assert made.kind == "T2V -> STIV"
+    assert "the output is the parent's, bit for bit" in [check.name for check in made.checks]
+
+
 def test_a_video_model_hands_its_own_gains_on_wherever_new_ones_would_start(parent, start_from):
     parents = {"weights": parent("t2v", {}, positions=LEARNED)}
     _, made, _ = start_from(FIRST, parents, **NOT_SILENT)

@@ -147,6 +147,7 @@ def test_the_record_of_a_run_of_a_release_without_decay_or_gain_is_read():
     assert Run.model_validate(without(describe(), "recipe", "decay")) == describe()
     assert Run.model_validate(without(describe(), "recipe", "balance")) == describe()
     assert Run.model_validate(without(describe(), "model", "temporal_gain")) == describe()
+    assert Run.model_validate(without(describe(), "model", "temporal_contrast")) == describe()
     with pytest.raises(ValueError, match=r"recipe\.batch"):
         Run.model_validate(without(describe(), "recipe", "batch"))
 
