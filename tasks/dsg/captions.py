@@ -1,10 +1,11 @@
 """One caption judged: its questions, its decoys, and its text without what is invented."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from tasks.dsg import rules
-from tasks.dsg.answers import parse
+from tasks.dsg.answers import Answer, parse
 from tasks.dsg.correction import Known
 from tasks.dsg.judges import Answering, Judge, Look, ShapesJudge
 from tasks.dsg.questions import Graph, Kind, Question, repair
@@ -55,7 +56,7 @@ def judge_caption(caption: Caption, judge: Judge) -> dict[str, Any]:
     decoys = None
     if caption.others:
         asked = rules.decoys(caption.text, [other.text for other in caption.others])
-        decoys = _questioned(repair(asked), caption.stills, look)
+        decoys = _questioned(repair(asked), caption.stills, look, early_exit=False)  # `_steady` looks at all of them
     return judged_row(rules.sentences(caption.text), own, decoys, judge, rules.DECOY_PARENT)
 
 
@@ -86,8 +87,11 @@ def judged_row(
     }
 
 
-def _questioned(graph: Graph, stills: Sequence[bytes], look: Look) -> Questioned:
-    return Questioned(graph, examine(graph, len(stills), lambda question, frame: parse(look(question, frame))))
+def _questioned(graph: Graph, stills: Sequence[bytes], look: Look, early_exit: bool = True) -> Questioned:
+    def ask(question: Question, frame: int | None) -> Answer:
+        return parse(look(question, frame))
+
+    return Questioned(graph, examine(graph, len(stills), ask, early_exit))
 
 
 def without_inventions(said: Sequence[str], graph: Graph, verdicts: dict[int, Verdict]) -> str:
@@ -136,16 +140,28 @@ def decoys_of(row: dict[str, Any]) -> dict[Kind, Known]:
     """Return of each kind of decoys of a judged caption how many were denied, of how many decided ones.
 
     Shapes exclude each other, and so do colours and directions of one: where the caption's own is denied, a decoy may
-    be what is there instead. So of questions by rules, for each that is denied one decoy that is affirmed is not
-    counted.
+    be what is there instead. So of questions by rules, for each that is denied one decoy is not counted that is
+    affirmed in every frame: a shape that is there is seen in all of them, one that is not rarely is.
     """
     found, own = _verdicts_of(row, "decoy"), _verdicts_of(row, "caption")
     if any(one["model"] != ShapesJudge.name for one in row["evidence"]):
         own = {}
+    steady = _steady(row)
     return {
-        kind: Known(denied, denied + max(0, affirmed - own.get(kind, [0, 0, 0])[1]))
+        kind: Known(denied, denied + affirmed - min(steady[kind], own.get(kind, [0, 0, 0])[1]))
         for kind, (affirmed, denied, _) in found.items()
     }
+
+
+def _steady(row: dict[str, Any]) -> Counter[Kind]:
+    """Return how many decoys of each kind are affirmed whenever they are asked about."""
+    answers: dict[int, set[str]] = {}
+    kinds: dict[int, Kind] = {}
+    for one in row["evidence"]:
+        if one["role"] == "decoy":
+            kinds[one["question"]] = one["kind"]
+            answers.setdefault(one["question"], set()).add(one["answer"])
+    return Counter(kinds[question] for question, found in answers.items() if found == {"yes"})
 
 
 def _verdicts_of(row: dict[str, Any], role: Role) -> dict[Kind, list[int]]:

@@ -1,16 +1,22 @@
 """What the captioner of the package invents, and that DSG-Video finds it: all frames together, and one at a time."""
 
 import time
+from itertools import islice
 from typing import NamedTuple
 
+import av
+import cv2
 import pytest
 
 from stiv_model.captioner.captioner import load_captioner
+from tasks.demo import corpus, shapes
 from tasks.demo.train_captioner import ANYWHERE, Accuracy, accuracy_of, still_scenes
 from tasks.dsg import rules
-from tasks.dsg.captions import Caption, counts_of, judge_caption
+from tasks.dsg.captions import Caption, Other, counts_of, judge_caption
 from tasks.dsg.judges import ShapesJudge
+from tasks.dsg.judging import gate_of, judged_of, summary
 from tasks.dsg.scores import Figures, figures
+from tests.made_clips import SETTINGS
 
 SEED = 1000  # of no training
 
@@ -70,3 +76,34 @@ def test_of_300_scenes_it_is_as_often_right_as_the_documentation_says():
     assert merged.accuracy.colour >= 0.98 and merged.accuracy.direction <= 0.35
     by_all, by_one = together.judged.kinds["relation"], merged.judged.kinds["relation"]
     assert by_one.rate >= 10 * by_all.rate and by_all.high < by_one.low
+
+
+@pytest.fixture(scope="module")
+def real():
+    """Stills of clips of real videos, by clip."""
+    found = {}
+    for name in ("bikes", "carphone_pristine"):
+        with av.open(str(corpus.packaged_file(name))) as video:
+            frames = [frame.to_ndarray(format="bgr24") for frame in islice(video.decode(video=0), 0, 240, 8)]
+        small = [cv2.resize(frame, (160, 120), interpolation=cv2.INTER_AREA) for frame in frames]
+        stills = [cv2.imencode(".jpg", frame)[1].tobytes() for frame in small]
+        found |= {f"{name} {first}": stills[first : first + 4] for first in range(0, len(stills) - 3, 4)}
+    return found
+
+
+@pytest.mark.parametrize("way", ["describe", "describe_merged"])
+def test_of_real_clips_there_is_no_figure_and_no_verdict(real, way):
+    describe, judge = getattr(load_captioner(), way), ShapesJudge()
+    others = [Other("", f"a red {shape} moves left") for shape in shapes.SHAPES]
+    own = {"captioner": way, "of_whole_video": False, "status": "ok"}
+    texts = {clip: describe(stills) for clip, stills in real.items()}
+    assert all(rules.said(text).shapes for text in texts.values()), "it says of everything that it is a shape"
+    rows = [
+        own | {"clip": clip} | judge_caption(Caption(clip, texts[clip], stills, others), judge)
+        for clip, stills in real.items()
+    ]
+    (of_captioner,) = judged_of([rows]).values()
+    told = summary(gate_of(of_captioner, SETTINGS.dsg), of_captioner)
+    assert told.keys() == {"verdict", "why", "captions", "decoys"}
+    assert (told["verdict"], told["captions"]) == ("no verdict", len(real))
+    assert told["why"].startswith("judge not fit here: it affirmed")

@@ -9,6 +9,7 @@ import pytest
 
 from tasks.demo import corpus, shapes
 from tasks.dsg.answers import parse
+from tasks.dsg.captions import Caption, Other, decoys_of, judge_caption
 from tasks.dsg.judges import ShapesJudge
 from tasks.dsg.questions import Asked, repair
 from tasks.dsg.rules import decoys, questions
@@ -73,3 +74,16 @@ def test_stills_that_are_no_pictures_are_refused(stills):
 def test_stills_of_several_sizes_are_refused():
     with pytest.raises(ValueError, match=r"\(8, 8\), \(8, 9\)"):
         ShapesJudge().look([jpeg(np.zeros((8, width, 3), np.uint8)) for width in (8, 9)])
+
+
+def test_a_decoy_that_only_some_stills_affirm_is_a_false_yes_also_where_the_caption_is_denied():
+    scenes = [shapes.scene(5, number, held_out=False) for number in range(12)]
+    one, another = scenes[0], next(scene for scene in scenes if scene.shape != scenes[0].shape)
+    (absent, *_) = set(shapes.SHAPES) - {one.shape, another.shape}
+    stills = stills_of(one)
+    others = [Other("", shapes.caption(scene)) for scene in (one, another)]
+    wrong = shapes.caption(one._replace(shape=absent))
+    whole = judge_caption(Caption("", wrong, stills, others), ShapesJudge())
+    assert decoys_of(whole)["object"] == (1, 1), "what is there instead is in every still, and no decoy"
+    mixed = judge_caption(Caption("", wrong, stills[:2] + stills_of(another)[:2], others), ShapesJudge())
+    assert decoys_of(mixed)["object"] == (0, 2)
