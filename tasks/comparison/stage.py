@@ -152,6 +152,7 @@ class Comparison(Stage):
             raise ValueError(f"--clips is {count}: a comparison needs 2 at least")
         self.names, self.count, self.shots, self.dsg, self.text = names, count, shots, dsg, text
         self.settings, self.write_page, self.store = two_of(captions, names), write_page, store
+        # clips and columns as stage captions takes them; it is not run, and writes no Data Docs
         self.asked = caption_stage.Captions(clips, shots, shots, self.settings, text, store)
         self.table = self.asked.table
         self.schema = pa.schema([*self.asked.schema, ("group", pa.string()), ("uri", pa.string())])
