@@ -65,6 +65,7 @@ _ROWS = pa.schema(
 )
 _SHOWN = ("clip", "group", "uri")
 _TOKENS = ("prompt_tokens", "completion_tokens")
+_NONE_BY_BOTH = "no clip has a caption by both"
 
 
 class Shown(NamedTuple):
@@ -228,7 +229,7 @@ class Comparison(Stage):
             "judge": self.dsg.judge,
             "seed": self.dsg.seed,
             "clips": self._account(rows),
-            "verdict": self._verdict(pooled),
+            "verdict": _verdict(pooled, bool(ok)),
             "figures": self._figures(pooled, ok),
             "pooled": sorted(fit),
             "groups": groups,
@@ -245,7 +246,7 @@ class Comparison(Stage):
 
     def _of_group(self, name: str, own: list[Pair], found: paired.Fit | None) -> dict[str, Any]:
         if found is None:
-            return {"group": name, "clips": 0, "judge": NOT_FIT, "why": "no clip has two captions"}
+            return {"group": name, "clips": 0, "judge": NOT_FIT, "why": _NONE_BY_BOTH}
         decoys = {kind: {"denied": known.right, "asked": known.asked} for kind, known in found.decoys.items()}
         told = {"group": name, "clips": len(own), "decoys": decoys}
         if found.trouble is not None:
@@ -257,14 +258,6 @@ class Comparison(Stage):
             "differences": paired.differences(own, found.decoys),
             "figures": figures,
         }
-
-    def _verdict(self, pooled: list[Pair]) -> dict[str, Any]:
-        """Return who invents less, over the groups in which the judge is fit."""
-        if not pooled:
-            return {"said": NOT_FIT, "clips": 0, "kinds": {}}
-        kinds = paired.differences(pooled, paired.known(pooled))
-        objects = kinds.get("object", {"said": "cannot tell"})
-        return {"said": objects["said"], "clips": len(pooled), "kinds": kinds}
 
     def _figures(self, pooled: list[Pair], ok: list[dict[str, Any]]) -> dict[str, Any]:
         count = token_lengths.tokens_of(self.text) if ok else None
@@ -331,6 +324,15 @@ def _judge(said: list[dict[str, Any]], name: str, shots: Path, dsg: DsgSettings)
     texts = {row["clip"]: row["text"] for row in tables.ok(said)}
     found = {row["clip"]: row for row in judge_texts(texts, name, shots, dsg)}
     return {row["clip"]: dict.fromkeys(JUDGED.names) | found.get(row["clip"], _not_judged(row)) for row in said}
+
+
+def _verdict(pooled: list[Pair], is_any: bool) -> dict[str, Any]:
+    """Return who invents less, over the groups in which the judge is fit; `is_any`: a clip has two captions."""
+    if not pooled:
+        return {"said": NOT_FIT if is_any else _NONE_BY_BOTH, "clips": 0, "kinds": {}}
+    kinds = paired.differences(pooled, paired.known(pooled))
+    objects = kinds.get("object", {"said": "cannot tell"})
+    return {"said": objects["said"], "clips": len(pooled), "kinds": kinds}
 
 
 def _outcome(judged: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

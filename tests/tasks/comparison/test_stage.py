@@ -108,6 +108,31 @@ def test_the_worst_come_first_on_the_page_with_what_they_invent_marked(made):
     assert "judge not fit here" in page and SILENT in page
 
 
+def test_where_one_captioner_fails_at_every_clip_that_is_what_is_said(made):
+    before = dict(made.said)
+    made.said |= dict.fromkeys(made.said, "")
+    (made.top / "answers.sqlite").unlink()
+    with made.server() as server:
+        folder = made.compare(server.url, partial(compare_page.write, shots=made.top / "shots"), out="none", count=4)
+    made.said |= before
+    told = json.loads((folder / FIGURES).read_text())
+    assert told["verdict"] == {"said": "no clip has a caption by both", "clips": 0, "kinds": {}}
+    assert len(told["clips"]["failed"]["video"]["empty"]) == 4
+    assert "There is nothing to compare" in (folder / PAGE).read_text()
+
+
+def test_where_the_judge_is_fit_for_no_source_nothing_is_told(made):
+    settings = {"max_false_yes": 0.0, "decoys": 1, "decoy_fraction": 0.01}  # too few decoys to know it by
+    with made.server() as server:
+        folder = made.compare(
+            server.url, partial(compare_page.write, shots=made.top / "shots"), out="unfit", **settings
+        )
+    told = json.loads((folder / FIGURES).read_text())
+    assert told["verdict"] == {"said": "judge not fit here", "clips": 0, "kinds": {}} and told["pooled"] == []
+    assert all(one["invented"] is None and one["length"]["words"] > 3 for one in told["figures"].values())
+    assert "fit for none of them" in (folder / PAGE).read_text()
+
+
 def test_names_that_are_none_and_one_name_twice_are_refused(made):
     settings = made.settings("http://localhost:1/v1")
     assert [one.name for one in two_of(settings, ["video", "video"][:1]).models] == ["video"]
