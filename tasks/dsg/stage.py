@@ -225,6 +225,9 @@ class Dsg(Stage):
         account = queries.settle("captions", work.keys("clip"), queries.outcomes(table, "clip"), "clip")
         told = {captioner: summary(gate, of_captioners[captioner]) for captioner, gate in gates.items()}
         self._stop_or_say(gates, evidence)
+        for captioner, prompts in prompts_of(self.table).items():
+            if captioner in told:
+                told[captioner]["prompts"] = prompts
         others: dict[str, Any] = {"captioners": told, "repaired": len(mended)}
         return Joined((account,), others | ({"judge": self.made_with} if self.made_with else {}))
 
@@ -257,6 +260,17 @@ class Dsg(Stage):
                 f"captions may not be trained on ({'; '.join(bad)}): look at {evidence}, "
                 "use another captioner, or change dsg in params.yaml"
             )
+
+
+def prompts_of(captions: Path) -> dict[str, list[str]]:
+    """Return the hashes of the prompts by which the captions of each captioner were asked for, if any."""
+    found: dict[str, set[str]] = {}
+    columns = ["captioner", "of_whole_video", "prompt_sha256"]
+    for batch in queries.read([captions], columns):
+        asked = pa.Table.from_batches([batch]).filter(pc.is_valid(batch["prompt_sha256"]))
+        for row in asked.group_by(columns).aggregate([]).to_pylist():
+            found.setdefault(source_of(row), set()).add(row["prompt_sha256"])
+    return {captioner: sorted(own) for captioner, own in found.items()}
 
 
 def _rows(work: shards.Work) -> Iterator[list[dict[str, Any]]]:

@@ -13,6 +13,7 @@ from prefect import task
 
 from stiv_model.errors.redaction import redacted
 from tasks.demo.shapes import CHANCE, judge
+from tasks.dsg import intervals
 from tasks.storage import atomic, tables
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,6 @@ ATTRIBUTES = ("colour", "shape", "direction")
 PROPERTIES = ("moved", "one_object", "same_object")
 """What a good video has whatever its prompt says."""
 COMBINATIONS = {True: "held_out", False: "seen"}
-Z_95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
 BEST_PSNR = 100.0  # dB, stands for "identical": infinity has no JSON
 
 
@@ -43,12 +43,8 @@ def wilson(right: int, total: int) -> Share:
     """
     if total < 1 or not 0 <= right <= total:
         raise ValueError(f"{right} right of {total}: a share needs 0 <= right <= total and total >= 1")
-    share, spread = right / total, Z_95**2 / total
-    centre = (share + spread / 2) / (1 + spread)
-    half = Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
-    low = centre - half if right else 0.0  # exactly, where rounding leaves 3e-17
-    high = centre + half if right < total else 1.0
-    return Share(right, share, low, high)
+    low, high = intervals.wilson(np.array(right), np.array(total))
+    return Share(right, right / total, float(low), float(high))
 
 
 def psnr(image: np.ndarray, frame: np.ndarray) -> float:

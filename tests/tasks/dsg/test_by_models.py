@@ -304,7 +304,7 @@ def test_a_gone_endpoint_ends_it_for_now_and_nothing_that_was_answered_is_asked_
 
 
 def test_the_stage_goes_on_where_the_endpoint_left_it_and_asks_nothing_when_nothing_changed(shots):
-    made_judge.write_captions(shots.parent, TEXTS)
+    made_judge.write_captions(shots.parent, TEXTS, prompt_sha256="0" * 64)
     with FaultServer(answer, fault=lambda number: "500" if number >= 40 else None) as server:
         settings = made_judge.settings(server.url, attempts=1, shard_captions=3)
         with pytest.raises(TryLaterError):
@@ -330,6 +330,7 @@ def test_the_stage_goes_on_where_the_endpoint_left_it_and_asks_nothing_when_noth
         }
     )
     assert report["captioners"]["video"]["decoys"]["object"]["asked"] >= 20
+    assert report["captioners"]["video"]["prompts"] == ["0" * 64]
     assert report["captions"]["ok"] == CLIPS
 
 
