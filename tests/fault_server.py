@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Self
 
+import aiohttp
+
 MODEL = "tiny-vlm"
 FAULTS = ("429", "429 Retry-After=0.05", "500", "reset", "stall", "truncated", "html", "no choices", "wrong model")
 
@@ -61,13 +63,13 @@ class FaultServer:
         self.headers: list[dict[str, str]] = []
         self.answered = Counter[str]()
         self.faults = Counter[str]()
-        self.under_way = self.most_under_way = 0
+        self.under_way = self.most_under_way = self.port = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        opening = asyncio.start_server(self._serve, "127.0.0.1", 0)
+        opening = asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self._server = asyncio.run_coroutine_threadsafe(opening, self._loop).result()
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
@@ -115,21 +117,25 @@ class FaultServer:
         if fault is not None:
             self.faults[fault] += 1
             return await self._fail(fault, request, writer)
-        body = self.answer(request)
-        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        body = await self._body(request)
         self.answered[caption_of(request)] += 1
         _write(writer, 200, body)
         await writer.drain()
         return True
 
+    async def _body(self, request: dict[str, Any]) -> bytes:
+        body = self.answer(request)
+        return body if isinstance(body, bytes) else json.dumps(body).encode()
+
     async def _fail(self, fault: str, request: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
-        body = json.dumps(completion(request, caption_of(request))).encode()
         if fault == "reset":
             writer.transport.abort()
             return False
-        if fault == "stall":
-            await asyncio.sleep(3600)
+        if fault.startswith("stall"):
+            await asyncio.sleep(float(fault.partition("=")[2] or 3600))
+            return False
         if fault == "truncated":
+            body = await self._body(request)
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body[: len(body) // 2])
             await writer.drain()
             return False
@@ -146,6 +152,33 @@ class FaultServer:
             _write(writer, int(fault), b'{"error": "on purpose"}')
         await writer.drain()
         return True
+
+
+class FaultProxy(FaultServer):
+    """A server of the same faults that hands on the other requests to a real one; gone with it: resets.
+
+    Args:
+        upstream: address of the real server, as in `urls`.
+        fault: as for `FaultServer`.
+        port: where it listens.
+    """
+
+    def __init__(self, upstream: str, fault: Callable[[int], str | None] = lambda number: None, port: int = 0) -> None:
+        super().__init__(fault=fault)
+        self.port = port
+        self.upstream = upstream
+
+    async def _body(self, request: dict[str, Any]) -> bytes:
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(f"{self.upstream}/chat/completions", json=request) as response,
+            ):
+                body = await response.read()
+        except aiohttp.ClientError as error:
+            raise ConnectionResetError from error
+        assert response.status == 200, body
+        return body
 
 
 def _write(

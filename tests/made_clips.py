@@ -1,6 +1,7 @@
 """Clips with stills, as the stages before captions make them, and captioners whose model is a server of a test."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -68,6 +69,11 @@ class Workspace:
     def write_stills(self, name: str) -> None:
         write_stills(self.top / name, self.stills)
         tables.write_rows(self.top / name / tables.SPLIT_TABLE, [], tables.SPLITS)
+
+    def run_there(self, settings: CaptionSettings) -> None:
+        """Run the stage in the folder of the workspace, wherever this process was started."""
+        os.chdir(self.top)
+        self.run(settings)
 
     def run(self, settings: CaptionSettings, out: str = "captions", shots: str = "shots") -> list[dict]:
         declared = Captions(Path("clips"), Path(shots), Path("docs"), settings, TEXT, Path("answers.sqlite"))

@@ -40,6 +40,7 @@ _REFUSALS = (
 _REFUSAL = re.compile(rf"\W*(?:{'|'.join(_REFUSALS)})", re.IGNORECASE)
 _NO_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
 _RUN = re.compile(r"(\S)\1{11}")  # twelve of one letter or sign
+_EVERY, _RUN_OF_EVERY = 4, re.compile(r"(\S)\1\1")  # of twelve in a row, every fourth are three in a row
 _FEWEST_GRAMS = 8  # below which a phrase said twice is no loop
 _GRAM = 4
 _LANGUAGE_LETTERS = 20  # fewer are told apart badly
@@ -82,7 +83,7 @@ def repeated(text: str) -> float:
 
     1 where a letter or sign stands twelve times in a row. Of a text without spaces, phrases are four letters.
     """
-    if _RUN.search(text):
+    if _RUN_OF_EVERY.search(text[::_EVERY]) and _RUN.search(text):
         return 1.0
     words: Sequence[str] = text.lower().split()
     if len(words) < len(text) / 20:  # Chinese, Japanese, Thai
@@ -95,11 +96,14 @@ def repeated(text: str) -> float:
 
 def is_in(text: str, accepted: tuple[str, ...], others: tuple[str, ...]) -> bool:
     """Say whether a text may be in one of the accepted languages, told apart from the others only."""
+    identifier, likely = _identifier(accepted, others), 0.0
     for length in _LANGUAGE_CHARACTERS:
         first = max(0, len(text) - length) // 2
-        found = dict(
-            _identifier(accepted, others).rank(text[first : first + length].lower())
-        )  # in capitals, names decide
+        middle = text[first : first + length].lower()  # in capitals, names decide
+        language, probability = identifier.classify(middle)
+        if probability >= _LANGUAGE_SURE and language in accepted:
+            return True
+        found = dict(identifier.rank(middle))
         likely = sum(found[language] for language in accepted)
         if likely >= _LANGUAGE_SURE:
             break

@@ -3,12 +3,10 @@
 import base64
 import hashlib
 import json
-import os
+import multiprocessing
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -348,17 +346,8 @@ def test_strict_json_is_what_json_is(value):
         assert not isinstance(value, dict) or "NaN" in text or "Infinity" in text
 
 
-KILLED = """
-from pathlib import Path
-from stiv_model.settings import TextSettings
-from tasks.captions.settings import CaptionSettings
-from tasks.captions.stage import Captions
-from tasks.storage import stage
-text = TextSettings.model_validate_json(Path("text.json").read_text())
-settings = CaptionSettings.model_validate_json(Path("settings.json").read_text())
-declared = Captions(Path("clips"), Path("shots"), Path("docs"), settings, text, Path("answers.sqlite"))
-stage.run(declared, Path("captions"), Path("report.json"), "code", earlier=Path("earlier"))
-"""
+FORKS = multiprocessing.get_context("forkserver")  # one process imports the stage, and each that is killed is its copy
+FORKS.set_forkserver_preload(["tests.made_clips"])
 
 
 def stored() -> set[str]:
@@ -380,16 +369,16 @@ def killed_at_random(workspace, kills: int) -> None:
     draw = random.Random(4)
     with FaultServer(seconds=0.02) as server:
         captioner = by(model(server.url, in_flight=2))
-        Path("settings.json").write_text(captioner.model_dump_json())
-        Path("text.json").write_text(TEXT.model_dump_json())
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
         for _ in range(kills):
             known, first = stored(), len(server.requests)
-            process = subprocess.Popen([sys.executable, "-c", KILLED], env=environment)
-            while len(server.requests) <= first + draw.randint(4, 8) and process.poll() is None:
+            process = FORKS.Process(target=workspace.run_there, args=(captioner,))
+            process.start()
+            moment = first + draw.randint(-1, 12)
+            while len(server.requests) <= moment and process.is_alive():
                 time.sleep(0.002)
-            process.send_signal(signal.SIGKILL)
-            assert process.wait(60) == -signal.SIGKILL
+            process.kill()
+            process.join(60)
+            assert process.exitcode == -signal.SIGKILL
             assert not known & asked_about(server.requests[first:])
         known, first = stored(), len(server.requests)
         rows = workspace.run(captioner)
@@ -405,4 +394,4 @@ def test_a_kill_asks_for_no_answer_that_is_stored(workspace):
 @pytest.mark.long
 def test_twenty_kills_ask_for_no_answer_that_is_stored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    killed_at_random(Workspace(tmp_path, 200), 20)
+    killed_at_random(Workspace(tmp_path, 300), 20)
