@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from flows.__main__ import main
+from flows.running.server import free_port
 from stiv_model.process_exit import STOPPED
 from tests.fault_server import FaultServer, completion
 from tests.made_clips import Workspace, model
@@ -72,3 +73,24 @@ def test_a_key_that_a_server_tells_again_is_in_no_row_log_or_page_and_hostile_an
     rows = pq.read_table("captions/captions.parquet").to_pylist()
     assert "***" in str(rows) and KEY not in str(rows)
     assert not [row for row in rows if row["text"] and not row["text"].isprintable()]
+
+
+def test_a_model_that_is_down_for_the_whole_run_leaves_nothing_to_train_on(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Workspace(tmp_path / "data", 40, caption="beside the video", colours=["grey"], brightness=0.5)
+    Path("data/prompts").rename("prompts")
+    Path("videos").mkdir()
+    write_params(model(f"http://127.0.0.1:{free_port()}/v1", attempts=2))
+    declared = yaml.safe_load((Path(__file__).parents[2] / "dvc.yaml").read_text())["stages"]
+    stages, said = ("captions", "dsg", "latents"), []
+    for stage in stages:
+        verb = declared[stage]["cmd"].partition("flows ")[2].replace("${source}", "videos")
+        with pytest.raises(SystemExit) as ended:
+            main(verb.split())
+        said.append(str(ended.value.code))  # a line, or a code after one
+    assert said[0] == str(STOPPED) and "20 failures in a row: no connection" in capfd.readouterr().err
+    assert "data/captions" in said[1] and "data/dsg" in said[2]
+    assert not [out for stage in stages for out in declared[stage]["outs"] if Path(out).exists()]
+    rows = [row for path in Path("data").glob("*.partial/**/*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert not [row for row in rows if row.get("text")]

@@ -1,3 +1,4 @@
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,11 @@ def test_every_caption_of_the_demo_is_ok_as_it_is():
     for text in said:
         judged = judge(Said(text), PARAMS)
         assert (judged.text, judged.rules, judged.reason) == (text, (), None)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=40), st.characters(), st.integers(1, 30), st.text(max_size=40))
+def test_twelve_of_one_sign_in_a_row_are_a_loop_wherever_they_stand(before, sign, times, after):
+    text = before + sign * times + after
+    runs = [len(list(run)) for letter, run in groupby(text) if not letter.isspace()]
+    assert (repeated(text) == 1) == (max(runs, default=0) >= 12)
