@@ -99,7 +99,7 @@ def write_params(folder: Path, url: str) -> None:
     named = {"model": str(folder), "answers_as": f"{folder}@main"}
     captioner = model(url, answer="text", frames=FRAMES, max_tokens=64, **limits, **named)
     values = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
-    values["captions"] |= {"captioners": [captioner.model_dump(mode="json")], "shard_clips": 50}
+    values["captions"] |= {"captioners": [captioner.model_dump(mode="json")], "compared": [], "shard_clips": 50}
     values["captions"]["checks"] |= {"min_letters": 1, "max_repeated": 1, "max_same": CLIPS, "other_languages": []}
     Path("params.yaml").write_text(yaml.safe_dump(values))
 
