@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tasks.captions import cleaning
 from tasks.captions.settings import CaptionSettings
+from tasks.chat.client import closing
 from tasks.dsg.judging import judge_texts
 from tasks.dsg.settings import DsgSettings, EndpointJudgeSettings
 from tasks.dsg.stage import Dsg
@@ -123,7 +124,9 @@ def rewriting(request: dict):
 
 def judged(texts: dict[str, str], url: str, **changes) -> list[dict]:
     """Return the rows of such captions, in the order of their clips."""
-    rows = judge_texts(texts, "video", Path("shots"), settings(url, **changes), Path("answers.sqlite"))
+    asked = settings(url, **changes)
+    with closing(*asked.endpoints):
+        rows = list(judge_texts(texts, "video", Path("shots"), asked, Path("answers.sqlite")))
     return sorted(rows, key=lambda row: row["clip"])
 
 

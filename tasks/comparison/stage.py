@@ -29,7 +29,7 @@ from tasks.comparison.clip_groups import Source
 from tasks.comparison.marks import mark
 from tasks.comparison.names import FIGURES, NOT_FIT, PAGE
 from tasks.comparison.paired import Pair
-from tasks.dsg.judging import OF_CAPTION, judge_texts
+from tasks.dsg.judging import OF_CAPTION, judge_texts, judging_by
 from tasks.dsg.settings import DsgSettings
 from tasks.dsg.stage import EVIDENCE_TABLE, JUDGED
 from tasks.storage import atomic, queries, shards, stills, tables
@@ -177,7 +177,8 @@ class Comparison(Stage):
 
     def decides(self) -> dict[str, Any]:
         dsg = self.dsg.model_dump(mode="json", exclude={"captions", "until"})
-        return self.asked.decides() | {"dsg": dsg, "clips": self.count, "compared": list(self.names)}
+        judge = dict(judging_by(self.dsg, self.store).made_with)
+        return self.asked.decides() | {"dsg": dsg, "judge": judge, "clips": self.count, "compared": list(self.names)}
 
     def inputs(self) -> dict[str, Any]:
         return self.asked.inputs() | {"stills": stills.hashes(self.shots)}
@@ -188,7 +189,7 @@ class Comparison(Stage):
     @contextlib.contextmanager
     def worker(self, product: Path, reusable: Path) -> Iterator[Callable[[shards.Shard], None]]:
         caption_stage.forget_what_may_pass(product.parent)  # of an attempt that was ended
-        with closing(*self.settings.endpoints):
+        with closing(*self.settings.endpoints, *self.dsg.endpoints):
             yield partial(compare_shard, settings=self.settings, shots=self.shots, store=self.store, dsg=self.dsg)
 
     def join(self, work: shards.Work, product: Path) -> Joined:
@@ -226,7 +227,7 @@ class Comparison(Stage):
             "version": VERSION,
             "captioners": list(self.names),
             "ways": {name_of(one): one if isinstance(one, str) else one.kind for one in self.settings.captioners},
-            "judge": self.dsg.judge,
+            "judge": self.dsg.judge if isinstance(self.dsg.judge, str) else self.dsg.judge.answers.endpoint.model,
             "seed": self.dsg.seed,
             "clips": self._account(rows),
             "verdict": _verdict(pooled, bool(ok)),
@@ -283,7 +284,7 @@ def compare_shard(shard: shards.Shard, settings: CaptionSettings, shots: Path, s
         costs.append(spent)
         said.append([row | {"captioner": captioner.name} for row in rows])  # also where it has nothing to say
     names = [name_of(one) for one in settings.captioners]
-    judged = [_judge(rows, name, shots, dsg) for name, rows in zip(names, said, strict=True)]
+    judged = [_judge(rows, name, shots, dsg, store) for name, rows in zip(names, said, strict=True)]
     found = []
     for place, clip in enumerate(clips):
         own = [rows[clip["clip"]] for rows in judged]
@@ -319,10 +320,12 @@ def _sum(answers: Sequence[Answer], name: str) -> int | None:
     return None if None in counts else sum(counts)
 
 
-def _judge(said: list[dict[str, Any]], name: str, shots: Path, dsg: DsgSettings) -> dict[str, dict[str, Any]]:
+def _judge(
+    said: list[dict[str, Any]], name: str, shots: Path, dsg: DsgSettings, store: Path
+) -> dict[str, dict[str, Any]]:
     """Return the judged row of each caption, by clip; of a clip without one, why."""
     texts = {row["clip"]: row["text"] for row in tables.ok(said)}
-    found = {row["clip"]: row for row in judge_texts(texts, name, shots, dsg)}
+    found = {row["clip"]: row for row in judge_texts(texts, name, shots, dsg, store)}
     return {row["clip"]: dict.fromkeys(JUDGED.names) | found.get(row["clip"], _not_judged(row)) for row in said}
 
 

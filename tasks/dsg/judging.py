@@ -10,7 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-from tasks.chat.client import closing
 from tasks.chat.store import STORE
 from tasks.dsg import audit, rules
 from tasks.dsg.audit import Audited, Verdicts
@@ -186,7 +185,8 @@ def judge_texts(
     """Judge all texts of one captioner; give a row per clip, in random order, as `judge_rows` does.
 
     What they come to say `judged_of`, `gate_of` and `summary`; rows of one clip in two such runs are of the same
-    stills, so that `counts_of` them can be compared in pairs.
+    stills, so that `counts_of` them can be compared in pairs. The clients of `settings.endpoints` stay open: other
+    threads may use them, and whoever calls closes them.
 
     Args:
         texts: by clip.
@@ -200,8 +200,7 @@ def judge_texts(
     order = sorted(texts, key=partial(rank, seed=settings.seed))
     rows = [{"clip": clip, "captioner": captioner, "of_whole_video": False, "text": texts[clip]} for clip in order]
     judging = judging_by(settings, store)
-    with closing(*settings.endpoints):
-        yield from judge_rows(with_others(rows, settings), shots, judging, settings.shard_captions)
+    yield from judge_rows(with_others(rows, settings), shots, judging, settings.shard_captions)
 
 
 class OfCaptioner(NamedTuple):
