@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import jinja2
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -16,7 +15,7 @@ from starlette.routing import Route
 from tasks.dsg import audit
 from tasks.dsg.audit import ANSWERS, Answer, Claim, Said
 from tasks.pages.data_uris import data_uri
-from tasks.pages.hidden_signs import visible
+from tasks.pages.templates import template
 from tasks.storage import stills
 
 _SHOWN: dict[Answer, str] = {"yes": "present", "no": "invented"}
@@ -47,7 +46,7 @@ class Audit:
         waiting = [claim for key, claim in self._claims.items() if key not in said]
         mine = [key for key in said if key in self._claims]
         nonce = secrets.token_urlsafe(16)
-        page = _template().render(
+        page = template("audit.html.jinja").render(
             claim=waiting[0] if waiting else None,
             id=_id(waiting[0].clip, waiting[0].question) if waiting else None,
             pictures=self._pictures(waiting[0]) if waiting else [],
@@ -114,15 +113,3 @@ def _headers(nonce: str) -> dict[str, str]:
         "Referrer-Policy": "same-origin",  # with no-referrer, a form's Origin would be null, which the guard refuses
         "X-Content-Type-Options": "nosniff",
     }
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["visible"] = visible
-    return environment.get_template("audit.html.jinja")

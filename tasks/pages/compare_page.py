@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 from markupsafe import Markup
 
 from tasks.comparison.marks import Piece, mark
 from tasks.comparison.stage import Shown
 from tasks.pages.data_uris import data_uri
 from tasks.pages.hidden_signs import visible
+from tasks.pages.templates import template
 from tasks.storage import stills
 
 MOST_SHOWN = 48
@@ -54,7 +54,10 @@ def write(path: Path, told: Mapping[str, Any], shown: Sequence[Shown], shots: Pa
     first = shown[:MOST_SHOWN]
     pictures = stills.read(shots, [one.clip for one in first])
     clips = [_clip(one, pictures[one.clip]) for one in first]
-    path.write_text(_template().render(told=told, clips=clips, left_out=len(shown) - len(first)), encoding="utf-8")
+    page = template("compare.html.jinja", _FILTERS)
+    path.write_text(
+        page.render(told=told, clips=clips, names=_NAMES, left_out=len(shown) - len(first)), encoding="utf-8"
+    )
 
 
 def _clip(one: Shown, pictures: Sequence[bytes]) -> _Clip:
@@ -107,14 +110,4 @@ def _duration(seconds: float) -> str:
     )
 
 
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "signed": _signed, "visible": visible, "duration": _duration}
-    environment.globals["names"] = _NAMES
-    return environment.get_template("compare.html.jinja")
+_FILTERS = {"percent": _percent, "signed": _signed, "duration": _duration}

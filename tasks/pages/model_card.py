@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 from huggingface_hub import ModelCardData
 from pydantic import ValidationError
 
@@ -16,10 +15,12 @@ from stiv_model.pipeline.components import NAMES
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import RUN_FILE, Run
 from stiv_model.weights import certificate, metadata
+from tasks.pages.templates import template
 from tasks.storage import atomic
 
 _SHOWN = ("colour", "shape", "direction", "moved", "one_object", "same_object")
 """Figures of the judge's, in the order of the table."""
+_FILTERS = {"percent": lambda share: f"{100 * share:.1f} %", "number": lambda count: f"{count:,}"}
 
 
 class Training(NamedTuple):
@@ -121,7 +122,7 @@ def write(folder: Path, pipeline: StivPipeline, made: History, modes: dict[str, 
         tags=["stiv", "rectified-flow", "diffusion-transformer", "safetensors"],
         **hashes,
     )
-    text = _template().render(
+    text = template("model_card.md.jinja", _FILTERS).render(
         front=data.to_yaml(),
         name=name,
         makes=_makes(model.is_video, trained),
@@ -166,16 +167,3 @@ def _seconds(curve: Path, steps: int) -> float | None:
     if not rows or int(rows[-1]["step"]) != steps:
         return None
     return float(rows[-1]["seconds"])
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=False,  # Markdown
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"percent": lambda share: f"{100 * share:.1f} %", "number": lambda count: f"{count:,}"}
-    return environment.get_template("model_card.md.jinja")

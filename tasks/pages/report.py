@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
-import jinja2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +23,7 @@ from tasks.demo.shapes import CHANCE
 from tasks.gates.data_docs import DOCS_INDEX
 from tasks.pages import captions_section, categories, figures, shipped
 from tasks.pages.data_uris import data_uri
-from tasks.pages.hidden_signs import visible
+from tasks.pages.templates import template
 from tasks.storage import atomic, fields, parts, queries, stills, tables
 from tasks.storage.fields import Fields
 from tasks.storage.scores import SCORES
@@ -360,7 +359,7 @@ def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
         (row["step"].replace("_", " "), row["clips"], row["seconds"], row["lost_seconds"])
         for row in selection["funnel"]
     ]
-    return _page().render(
+    return template("report.html.jinja", _FILTERS).render(
         accounts=balance,
         funnel=selection["funnel"],
         funnel_figure=Markup(figures.funnel(steps)),
@@ -388,28 +387,18 @@ def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
     )
 
 
-def _page() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": lambda share: f"{100 * share:.0f}\u00a0%",
-        "number": lambda n: f"{n:,}",
-        "duration": duration,
-    }
-    environment.filters["visible"] = visible
-    return environment.get_template("report.html.jinja")
-
-
 def duration(seconds: float) -> str:
     """Return a length of time in the unit that reads best."""
     if seconds < 120:
         return f"{seconds:.1f}\u00a0s"
     return f"{seconds / 60:.1f}\u00a0min" if seconds < 7200 else f"{seconds / 3600:,.1f}\u00a0h"
+
+
+_FILTERS = {
+    "percent": lambda share: f"{100 * share:.0f}\u00a0%",
+    "number": lambda n: f"{n:,}",
+    "duration": duration,
+}
 
 
 @task(task_run_name="write {out.name}")
