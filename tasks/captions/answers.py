@@ -20,18 +20,22 @@ def said_in(reply: Reply, form: Form) -> Said:
 
 def said_by(answer: Answer, form: Form) -> Said:
     """Return what an answer says, or why it is no caption."""
+    content, reason = answer.content, unfit(answer)
+    if reason is not None:
+        return Said(None, raw=content, reason=reason)
+    return Said(content, raw=content) if form == "text" else _read_json(content)
+
+
+def unfit(answer: Answer) -> str | None:
+    """Return why an answer says nothing, whatever was asked; None where it has something to read."""
     content = answer.content
     has_thought = answer.reasoning or cleaning.is_unfinished_thought(content)
     is_blank = not content.strip() or cleaning.is_unfinished_thought(content)
     if answer.refusal or answer.finish_reason == "content_filter":
-        return Said(None, raw=content, reason="refused")
+        return "refused"
     if answer.finish_reason == "length":
-        return Said(None, raw=content, reason="thinking_spent_budget" if is_blank and has_thought else "truncated")
-    if is_blank:
-        return Said(None, raw=content, reason="empty")
-    if form == "text":
-        return Said(content, raw=content)
-    return _read_json(content)
+        return "thinking_spent_budget" if is_blank and has_thought else "truncated"
+    return "empty" if is_blank else None
 
 
 def _read_json(content: str) -> Said:

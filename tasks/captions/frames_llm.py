@@ -14,10 +14,10 @@ from tasks.captions.answers import said_in
 from tasks.captions.backends import Asker, Backend, Question
 from tasks.captions.captioner import Said
 from tasks.captions.frames import Frames
-from tasks.captions.prompts import read_prompt
 from tasks.captions.settings import AskedSettings
 from tasks.chat.answers import Answer
 from tasks.chat.client import Reply
+from tasks.chat.prompts import read_prompt
 from tasks.chat.store import Answers
 
 _PLACES = {"captions": "the frames' captions, one in a line", "frames": "the number of frames"}

@@ -6,11 +6,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from stiv_model.settings import Device, Fraction, Precision, Settings
-from tasks.chat.settings import EndpointSettings
+from tasks.chat.settings import EndpointSettings, PromptFile
 
 Language = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
-
-PromptFile = Annotated[str, Field(pattern=r"^prompts/\w[\w-]*(\.\w+)*$")]
 
 Rule = Literal["mojibake", "thinking", "markdown", "prefix", "quotes", "limits"]
 """Rules of cleaning that may be left out."""

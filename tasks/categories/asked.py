@@ -1,18 +1,19 @@
 """Categories by a model behind an endpoint: it reads the caption and the list, and answers with one JSON object."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tasks.captions import cleaning
-from tasks.captions.prompts import Prompt, read_prompt
+from tasks.captions.answers import unfit
 from tasks.categories.found import Found
 from tasks.categories.settings import OTHER, AskedSettings, Category
 from tasks.chat.answers import Answer, MalformedError, read_object
-from tasks.chat.client import Question, client
-from tasks.chat.store import Answers, key_of
+from tasks.chat.client import Reply
+from tasks.chat.prompted import PromptedModel
+from tasks.chat.store import Answers
 
 _PLACES = {"categories": "the list of categories", "caption": "the caption"}
 NOT_LISTED = "not_listed"
@@ -33,11 +34,13 @@ class Asked:
     """
 
     def __init__(self, settings: AskedSettings, listed: Sequence[Category], store: Path) -> None:
-        self.settings, self._store = settings, store
-        self.prompt = read_prompt(Path(settings.prompt), _PLACES, "categories.by.prompt")
+        self._store = store
         self._names = (*(category.name for category in listed), OTHER)
         self._list = "\n".join(f"- {category.name}: {category.description}" for category in listed)
-        self._asked = key_of(asked(settings, self.prompt, self._list))
+        self._model = PromptedModel(
+            settings, "category", _PLACES, "categories.by.prompt", _format(self._names), {"listed": self._list}
+        )
+        self.prompt = self._model.prompt
 
     def categorise(self, captions: Sequence[Mapping[str, Any]]) -> list[Found]:
         """Return the category of each caption, other with the reason where the model gives none.
@@ -50,55 +53,26 @@ class Asked:
             ValueError: the endpoint refuses every request.
         """
         items = [item_of(row["clip"], row["text"]) for row in captions]
+        bodies = [partial(self._model.body, {"categories": self._list, "caption": row["text"]}) for row in captions]
         with Answers(self._store) as answers:
-            known = answers.find(self._asked, items)
-            questions = [
-                Question(item, self._body(row["text"]))
-                for item, row in zip(items, captions, strict=True)
-                if item not in known
-            ]
-            replies = {}
-            if questions:
-                given = client(self.settings.endpoint).ask(questions, self._asked, answers)
-                replies = {question.item: reply for question, reply in zip(questions, given, strict=True)}
-        return [
-            self._found(known[item], None) if item in known else self._found(replies[item].answer, replies[item].reason)
-            for item in items
-        ]
+            replies = self._model.ask(zip(items, bodies, strict=True), answers)
+        return [self._found(replies[item]) for item in items]
 
-    def _body(self, text: str) -> bytes:
-        """Return the body of a request: Chat Completions."""
-        settings = self.settings
-        content = self.prompt.filled({"categories": self._list, "caption": text})
-        schema = {
-            "type": "object",
-            "properties": {_NAME: {"type": "string", "enum": list(self._names)}},
-            "required": [_NAME],
-            "additionalProperties": False,
-        }
-        request = {
-            "model": settings.endpoint.model,
-            "messages": [{"role": "user", "content": [{"type": "text", "text": content}]}],
-            "temperature": settings.temperature,
-            "seed": settings.seed,
-            "max_tokens": settings.max_tokens,
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": _NAME, "strict": True, "schema": schema},
-            },
-        }
-        return json.dumps(request).encode()
-
-    def _found(self, answer: Answer | None, reason: str | None) -> Found:
-        if answer is None:
-            return Found(OTHER, reason=reason)
-        return named_by(answer, self._names)
+    def _found(self, reply: Reply) -> Found:
+        if reply.answer is None:
+            return Found(OTHER, reason=reply.reason)
+        return named_by(reply.answer, self._names)
 
 
-def asked(settings: AskedSettings, prompt: Prompt, listed: str) -> dict[str, Any]:
-    """Return all that decides an answer beside the caption: another of any of these is another question."""
-    sampling = {name: getattr(settings, name) for name in ("temperature", "seed", "max_tokens")}
-    return {"kind": "category", "model": settings.endpoint.model, "prompt": prompt.text, "listed": listed, **sampling}
+def _format(names: Sequence[str]) -> dict[str, Any]:
+    """Return the `response_format` of a request."""
+    schema = {
+        "type": "object",
+        "properties": {_NAME: {"type": "string", "enum": list(names)}},
+        "required": [_NAME],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": _NAME, "strict": True, "schema": schema}}
 
 
 def item_of(clip: str, text: str) -> str:
@@ -108,17 +82,10 @@ def item_of(clip: str, text: str) -> str:
 
 def named_by(answer: Answer, names: Sequence[str]) -> Found:
     """Return the category that an answer names, or why it names none. Nothing but one JSON object is an answer."""
-    content = answer.content
-    has_thought = answer.reasoning or cleaning.is_unfinished_thought(content)
-    is_blank = not content.strip() or cleaning.is_unfinished_thought(content)
-    if answer.refusal or answer.finish_reason == "content_filter":
-        return Found(OTHER, reason="refused")
-    if answer.finish_reason == "length":
-        return Found(OTHER, reason="thinking_spent_budget" if is_blank and has_thought else "truncated")
-    if is_blank:
-        return Found(OTHER, reason="empty")
+    if (reason := unfit(answer)) is not None:
+        return Found(OTHER, reason=reason)
     try:
-        found = read_object(cleaning.unwrapped(content).text)
+        found = read_object(cleaning.unwrapped(answer.content).text)
     except MalformedError:
         return Found(OTHER, reason="malformed")
     if found.keys() != {_NAME} or not isinstance(found[_NAME], str):

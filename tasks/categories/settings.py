@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from stiv_model.settings import Fraction, Settings, TextSettings
-from tasks.chat.settings import EndpointSettings
+from tasks.chat.settings import PromptedSettings
 
 OTHER = "other"
 """What a caption is that suits no category. It is always there, and not in the list."""
@@ -35,21 +35,12 @@ class NearestSettings(Settings):
     """A caption whose nearest description is more similar than the second nearest by less than this is other."""
 
 
-class AskedSettings(Settings):
-    """A model reads the caption and the list, and answers with one name."""
+class AskedSettings(PromptedSettings):
+    """A model reads the caption and the list, and answers with one name, as one JSON object. {categories} in its prompt
+    becomes the list, {caption} the caption."""
 
     kind: Literal["model"]
-    """One question for each caption, one JSON object as its answer."""
-    endpoint: EndpointSettings
-    """The servers, and how they are asked."""
-    prompt: Annotated[str, Field(pattern=r"^prompts/\w[\w-]*(\.\w+)*$")]
-    """File with the prompt, in the folder prompts; {categories} in it becomes the list, {caption} the caption."""
-    temperature: NonNegativeFloat
-    """0 takes the likeliest word; more draws."""
-    seed: NonNegativeInt
-    """For servers that draw."""
-    max_tokens: PositiveInt
-    """Tokens that an answer may have, thoughts included."""
+    """One question for each caption."""
 
 
 class CategorySettings(Settings):

@@ -2,9 +2,12 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from stiv_model.settings import Settings
+
+PromptFile = Annotated[str, Field(pattern=r"^prompts/\w[\w-]*(\.\w+)*$")]
+"""A file in the folder prompts."""
 
 
 class EndpointSettings(Settings):
@@ -51,3 +54,18 @@ class EndpointSettings(Settings):
     def answering_model(self) -> str:
         """The model's name in the servers' answers."""
         return self.answers_as or self.model
+
+
+class PromptedSettings(Settings):
+    """A model behind servers of Chat Completions that is asked by one prompt."""
+
+    endpoint: EndpointSettings
+    """The servers, and how they are asked."""
+    prompt: PromptFile
+    """File with the prompt, in the folder prompts."""
+    temperature: NonNegativeFloat
+    """0 takes the likeliest word; more draws."""
+    seed: NonNegativeInt
+    """For servers that draw."""
+    max_tokens: PositiveInt
+    """Tokens that an answer may have, thoughts included."""

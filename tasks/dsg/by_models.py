@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from tasks.captions import cleaning
 from tasks.captions.frames import is_whole_jpeg, spread
 from tasks.chat.answers import MalformedError
+from tasks.chat.prompted import PromptedModel
 from tasks.chat.store import STORE, Answers
 from tasks.dsg import written
 from tasks.dsg.answers import parse
-from tasks.dsg.asked import AskedModel
 from tasks.dsg.captions import Caption, Other, Questioned, judged_row
 from tasks.dsg.questions import Asked, Graph, Question, repair
 from tasks.dsg.sequential import rank
@@ -84,11 +84,11 @@ class JudgingByModels:
     def __init__(self, settings: EndpointJudgeSettings, seed: int, store: Path = STORE) -> None:
         self._count, self._seed, self._store = settings.frames, seed, store
         places = {"caption": "the caption's numbered sentences"}
-        self._writer = AskedModel(
+        self._writer = PromptedModel(
             settings.questions, "dsg questions", places, "dsg.judge.questions.prompt", written.FORMAT
         )
         places = {"question": "the question", "frames": "the number of frames"}
-        self._answerer = AskedModel(settings.answers, "dsg answers", places, "dsg.judge.answers.prompt")
+        self._answerer = PromptedModel(settings.answers, "dsg answers", places, "dsg.judge.answers.prompt")
         self.name = settings.answers.endpoint.model
         self.prompt_sha256 = self._answerer.prompt.sha256
         self.made_with: Mapping[str, Any] = {
@@ -144,7 +144,7 @@ class JudgingByModels:
         found = self._writer.ask(asked.items(), answers)
         graphs: dict[Other, Graph | str] = dict.fromkeys(sentences, _NOTHING)
         for one, item in items.items():
-            answer = found[item]
+            answer = found[item].answer
             try:
                 graphs[one] = (
                     MISSING if answer is None else repair(written.read_questions(answer.content, len(sentences[one])))
@@ -186,7 +186,7 @@ class JudgingByModels:
             }
             found = self._answerer.ask(bodies.items(), answers)
             for item, _, examination, question, frame in wanted:
-                answer = found[item]
+                answer = found[item].answer
                 examination.take(question.id, frame, parse(None if answer is None else answer.content))
 
     def _body(self, clip: _Clip, question: Question, frame: int | None) -> bytes:

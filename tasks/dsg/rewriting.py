@@ -11,11 +11,11 @@ from tasks.captions.answers import said_by
 from tasks.captions.endpoint import FORMAT
 from tasks.captions.frames import is_whole_jpeg, spread
 from tasks.captions.settings import CaptionSettings, EndpointCaptionerSettings
+from tasks.chat.prompted import PromptedModel
+from tasks.chat.settings import PromptedSettings
 from tasks.chat.store import STORE, Answers
-from tasks.dsg.asked import AskedModel
 from tasks.dsg.captions import Caption
 from tasks.dsg.judging import Judging
-from tasks.dsg.settings import AskedSettings
 
 _PLACES = {
     "caption": "the caption",
@@ -91,16 +91,18 @@ class Rewriting:
                         bodies[items[at]] = partial(model.body, values, shown)
                 given = model.ask(bodies.items(), answers)
                 for at, item in items.items():
-                    if (answer := given[item]) is not None:
+                    if (answer := given[item].answer) is not None:
                         said = judge(said_by(answer, settings.answer), self._captioning)
                         found |= {at: said.text} if said.text else {}
         return found
 
 
-def _model(settings: EndpointCaptionerSettings, prompt: str) -> AskedModel:
+def _model(settings: EndpointCaptionerSettings, prompt: str) -> PromptedModel:
     sampling = {name: getattr(settings, name) for name in ("endpoint", "temperature", "seed", "max_tokens")}
     form = FORMAT if settings.answer == "json" else None
-    return AskedModel(AskedSettings(**sampling, prompt=prompt), "dsg rewrite", _PLACES, "dsg.rewrite_prompt", form)
+    return PromptedModel(
+        PromptedSettings(**sampling, prompt=prompt), "dsg rewrite", _PLACES, "dsg.rewrite_prompt", form
+    )
 
 
 def invented_of(row: dict[str, Any]) -> list[str]:

@@ -5,25 +5,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from stiv_model.settings import Settings
-from tasks.captions.settings import PromptFile
-from tasks.chat.settings import EndpointSettings
+from tasks.chat.settings import EndpointSettings, PromptedSettings, PromptFile
 
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class AskedSettings(Settings):
-    """A model behind servers of Chat Completions, and how it is asked."""
-
-    endpoint: EndpointSettings
-    """The servers, and how they are asked."""
-    prompt: PromptFile
-    """File with the prompt, in the folder prompts."""
-    temperature: NonNegativeFloat
-    """0 takes the likeliest word; more draws."""
-    seed: NonNegativeInt
-    """For servers that draw."""
-    max_tokens: PositiveInt
-    """Tokens that an answer may have, thoughts included."""
 
 
 class EndpointJudgeSettings(Settings):
@@ -31,11 +15,11 @@ class EndpointJudgeSettings(Settings):
 
     backend: Literal["endpoint"]
     """Where the models run: behind servers of Chat Completions."""
-    questions: AskedSettings
+    questions: PromptedSettings
     """A language model: of a caption it makes questions, each with a kind and the questions that it depends on, as one
     JSON object (response_format); anything else is malformed. {caption} in its prompt becomes the numbered
     sentences."""
-    answers: AskedSettings
+    answers: PromptedSettings
     """A model that sees pictures: of one still, or all in order, and one question, it says yes or no, and anything else
     is unclear. {question} and {frames} in its prompt become the question and the number of stills."""
     frames: PositiveInt

@@ -18,10 +18,10 @@ from stiv_model.errors.failures import TryLaterError
 from tasks.captions.answers import said_by
 from tasks.captions.endpoint import EndpointBackend
 from tasks.captions.outcomes import REASONS
-from tasks.captions.prompts import read_prompt
 from tasks.captions.settings import EndpointCaptionerSettings
 from tasks.captions.stage import Captions, judge
 from tasks.chat.answers import Answer, MalformedError, read_answer, read_object
+from tasks.chat.prompts import read_prompt
 from tasks.chat.store import key_of
 from tasks.storage import tables
 from tests.fault_server import MODEL, FaultServer, by_chance, caption_of, completion
