@@ -16,7 +16,7 @@ from tasks.operations import processes
 
 ROOT = Path(__file__).parents[3]
 # asked to stop it takes its time, as ranks that save do; `ready` has its number
-SAVES = """trap 'sleep 0.3; echo saved >saved; exit 1' TERM
+SAVES = """trap 'echo heard >heard; sleep 0.4; echo saved >saved; exit 1' TERM
 echo $$ >ready
 while :; do sleep 0.05; done"""
 # as DVC does: it ends at once when it is asked to, and leaves to itself what it started
@@ -81,6 +81,7 @@ def test_a_request_to_stop_is_passed_on_and_has_its_effect_when_the_work_is_save
     process = start(script)
     pid = int(read(tmp_path / "ready"))
     process.send_signal(number)
+    read(tmp_path / "heard")  # of two that come at once, Python may hear the second first
     process.send_signal(signal.SIGTERM)  # as who stops a group may do; it is the same request
     assert process.wait(timeout=60) == -(signal.SIGTERM if number == signal.SIGUSR1 else number)
     assert (tmp_path / "saved").exists()
