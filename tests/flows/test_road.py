@@ -137,6 +137,7 @@ def test_a_sample_can_be_made_from_the_command_line(road):
         assert sum(1 for _ in container.decode(video=0)) == 4
 
 
+@pytest.mark.long
 def test_an_experiment_changes_one_recipe(road):
     folder, env = road
     run(folder, env, "git", "add", "-A")
