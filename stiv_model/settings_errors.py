@@ -29,7 +29,7 @@ def lines(error: ValidationError) -> list[str]:
     """Return one line for every wrong key, as `checked` puts them together."""
     problems = error.errors()
     absent = [problem["loc"] for problem in problems if problem["type"] == "missing"]
-    return [_line(problem, absent) for problem in problems]
+    return [_line(problem, absent) for problem in problems if not _is_consequence(problem, problems)]
 
 
 def reason(problem: ErrorDetails) -> str:
@@ -49,6 +49,14 @@ def _line(problem: ErrorDetails, absent: Iterable[tuple[int | str, ...]]) -> str
         return reason(problem)
     value = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
     return f"{place}: {reason(problem)}{value}{_meant(problem, absent)}"
+
+
+def _is_consequence(problem: ErrorDetails, problems: Iterable[ErrorDetails]) -> bool:
+    """Say whether a list is called too short only because items of it are wrong, which is said of these."""
+    place = problem["loc"]
+    return problem["type"] == "too_short" and any(
+        len(one["loc"]) > len(place) and one["loc"][: len(place)] == place for one in problems
+    )
 
 
 def _meant(problem: ErrorDetails, absent: Iterable[tuple[int | str, ...]]) -> str:

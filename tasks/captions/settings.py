@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Discriminator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, Tag, model_validator
 
 from stiv_model.settings import Device, Fraction, Precision, Settings
 from tasks.chat.settings import EndpointSettings, PromptFile
@@ -130,7 +130,17 @@ ModelCaptioner = Annotated[
     EndpointCaptionerSettings | TransformersCaptionerSettings | EmbeddedSettings, Field(discriminator="backend")
 ]
 """A captioner that looks at stills, told apart by where its model runs."""
-Captioner = Literal["sidecar", "describe"] | ModelCaptioner
+
+
+def _form(written: object) -> str:
+    """Say which of the two forms a captioner has, so that a wrong one is held against its own form alone."""
+    return "name" if isinstance(written, str) else "model"
+
+
+Captioner = Annotated[
+    Annotated[Literal["sidecar", "describe"], Tag("name")] | Annotated[ModelCaptioner, Tag("model")],
+    Discriminator(_form),
+]
 
 
 class CaptionSettings(Settings):
