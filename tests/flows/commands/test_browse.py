@@ -48,7 +48,9 @@ def shown(page: AppTest) -> list[str]:
     return page.dataframe[0].value["clip"].tolist()
 
 
-def test_the_page_shows_every_shot_and_then_those_that_are_asked_for(workspace):
+def test_the_page_shows_every_shot_and_then_those_that_are_asked_for(workspace, monkeypatch):
+    # AppTest leaves its page as __main__, which every process of multiprocessing that a later test starts would run
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     page = AppTest.from_file(str(ROOT / "flows/commands/browse_page.py"), default_timeout=60).run()
     assert not page.exception
     assert shown(page) == ["a0", "a1", "a2"]
