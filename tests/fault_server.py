@@ -15,7 +15,23 @@ from typing import Any, Self
 
 import aiohttp
 
+from tasks.chat.settings import EndpointSettings
+
 MODEL = "tiny-vlm"
+QUICK = EndpointSettings(
+    urls=("http://127.0.0.1:1/v1",),
+    model=MODEL,
+    answers_as=None,
+    api_key_variable=None,
+    in_flight=8,
+    request_seconds=0.4,
+    item_seconds=20,
+    attempts=12,
+    backoff_seconds=0.002,
+    max_retry_fraction=3,
+    max_answer_bytes=100_000,
+)
+"""An endpoint that is asked quickly and often; its address is the server's, once there is one."""
 FAULTS = ("429", "429 Retry-After=0.05", "500", "reset", "stall", "truncated", "html", "no choices", "wrong model")
 
 

@@ -7,9 +7,8 @@ from typing import Any
 from stiv_model.settings import TextSettings
 from tasks.categories.settings import AskedSettings, CategorySettings, NearestSettings
 from tasks.categories.stage import Categories
-from tasks.chat.settings import EndpointSettings
 from tasks.storage import stage, tables
-from tests.fault_server import MODEL
+from tests.fault_server import QUICK
 
 LISTED = (
     {"name": "shapes", "description": "a circle, square, triangle or cross of one colour"},
@@ -39,19 +38,7 @@ def model(url: str, **changes: Any) -> AskedSettings:
     """A model behind a server on loopback, which is asked by prompts/category.txt of the folder of today."""
     Path("prompts").mkdir(exist_ok=True)
     Path("prompts/category.txt").write_text(PROMPT)
-    endpoint = EndpointSettings(
-        urls=(url,),
-        model=MODEL,
-        answers_as=None,
-        api_key_variable=None,
-        in_flight=4,
-        request_seconds=0.5,
-        item_seconds=10,
-        attempts=3,
-        backoff_seconds=0.01,
-        max_retry_fraction=1.0,
-        max_answer_bytes=100_000,
-    )
+    endpoint = QUICK.model_copy(update={"urls": (url,), "in_flight": 4, "attempts": 3, "request_seconds": 0.5})
     asked = {"kind": "model", "endpoint": endpoint, "prompt": "prompts/category.txt", "temperature": 0, "seed": 0}
     return AskedSettings(**asked | {"max_tokens": 20} | changes)
 

@@ -13,23 +13,8 @@ from stiv_model.errors.failures import TryLaterError
 from tasks.chat import client as chat
 from tasks.chat.breaker import IN_ROW, Breaker
 from tasks.chat.client import Client, Question
-from tasks.chat.settings import EndpointSettings
 from tasks.chat.store import Answers
-from tests.fault_server import FAULTS, MODEL, FaultServer, by_chance, caption_of, completion
-
-QUICK = EndpointSettings(
-    urls=("http://127.0.0.1:1/v1",),
-    model=MODEL,
-    answers_as=None,
-    api_key_variable=None,
-    in_flight=8,
-    request_seconds=0.4,
-    item_seconds=20,
-    attempts=12,
-    backoff_seconds=0.002,
-    max_retry_fraction=3,
-    max_answer_bytes=100_000,
-)
+from tests.fault_server import FAULTS, MODEL, QUICK, FaultServer, by_chance, caption_of, completion
 
 
 def question(number: int, model: str = MODEL) -> Question:
