@@ -29,6 +29,7 @@ from tasks.categories.settings import CategorySettings
 from tasks.clips.settings import ClipSettings
 from tasks.demo.settings import CorpusSettings
 from tasks.dsg.settings import DsgSettings
+from tasks.evaluation.settings import EvaluationSettings
 from tasks.generation.settings import SampleSettings
 from tasks.latents.settings import LatentSettings
 from tasks.sandbox.settings import SandboxSettings
@@ -69,6 +70,7 @@ class Params(Settings):
     train: dict[str, RecipeSettings]
     sampler: SamplerSettings
     samples: SampleSettings
+    evaluation: EvaluationSettings
 
     @model_validator(mode="after")
     def sections_agree(self) -> Self:

@@ -1,0 +1,18 @@
+"""Settings of the stage evaluate. Values live in params.yaml, types here."""
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from stiv_model.settings import Settings
+
+
+class EvaluationSettings(Settings):
+    """What is measured of videos, and what the page shows of it; docs/evaluation.md."""
+
+    metrics: list[str]
+    """Metrics that are measured besides those that always are, such as fvd."""
+    videos_per_prompt: PositiveInt
+    """Videos made of each prompt, by a suite of prompts."""
+    seed: NonNegativeInt
+    """Seed from which that of each of these videos follows."""
+    worst: PositiveInt
+    """Videos on the page's sheet of the worst."""
