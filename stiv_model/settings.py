@@ -423,12 +423,18 @@ class TrainingSettings(Settings):
         return self
 
 
+ValidationMetric = Literal["flicker", "motion", "dynamics_dis"]
+
+
 class MonitoringSettings(Settings):
     """What watches a training. It decides no weight: a change makes no other run, and nothing is trained again."""
 
     trackers: tuple[Annotated[str, Field(pattern=r"^(tensorboard|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")], ...]
     """What shows figures and videos during training: tensorboard, or a class of your own as module:Class
     (docs/trackers.md)."""
+    validation_metrics: tuple[ValidationMetric, ...]
+    """What is measured of the validation videos (docs/trackers.md); trackers show it, and `metrics.json` beside the
+    videos has it."""
 
 
 class VaeSettings(Settings):
@@ -550,17 +556,21 @@ class Run(Settings):
     model: RecordedModel
     recipe: RecipeSettings
     training: TrainingSettings
-    monitoring: MonitoringSettings = MonitoringSettings(trackers=("tensorboard",))
+    monitoring: MonitoringSettings = MonitoringSettings(trackers=("tensorboard",), validation_metrics=())
     """Not in the run.json of runs that were begun before there was a choice."""
 
     @model_validator(mode="before")
     @classmethod
     def of_an_earlier_release(cls, values: Any) -> Any:
-        """Read the run.json of a run that was begun before its recipe had a choice of decay, or of balance."""
-        recipe = values.get("recipe") if isinstance(values, dict) else None
-        if not isinstance(recipe, dict):
+        """Read the run.json of a run that was begun before there was a choice of what stands here."""
+        if not isinstance(values, dict):
             return values
-        return values | {"recipe": {"decay": {"kind": "constant"}, "balance": None} | recipe}
+        since = {
+            "recipe": {"decay": {"kind": "constant"}, "balance": None},
+            "monitoring": {"validation_metrics": ()},
+        }
+        told = {name: chosen | values[name] for name, chosen in since.items() if isinstance(values.get(name), dict)}
+        return values | told
 
     @property
     def validates(self) -> bool:

@@ -74,8 +74,12 @@ class RunLog:
     def videos(self, step: int, latents: Mapping[str, Tensor]) -> None:
         """Decode videos, the latents (F, C, H, W) of each by its name, and show them."""
         assert self.video_log is not None, "this run does not validate"
-        for name, frames in self.video_log.show(step, latents).items():
+        videos, figures = self.video_log.show(step, latents)
+        for name, frames in videos.items():
             self.trackers.tell(_shows(step, f"validation/{name}", frames, self.video_log.fps))
+        if figures:
+            self.trackers.tell(lambda tracker: tracker.log(step, figures))
+            log.info("step %d: %s", step, ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
         log.info("step %d: %d validation videos in %s", step, len(latents), self.video_log.folder)
 
     def flush(self) -> None:
@@ -96,5 +100,6 @@ def _shows(step: int, name: str, frames_THWC: np.ndarray, fps: float) -> Callabl
 def _video_log(run: Run, work: Path, device: torch.device) -> Any:
     from stiv_model.monitoring.video_log import VideoLog  # seconds to import, for those who validate
 
-    prompts = run.training.validation_prompts
-    return VideoLog(Path(run.latents), work / SHOWN / validation_files.FOLDER, prompts, run.recipe.frames, device)
+    folder = work / SHOWN / validation_files.FOLDER
+    prompts, metrics = run.training.validation_prompts, run.monitoring.validation_metrics
+    return VideoLog(Path(run.latents), folder, prompts, metrics, run.recipe.frames, device)

@@ -7,6 +7,8 @@ FOLDER = "validation"
 """In the folder that a training shows."""
 PROMPTS = "prompts.json"
 """Beside the videos of a step: the list of the prompts, in the order of their videos' numbers."""
+METRICS = "metrics.json"
+"""There too, where metrics are named: every figure of every video, by metric and by video."""
 STEPS = "step-????????"
 """Pattern of the names of the folders of steps."""
 

@@ -80,7 +80,7 @@ def test_a_run_does_not_notice_who_watches_it(example, latents, prepare, forkser
     (example / "sitecustomize.py").write_text("")
     for name, chosen in works.items():
         work = example / name
-        run = prepare(work, latents, monitoring=MonitoringSettings(trackers=chosen))
+        run = prepare(work, latents, monitoring=MonitoringSettings(trackers=chosen, validation_metrics=()))
         forkserver.finish(work, run, python_path=example)
     watched, alone = (example / name for name in works)
     assert table(watched, LOSSES, columns=4) == table(alone, LOSSES, columns=4)
@@ -97,9 +97,10 @@ def test_a_run_does_not_notice_who_watches_it(example, latents, prepare, forkser
         assert (watched / file).read_bytes() == (alone / file).read_bytes()  # the random states are in the header
 
 
-def test_another_tracker_makes_no_other_run():
-    first, other = (describe(monitoring=MonitoringSettings(trackers=chosen)) for chosen in ((), ("a.b:C",)))
-    assert identity(first) == identity(other)
+def test_another_tracker_or_metric_makes_no_other_run():
+    plain = MonitoringSettings(trackers=(), validation_metrics=())
+    other = MonitoringSettings(trackers=("a.b:C",), validation_metrics=("flicker",))
+    assert identity(describe(monitoring=plain)) == identity(describe(monitoring=other))
 
 
 def test_a_tracker_that_is_not_there_is_named():

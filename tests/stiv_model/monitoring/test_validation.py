@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import av
+import numpy as np
 import pytest
 import torch
 from diffusers.models import AutoencoderKL
@@ -12,14 +14,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from stiv_model import settings_errors
 from stiv_model.encoders import provenance
 from stiv_model.encoders.vae import load as load_vae
 from stiv_model.latents.dataset import LatentData
-from stiv_model.monitoring import prompt_features
+from stiv_model.metrics import motion
+from stiv_model.monitoring import prompt_features, validation_metrics
 from stiv_model.monitoring.validation import sampling, validation_videos
-from stiv_model.settings import Mode, TextSettings, VaeSettings
+from stiv_model.monitoring.video_log import VideoLog
+from stiv_model.settings import Mode, MonitoringSettings, Run, TextSettings, VaeSettings, ValidationMetric
 from stiv_model.training.run_files import SHOWN
-from tests.stiv_model.runs import MADE_BY, random_text
+from tests.stiv_model.runs import MADE_BY, describe, random_text
 
 PROMPTS = ("a red circle", "a blue square")
 VIDEOS = {"prompt 0", "prompt 1", "clip 0", "clip 1"}
@@ -81,7 +86,8 @@ def test_a_run_that_validates_and_is_taken_up_again_learns_what_one_without_lear
     forkserver.finish(plain, prepare(plain, latents, recipe=recipe, training=settings))
 
     settings = validating.model_copy(update=changes | {"checkpoint_steps": 3})
-    run = prepare(watched, latents, recipe=recipe, training=settings)
+    monitoring = MonitoringSettings(trackers=("tensorboard",), validation_metrics=("flicker", "motion", "dynamics_dis"))
+    run = prepare(watched, latents, recipe=recipe, training=settings, monitoring=monitoring)
     write_prompts(watched)
     forkserver.finish(watched, run)
     (watched / "weights").rename(tmp_path / "first")  # as if killed after the last step: it goes on from step 3
@@ -95,6 +101,7 @@ def test_a_run_that_validates_and_is_taken_up_again_learns_what_one_without_lear
     found = shown(watched)
     assert [event.step for event in found.Scalars("loss")] == [1, 2, 3, 4, 5, 6]  # none twice, none missing
     assert {tag.removeprefix("validation/") for tag in found.Tags()["images"]} == VIDEOS
+    assert [event.step for event in found.Scalars("validation/motion of clips")] == [2, 4, 6]
     for tag in found.Tags()["images"]:
         assert [event.step for event in found.Images(tag)] == [2, 4, 6]
     folders = sorted((watched / SHOWN / "validation").iterdir())
@@ -102,6 +109,38 @@ def test_a_run_that_validates_and_is_taken_up_again_learns_what_one_without_lear
     assert Image.open(folders[-1] / "strip.png").size == (4 * 16, 4 * 16)  # 4 videos of 4 frames of 16 x 16 pixels
     with av.open(str(folders[-1] / "clip-1.mp4")) as video:
         assert sum(1 for _ in video.decode(video=0)) == 4
+
+
+def test_the_metrics_that_are_named_are_measured_of_each_video(tmp_path, latents, validating):
+    made = {name: torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(1)) for name in VIDEOS}
+    device = torch.device("cpu")
+    for names in ((), ("flicker", "motion", "dynamics_dis")):
+        videos, figures = VideoLog(latents, tmp_path / "shown", PROMPTS, names, 4, device).show(2, made)
+        file = tmp_path / "shown/step-00000002/metrics.json"
+        assert set(figures) == {f"validation/{name} of {kind}" for name in names for kind in ("prompts", "clips")}
+        assert file.exists() == bool(names)
+    of_each = json.loads(file.read_text())["flicker"]
+    assert of_each == {name: motion.flicker(video) for name, video in videos.items()}
+    assert figures["validation/flicker of clips"] == pytest.approx((of_each["clip 0"] + of_each["clip 1"]) / 2)
+
+
+def test_every_metric_that_settings_take_is_there_and_a_single_frame_has_none():
+    assert set(validation_metrics.METRICS) == set(get_args(ValidationMetric))
+    measured = validation_metrics.measure({"prompt 0": np.zeros((1, 8, 8, 3), np.uint8)}, ["flicker"], 8)
+    assert (measured, validation_metrics.means(measured)) == ({"flicker": {}}, {})
+
+
+def test_a_metric_that_there_is_not_is_refused_with_those_that_there_are():
+    with pytest.raises(
+        ValueError, match=r"validation_metrics\.0: Input should be 'flicker', 'motion' or 'dynamics_dis'"
+    ):
+        settings_errors.checked(MonitoringSettings, {"trackers": [], "validation_metrics": ["flow"]}, "params.yaml")
+
+
+def test_a_run_that_was_begun_before_metrics_had_names_names_none():
+    began = describe().model_dump(mode="json")
+    assert began["monitoring"].pop("validation_metrics") == []
+    assert Run.model_validate(began) == describe()
 
 
 def test_prompts_get_nothing_and_clips_the_frames_of_the_recipe(tmp_path, latents, recipe, validating, prepare):
