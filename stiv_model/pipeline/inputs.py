@@ -59,9 +59,9 @@ def check_size(model: ModelSettings, is_video: bool, frames: int, height: int, w
     if not is_video and frames != 1:
         raise ValueError(f"num_frames is {frames}, but this is an image model: it makes 1 frame; load a video model")
     if is_video and frames % model.temporal_patch:
-        raise ValueError(
-            f"num_frames is {frames}, but the temporal patch is {model.temporal_patch}: use a multiple of it"
-        )
+        below = frames - frames % model.temporal_patch
+        nearest = " or ".join(str(each) for each in (below, below + model.temporal_patch) if each)
+        raise ValueError(f"num_frames is {frames}, but the temporal patch is {model.temporal_patch}: use {nearest}")
     least = downsampling * model.spatial_patch
     for name, value in (("height", height), ("width", width)):
         if value % least:

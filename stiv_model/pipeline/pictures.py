@@ -4,7 +4,7 @@ Shapes: P prompts, F frames, C channels, H height, W width.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ Picture = Image | np.ndarray | Tensor
 """RGB, as a call returns it: PIL, an array (H, W, 3) or a tensor (3, H, W); uint8, or floats from 0 to 1."""
 Pictures = Picture | Sequence[Picture]
 """One for all prompts, or one per prompt: a sequence, an array (P, H, W, 3) or a tensor (P, 3, H, W)."""
+Video = Sequence[Picture] | np.ndarray | Tensor
+"""Frames in their order, the same for all prompts: a sequence, an array (T, H, W, 3) or a tensor (T, 3, H, W)."""
 
 
 class Asked(NamedTuple):
@@ -38,34 +40,58 @@ def given_pictures(
     frames: Mapping[int, Pictures] | None,
     num_frames: int,
     trained: Trained | None,
+    last_image: Pictures | None = None,
+    video: Video | None = None,
 ) -> dict[int, Asked]:
-    """Return the given pictures by frame: `image` is frame 0, and frame 1 too where the model's views start there.
+    """Return the given pictures by frame: those of `video` from frame 0 on, `image` at 0 and `last_image` at the end.
+
+    `image` is frame 1 too where the model's views start there.
 
     Raises:
-        ValueError: `frames` is no mapping from places, a frame is outside the video or given twice, or none is left to
-            make.
+        ValueError: `frames` is no mapping from places, `video` no sequence of pictures, a frame is outside the video or
+            given twice, or none is left to make.
     """
+    given: dict[int, Asked] = {}
+    for index, each in _asked(image, frames, num_frames, trained, last_image, video):
+        if index in given:
+            raise ValueError(
+                f"{each.where} is frame {index}, and {given[index].where} is given too: leave one of them out"
+            )
+        if not 0 <= index < num_frames:
+            raise ValueError(f"{each.where} is given, but the video has frames 0 to {num_frames - 1}")
+        given[index] = each
+    if len(given) == num_frames:
+        raise ValueError(f"all {num_frames} frames are given (num_frames {num_frames}): leave one to make")
+    return dict(sorted(given.items()))
+
+
+def _asked(
+    image: Pictures | None,
+    frames: Mapping[int, Pictures] | None,
+    num_frames: int,
+    trained: Trained | None,
+    last_image: Pictures | None,
+    video: Video | None,
+) -> Iterator[tuple[int, Asked]]:
+    """Give each picture with its place, those of `frames` first."""
     if frames is not None and not isinstance(frames, Mapping):
         raise ValueError(
             f"frames is a {type(frames).__name__}: give pictures by their place, such as frames={{0: image}}"
         )
-    given: dict[int, Asked] = {}
     for index, pictures in (frames or {}).items():
         if isinstance(index, bool) or not isinstance(index, Integral):
             raise ValueError(f"frames[{index!r}] is given, but places are whole numbers from 0")
-        given[int(index)] = Asked(f"frames[{index}]", pictures)
+        yield int(index), Asked(f"frames[{index}]", pictures)
+    if video is not None:
+        is_batch = isinstance(video, list | tuple) or (isinstance(video, np.ndarray | Tensor) and video.ndim == 4)
+        if not is_batch or not len(video):
+            raise ValueError("video is no sequence of pictures: give a list, an array (T, H, W, 3) or (T, 3, H, W)")
+        yield from ((index, Asked(f"video[{index}]", picture)) for index, picture in enumerate(video))
     if image is not None:
         is_views = trained is not None and trained.clean_frames == "views"
-        for index in (0, 1) if is_views else (0,):
-            if index in given:
-                raise ValueError(f"image is frame {index}, and frames[{index}] is given too: leave one of them out")
-            given[index] = Asked("image", image)
-    for index in given:
-        if not 0 <= index < num_frames:
-            raise ValueError(f"frames[{index}] is given, but the video has frames 0 to {num_frames - 1}")
-    if len(given) == num_frames:
-        raise ValueError(f"all {num_frames} frames are given (num_frames {num_frames}): leave one to make")
-    return dict(sorted(given.items()))
+        yield from ((index, Asked("image", image)) for index in ((0, 1) if is_views else (0,)))
+    if last_image is not None:
+        yield num_frames - 1, Asked("last_image", last_image)
 
 
 def given_of(

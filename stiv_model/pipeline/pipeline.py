@@ -51,7 +51,7 @@ from stiv_model.pipeline.inputs import (
     prompts_of,
     texts_of,
 )
-from stiv_model.pipeline.pictures import Pictures, given_of, given_pictures
+from stiv_model.pipeline.pictures import Pictures, Video, given_of, given_pictures
 from stiv_model.pipeline.text_source import TextSource
 from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
 
@@ -328,6 +328,9 @@ class StivPipeline(CallProperties, DiffusionPipeline):
         callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        *,
+        last_image: Pictures | None = None,
+        video: Video | None = None,
     ) -> StivPipelineOutput | tuple:
         """Make videos; what is None is taken from `defaults`.
 
@@ -358,6 +361,9 @@ class StivPipeline(CallProperties, DiffusionPipeline):
             callback_on_step_end_tensor_inputs: names of the tensors that the callback is given; `latents` is all.
             output_type: `pil`, `np`, `pt` or `latent`.
             return_dict: whether a `StivPipelineOutput` or a tuple is returned.
+            last_image: the last frame, as `image`.
+            video: the first frames, in their order, the same for all prompts: what a video begins with that is to go
+                on; a list of pictures, an array (T, H, W, 3) or a tensor (T, 3, H, W).
 
         Returns:
             the videos, or a tuple of them where not `return_dict`.
@@ -390,7 +396,7 @@ class StivPipeline(CallProperties, DiffusionPipeline):
             callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
         )
         check_size(model.settings, model.is_video, asked.frames, asked.height, asked.width, scale)
-        pictures = given_pictures(image, frames, asked.frames, model.trained)
+        pictures = given_pictures(image, frames, asked.frames, model.trained, last_image, video)
         check_guidance(settings, bool(pictures), model.trained)
 
         videos = len(prompts) * per_prompt

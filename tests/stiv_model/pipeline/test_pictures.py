@@ -1,5 +1,7 @@
 """What a call returns it takes: a long video is made piece by piece, the last frame in and the next piece out."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -63,3 +65,27 @@ def test_values_from_minus_one_are_taken_as_diffusers_takes_them_with_a_warning(
 
 def test_places_of_given_frames_are_whole_numbers_of_any_kind():
     assert list(given_pictures(None, {np.int32(2): picture(), 1: picture()}, FRAMES, None)) == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["pil", "np", "pt"])
+def test_the_frames_of_a_video_and_the_last_image_are_shorthands_of_frames(pipe, made, kind):
+    begun, end = made[kind][0][:2], made[kind][1][-1]
+    expected = latents(pipe, frames={0: begun[0], 1: begun[1], FRAMES - 1: end})
+    assert torch.equal(latents(pipe, video=begun, last_image=end), expected)
+    assert torch.equal(latents(pipe, image=begun[0], last_image=end), latents(pipe, frames={0: begun[0], 3: end}))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"video": [picture()], "image": picture()}, "image is frame 0, and video[0] is given too"),
+        ({"video": [picture()] * 5}, "video[4] is given, but the video has frames 0 to 3"),
+        ({"video": []}, "video is no sequence of pictures"),
+        ({"video": picture()}, "video is no sequence of pictures"),
+        ({"frames": {3: picture()}, "last_image": picture()}, "last_image is frame 3, and frames[3] is given too"),
+        ({"last_image": picture(size=24)}, "last_image is 24 x 24 x 3"),
+    ],
+)
+def test_shorthands_that_do_not_fit_are_refused_by_their_own_name(pipe, asked, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        pipe("abc", **asked)

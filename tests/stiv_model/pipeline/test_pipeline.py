@@ -560,7 +560,8 @@ def test_parts_that_do_not_fit_each_other_are_refused(make, changes, message):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"num_frames": 3}, "num_frames is 3, but the temporal patch is 2"),
+        ({"num_frames": 3}, "num_frames is 3, but the temporal patch is 2: use 2 or 4"),
+        ({"num_frames": 1}, "num_frames is 1, but the temporal patch is 2: use 2$"),
         ({"num_frames": 0}, "num_frames is 0: Input should be greater than 0"),
         ({"num_inference_steps": -1}, "num_inference_steps is -1: Input should be greater than 0"),
         ({"height": 18}, r"height is 18 pixels, but a token is 4 pixels on each side \(2 of the VAE x 2"),
