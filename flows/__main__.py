@@ -25,9 +25,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from flows.command_line import describe, function_name, parser_of, takes_settings, with_sections
+from flows.command_line import (
+    ROOT,
+    describe,
+    function_name,
+    parser_of,
+    takes_settings,
+    with_options,
+    with_sections,
+)
 from flows.edit_params import override
-from flows.params import Params, check_params, load_params, read_params
+from flows.params import PARAMS, Params, check_params, load_params, read_params
 from flows.running import locks
 from flows.running.logs import show_ours
 from stiv_model.errors import redaction
@@ -80,6 +88,10 @@ COMMANDS = {
     "vbench run": "flows.commands.vbench_run",
     "vbench score": "flows.commands.vbench",
 }
+
+ANYWHERE = ("sample",)
+"""Verbs that need no workspace: in a folder without params.yaml, that of the embedded default names device, precision
+and limits; size and sampler are those of a pipeline folder."""
 
 HELP = f"""\
 usage: stiv VERB [options]      (or: python -m flows VERB [options]; `stiv VERB --help` tells its options)
@@ -176,8 +188,9 @@ def call(verb: str, argv: list[str]) -> None:
         redaction.refuse(value, f"--{name.replace('_', '-')}")  # Prefect stores what a flow is called with
     said = values["set"] if "set" in described.signature.parameters else values.pop("set", None)
     if takes_settings(described) or verb in FLOWS:
-        params = _params(said)
+        params = _params(said, _params_file(verb))
         values = with_sections(described, values, params)
+    values = with_options(described, values)
     words = [values.pop(arg.name) for arg in described.arguments if arg.kind is arg.POSITIONAL_ONLY]
     words += [word for arg in described.arguments if arg.kind is arg.VAR_POSITIONAL for word in values.pop(arg.name)]
     function = load(verb, argv)
@@ -267,11 +280,18 @@ def _end(verb: str, said: str, error: object) -> NoReturn:
     sys.exit(line)
 
 
-def _params(assignments: list[str] | None) -> Params:
-    """Return what params.yaml says, with what --set says otherwise."""
+def _params_file(verb: str) -> Path:
+    if verb not in ANYWHERE or PARAMS.exists() or not (ROOT / PARAMS).exists():
+        return PARAMS
+    print(f"{PARAMS} is not here: device, precision and limits are those of the embedded default", file=sys.stderr)
+    return ROOT / PARAMS
+
+
+def _params(assignments: list[str] | None, path: Path = PARAMS) -> Params:
+    """Return what a params file says, with what --set says otherwise."""
     if not assignments:
-        return load_params()
-    return check_params(override(read_params(), assignments), f"--set {' '.join(assignments)}")
+        return load_params(path)
+    return check_params(override(read_params(path), assignments), f"--set {' '.join(assignments)}")
 
 
 def _reason(state: Any) -> tuple[str, Exception | None]:

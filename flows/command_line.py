@@ -15,17 +15,31 @@ import types
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin
+from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
+from typing_extensions import TypeIs
 
 from flows.params import PARAMS, Params, is_settings, section_of
+from stiv_model import settings_errors
 from stiv_model.errors.redaction import redact
 from stiv_model.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 _TYPES = {int: "integer", float: "number", str: "text", bool: "true or false", types.NoneType: "null"}
+
+
+class Options(BaseModel):
+    """Options that several verbs share: each field is one, and the text under it what its help says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def is_options(annotation: object) -> TypeIs[type[Options]]:
+    """Say whether an annotation is a class of options that verbs share."""
+    return inspect.isclass(annotation) and issubclass(annotation, Options)
 
 
 class Verb(NamedTuple):
@@ -127,7 +141,8 @@ def parser_of(name: str, verb: Verb) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     for arg in verb.arguments:
-        _add(parser, arg, helps.get(arg.name, ""))
+        for option, told in _shared(arg) if is_options(arg.annotation) else [(arg, helps.get(arg.name, ""))]:
+            _add(parser, option, told)
     if takes_settings(verb) and "set" not in verb.signature.parameters:
         parser.add_argument(
             "--set",
@@ -148,6 +163,28 @@ def with_sections(verb: Verb, values: dict[str, Any], params: Params) -> dict[st
     """
     named = {arg.name: arg.annotation for arg in verb.arguments if is_settings(arg.annotation)}
     return values | {name: section_of(params, values[name], kind, f"--{name}") for name, kind in named.items()}
+
+
+def with_options(verb: Verb, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the parsed options of a verb, those that verbs share put together.
+
+    Raises:
+        ValueError: a value that an option does not take.
+    """
+    values = dict(values)
+    for arg in verb.arguments:
+        if is_options(kind := arg.annotation):
+            own = {name: values.pop(name) for name in kind.model_fields}
+            values[arg.name] = settings_errors.checked(kind, own, "options")
+    return values
+
+
+def _shared(arg: inspect.Parameter) -> Iterator[tuple[inspect.Parameter, str]]:
+    texts = documented(arg.annotation)
+    for name, field in arg.annotation.model_fields.items():
+        default = inspect.Parameter.empty if field.is_required() else field.default
+        option = inspect.Parameter(name, arg.KEYWORD_ONLY, default=default, annotation=field.annotation)
+        yield option, texts[name]
 
 
 def takes_settings(verb: Verb) -> bool:
@@ -190,10 +227,10 @@ def _joined(*parts: str) -> str:
 
 
 def plain(annotation: Any) -> Any:
-    """Return what remains of `X | None`."""
-    if isinstance(annotation, types.UnionType):
-        return next(kind for kind in get_args(annotation) if kind is not types.NoneType)
-    return annotation
+    """Return what remains of `X | None`, and of a type with limits."""
+    if get_origin(annotation) in (types.UnionType, Union):
+        annotation = next(kind for kind in get_args(annotation) if kind is not types.NoneType)
+    return get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
 
 
 def _parts(doc: str) -> tuple[str, dict[str, str]]:
@@ -290,11 +327,11 @@ def _named(annotation: Any) -> str:
 
 
 @cache
-def documented(kind: type[Settings]) -> dict[str, str]:
-    """Return the docstring of each key of a settings class, those of the classes that it extends among them."""
+def documented(kind: type[BaseModel]) -> dict[str, str]:
+    """Return the docstring of each key of a class of settings or options, those of the classes that it extends too."""
     found: dict[str, str] = {}
     for one in reversed(kind.__mro__):
-        if not is_settings(one) or one is Settings:
+        if not (is_settings(one) or is_options(one)) or one in (Settings, Options):
             continue
         try:
             source = inspect.getsource(one)

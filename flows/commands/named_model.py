@@ -7,12 +7,15 @@ from typing import NamedTuple
 import diffusers
 import transformers
 
+from stiv_model.encoders import pinned
 from stiv_model.pipeline import card
-from stiv_model.pipeline.components import NAMES
+from stiv_model.pipeline.components import NAMES, PipelineDefaults
 from stiv_model.pipeline.folders import INDEX, SHIPPED, find
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
-from stiv_model.weights.metadata import WEIGHTS
+from stiv_model.settings_errors import checked
+from stiv_model.weights import metadata
+from stiv_model.weights.metadata import WEIGHTS, Trained
 from tasks.generation.settings import SampleSettings
 from tasks.generation.videos import load, open_folder
 from tasks.latents.settings import LatentSettings
@@ -20,8 +23,8 @@ from tasks.storage import atomic
 
 TRAINED = Path("checkpoints/unmask_sft")
 """The weights that the pipeline's last recipe makes."""
-_OF_THE_MACHINE = ("devices", "samples")
-"""Sections of params.yaml that act on a pipeline folder too: on which device and in which precision."""
+_OF_THE_MACHINE = ("devices", "samples", "sandbox")
+"""Sections of params.yaml that act on a pipeline folder too: device, precision, and limits on files that are given."""
 
 
 class Sections(NamedTuple):
@@ -35,11 +38,50 @@ class Sections(NamedTuple):
     devices: DeviceSettings
 
 
+class ModelFacts(NamedTuple):
+    """What a model says of itself before it is loaded."""
+
+    defaults: PipelineDefaults
+    """Of a call that says nothing."""
+    trained: Trained | None
+    """None where nobody wrote it down."""
+
+
 class NamedModel(NamedTuple):
     """A checkpoint, or a pipeline folder or its name on a hub: one of the two."""
 
     checkpoint: Path | None
     pipeline: str | None
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it is the one that comes with the package."""
+        return self.pipeline == str(SHIPPED)
+
+    def facts(self, settings: Sections) -> ModelFacts:
+        """Return what it says of itself, in milliseconds.
+
+        Raises:
+            FileNotFoundError, ValueError: as `open`.
+        """
+        if self.pipeline is not None:
+            folder = find(self.pipeline, NAMES)
+            index, model = (pinned.read_json(folder / name) for name in (INDEX, f"transformer/{pinned.CONFIG}"))
+            trained = None if model.get("trained") is None else checked(Trained, model["trained"], folder)
+            return ModelFacts(checked(PipelineDefaults, index.get("defaults"), folder / INDEX), trained)
+        assert self.checkpoint is not None, "one of the two is chosen"
+        size = settings.latents
+        defaults = PipelineDefaults(
+            height=size.height,
+            width=size.width,
+            frames=size.frames,
+            stride_frames=size.stride_frames,
+            text_tokens=settings.text.tokens,
+            vae_batch_frames=settings.vae.batch_frames,
+            sampler=settings.sampler,
+        )
+        is_checkpoint = metadata.is_checkpoint(self.checkpoint)  # what it is else, `open` says
+        return ModelFacts(defaults, metadata.read(self.checkpoint).trained if is_checkpoint else None)
 
     def open(self, settings: Sections, assignments: list[str] | None) -> StivPipeline:
         """Load it, on the device and in the precision of params.yaml, without progress bars.

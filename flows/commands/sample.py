@@ -1,60 +1,57 @@
-"""`stiv sample`: one video for one prompt."""
+"""`stiv sample`: videos from text, and from text and pictures."""
 
-from pathlib import Path
+from fractions import Fraction
+from typing import Any
 
-from flows.commands import first_frame
-from flows.commands.named_model import Sections, choose
-from stiv_model.encoders.video_file import write_video
+from flows.commands import given_files, video_jobs
+from flows.commands.named_model import ModelFacts, Sections
+from flows.commands.video_jobs import Machine, Work
+from flows.commands.video_options import VideoOptions
 from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
 from tasks.generation.settings import SampleSettings
-from tasks.generation.videos import make_videos
 from tasks.latents.settings import LatentSettings
+from tasks.sandbox.settings import SandboxSettings
 
 
 def sample(
-    prompt: str,
-    out: Path,
+    options: VideoOptions,
     sampler: SamplerSettings,
     vae: VaeSettings,
     text: TextSettings,
     latents: LatentSettings,
     samples: SampleSettings,
     devices: DeviceSettings,
-    checkpoint: Path | None = None,
-    pipeline: str | None = None,
-    image: Path | None = None,
-    seed: int = 0,
-    fps: int = 8,
+    sandbox: SandboxSettings,
     set: list[str] | None = None,
 ) -> None:
-    """Generate one video from a text, or from a text and its first frame.
+    """Generate videos from a text, or from a text and pictures: a first frame, a last one, or a video to go on from.
 
-    It is made by checkpoints/unmask_sft where that was trained, else by the model that comes with the package. A
-    checkpoint makes it with the size and sampler of params.yaml, a pipeline folder with its own. In both cases on
-    `devices.sampling`, by a model in `samples.precision`.
+    They are made by checkpoints/unmask_sft where that was trained, else by the model that comes with the package. A
+    checkpoint makes them with the size and sampler of params.yaml, a pipeline folder with its own. In both cases on
+    `devices.sampling`, by a model in `samples.precision`; pictures and videos are opened in the sandbox. Beside each
+    video lies a JSON of all that made it, which the file carries as its comment too.
 
     Args:
-        prompt: What the video shall show, in words.
-        out: File for the video (mp4).
-        checkpoint: Folder of trained weights, as a training stage wrote it.
-        pipeline: Pipeline folder, as `stiv export` wrote it, or the name of one on the hub.
-        image: Picture file that becomes the first frame; cropped and resized to the size of the model's videos.
-        seed: Seed of the starting noise: the same seed makes the same video.
-        fps: Frames per second of the file.
-        set: Use other values than those of params.yaml, such as sampler.steps=20; of a pipeline folder only devices and
-            samples may be set.
+        set: Use other values than those of params.yaml, such as sampler.steps=20; of a pipeline folder only devices,
+            samples and sandbox may be set.
 
     examples:
       stiv sample --prompt "a red circle moves left" --out red.mp4
       stiv sample --prompt "a red circle moves left" --image first.png --out red.mp4 --seed 3
+      stiv sample --prompts prompts.txt --num-videos 4 --num-inference-steps 30 --guidance-scale 3 --out videos
       stiv sample --prompt "a red circle moves left" --pipeline pipelines/demo --out red.mp4
+      stiv sample --again red.json --out same.mp4
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: a request that cannot be followed.
     """
-    picture = None if image is None else first_frame.read(image, "--image")
-    named = choose(checkpoint, pipeline)
-    model = named.open(Sections(sampler, vae, text, latents, samples, devices), set)
-    source = None if picture is None else [first_frame.as_video(picture, model.defaults)]
-    model.set_progress_bar_config(disable=False, desc="sampling steps")  # type: ignore[no-untyped-call]
-    (video,) = make_videos(model, [prompt], [seed], "none" if source is None else "first", source)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_video(out, video, fps)
-    print(out)
+    sections = Sections(sampler, vae, text, latents, samples, devices)
+    video_jobs.run("sample", options, {}, Machine(sections, sandbox, set), _prepared)
+
+
+def _prepared(options: VideoOptions, own: dict[str, Any], facts: ModelFacts, sandbox: SandboxSettings) -> Work:
+    asked = video_jobs.asked_of(options, facts)
+    given = given_files.read(options, asked, facts, sandbox, frames=None)
+    fps = given_files.rate(options, given.files, asked.stride_frames) or Fraction(video_jobs.FPS)
+    return Work(given.files, given.places, asked, fps)

@@ -11,9 +11,15 @@ CODEC: Final = "libx264"
 CRF = 12  # small pictures: nearly without loss
 
 
-def write_video(path: Path, frames_THWC: np.ndarray, fps: int) -> None:
-    """Write uint8 RGB frames (T, H, W, 3), of even height and width, as H.264, `fps` of them per second."""
+def write_video(path: Path, frames_THWC: np.ndarray, fps: int | Fraction, comment: str | None = None) -> None:
+    """Write uint8 RGB frames (T, H, W, 3), of even height and width, as H.264, `fps` of them per second.
+
+    Args:
+        comment: text that the file carries about itself.
+    """
     with av.open(str(path), "w", format="mp4") as container:
+        if comment is not None:
+            container.metadata["comment"] = comment
         stream = container.add_stream(CODEC, rate=Fraction(fps), options={"crf": str(CRF), "preset": "veryfast"})
         stream.height, stream.width = frames_THWC.shape[1:3]
         stream.pix_fmt = "yuv420p"

@@ -13,10 +13,11 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
+from stiv_model.diffusion.frame_conditioning import clean_frame_mask
 from stiv_model.encoders.text import encode as encode_text
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
 from stiv_model.pipeline.components import PipelineDefaults
-from stiv_model.settings import LearnedSettings, ModelSettings, SamplerSettings
+from stiv_model.settings import LearnedSettings, ModelSettings, Pattern, SamplerSettings, is_mixture
 from stiv_model.weights.metadata import Trained
 
 Texts = str | Sequence[str]
@@ -108,6 +109,88 @@ def check_guidance(settings: SamplerSettings, has_given: bool, trained: Trained 
                 f'guidance is "{settings.guidance}" with {name} {scale}, but the model was trained with image_dropout '
                 '0 and has never gone without its given frames: use guidance="text"'
             )
+
+
+_RECIPES: dict[Pattern, str] = {
+    "none": "t2v",
+    "first": "stiv",
+    "first_four": "v2v",
+    "first_and_last": "interpolation",
+    "every_second": "tup",
+    "views": "multi_view",
+}
+"""Recipes of params.yaml and docs/model.md that learn each pattern of given frames."""
+
+
+def check_trained(given: Collection[int], frames: int, stride_frames: int, trained: Trained | None) -> None:
+    """Refuse given frames, a length or a stride that the model has never learned from; unknown training may do all.
+
+    Raises:
+        ValueError: as `not_trained`, with both values and what would learn it.
+    """
+    if reason := not_trained(given, frames, stride_frames, trained):
+        raise ValueError(f"{reason}; untrained=True (--untrained) goes on all the same")
+
+
+def not_trained(given: Collection[int], frames: int, stride_frames: int, trained: Trained | None) -> str | None:
+    """Say what of a call the training never had; None where it had all of it, or is unknown.
+
+    Args:
+        given: places of the given frames.
+        frames: of the video.
+        stride_frames: source frames from one frame to the next; an image has none.
+    """
+    if trained is None:
+        return None
+    if frames != trained.frames:
+        return f"num_frames is {frames}, but the model was trained (recipe {trained.recipe_name}) with {trained.frames}"
+    learned = learned_modes(trained)
+    strides = sorted({stride for places, stride in learned if places == frozenset(given)})
+    if not strides:
+        known = " or ".join(sorted({_named(places) for places, _ in learned}, reverse=True))
+        pattern = _pattern_of(frozenset(given), frames)
+        recipe = f", as recipe {_RECIPES[pattern]} has it" if isinstance(pattern, str) else ""
+        asked = pattern if isinstance(pattern, str) else list(pattern)
+        verb = "are" if len(given) > 1 else "is"
+        return (
+            f"{_named(given)} {verb} given, but the model was trained (recipe {trained.recipe_name}) with {known}: "
+            f"that needs a training with clean_frames: {asked}{recipe}"
+        )
+    if frames > 1 and stride_frames not in strides:
+        known = " or ".join(map(str, strides))
+        return (
+            f"stride_frames is {stride_frames}, but the model was trained (recipe {trained.recipe_name}) with {known} "
+            f"for {_named(given)} given"
+        )
+    return None
+
+
+def learned_modes(trained: Trained) -> list[tuple[frozenset[int], int]]:
+    """Return what a training gave: the places of given frames, with the source frames from one frame to the next."""
+    patterns = trained.clean_frames
+    modes = [(m.clean_frames, m.stride) for m in patterns] if is_mixture(patterns) else [(patterns, 1)]
+    found = []
+    for pattern, stride in modes:
+        places = _places(pattern, trained.frames)
+        without = [frozenset[int]()] if places and trained.image_dropout else []
+        found += [(each, stride * trained.stride_frames) for each in (places, *without)]
+    return found
+
+
+def _places(pattern: Pattern, frames: int) -> frozenset[int]:
+    return frozenset(clean_frame_mask(pattern, frames).nonzero().flatten().tolist())
+
+
+def _pattern_of(given: frozenset[int], frames: int) -> Pattern:
+    named = (pattern for pattern in _RECIPES if _places(pattern, frames) == given)
+    return next(named, tuple(sorted(given)))
+
+
+def _named(given: Collection[int]) -> str:
+    if not given:
+        return "no frame"
+    *others, last = map(str, sorted(given))
+    return f"frames {', '.join(others)} and {last}" if others else f"frame {last}"
 
 
 def prompts_of(prompt: Texts) -> list[str]:

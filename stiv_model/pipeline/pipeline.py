@@ -43,6 +43,7 @@ from stiv_model.pipeline.inputs import (
     check_call,
     check_guidance,
     check_size,
+    check_trained,
     count_of,
     latents_of,
     micro_of,
@@ -331,6 +332,7 @@ class StivPipeline(CallProperties, DiffusionPipeline):
         *,
         last_image: Pictures | None = None,
         video: Video | None = None,
+        untrained: bool = False,
     ) -> StivPipelineOutput | tuple:
         """Make videos; what is None is taken from `defaults`.
 
@@ -364,13 +366,15 @@ class StivPipeline(CallProperties, DiffusionPipeline):
             last_image: the last frame, as `image`.
             video: the first frames, in their order, the same for all prompts: what a video begins with that is to go
                 on; a list of pictures, an array (T, H, W, 3) or a tensor (T, 3, H, W).
+            untrained: whether to go on where the model has never learned from such given frames, such a length or such
+                a stride; what it makes then is nothing that it was trained for.
 
         Returns:
             the videos, or a tuple of them where not `return_dict`.
 
         Raises:
-            ValueError: what is asked does not fit the model, or what the callback returned its latents, with both
-                values.
+            ValueError: what is asked does not fit the model or its training, or what the callback returned its latents,
+                with both values.
         """
         check_present(self.components)
         check_call(self.scheduler, output_type)
@@ -397,6 +401,8 @@ class StivPipeline(CallProperties, DiffusionPipeline):
         )
         check_size(model.settings, model.is_video, asked.frames, asked.height, asked.width, scale)
         pictures = given_pictures(image, frames, asked.frames, model.trained, last_image, video)
+        if not untrained:
+            check_trained(pictures, asked.frames, asked.stride_frames, model.trained)
         check_guidance(settings, bool(pictures), model.trained)
 
         videos = len(prompts) * per_prompt

@@ -85,7 +85,7 @@ def _take(
         if how is None or cut is None:
             size = frame.width, frame.height
             how = decode.shown(opened, frame)
-            cut = _cut(how, height, width)
+            cut = cut_of(how.width, how.height, height, width)
         if (frame.width, frame.height) != size:
             raise decode.Refused("rejected", "size_changes")
         times.append(cast(int, frame.pts))  # decoded gives no frame without a time
@@ -96,9 +96,10 @@ def _take(
     raise decode.Refused("failed", "too_few_frames")
 
 
-def _cut(how: planes.Shown, height: int, width: int) -> Cut:
-    scale = max(height / how.height, width / how.width)
-    scaled_height, scaled_width = max(height, round(how.height * scale)), max(width, round(how.width * scale))
+def cut_of(shown_width: int, shown_height: int, height: int, width: int) -> Cut:
+    """Return how an upright picture is scaled to cover height x width, and cut out at its centre: never stretched."""
+    scale = max(height / shown_height, width / shown_width)
+    scaled_height, scaled_width = max(height, round(shown_height * scale)), max(width, round(shown_width * scale))
     return Cut(scaled_width, scaled_height, (scaled_height - height) // 2, (scaled_width - width) // 2, height, width)
 
 
@@ -106,9 +107,13 @@ def _upright(frame: av.VideoFrame, how: planes.Shown, cut: Cut) -> np.ndarray:
     size = how.as_coded(cut.scaled_width, cut.scaled_height)
     if how.hdr:
         return how.upright(planes.to_sdr(planes.one_field(frame), size, how.hdr))
+    return how.upright(scaled(planes.one_field(frame), *size))
+
+
+def scaled(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
+    """Return a frame at another size, uint8 RGB (height, width, 3), by area interpolation."""
     # threads=1: by default a pool of threads is made for every single picture
-    scaled = planes.one_field(frame).reformat(*size, "rgb24", interpolation="AREA", threads=1)
-    return how.upright(scaled.to_ndarray())
+    return frame.reformat(width, height, "rgb24", interpolation="AREA", threads=1).to_ndarray()
 
 
 def _between(frames: Iterator[av.VideoFrame], start_pts: int, end_pts: int) -> Iterator[av.VideoFrame]:

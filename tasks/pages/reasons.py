@@ -82,6 +82,10 @@ REASONS: dict[str, dict[str, Reason]] = {
         "caption_not_text": Reason(
             "The text beside the video is neither UTF-8 nor UTF-16 with its mark.", "Save it as UTF-8."
         ),
+        "not_a_picture": Reason(
+            "The file is no PNG, JPEG, WebP, BMP or TIFF, which is what a given picture may be.",
+            "Look what it is (`file NAME`), and save it as PNG.",
+        ),
         "not_a_video": Reason(
             "The first bytes are those of no container that is known here.",
             "Look what it is (`file NAME`); a playlist, an image or a page saved as .mp4 is none.",

@@ -96,6 +96,21 @@ def _as_asked(frames: np.ndarray, info: ValidationInfo[Asked]) -> np.ndarray:
     return frames
 
 
+def _are_times(times: np.ndarray, info: ValidationInfo[Asked]) -> np.ndarray:
+    if times.dtype != np.int64 or times.ndim != 1 or not 1 <= len(times) <= info.context.settings.max_frames:
+        raise ValueError(f"it is an array of {times.dtype} {times.shape}")
+    if (np.diff(times) <= 0).any() or max(-int(times[0]), int(times[-1])) > _MAX_PTS:
+        raise ValueError("its times do not rise, or are too far away")
+    return times
+
+
+def _is_picture(picture: np.ndarray, info: ValidationInfo[Asked]) -> np.ndarray:
+    asked = info.context.arguments
+    if picture.dtype != np.uint8 or picture.shape != (asked["height"], asked["width"], 3):
+        raise ValueError(f"it is an array of {picture.dtype} {picture.shape}")
+    return picture
+
+
 ColourName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,20}$")] | None
 Count = Annotated[int, Field(ge=1, lt=1 << 31)]
 Pts = Annotated[int, Field(ge=-_MAX_PTS, le=_MAX_PTS)]
@@ -118,6 +133,7 @@ class Rejected(TypedDict):
         "hdr_matrix",
         "no_video_stream",
         "not_a_file",
+        "not_a_picture",
         "not_a_video",
         "pixel_aspect",
         "size_changes",
@@ -235,6 +251,26 @@ class ClipFrames(TypedDict):
     crop_left: Margin
 
 
+@_exact
+class FrameTimes(TypedDict):
+    """What `frame_times.frame_times` gives."""
+
+    status: Literal["ok"]
+    reason: None
+    times: Annotated[InstanceOf[np.ndarray], AfterValidator(_are_times)]
+
+
+@_exact
+class PictureFile(TypedDict):
+    """What `picture_file.picture_file` gives."""
+
+    status: Literal["ok"]
+    reason: None
+    picture: Annotated[InstanceOf[np.ndarray], AfterValidator(_is_picture)]
+    shown_height: Side
+    shown_width: Side
+
+
 _REFUSAL: TypeAdapter[Any] = TypeAdapter(Annotated[Rejected | Failed, Field(discriminator="status")])
 _REACHED: TypeAdapter[Any] = TypeAdapter(Reached)
 
@@ -242,6 +278,8 @@ ANSWERS: dict[str, TypeAdapter[Any]] = {
     "probe": TypeAdapter(Annotated[Probed, AfterValidator(_is_allowed)]),
     "split": TypeAdapter(Annotated[Split, AfterValidator(_covers)]),
     "clip_frames": TypeAdapter(ClipFrames),
+    "frame_times": TypeAdapter(FrameTimes),
+    "picture_file": TypeAdapter(PictureFile),
     "prove_network": _REACHED,
     "prove_read": _REACHED,
     "prove_write": _REACHED,

@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 import numpy.ma  # by np.median
 
-from tasks.decoding import clip_frames, cuts, probe
+from tasks.decoding import clip_frames, cuts, frame_times, picture_file, probe
 from tasks.decoding.limits import Limits
 from tasks.sandbox import confinement, wire_format
 
@@ -93,13 +93,18 @@ def _prove_processes(limits: Limits) -> dict[str, Any]:
     return started if started["status"] == "ok" else signalled
 
 
-PREPARATIONS: dict[str, Callable[[dict[str, Any]], None]] = {"split": cuts.prepare}
+PREPARATIONS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "split": cuts.prepare,
+    "picture_file": picture_file.prepare,
+}
 """What this process does before it forks a function's child, which inherits what was loaded; cheap the second time."""
 
 FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "probe": probe.probe,
     "split": cuts.split,
     "clip_frames": clip_frames.clip_frames,
+    "frame_times": frame_times.frame_times,
+    "picture_file": picture_file.picture_file,
     # For `sandbox.prove`: each does what its sandbox must stop.
     "prove_network": _prove_network,
     "prove_read": _prove_read,

@@ -1,15 +1,21 @@
 """`stiv sample`: by which model, with whose settings, and what a person sees who asks for what cannot be."""
 
+import json
 import shutil
+from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from flows.__main__ import main
 from flows.commands import named_model
 from flows.params import load_params
+from flows.running import locks
 from stiv_model.encoders.video_file import read_video
 
 PROMPT = ("--prompt", "a red circle moves left", "--out", "made/red.mp4")
@@ -96,4 +102,105 @@ def test_settings_that_a_pipeline_folder_has_itself_are_refused(workspace, named
 
 
 def test_a_picture_that_is_none_is_refused_before_a_model_is_read(workspace):
-    assert "--image params.yaml is not there or is no picture that OpenCV reads" in refused("--image", "params.yaml")
+    said = refused("--image", "params.yaml")
+    assert said.startswith("stiv sample: --image params.yaml cannot be used (not_a_picture): The file is no PNG")
+
+
+@pytest.fixture(scope="module")
+def several(named, tmp_path_factory) -> Path:
+    """A folder without params.yaml, with two videos of each of two prompts, all with one first frame."""
+    here = tmp_path_factory.mktemp("several")
+    (here / "prompts.txt").write_text("a red circle moves left\na blue square moves up\n")
+    cv2.imwrite(str(here / "first.png"), np.full((40, 60, 3), 200, np.uint8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        asked = ["--num-videos", "2", "--seed", "7", "--num-inference-steps", "1", "--guidance", "text"]
+        given = ["--prompts", "prompts.txt", "--image", "first.png", "--pipeline", str(named)]
+        main(["sample", *given, *asked, "--guidance-scale", "1.5", "--fps", "7.5", "--out", "made"])
+    return here
+
+
+def test_every_prompt_has_a_video_of_each_seed_with_a_record_that_the_file_carries_too(several):
+    names = {"000-seed7", "000-seed8", "001-seed7", "001-seed8"}
+    assert {path.name for path in (several / "made").iterdir()} == {
+        f"{n}.{end}" for n in names for end in ("mp4", "json")
+    }
+    path = several / "made/001-seed8.mp4"
+    record = json.loads(path.with_suffix(".json").read_text())
+    assert record["options"]["prompt"] == "a blue square moves up" and record["options"]["seed"] == 8
+    assert (record["asked"]["sampler"]["steps"], record["asked"]["sampler"]["guidance_scale"]) == (1, 1.5)
+    (given,) = record["given"]
+    assert given["shown"] == [60, 40] and given["used"] == [40, 40], "never stretched: the sides are cut off"
+    assert given["sha256"] == sha256((several / "first.png").read_bytes()).hexdigest()
+    assert record["sha256"] == sha256(path.read_bytes()).hexdigest() and record["file"] == path.name
+    assert len({json.loads(one.read_text())["sha256"] for one in (several / "made").glob("*.json")}) == 4
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate == Fraction(15, 2)
+        carried = json.loads(container.metadata["comment"])
+    assert carried | {"file": path.name, "sha256": record["sha256"]} == record
+
+
+def test_a_video_is_made_again_byte_for_byte(several, monkeypatch, capsys):
+    monkeypatch.chdir(several)
+    threads = torch.get_num_threads()
+    try:
+        main(["sample", "--again", "made/001-seed8.json", "--out", "same.mp4"])
+    finally:
+        torch.set_num_threads(threads)
+    assert Path("same.mp4").read_bytes() == Path("made/001-seed8.mp4").read_bytes()
+    assert Path("same.json").read_text() == Path("made/001-seed8.json").read_text().replace("001-seed8.mp4", "same.mp4")
+    told = capsys.readouterr().err
+    assert "params.yaml is not here: device, precision and limits are those of the embedded default" in told
+    assert "--image first.png is 60 x 40 pixels: its middle 40 x 40 pixels at 32 x 32" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "said"),
+    [
+        ({}, ("--seed", "3"), "--again x.json says all of what to make: leave --seed out"),
+        ({"command": "predict"}, (), "--again x.json is of stiv predict: give it to that command"),
+        ({"layout": 9}, (), "--again x.json: layout: Input should be 1"),
+        ({"given": []}, (), "--again x.json: first.png was nothing when the video was made, and is "),
+        (
+            {"model": {"checkpoint": None, "pipeline": "x", "sha256": {}}},
+            ("--pipeline", "PIPELINE"),
+            "was nothing when the",
+        ),
+        (None, (), "--again x.json is not there"),
+    ],
+)
+def test_a_record_that_cannot_be_followed_is_refused(several, named, tmp_path, monkeypatch, change, words, said):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(several / "first.png", "first.png")
+    if change is not None:
+        values = json.loads((several / "made/000-seed7.json").read_text())
+        Path("x.json").write_text(json.dumps(values | change))
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", "--again", "x.json", "--out", "y.mp4", *(str(named) if w == "PIPELINE" else w for w in words)])
+    assert said in str(stop.value.code) and not Path("y.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "no prompt is given"),
+        (("--prompt", "a", "--prompts", "p.txt"), "--prompt and --prompts p.txt are both given"),
+        (("--prompts", "p.txt"), "--prompts p.txt: line 2 is empty"),
+        (("--prompt", "a", "--num-videos", "2"), "--out x.mp4 is one file, but 2 videos are asked for: name a folder"),
+        (("--prompt", "a", "--num-videos", "0"), "options: num_videos: Input should be greater than 0"),
+        (("--prompt", "a", "--checkpoint", "checkpoints/sft"), "params.yaml is not here, and says size and sampler of"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_before_anything_is_read(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    Path("p.txt").write_text("a\n\nb\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", *words, "--out", "x.mp4"])
+    assert said in str(stop.value.code)
+
+
+def test_two_commands_for_one_file_are_one(several, named, monkeypatch):
+    monkeypatch.chdir(several)
+    with locks.output(Path("x.mp4"), "sample"), pytest.raises(SystemExit) as stop:
+        main(["sample", "--prompt", "a", "--pipeline", str(named), "--out", "x.mp4"])
+    assert "is making x.mp4: wait for it, or end it" in str(stop.value.code)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from stiv_model.pipeline.inputs import check_size, noise_of
-from stiv_model.settings import LearnedSettings
-from tests.stiv_model.pipeline.test_pipeline import latents, seeded
+from stiv_model.pipeline.inputs import check_size, noise_of, not_trained
+from stiv_model.settings import LearnedSettings, Mode
+from tests.stiv_model.pipeline.test_pipeline import TRAINED, latents, picture, seeded
 from tests.stiv_model.runs import SETTINGS
 
 
@@ -101,3 +101,56 @@ def test_noise_without_a_generator_is_drawn_on_the_cpu_wherever_the_model_is():
         assert (noise.device.type, noise.shape) == (device, (4, 2, 3))
         draws.append(torch.rand(1))
     assert draws[0] == draws[1], "torch's generator of the CPU has gone as far"
+
+
+TWO_MODES = (
+    Mode(clean_frames="first", stride=20, weight=1.0),
+    Mode(clean_frames="first_and_last", stride=1, weight=1.0),
+)
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "said"),
+    [
+        ({}, ({0}, 4, 3), None),
+        ({}, (set(), 4, 3), None),
+        (
+            {"image_dropout": 0.0},
+            (set(), 4, 3),
+            "no frame is given, but the model was trained (recipe stiv) with frame 0: ",
+        ),
+        (
+            {},
+            ({0, 1}, 4, 3),
+            "frames 0 and 1 are given, but the model was trained (recipe stiv) with no frame or frame 0",
+        ),
+        ({}, ({0, 3}, 4, 3), "clean_frames: first_and_last, as recipe interpolation has it"),
+        ({"frames": 8}, ({0, 1, 2, 3}, 8, 3), "clean_frames: first_four, as recipe v2v has it"),
+        ({"frames": 8}, ({0, 2, 4, 6}, 8, 3), "clean_frames: every_second, as recipe tup has it"),
+        ({"clean_frames": "every_second"}, ({0, 2}, 4, 3), None),
+        ({}, ({2}, 4, 3), "clean_frames: [2]"),
+        ({}, ({0}, 6, 3), "num_frames is 6, but the model was trained (recipe stiv) with 4"),
+        ({}, ({0}, 4, 1), "stride_frames is 1, but the model was trained (recipe stiv) with 3 for frame 0 given"),
+        ({"clean_frames": TWO_MODES}, ({0}, 4, 60), None),
+        ({"clean_frames": TWO_MODES}, ({0, 3}, 4, 3), None),
+        ({"clean_frames": TWO_MODES}, (set(), 4, 60), None),
+        (
+            {"clean_frames": TWO_MODES},
+            ({0, 3}, 4, 60),
+            "stride_frames is 60, but the model was trained (recipe stiv) with 3",
+        ),
+        ({"frames": 1, "stride_frames": 0, "clean_frames": "none"}, (set(), 1, 3), None),
+        (None, ({2}, 6, 7), None),
+    ],
+)
+def test_what_a_training_never_had_is_named_with_what_would_learn_it(trained, asked, said):
+    found = not_trained(*asked, None if trained is None else TRAINED.model_copy(update=trained))
+    assert (found is None) if said is None else (found is not None and said in found)
+
+
+def test_a_call_for_what_was_never_learned_is_refused_unless_it_is_wanted(pipe):
+    with pytest.raises(
+        ValueError, match=r"frame 2 is given, but .*; untrained=True \(--untrained\) goes on all the same$"
+    ):
+        pipe("abc", frames={2: picture()})
+    assert len(pipe("abc", frames={2: picture()}, untrained=True, output_type="np").frames) == 1

@@ -88,4 +88,4 @@ def test_the_frames_of_a_video_and_the_last_image_are_shorthands_of_frames(pipe,
 )
 def test_shorthands_that_do_not_fit_are_refused_by_their_own_name(pipe, asked, said):
     with pytest.raises(ValueError, match=re.escape(said)):
-        pipe("abc", **asked)
+        pipe("abc", **asked, untrained=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -15,7 +16,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.decoding import clip_frames, cuts, decode, probe
+from tasks.decoding import clip_frames, cuts, decode, frame_times, picture_file, probe
 from tasks.decoding.limits import Limits
 from tasks.sandbox import answer_schemas, wire_format, worker
 from tasks.sandbox.pool import Sandbox
@@ -29,6 +30,8 @@ ASKED: dict[str, dict[str, Any]] = {
     "probe": {},
     "split": {"claimed_frames": 48, "fps": 24.0, **shot_rules.rules_of(ShotSettings.model_validate(PARAMS["shots"]))},
     "clip_frames": {"start_pts": 0, "end_pts": 48 * 512, "frames": 3, "stride_frames": 2, "height": 16, "width": 24},
+    "frame_times": {"claimed_frames": 48},
+    "picture_file": {"height": 16, "width": 24},
 }
 
 
@@ -39,14 +42,17 @@ def sandbox(sandbox_settings) -> Sandbox:
 
 
 @pytest.fixture(scope="module")
-def honest(sandbox_settings, video_with_cut) -> dict[str, dict[str, Any]]:
+def honest(sandbox_settings, video_with_cut, tmp_path_factory) -> dict[str, dict[str, Any]]:
     """What each function says of a video with a cut."""
     limits = Limits(**sandbox_settings.model_dump(exclude={"workers"}))
-    path = str(video_with_cut)
+    path, picture = str(video_with_cut), tmp_path_factory.mktemp("pictures") / "grey.png"
+    cv2.imwrite(str(picture), np.full((32, 32, 3), 90, np.uint8))
     return {
         "probe": probe.probe(path, limits),
         "split": cuts.split(path, limits, **ASKED["split"]),
         "clip_frames": clip_frames.clip_frames(path, limits, **ASKED["clip_frames"]),
+        "frame_times": frame_times.frame_times(path, limits, **ASKED["frame_times"]),
+        "picture_file": picture_file.picture_file(str(picture), limits, **ASKED["picture_file"]),
     }
 
 
@@ -75,6 +81,8 @@ def test_what_is_true_comes_through_as_it_is(answer, honest):
     assert [len(shot.pop("stills")) for shot in split["shots"]] == [4, 4]
     told = [{name: value for name, value in shot.items() if name != "stills"} for shot in honest["split"]["shots"]]
     assert split["shots"] == told and split["frames"] == 48
+    assert answer("frame_times", honest["frame_times"])["times"].tolist() == [512 * place for place in range(48)]
+    assert (answer("picture_file", honest["picture_file"])["picture"] == 90).all()
 
 
 def test_a_shot_has_the_columns_of_the_table():
@@ -114,6 +122,15 @@ LIES: list[tuple[str, str, Any]] = [
     ("clip_frames", "crop_top", -1),
     ("clip_frames", "crop_left", 1 << 31),
     ("clip_frames", "status", np.zeros(3, np.uint8)),
+    ("frame_times", "times", [1, 2]),
+    ("frame_times", "times", np.zeros(0, np.int64)),
+    ("frame_times", "times", np.arange(48, dtype=np.int32)),
+    ("frame_times", "times", np.arange(48, 0, -1)),
+    ("frame_times", "times", np.arange(48) + (1 << 60)),
+    ("picture_file", "picture", np.zeros((24, 16, 3), np.uint8)),
+    ("picture_file", "picture", "x"),
+    ("picture_file", "shown_width", 0),
+    ("picture_file", "shown_height", 1e9),
 ]
 
 
