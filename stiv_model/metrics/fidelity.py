@@ -1,12 +1,16 @@
 """PSNR and SSIM: how much of a video's pixels is that of another, by torchmetrics."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
+
+from stiv_model.metrics import least
+
+if TYPE_CHECKING:
+    import torch
 
 MOST_DB = 100.0
 """PSNR of equal frames, which have no finite one, as in the field's other programs; and of all that is nearer."""
-SSIM_SIDE = 11
-"""Least height and width for SSIM, pixels: that of its window."""
 
 
 def psnr(video: np.ndarray, truth: np.ndarray) -> float:
@@ -35,17 +39,19 @@ def ssim(video: np.ndarray, truth: np.ndarray) -> float:
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    if min(video.shape[1:3]) < SSIM_SIDE:
+    if min(video.shape[1:3]) < least.SSIM_SIDE:
         raise ValueError(
-            f"SSIM looks at {SSIM_SIDE} x {SSIM_SIDE} pixels at a time, and frames have {video.shape[1:3]}"
+            f"SSIM looks at {least.SSIM_SIDE} x {least.SSIM_SIDE} pixels at a time, and frames have {video.shape[1:3]}"
         )
     # frames are the batch: with time as a dimension torchmetrics' window would reach over frames
     similarity = structural_similarity_index_measure(*_frames(video, truth), data_range=255.0)
-    assert isinstance(similarity, torch.Tensor), "asked for neither a map nor contrasts"
+    assert not isinstance(similarity, tuple), "asked for neither a map nor contrasts"
     return float(similarity)
 
 
-def _frames(video: np.ndarray, truth: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def _frames(video: np.ndarray, truth: np.ndarray) -> "tuple[torch.Tensor, torch.Tensor]":
+    import torch
+
     if video.shape != truth.shape:
         raise ValueError(f"a video of {video.shape} has no truth of {truth.shape}: take as many frames of one size")
     made, real = (torch.from_numpy(np.ascontiguousarray(one)).permute(0, 3, 1, 2).float() for one in (video, truth))

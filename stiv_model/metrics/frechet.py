@@ -33,7 +33,7 @@ class Interval(NamedTuple):
 
 
 class CurvePoint(NamedTuple):
-    """The distance at some n, mean of random draws of n rows of either side."""
+    """The distance at some n, mean of several draws of n rows of either side."""
 
     n: int
     distance: float
@@ -145,6 +145,9 @@ def bootstrap_interval(real: np.ndarray, fake: np.ndarray) -> Interval:
 def curve_over_n(real: np.ndarray, fake: np.ndarray) -> Curve:
     """Return the Fréchet distance over the number of clips, as many of either side, up to that of the smaller one.
 
+    Rows are taken that stand side by side, from a random place on: where clips come in rounds, each of which shows
+    everything once, a part of them is as even as the whole.
+
     Args:
         real: (n, K).
         fake: (m, K).
@@ -160,18 +163,18 @@ def curve_over_n(real: np.ndarray, fake: np.ndarray) -> Curve:
     counts = sorted({round(1 / inverse) for inverse in np.linspace(1 / least, 1 / most, _CURVE_POINTS)})
     points = []
     for n in counts:
-        drawn = [
-            _distance_of_rows(
-                real[random.choice(len(real), n, replace=False)], fake[random.choice(len(fake), n, replace=False)]
-            )
-            for _ in range(_CURVE_DRAWS)
-        ]
+        drawn = [_distance_of_rows(_block(real, n, random), _block(fake, n, random)) for _ in range(_CURVE_DRAWS)]
         points.append(CurvePoint(n, float(np.mean(drawn))))
     inverse = np.array([1 / point.n for point in points])
     distances = np.array([point.distance for point in points])
     slope, at_infinity = np.polyfit(inverse, distances, 1)
     left = distances - (slope * inverse + at_infinity)
     return Curve(points, float(at_infinity), float(1 - left.var() / distances.var()))
+
+
+def _block(rows: np.ndarray, n: int, random: np.random.Generator) -> np.ndarray:
+    """Return n rows side by side, the first after the last."""
+    return np.roll(rows, -int(random.integers(len(rows))), axis=0)[:n]
 
 
 def check_rows(real: np.ndarray, fake: np.ndarray) -> None:

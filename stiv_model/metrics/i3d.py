@@ -13,10 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stiv_model.metrics import weights
+from stiv_model.metrics import least, weights
 
-FRAMES = 9
-"""Fewest frames of a clip: with 8, time is 1 before the last pooling, which is over 2."""
 SIDE = 224
 """Height and width of what the network sees, pixels."""
 CLASSES = 400
@@ -94,8 +92,8 @@ class I3D(nn.Module):
         Raises:
             ValueError: there are fewer frames.
         """
-        if x_BCTHW.shape[2] < FRAMES:
-            raise ValueError(f"{x_BCTHW.shape[2]} frames, I3D needs {FRAMES}")
+        if x_BCTHW.shape[2] < least.I3D_FRAMES:
+            raise ValueError(f"{x_BCTHW.shape[2]} frames, I3D needs {least.I3D_FRAMES}")
         x_BCTHW = _max_pool(self.conv_1a(x_BCTHW).relu(), (1, 3, 3), (1, 2, 2))
         x_BCTHW = self.conv_2c(self.conv_2b(x_BCTHW).relu()).relu()
         x_BCTHW = _max_pool(x_BCTHW, (1, 3, 3), (1, 2, 2))

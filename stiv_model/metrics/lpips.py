@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stiv_model.metrics import weights
+from stiv_model.metrics import least, weights
 
-SIDE = 32
-"""Least height and width of a picture, pixels: of a smaller one the last layers see hardly anything."""
 _MEAN, _STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """Of the channels from -1 to 1, as the heads were trained with."""
 _CHANNELS = (64, 192, 384, 256, 256)
@@ -83,10 +81,10 @@ def distance(network: Lpips, video: np.ndarray, truth: np.ndarray) -> float:
     Raises:
         ValueError: they are not such videos.
     """
-    if video.shape != truth.shape or min(video.shape[1:3]) < SIDE:
+    if video.shape != truth.shape or min(video.shape[1:3]) < least.LPIPS_SIDE:
         raise ValueError(
-            f"LPIPS takes two videos of one shape and of {SIDE} pixels a side or more, and these are {video.shape} "
-            f"and {truth.shape}"
+            f"LPIPS takes two videos of one shape and of {least.LPIPS_SIDE} pixels a side or more, and these are "
+            f"{video.shape} and {truth.shape}"
         )
     with torch.inference_mode():
         parts = [

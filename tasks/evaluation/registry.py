@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
-from tasks.evaluation import judged
+from tasks.evaluation import judged, likeness
 from tasks.evaluation.card import Alarm, Dimension
 from tasks.evaluation.metrics import Features, Metric, SetMetric
 from tasks.evaluation.settings import EvaluationSettings
 
-METRICS: tuple[Metric, ...] = (*judged.METRICS,)
-FEATURES: tuple[Features, ...] = ()
-SET_METRICS: tuple[SetMetric, ...] = ()
+METRICS: tuple[Metric, ...] = (*judged.METRICS, *likeness.METRICS)
+FEATURES: tuple[Features, ...] = (*likeness.FEATURES,)
+SET_METRICS: tuple[SetMetric, ...] = (*likeness.SET_METRICS,)
 ALARMS: tuple[Callable[[Sequence[Dimension], EvaluationSettings], list[Alarm]], ...] = ()
 """Each looks at the dimensions, and says of every group whether it fires."""

@@ -1,5 +1,7 @@
 """Settings of the stage evaluate. Values live in params.yaml, types here."""
 
+from pathlib import Path
+
 from pydantic import NonNegativeInt, PositiveInt
 
 from stiv_model.settings import Settings
@@ -10,6 +12,9 @@ class EvaluationSettings(Settings):
 
     metrics: list[str]
     """Metrics that are measured besides those that always are, such as fvd."""
+    reference: Path | None
+    """File of features of real clips that FVD and KVD are measured against (`stiv fvd REAL --save FILE`); null: that of
+    the demo's corpus, which comes with the package."""
     videos_per_prompt: PositiveInt
     """Videos made of each prompt, by a suite of prompts."""
     seed: NonNegativeInt

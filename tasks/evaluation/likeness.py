@@ -1,0 +1,142 @@
+"""Metrics of the card that want real videos: PSNR, SSIM and LPIPS of one, FVD and KVD of all."""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stiv_model.metrics import fidelity, least
+from tasks.evaluation import reference
+from tasks.evaluation.features import features_of
+from tasks.evaluation.metrics import Evaluated, Features, Figure, Metric, Rows, SetMetric
+
+if TYPE_CHECKING:
+    from stiv_model.metrics.extractors import Extractor
+    from stiv_model.metrics.lpips import Lpips
+
+CLIPS = 64
+"""Of the suite shapes, FVD is of the first so many videos from text of held-out words: a second of CPU for each."""
+
+
+def _has_truth(entry: Evaluated) -> bool:
+    return entry.truth is not None and min(entry.video.shape[1:3]) >= least.SSIM_SIDE
+
+
+def _psnr(entry: Evaluated) -> float:
+    return fidelity.psnr(entry.video, _truth(entry))
+
+
+def _ssim(entry: Evaluated) -> float:
+    return fidelity.ssim(entry.video, _truth(entry))
+
+
+def _truth(entry: Evaluated) -> np.ndarray:
+    assert entry.truth is not None, "it applies to such entries only"
+    return entry.truth
+
+
+# The networks are imported when they are asked: torch is seconds that a card without them need not wait for.
+
+
+def _sees_truth(entry: Evaluated) -> bool:
+    return entry.truth is not None and _is_large(entry)
+
+
+def _sees_image(entry: Evaluated) -> bool:
+    return entry.image is not None and _is_large(entry)
+
+
+def _is_large(entry: Evaluated) -> bool:
+    return min(entry.video.shape[1:3]) >= least.LPIPS_SIDE
+
+
+def _lpips(entry: Evaluated) -> float:
+    from stiv_model.metrics import lpips
+
+    return lpips.distance(_network(), entry.video, _truth(entry))
+
+
+def _first_frame_lpips(entry: Evaluated) -> float:
+    from stiv_model.metrics import lpips
+
+    assert entry.image is not None, "it applies to such entries only"
+    return lpips.distance(_network(), entry.video[:1], entry.image[None])
+
+
+@cache
+def _network() -> "Lpips":
+    from stiv_model.metrics import lpips
+
+    return lpips.load()
+
+
+_OF_FRAMES = {"of": "frames, their mean", "truth": "as the suite has it, from a file where it is compressed"}
+_LPIPS = {"network": "AlexNet, LPIPS 0.1"}
+
+METRICS = (
+    Metric("psnr", "dB", "higher", _psnr, _has_truth, "eval", _OF_FRAMES, is_default=False),
+    Metric("ssim", "fraction", "higher", _ssim, _has_truth, "eval", _OF_FRAMES, is_default=False),
+    Metric("lpips", "distance", "lower", _lpips, _sees_truth, "eval", _OF_FRAMES | _LPIPS, is_default=False),
+    Metric("first_frame_lpips", "distance", "lower", _first_frame_lpips, _sees_image, "eval", _LPIPS),
+)
+
+
+# ------------------------------------------------------------------------------------------------- sets
+
+
+def _is_counted(entry: Evaluated) -> bool:
+    """Say whether FVD counts a video: of shapes the first from text of held-out words, of another suite all."""
+    if entry.mode is None:
+        return True
+    return entry.mode == "t2v" and bool(entry.held_out) and int(entry.id.rsplit("-", 1)[-1]) < CLIPS
+
+
+@cache
+def _extractor() -> "Extractor":
+    from stiv_model.metrics import extractors
+
+    return extractors.published()
+
+
+def _logits(entry: Evaluated) -> np.ndarray:
+    return features_of(entry.video, _extractor())
+
+
+def _reference(rows: Rows) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the features of the real clips that a group is compared with, and the protocol of both.
+
+    Raises:
+        ValueError: the videos are of another kind.
+    """
+    there = reference.read(reference.SHAPES if rows.settings.reference is None else rows.settings.reference)
+    facts = {name: rows.facts[name] for name in ("height", "width", "frames", "fps", "pixels", "codec", "crf")}
+    if facts["fps"] is None:  # arrays of nobody knows where
+        facts["fps"] = there.protocol.fps
+    made = there.protocol.model_copy(update=facts | {"corpus": rows.facts.get("corpus")})
+    there.protocol.refuse_unlike(made, "the reference", "these videos")
+    return there.features, made.model_dump(mode="json")
+
+
+def _fvd(rows: Rows) -> Figure:
+    from tasks.evaluation import distances
+
+    real, protocol = _reference(rows)
+    found = distances.compare(real, rows.features)
+    floor = None if found.floor is None else distances.as_json(found.floor)
+    counts = {"n_real": found.made.n_real, "n_made": found.made.n_made, "floor": floor}
+    return Figure(found.made.distance, *found.made.interval, protocol | counts)
+
+
+def _kvd(rows: Rows) -> Figure:
+    from tasks.evaluation import distances
+
+    real, protocol = _reference(rows)
+    counts = {"n_reference": len(real), "n_made": len(rows.features)}
+    return Figure(distances.kernel(real, rows.features), None, None, protocol | counts)
+
+
+FEATURES = (Features("i3d_logits", _logits, _is_counted, "eval"),)
+SET_METRICS = (
+    SetMetric("fvd", None, "lower", "i3d_logits", _fvd, "eval", is_default=False),
+    SetMetric("kvd", None, "lower", "i3d_logits", _kvd, "eval", is_default=False),
+)
