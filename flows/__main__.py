@@ -8,13 +8,16 @@ import os
 import signal
 import sys
 
+from stiv_model import fork_server
 from stiv_model.process_exit import STOPPED, die_with_parent, is_orphan
 
-if __name__ == "__main__" and "DVC_STAGE" in os.environ:
-    # DVC leaves a stage running when it is killed, also one that still imports, and the same stage may start beside it
-    die_with_parent(signal.SIGTERM)
-    if is_orphan():
-        sys.exit("stiv: the DVC that started this stage is gone: ended, and nothing was touched")
+if __name__ == "__main__":
+    if "DVC_STAGE" in os.environ:
+        # DVC leaves a stage running when it is killed, also one that still imports, and it may be started a second time
+        die_with_parent(signal.SIGTERM)
+        if is_orphan():
+            sys.exit("stiv: the DVC that started this stage is gone: ended, and nothing was touched")
+    fork_server.stand_in("flows", "flows", sys.argv[1:])
 
 import contextlib
 import errno
@@ -22,6 +25,7 @@ import importlib
 import logging
 import types
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,6 +39,7 @@ from flows.command_line import (
     with_sections,
 )
 from flows.edit_params import override
+from flows.first_imports import MODULES_LATER
 from flows.params import PARAMS, Params, check_params, load_params, read_params
 from flows.running import locks
 from flows.running.logs import show_ours
@@ -92,6 +97,9 @@ COMMANDS = {
 ANYWHERE = ("sample",)
 """Verbs that need no workspace: in a folder without params.yaml, that of the embedded default names device, precision
 and limits; size and sampler are those of a pipeline folder."""
+
+SERVE_FORKS = "--serve-forks"
+"""`python -m flows --serve-forks DESCRIPTOR` is the fork server of the stages: `flows/running/fork_servers.py`."""
 
 HELP = f"""\
 usage: stiv VERB [options]      (or: python -m flows VERB [options]; `stiv VERB --help` tells its options)
@@ -311,7 +319,8 @@ def explain(error: Exception) -> str:
     return said
 
 
-def main(argv: list[str] | None = None) -> None:
+def _start() -> None:
+    """Prepare this process: where it finds modules, what it logs, and what libraries read when they are imported."""
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # a tracker of the user's is found, however the command was started
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -327,7 +336,21 @@ def main(argv: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # ONNX Runtime (text_area, nsfw, RAFT) tells Microsoft of every model that it loads unless told not to
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+def _import_for(request: fork_server.Request) -> None:
+    """Import what the process of a verb will need."""
+    verb, words = split_verb(request.words)
+    for name in (module_of(verb, words), *MODULES_LATER.get(verb, ())):
+        importlib.import_module(name)
+
+
+def main(argv: list[str] | None = None) -> None:
+    _start()
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == [SERVE_FORKS]:
+        request = fork_server.serve(int(argv[1]), _import_for)
+        fork_server.finish(partial(main, request.words))
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return

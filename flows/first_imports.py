@@ -24,6 +24,16 @@ MODULES = (
     "flows.evaluate",
 )
 """In the order in which the stages need them."""
+
+MODULES_LATER = {
+    "score": ("tasks.decoding.onnx",),
+    "caption": ("tasks.captions.expectations", "tasks.gates.gate"),
+    "captions compare": ("stiv_model.captioner.captioner",),
+    "categorise": ("stiv_model.encoders.text",),
+    "encode": ("stiv_model.encoders.vae", "stiv_model.encoders.text"),
+    "generate": ("stiv_model.pipeline.pipeline", "stiv_model.encoders.vae"),
+}
+"""What a verb imports only where its settings ask for it, as those of the demo do."""
 _LOWEST = 19
 
 

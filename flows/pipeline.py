@@ -12,6 +12,7 @@ from prefect import flow, task
 
 import flows.stages
 from flows.params import load_params
+from flows.running import fork_servers
 from flows.running.logs import show_ours
 from flows.running.run_context import child_environment
 from flows.stages import TIMES
@@ -19,6 +20,7 @@ from stiv_model.errors import redaction
 from stiv_model.process_exit import follow_into_end
 from tasks.operations.task_runs import call
 from tasks.storage import atomic
+from tasks.training.launch import environment
 
 log = logging.getLogger(__name__)
 
@@ -65,14 +67,15 @@ def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list
     known = flows.stages.in_order()
     if unknown := [stage for stage in [*(stages or []), *(retrain or [])] if stage not in known]:
         raise ValueError(f"no stage {', '.join(unknown)} in dvc.yaml: it is one of {', '.join(known)}")
-    for stage in known:
-        if stages is None or stage in stages:
-            if not force and (found := flows.stages.changes(stage)):
-                if stage not in (retrain or []):
-                    refuse_retraining(stage, found, load_params().pipeline.retrain_hours)
-                if found.removes:
-                    check_start(stage)
-            call(reproduce, stage, force)
+    with fork_servers.started(of_ranks=environment(load_params().training)):
+        for stage in known:
+            if stages is None or stage in stages:
+                if not force and (found := flows.stages.changes(stage)):
+                    if stage not in (retrain or []):
+                        refuse_retraining(stage, found, load_params().pipeline.retrain_hours)
+                    if found.removes:
+                        check_start(stage)
+                call(reproduce, stage, force)
 
 
 def refuse_retraining(stage: str, changes: flows.stages.Changes, limit_hours: float) -> None:

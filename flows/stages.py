@@ -20,6 +20,7 @@ from dvc.stage import PipelineStage
 from safetensors import SafetensorError, safe_open
 
 from flows.running.code_hash import file_hashes, is_code
+from stiv_model import fork_server
 from stiv_model.settings import NULL_TEXT
 from tasks.operations import processes
 from tasks.storage import atomic
@@ -307,4 +308,4 @@ def _dvc(words: list[str], environment: dict[str, str], on_line: Callable[[str],
     path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     # bash makes way for a single command: a stage is then DVC's own child, and hears when DVC is killed
     environment = environment | {"PATH": path, "SHELL": "/bin/bash"}
-    processes.run([sys.executable, "-m", "dvc", *words], environment, on_line)
+    processes.run(fork_server.command("dvc", "dvc", *words), environment, on_line)

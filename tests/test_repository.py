@@ -34,10 +34,11 @@ WATCHES = (
         "tasks.operations.task_runs",
         "stiv_model.errors.failures",
         "stiv_model.errors.redaction",
+        "stiv_model.fork_server",
     ),
 )
 """Rooms that look at what is made and decide about no byte of it, but of what they themselves make: also those that
-decide about the words of an error, and whether the same is tried again."""
+decide about the words of an error, whether the same is tried again, and how a process starts."""
 TELL = (
     *("stiv_model.process_exit", "tasks.training.launch", "tasks.clips.select"),
     "tasks.chat.client",
@@ -49,6 +50,7 @@ BORDER: set[tuple[str, str]] = {
     ("stiv_model.process_exit", "stiv_model.errors.failures"),
     ("tasks.training.launch", "stiv_model.errors.failures"),
     ("tasks.chat.client", "stiv_model.errors.failures"),
+    *((by, "stiv_model.fork_server") for by in ("tasks.training.launch", "stiv_model.distributed.local_ranks")),
     *((by, "stiv_model.errors.redaction") for by in TELL),
 }
 """Where a deciding module calls one that watches: (by, what).

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from stiv_model import fork_server
 from stiv_model.process_exit import STOPPED, die_with_parent
 
 RENDEZVOUS = "STIV_RENDEZVOUS"
@@ -72,7 +73,7 @@ def run(ranks: int, words: Sequence[str]) -> int:
                 break
             started.append(
                 subprocess.Popen(
-                    [sys.executable, *words],
+                    _command(words),
                     env=environment(os.environ, rank, ranks, folder),
                     process_group=0,  # each hears of a request once: from us
                     preexec_fn=partial(die_with_parent, parent=os.getpid()),
@@ -84,6 +85,11 @@ def run(ranks: int, words: Sequence[str]) -> int:
             process.kill()
             process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    is_module = words[0] == "-m" and os.environ.get("DS_ACCELERATOR") == "cpu"  # what is forked can use no GPU
+    return fork_server.command("ranks", *words[1:]) if is_module else [sys.executable, *words]
 
 
 def _wait(started: Sequence[subprocess.Popen[bytes]]) -> int:

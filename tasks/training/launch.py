@@ -11,6 +11,7 @@ from string import Formatter
 
 from prefect import task
 
+from stiv_model import fork_server
 from stiv_model.encoders import provenance
 from stiv_model.errors.failures import PermanentError, StopRequestedError, is_worth_retrying
 from stiv_model.errors.redaction import redacted
@@ -41,6 +42,7 @@ def environment(training: TrainingSettings) -> dict[str, str]:
         "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",  # DeepSpeed's checkpoints are pickles
         "PYTHONWARNINGS": "ignore::FutureWarning",  # torch 2.13 prints one per collective
         "PYTHONUNBUFFERED": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # nobody watches them
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "270",  # seconds that torchrun gives ranks to save, asked to stop
         "TORCH_EXTENSIONS_DIR": str(Path(sys.prefix) / "torch_extensions"),
     }
@@ -143,7 +145,7 @@ def make_start(run: Run, work: Path) -> None:
         RuntimeError: the parents' weights cannot be handed on; the message says why.
     """
     if not (work / START).exists():
-        _run([sys.executable, "-m", "stiv_model.weights.warm_start", str(work)], run, work)
+        _run(fork_server.command("ranks", "stiv_model.weights.warm_start", str(work)), run, work)
 
 
 def make_prompts(run: Run, work: Path) -> None:
@@ -154,7 +156,7 @@ def make_prompts(run: Run, work: Path) -> None:
     Raises:
         RuntimeError: the text encoder is missing or another one, or a prompt is too long; the message says which.
     """
-    _run([sys.executable, "-m", "stiv_model.monitoring.prompt_features", str(work)], run, work)
+    _run(fork_server.command("ranks", "stiv_model.monitoring.prompt_features", str(work)), run, work)
 
 
 def _run(command: list[str], run: Run, work: Path) -> None:
