@@ -86,14 +86,9 @@ def make_report(folder: Path, rows: int) -> None:
     step = {"step": "scored", "clips": rows, "seconds": 3.0 * rows, "lost": 0, "lost_seconds": 0.0}
     gate = {"success": True, "evaluated": 1, "failed": []}
     account = {"given": rows, "ok": rows, "rejected": 0, "failed": 0, "reasons": {}}
-    share = {"right": 1, "above_chance": True, "share": 1.0, "low": 0.5, "high": 1.0, "chance": 0.2}
-    counted = ("colour", "shape", "direction", "moved", "one_object", "same_object")
-    figures = {"unseen": 0, "n": 1, **dict.fromkeys(counted, share)}
-    judgement = {"verdicts": [], "modes": {"t2v": {"held_out": figures}}, "samples": account}
     for path, content in {
         reports / "videos.json": {"videos": account},
         reports / "clips.json": {"funnel": [step], "gate": gate},
-        reports / "judge.json": judgement,
         samples / tables.SAMPLE_LIST: {"checkpoint": "none", "sampler": {}, "samples": []},
         reports / "data_docs/index.html": "",
         reports / "learning.tsv": "recipe\tstep\tn\n",
@@ -101,6 +96,30 @@ def make_report(folder: Path, rows: int) -> None:
     }.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content if isinstance(content, str) else json.dumps(content))
+    _write_card(reports, account)
+
+
+def _write_card(reports: Path, account: dict[str, Any]) -> None:
+    """Write a card with the judge's figures of one sample, which no table has."""
+    from tasks.evaluation import sealing, values
+
+    table = reports / "evaluation" / values.FILE
+    table.parent.mkdir()
+    sha256 = values.write(table, values.FIRST.empty_table())
+    counted = ("colour", "shape", "direction", "moved", "one_object", "same_object", "unseen")
+    share = {"value": 1.0, "unit": "share", "better": "higher", "n": 1, "low": 0.5, "high": 1.0}
+    card = {
+        "suite": {"name": "shapes", "sha256": "none"},
+        "model": {},
+        "videos": dict.fromkeys(("height", "width", "frames", "fps", "pixels")),
+        "machine": {"device": "cpu", "driver": None, "kernels": None, "versions": {}},
+        "account": account,
+        "not_measured": [],
+        "dimensions": {"t2v held_out": dict.fromkeys(counted, share | {"protocol": {"chance": 0.2}})},
+        "alarms": [],
+        "values": {"file": f"evaluation/{values.FILE}", "sha256": sha256},
+    }
+    sealing.write(sealing.seal(card, None), reports / "card.json")
 
 
 def report() -> Run:

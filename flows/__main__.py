@@ -38,9 +38,9 @@ from flows.command_line import (
     with_options,
     with_sections,
 )
-from flows.edit_params import override
+from flows.edit_params import params_with
 from flows.first_imports import MODULES_LATER
-from flows.params import PARAMS, Params, check_params, load_params, read_params
+from flows.params import PARAMS
 from flows.running import locks
 from flows.running.logs import show_ours
 from stiv_model.errors import redaction
@@ -63,8 +63,8 @@ FLOWS = {
     "encode": "flows.encode",
     "train": "flows.train",
     "generate": "flows.generate",
-    "judge": "flows.evaluate",
-    "report": "flows.evaluate",
+    "evaluate": "flows.evaluate",
+    "report": "flows.report",
     "pipeline": "flows.pipeline",
 }
 COMMANDS = {
@@ -74,6 +74,7 @@ COMMANDS = {
     "serve": "flows.commands.serve",
     "sample": "flows.commands.sample",
     "export": "flows.commands.export",
+    "compare": "flows.commands.compare",
     "check": "flows.commands.check",
     "doctor": "flows.commands.doctor",
     "model": "flows.commands.model",
@@ -122,6 +123,8 @@ try the model
   stiv plan --latents data/latents   what each recipe will do with the data, and what it costs
 
 how good it is
+  stiv evaluate --suite videos --videos FOLDER --out card   measure a folder of videos, or a model: a score card
+  stiv compare A.json B.json    two score cards side by side, or why they cannot be compared
   stiv vbench sample --out vbench/mine   the 6,220 videos of VBench's prompts; --prompts FILE for rewritten ones
   stiv vbench run vbench/mine   measure them by VBench's own code, in its own environment; weights --check before
   stiv vbench score FILE... --convention t2v   Quality, Semantic and Total of VBench's results
@@ -196,7 +199,7 @@ def call(verb: str, argv: list[str]) -> None:
         redaction.refuse(value, f"--{name.replace('_', '-')}")  # Prefect stores what a flow is called with
     said = values["set"] if "set" in described.signature.parameters else values.pop("set", None)
     if takes_settings(described) or verb in FLOWS:
-        params = _params(said, _params_file(verb))
+        params = params_with(said, _params_file(verb))
         values = with_sections(described, values, params)
     values = with_options(described, values)
     words = [values.pop(arg.name) for arg in described.arguments if arg.kind is arg.POSITIONAL_ONLY]
@@ -210,11 +213,17 @@ def call(verb: str, argv: list[str]) -> None:
         from flows.stages import check_inputs
 
         check_inputs(stage, params.check.days)
-    with locks.output(values["out"], verb) if "out" in values else contextlib.nullcontext():
+    with locks.output(_locked(values), verb) if "out" in values else contextlib.nullcontext():
         if _is_shown(values.get("engine")):
             _run_shown(verb, function, words, values)
         else:
             _run_alone(verb, function, words, values)
+
+
+def _locked(values: dict[str, Any]) -> Path:
+    """Return what a verb makes, as it is locked: of a shard only its own part, for others may be at work beside it."""
+    shard = values.get("shard")
+    return values["out"] / shard if shard else values["out"]
 
 
 def _is_shown(engine: Any) -> bool:
@@ -293,13 +302,6 @@ def _params_file(verb: str) -> Path:
         return PARAMS
     print(f"{PARAMS} is not here: device, precision and limits are those of the embedded default", file=sys.stderr)
     return ROOT / PARAMS
-
-
-def _params(assignments: list[str] | None, path: Path = PARAMS) -> Params:
-    """Return what a params file says, with what --set says otherwise."""
-    if not assignments:
-        return load_params(path)
-    return check_params(override(read_params(path), assignments), f"--set {' '.join(assignments)}")
 
 
 def _reason(state: Any) -> tuple[str, Exception | None]:

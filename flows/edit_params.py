@@ -6,7 +6,7 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from flows.params import RENAMED, Params, is_settings
+from flows.params import PARAMS, RENAMED, Params, check_params, is_settings, load_params, read_params
 from stiv_model.settings import Settings
 from stiv_model.settings_errors import nearest
 from tasks.clips.settings import Range
@@ -26,6 +26,17 @@ def read_preset(name: str) -> dict[str, Any]:
     if name not in known:
         raise ValueError(f"--preset is {name}, and {path} does not exist: it is one of {', '.join(known) or 'none'}")
     return yaml.safe_load(path.read_text())
+
+
+def params_with(assignments: Sequence[str] | None, path: Path = PARAMS) -> Params:
+    """Return what a params file says, with what --set says otherwise.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_params`; or an assignment is wrong.
+    """
+    if not assignments:
+        return load_params(path)
+    return check_params(override(read_params(path), assignments), f"--set {' '.join(assignments)}")
 
 
 def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ MODULES = (
     "stiv_model.monitoring.video_log",
     "flows.generate",
     "flows.evaluate",
+    "flows.report",
 )
 """In the order in which the stages need them."""
 

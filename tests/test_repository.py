@@ -57,7 +57,7 @@ BORDER: set[tuple[str, str]] = {
 
 The protocol Observer hands on no weight, a task run what its task returns.
 """
-SHOW = {"comparison", "report", "samples", "judge"}
+SHOW = {"comparison", "report", "samples", "evaluate"}
 """Stages that make what is looked at: a page; videos, by the pipeline; what is counted in them."""
 DECIDE_ABOUT_NO_BYTE = {"engine", "devices", "monitoring"}  # sections of params.yaml
 FILE_NAME = re.compile(r"[\w./*-]*\w[\w*-]*\.(parquet|jsonl?|safetensors|tar|html|ya?ml|[tc]sv|txt|mp4|png|svg|lock)")

@@ -4,7 +4,6 @@ The server keeps its database in `.prefect/` of the workspace and listens on a f
 """
 
 import asyncio
-import json
 import os
 import subprocess
 import time
@@ -83,8 +82,8 @@ def run_all(started: float, port: int = 0, progress: Progress | None = None) -> 
             state = asyncio.run(_run(started, serving, progress))
     if not state.is_completed():
         raise ValueError(f"{state.name}: {state.message}; once that is mended, the same command goes on from there")
-    (judged,) = stage_names.metrics("judge")
-    for line in judgement_lines(json.loads(Path(judged).read_text())):
+    (card,) = stage_names.metrics("evaluate")
+    for line in card_lines(Path(card)):
         say(started, line)
 
 
@@ -165,13 +164,19 @@ async def _tell_log(client: Any, run: UUID, seen: set[UUID], started: float) -> 
             say(started + late, line.message)
 
 
-def judgement_lines(judgement: dict[str, Any]) -> list[str]:
-    """Put what reports/judge.json says on lines: a line for each mode, and for held-out and seen combinations."""
-    from tasks.evaluation.judge import lines_of  # seconds to import
+def card_lines(path: Path) -> list[str]:
+    """Put the judge's figures on lines: one for each mode, and for held-out and seen combinations; and every alarm."""
+    from tasks.evaluation import judgement, sealing  # seconds to import
 
-    return [
+    card = sealing.read(path)
+    judged = [
         f"judge, {mode}, {combinations.replace('_', ' ')}, {figures['n']} videos: {_shares(figures)}"
-        for mode, combinations, figures in lines_of(judgement)
+        for mode, combinations, figures in judgement.lines_of(judgement.modes(card))
+    ]
+    return judged + [
+        f"alarm, {alarm.group.replace('_', ' ') or 'all videos'}: {alarm.name.replace('_', ' ')}: {alarm.found}"
+        for alarm in card.alarms
+        if alarm.state == "fires"
     ]
 
 

@@ -34,13 +34,14 @@ def export(
         checkpoint: Folder of trained weights, as a training stage wrote it.
         text_encoder: Whether the text encoder is stored in the folder, or named there by `text.source`, a package or a
             commit of the hub, from which whoever opens the folder then gets it: stored (the default) or named.
-        figures: File of the judge's figures of this checkpoint (JSON), for the card.
+        figures: Score card of this checkpoint (JSON), as stage evaluate wrote it, whose figures by the judge the model
+            card gets.
         curves: Folder with the losses of each recipe, from which the card has how long trainings took.
         licence: Licence of the weights, as model hubs name it: that of what they learned from may ask for another.
 
     examples:
       stiv export --out pipelines/demo
-      stiv export --text-encoder named --figures reports/judge.json --out pipelines/shapes
+      stiv export --text-encoder named --figures reports/card.json --out pipelines/shapes
       stiv export --checkpoint checkpoints/tup --out pipelines/tup
 
     and on any machine with this package:

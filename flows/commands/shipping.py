@@ -9,7 +9,8 @@ from typing import Any
 from flows.commands import time_left
 from flows.params import load_params
 from flows.running import stage_names
-from tasks.pages.shipped import SAMPLES, TIMES
+from tasks.evaluation import judgement
+from tasks.pages.shipped import JUDGEMENT, SAMPLES, TIMES
 from tasks.storage import atomic, tables
 
 PACKED = {"t2v": 12, "ti2v": 12}
@@ -41,16 +42,16 @@ def pack(out: Path) -> int:
 
     refuse_others(out)
     params = load_params()
-    samples, (judged,) = Path(stage_names.outputs("samples")[0]), stage_names.metrics("judge")
-    made, judgement = json.loads((samples / tables.SAMPLE_LIST).read_text()), json.loads(Path(judged).read_text())
+    samples, (card,) = Path(stage_names.outputs("samples")[0]), stage_names.metrics("evaluate")
+    made, judged = json.loads((samples / tables.SAMPLE_LIST).read_text()), judgement.read(Path(card))
     settings = params.sampler, params.vae, params.text, params.latents
     with atomic.scratch(out) as aside:
         product = aside / out.name
         with contextlib.redirect_stdout(None):  # it prints where the folder is, which is moved from there
-            export(product, *settings, Path(made["checkpoint"]), text_encoder="named", figures=Path(judged))
-        _pack_samples(made, judgement["verdicts"], samples, product / SAMPLES)
-        figures = {name: value for name, value in judgement.items() if name != "verdicts"}
-        (product / tables.report_name("judge")).write_text(json.dumps(figures, indent=2) + "\n")
+            export(product, *settings, Path(made["checkpoint"]), text_encoder="named", figures=Path(card))
+        _pack_samples(made, judged["verdicts"], samples, product / SAMPLES)
+        figures = {name: value for name, value in judged.items() if name != "verdicts"}
+        (product / JUDGEMENT).write_text(json.dumps(figures, indent=2) + "\n")
         (product / TIMES).write_text(json.dumps(time_left.record(), indent=2) + "\n")
         atomic.finish(product, out)
     return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())

@@ -90,7 +90,7 @@ def _take(
             raise decode.Refused("rejected", "size_changes")
         times.append(cast(int, frame.pts))  # decoded gives no frame without a time
         if position % stride_frames == 0:
-            taken.append(cut.of(_upright(frame, how, cut)))
+            taken.append(cut.of(upright(frame, how, cut)))
         if len(taken) == frames:
             return taken, cut, times
     raise decode.Refused("failed", "too_few_frames")
@@ -103,7 +103,8 @@ def cut_of(shown_width: int, shown_height: int, height: int, width: int) -> Cut:
     return Cut(scaled_width, scaled_height, (scaled_height - height) // 2, (scaled_width - width) // 2, height, width)
 
 
-def _upright(frame: av.VideoFrame, how: planes.Shown, cut: Cut) -> np.ndarray:
+def upright(frame: av.VideoFrame, how: planes.Shown, cut: Cut) -> np.ndarray:
+    """Return a frame scaled and upright, not cut yet: uint8 RGB (scaled_height, scaled_width, 3)."""
     size = how.as_coded(cut.scaled_width, cut.scaled_height)
     if how.hdr:
         return how.upright(planes.to_sdr(planes.one_field(frame), size, how.hdr))

@@ -5,9 +5,11 @@ Two equal evaluations have the same card, byte for byte: it has no times and no 
 
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_serializer, field_validator
 
+FILE: Final = "card.json"
 SCHEMA: Final = "stiv-card/1"
+_ALL = "all"
 Status = Literal["ok", "not_installed", "not_applicable", "failed"]
 
 
@@ -67,11 +69,14 @@ class Model(_Part):
     """What made the videos; all None where nobody knows, as of a folder of videos."""
 
     weights: dict[str, str] | None = None
-    """Files of weights and their sha256."""
-    recipe: str | None = None
+    """The sha256 of each file of weights, by what the file is."""
+    recipes: dict[str, str] | None = None
+    """The last recipe that each was trained by."""
     sampler: dict[str, JsonValue] | None = None
     """Solver, steps, guidance and scales."""
     precision: str | None = None
+    machine: "Machine | None" = None
+    """On which the videos were made."""
 
 
 class Videos(_Part):
@@ -88,12 +93,12 @@ class Videos(_Part):
 
 
 class Machine(_Part):
-    """On what it was measured."""
+    """On what something was computed."""
 
     device: str
     driver: str | None
-    kernels: dict[str, JsonValue]
-    """What decides torch's last bits: threads, TF32, determinism."""
+    kernels: dict[str, JsonValue] | None
+    """What decides torch's last bits: threads, TF32, determinism; None where torch computed nothing."""
     versions: dict[str, str]
 
 
@@ -137,6 +142,7 @@ class Card(_Part):
     model: Model
     videos: Videos
     machine: Machine
+    """On which they were measured."""
     account: Accounted
     not_measured: list[Unmeasured]
     dimensions: list[Dimension]
@@ -144,6 +150,26 @@ class Card(_Part):
     values: Values | None
     """None where there are none, as of VBench's results."""
     seal: Seal
+
+    @field_validator("dimensions", mode="before")
+    @classmethod
+    def from_groups(cls, value: Any) -> Any:
+        """Take them as the file has them: group, name, figure. That way DVC shows and compares them."""
+        if not isinstance(value, dict):
+            return value
+        return [
+            {"name": name, "group": "" if group == _ALL else group, **figure}
+            for group, figures in value.items()
+            for name, figure in figures.items()
+        ]
+
+    @field_serializer("dimensions")
+    def by_groups(self, value: list[Dimension]) -> dict[str, Any]:
+        """Return them as the file has them."""
+        found: dict[str, Any] = {}
+        for one in value:
+            found.setdefault(one.group or _ALL, {})[one.name] = one.model_dump(mode="json", exclude={"name", "group"})
+        return found
 
     def of(self, name: str, group: str = "") -> Dimension | None:
         """Return one dimension."""

@@ -4,9 +4,6 @@ from tasks.demo.shapes import CHANCE, Verdict, judge
 from tasks.evaluation.judge import ATTRIBUTES, PROPERTIES, psnr
 from tasks.evaluation.metrics import Evaluated, Metric
 
-GROUPS = " "
-"""Between mode and combinations in the name of a group."""
-
 
 def _is_asked(entry: Evaluated) -> bool:
     return entry.colour is not None
@@ -20,7 +17,8 @@ def _right(name: str) -> Metric:
     def measure(entry: Evaluated) -> bool:
         return bool(getattr(_verdict(entry), name) == getattr(entry, name))
 
-    return Metric(name, "share", "higher", measure, _is_asked, chance=CHANCE[name])
+    meaning = f"The judge, which reads pixels only, sees the {name} that the prompt asks for."
+    return Metric(name, "share", "higher", measure, _is_asked, chance=CHANCE[name], meaning=meaning)
 
 
 def _seen(name: str) -> Metric:
@@ -30,11 +28,18 @@ def _seen(name: str) -> Metric:
     return Metric(f"seen_{name}", "word", None, measure, _is_asked)
 
 
+_MEANINGS = {
+    "moved": "The object gets from one place to another.",
+    "one_object": "Nearly all vivid colour is in one connected part.",
+    "same_object": "The object of each frame overlaps that of the one before, and keeps its form.",
+}
+
+
 def _has(name: str, attribute: str) -> Metric:
     def measure(entry: Evaluated) -> bool:
         return bool(getattr(_verdict(entry), attribute))
 
-    return Metric(name, "share", "higher", measure, _is_asked)
+    return Metric(name, "share", "higher", measure, _is_asked, meaning=_MEANINGS[name])
 
 
 def _level(name: str) -> Metric:
@@ -62,9 +67,23 @@ _ATTRIBUTE_OF = {"moved": "moved", "one_object": "is_one_object", "same_object":
 METRICS = (
     *(_right(name) for name in ATTRIBUTES),
     *(_has(name, _ATTRIBUTE_OF[name]) for name in PROPERTIES),
-    Metric("unseen", "share", "lower", _is_unseen, _is_asked),
+    Metric(
+        "unseen",
+        "share",
+        "lower",
+        _is_unseen,
+        _is_asked,
+        meaning="The judge sees no object at all; every attribute counts as wrong then.",
+    ),
     *(_seen(name) for name in ATTRIBUTES),
-    Metric("first_frame_psnr", "dB", "higher", _first_frame_psnr, _has_image),
+    Metric(
+        "first_frame_psnr",
+        "dB",
+        "higher",
+        _first_frame_psnr,
+        _has_image,
+        meaning="How close the first frame is to the image that was given.",
+    ),
     _level("concentration"),
     _level("continuity"),
 )

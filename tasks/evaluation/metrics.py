@@ -51,7 +51,7 @@ class Metric(NamedTuple):
     """A measure of one video; the card has its share or mean of each group."""
 
     name: str
-    """Of the column in videos.parquet and of the card's dimension."""
+    """Of the column in values.parquet and of the card's dimension."""
     unit: str
     """`share` of what is true or false; `dB`, `px` ...; `word` of a text."""
     better: Better | None
@@ -66,13 +66,15 @@ class Metric(NamedTuple):
     is_default: bool = True
     """Measured unless asked for otherwise; if not, only where `evaluation.metrics` or --metrics names it."""
     is_dimension: bool = True
-    """Summed up in the card; if not, only in videos.parquet. A `word` never is."""
+    """Summed up in the card; if not, only in values.parquet. A `word` never is."""
     chance: float | None = None
     """The share that videos at random would have."""
+    meaning: str = ""
+    """A sentence for the page: what a reader learns from it."""
 
 
 class Features(NamedTuple):
-    """Numbers of one video that metrics of sets share; they stand in videos.parquet as a list, column `name`."""
+    """Numbers of one video that metrics of sets share; they stand in values.parquet as a list, column `name`."""
 
     name: str
     measure: Callable[[Evaluated], np.ndarray]
@@ -118,3 +120,4 @@ class SetMetric(NamedTuple):
     is_default: bool = True
     by_group: bool = True
     """A figure of each group; if not, one of all videos together."""
+    meaning: str = ""

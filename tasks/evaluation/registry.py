@@ -12,3 +12,11 @@ FEATURES: tuple[Features, ...] = (*likeness.FEATURES,)
 SET_METRICS: tuple[SetMetric, ...] = (*likeness.SET_METRICS,)
 ALARMS: tuple[Callable[[Sequence[Dimension], EvaluationSettings], list[Alarm]], ...] = ()
 """Each looks at the dimensions, and says of every group whether it fires."""
+
+EXTRAS = {"eval": ("torchmetrics",)}
+"""The packages of an extra that its metrics import."""
+
+
+def figures() -> list[Metric | SetMetric]:
+    """Return everything that makes a figure."""
+    return [*METRICS, *SET_METRICS]

@@ -1,10 +1,13 @@
 """Settings of the stage evaluate. Values live in params.yaml, types here."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
 from stiv_model.settings import Settings
+
+SuiteName = Literal["shapes", "videos", "prompts"]
 
 
 class EvaluationSettings(Settings):

@@ -1,8 +1,9 @@
 """Stage samples: videos from a checkpoint, for `shapes` prompts that training never saw."""
 
+import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -26,6 +27,7 @@ from stiv_model.settings import Device, Pattern, SamplerSettings, TextSettings, 
 from stiv_model.weights import metadata
 from tasks.demo import shapes
 from tasks.demo.settings import CorpusSettings
+from tasks.evaluation import machine
 from tasks.generation.settings import SampleSettings
 from tasks.generation.videos import load, make_videos
 from tasks.latents.settings import LatentSettings
@@ -189,19 +191,68 @@ def generate_all(
         FileNotFoundError, ValueError: as `load`.
     """
     requests = sample_requests(settings, corpus)
+    folders = {"model": checkpoint, "tup": tup}
     run = {
         "samples": settings.model_dump(),
         "corpus": corpus.model_dump(),
         "latents": latents.model_dump(),
         "sampler": sampler.model_dump(),
         "precision": {"vae": vae.precision, "text": text.precision},
-        "weights": [atomic.sha256_file(folder / metadata.WEIGHTS) for folder in (checkpoint, tup)],
+        "weights": [atomic.sha256_file(folder / metadata.WEIGHTS) for folder in folders.values()],
     }
+    made = {
+        "weights": dict(zip(folders, run["weights"], strict=True)),
+        "recipes": {name: recipe_of(folder) for name, folder in folders.items()},
+    }
+
+    def opened(folder: Path) -> StivPipeline:
+        return load(folder, vae, text, latents, sampler, settings.precision, device)
+
+    models = [(partial(opened, checkpoint), ("t2v", "ti2v")), (partial(opened, tup), ("tup",))]
+    listed = {"checkpoint": str(checkpoint), "sampler": sampler.model_dump()}
+    listed["made"] = made | facts_of(requests, settings, device)
+    generate_requests(models, requests, out, run, listed, settings, corpus, device)
+
+
+def recipe_of(checkpoint: Path) -> str | None:
+    """Return the last recipe that a checkpoint was trained by; None where it does not say."""
+    trained = metadata.read(checkpoint).trained
+    return trained.recipe_name if trained else None
+
+
+def facts_of(requests: list[SampleRequest], settings: SampleSettings, device: Device) -> dict[str, Any]:
+    """Return what else the score card says of how samples are made."""
+    seeds = json.dumps([[request.id, request.seed] for request in requests])
+    return {
+        "precision": settings.precision,
+        "fps": settings.fps,
+        "seeds": f"sha256 {hashlib.sha256(seeds.encode()).hexdigest()}",
+        "machine": machine.facts(device, has_networks=True).model_dump(mode="json"),
+    }
+
+
+def generate_requests(
+    models: Sequence[tuple[Callable[[], StivPipeline], tuple[str, ...]]],
+    requests: list[SampleRequest],
+    out: Path,
+    run: dict[str, Any],
+    listed: dict[str, Any],
+    settings: SampleSettings,
+    corpus: CorpusSettings,
+    device: Device,
+) -> None:
+    """Generate what is requested into `out`.
+
+    Args:
+        models: what loads a model, and the modes that it makes; in the order of the requests.
+        run: what decides about the videos, by which unfinished work is known again.
+        listed: what samples.json says beside the samples.
+    """
     product = atomic.open_workdir(out, run) / "product"
     product.mkdir(exist_ok=True)
     rows = []
-    for folder, modes in ((checkpoint, ("t2v", "ti2v")), (tup, ("tup",))):
-        pipeline = load(folder, vae, text, latents, sampler, settings.precision, device)
+    for opened, modes in models:
+        pipeline = opened()
         batches = [batch for mode in modes for batch in _batches(requests, mode, settings.batch)]
         with batch_threads(device) as threads:
             parts: list[Future[list[dict[str, Any]]]] = []
@@ -214,7 +265,7 @@ def generate_all(
     assert [row["id"] for row in rows] == [request.id for request in requests], "a sample is missing"
     for note in product.glob("*.json"):
         note.unlink()
-    content = {"checkpoint": str(checkpoint), "sampler": sampler.model_dump(), "samples": rows}
+    content = listed | {"samples": rows}
     (product / tables.SAMPLE_LIST).write_text(json.dumps(content, indent=2) + "\n")
     atomic.finish(product, out)
     atomic.discard_workdir(out)

@@ -1,7 +1,6 @@
 """The model card of a pipeline folder: README.md as model hubs take it, with the hash of every file of weights."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from stiv_model.pipeline.components import NAMES
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import RUN_FILE, Run
 from stiv_model.weights import certificate, metadata
+from tasks.evaluation import judgement, sealing
 from tasks.pages.templates import template
 from tasks.storage import atomic
 
@@ -70,27 +70,17 @@ def history(checkpoint: Path, curves: Path) -> History:
 
 
 def read_figures(path: Path, checkpoint: Path) -> dict[str, Any]:
-    """Return what stage judge found of a checkpoint's model, by mode and combinations of words.
+    """Return the judge's figures of a checkpoint's model, by mode and combinations of words.
 
     Args:
-        path: the file of figures (JSON), which has those of several models.
+        path: the score card (JSON), which has figures of several models.
         checkpoint: folder of weights; of which modes its figures are, its training says.
 
     Raises:
         FileNotFoundError: there is no such file, or no checkpoint.
-        ValueError: the file is not of stage judge, or has no figures of such a model.
+        ValueError: it is no card of suite shapes, or was changed, or has no figures of such a model.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (dvc repro judge)")
-    try:
-        modes = json.loads(path.read_text(encoding="utf-8"))["modes"]
-        for groups in modes.values():
-            for figures in groups.values():
-                assert all(figures["n"] > 0 and 0 <= figures[name]["low"] <= figures[name]["high"] for name in _SHOWN)
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise ValueError(
-            f"{path} is not what stage judge writes ({error!r}): make it again (dvc repro judge)"
-        ) from error
+    modes = judgement.modes(sealing.read(path))
     model = metadata.read(checkpoint)
     is_between = model.trained is not None and model.trained.clean_frames == "every_second"
     kinds = () if not model.is_video else ("tup",) if is_between else ("t2v", "ti2v")

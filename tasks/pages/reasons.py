@@ -297,6 +297,14 @@ REASONS: dict[str, dict[str, Reason]] = {
             "The file was changed, or decodes otherwise than before: run the pipeline again from stage videos.",
         ),
         "not_generated": Reason("The sample that was to be judged is not there.", "Run stage samples again."),
+        "not_measured": Reason(
+            "A metric refuses the video, such as one with too few frames; the log says which and why.",
+            "Make videos that the metric can measure, or measure without it.",
+        ),
+        "not_finite": Reason(
+            "A metric gave no number, or an infinite one, of the video; the log says which.",
+            "Look at the video; if there is nothing odd about it, this is a fault of the metric.",
+        ),
         "no_truth": Reason(
             "The prompt says of no colour, shape and direction what would be right.",
             "Nothing: only prompts of the generated shapes can be judged by rules.",

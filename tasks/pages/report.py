@@ -20,6 +20,8 @@ from stiv_model.errors.redaction import redacted
 from tasks.clips.settings import ClipSettings, Range
 from tasks.comparison.names import FIGURES as COMPARISON
 from tasks.demo.shapes import CHANCE
+from tasks.evaluation import judgement as judgements
+from tasks.evaluation.card import FILE as CARD_FILE
 from tasks.gates.data_docs import DOCS_INDEX
 from tasks.pages import captions_section, categories, figures, shipped
 from tasks.pages.data_uris import data_uri
@@ -39,7 +41,7 @@ class Inputs(NamedTuple):
     """Every folder that the page is made of, and which stages it shows."""
 
     reports: Path
-    """Accounts, loss tables, judge.json and the Data Docs."""
+    """Accounts, loss tables, the score card and the Data Docs."""
     shots: Path
     selected: Path
     """Folder with the table of clips: every scored shot with its status."""
@@ -304,10 +306,10 @@ def learning(path: Path, losses: dict[str, dict[str, np.ndarray]]) -> list[dict[
     """Return a figure per figure of the judge, over the steps of all recipes in a row; none where none was judged.
 
     Args:
-        path: the table that stage judge wrote.
+        path: the table that stage evaluate wrote.
         losses: of each recipe, in the order of training.
     """
-    with require(path, "judge").open(newline="") as file:
+    with require(path, "evaluate").open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     ends = np.cumsum([columns["step"][-1] for columns in losses.values()])
     recipes = [figures.Span(name, int(end)) for name, end in zip(losses, ends, strict=True)]
@@ -341,7 +343,7 @@ def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
     """
     # Everything is read before anything is drawn: a missing input must not cost the drawing.
     selection = read_json(inputs.reports / tables.report_name("clips"), "clips")
-    judgement = read_json(inputs.reports / tables.report_name("judge"), "judge")
+    judgement = judgements.read(require(inputs.reports / CARD_FILE, "evaluate"))
     made = read_json(inputs.samples / tables.SAMPLE_LIST, "samples")
     samples = shown_samples(inputs.samples, {row["id"]: row for row in judgement["verdicts"]})
     balance, shown = accounts(inputs.reports, inputs.stages), examples(inputs)

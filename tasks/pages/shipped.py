@@ -10,6 +10,8 @@ from tasks.storage import tables
 
 SAMPLES = "samples"
 """Folder in that of the model: its first samples, as stage samples wrote them, their rows with the judge's verdicts."""
+JUDGEMENT = "judge.json"
+"""File in it: the judge's figures, by mode and combinations."""
 TIMES = "stage_times.json"
 """File in it: what its run took, per stage and training."""
 
@@ -54,7 +56,7 @@ def compare(
     Args:
         folder: of the shipped model.
         samples: of this run, as the page shows them.
-        judgement: the content of this run's reports/judge.json.
+        judgement: the judge's figures of this run, as `judgement.read` returns them.
         trained: steps and seconds of each of its trainings.
 
     Returns:
@@ -69,7 +71,7 @@ def compare(
         return None
     theirs = _samples(folder / SAMPLES)
     modes = [mode for mode in dict.fromkeys(row["mode"] for row in theirs) if mode in judgement["modes"]]
-    figures = _read(folder / tables.report_name("judge"))["modes"]
+    figures = _read(folder / JUDGEMENT)["modes"]
     return Comparison(
         sum(seconds for _, seconds in trained.values()),
         sum(training["seconds"] for training in took.values()),

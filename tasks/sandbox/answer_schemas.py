@@ -32,6 +32,7 @@ from tasks.storage.scores import SCORES, Score
 _MAX_KEYS = 64  # no answer has as many, and an error is kept for each that is not declared
 _MAX_PTS = 1 << 50  # so that what differs in ticks does in seconds too; of nanoseconds these are 13 days
 _MAX_SIDE = 1 << 27  # pixels as shown: of FFmpeg's largest picture, with the widest pixels
+_MAX_CRF = 63  # of VP9 and AV1; 51 of H.264
 _MAX_SCORE = 10_000  # where a score has no limit of its own, as motion: a hundred times the picture's diagonal
 
 _exact = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
@@ -109,6 +110,16 @@ def _is_picture(picture: np.ndarray, info: ValidationInfo[Asked]) -> np.ndarray:
     if picture.dtype != np.uint8 or picture.shape != (asked["height"], asked["width"], 3):
         raise ValueError(f"it is an array of {picture.dtype} {picture.shape}")
     return picture
+
+
+def _at_most_as_asked(frames: np.ndarray, info: ValidationInfo[Asked]) -> np.ndarray:
+    asked = info.context.arguments
+    size = asked["height"], asked["width"], 3
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != size:
+        raise ValueError(f"it is an array of {frames.dtype} {frames.shape}")
+    if not 1 <= len(frames) <= asked["frames"]:
+        raise ValueError(f"there are {len(frames)} frames")
+    return frames
 
 
 ColourName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,20}$")] | None
@@ -271,6 +282,16 @@ class PictureFile(TypedDict):
     shown_width: Side
 
 
+@_exact
+class WholeVideo(TypedDict):
+    """What `whole_video.whole_video` gives."""
+
+    status: Literal["ok"]
+    reason: None
+    frames: Annotated[InstanceOf[np.ndarray], AfterValidator(_at_most_as_asked)]
+    crf: Annotated[float, Field(ge=0, le=_MAX_CRF)] | None
+
+
 _REFUSAL: TypeAdapter[Any] = TypeAdapter(Annotated[Rejected | Failed, Field(discriminator="status")])
 _REACHED: TypeAdapter[Any] = TypeAdapter(Reached)
 
@@ -280,6 +301,7 @@ ANSWERS: dict[str, TypeAdapter[Any]] = {
     "clip_frames": TypeAdapter(ClipFrames),
     "frame_times": TypeAdapter(FrameTimes),
     "picture_file": TypeAdapter(PictureFile),
+    "whole_video": TypeAdapter(WholeVideo),
     "prove_network": _REACHED,
     "prove_read": _REACHED,
     "prove_write": _REACHED,

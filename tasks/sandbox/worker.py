@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 import numpy.ma  # by np.median
 
-from tasks.decoding import clip_frames, cuts, frame_times, picture_file, probe
+from tasks.decoding import clip_frames, cuts, frame_times, picture_file, probe, whole_video
 from tasks.decoding.limits import Limits
 from tasks.sandbox import confinement, wire_format
 
@@ -105,6 +105,7 @@ FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "clip_frames": clip_frames.clip_frames,
     "frame_times": frame_times.frame_times,
     "picture_file": picture_file.picture_file,
+    "whole_video": whole_video.whole_video,
     # For `sandbox.prove`: each does what its sandbox must stop.
     "prove_network": _prove_network,
     "prove_read": _prove_read,

@@ -40,6 +40,19 @@ def open_workdir(out: Path, run: dict[str, Any]) -> Path:
     return work
 
 
+def other_run(out: Path, run: dict[str, Any]) -> str | None:
+    """Return the first key by which unfinished work on `out` is of another run; None where it is of this one, or none.
+
+    Args:
+        run: as `open_workdir` takes it.
+    """
+    run_file = out.with_name(f"{out.name}.partial") / "run.json"
+    if not run_file.is_file():
+        return None
+    there, asked = json.loads(run_file.read_text()), json.loads(json.dumps(run))
+    return next((key for key in sorted(there.keys() | asked.keys()) if there.get(key) != asked.get(key)), None)
+
+
 @contextmanager
 def scratch(out: Path) -> Iterator[Path]:
     """Give an empty folder beside OUT, on its file system, which goes when the block ends."""

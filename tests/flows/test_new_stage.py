@@ -176,7 +176,7 @@ def place_in_layers(top: Path) -> None:
 
 def declare_stage(top: Path) -> None:
     put_before(top / "dvc.yaml", "\nplots:\n", STANZA.rstrip("\n") + "\n")
-    put_before(top / "dvc.yaml", "reports/latents.json,\n      reports/judge.json", "reports/words.json, ")
+    put_before(top / "dvc.yaml", "reports/latents.json,\n      reports/card.json", "reports/words.json, ")
     put_before(top / "prefect.yaml", "  - {<<: *common, name: latents", DEPLOYMENT)
 
 

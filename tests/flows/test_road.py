@@ -15,6 +15,7 @@ import pytest
 
 from flows.commands import shipping
 from flows.running.server import child, free_port, server
+from tasks.evaluation import judgement
 from tests.made_road import RECIPES, ROOT, STAGES, Undisturbed, environment, kill_tree, manifests, run, workspace
 
 pytestmark = [pytest.mark.road, pytest.mark.timeout(1200)]
@@ -121,7 +122,7 @@ def test_nothing_runs_twice_that_has_not_changed(road):
 def test_dvc_shows_metrics_and_plots(road):
     folder, env = road
     metrics = json.loads(run(folder, env, "dvc", "metrics", "show", "--json"))
-    assert metrics[""]["data"]["reports/judge.json"]["data"]["modes"]["t2v"]["held_out"]["n"] == 4
+    assert metrics[""]["data"]["reports/card.json"]["data"]["dimensions"]["t2v held_out"]["colour"]["n"] == 4
     plots = run(folder, env, "dvc", "plots", "show", "--json")
     for recipe in RECIPES:
         assert f"reports/losses/{recipe}.tsv" in plots
@@ -208,7 +209,7 @@ def test_the_model_of_a_run_is_packed_with_its_first_samples_figures_and_times(r
         for name in filter(None, (row["video"], row["image"])):
             assert (out / "samples" / name).read_bytes() == (folder / "data/samples" / name).read_bytes()
         assert row["verdict"]["id"] == row["id"] and (row["image"] is None) == (row["mode"] == "t2v")
-    judged = json.loads((folder / "reports/judge.json").read_text())
+    judged = judgement.read(folder / "reports/card.json")
     assert json.loads((out / "judge.json").read_text())["modes"] == judged["modes"]
     times = json.loads((out / "stage_times.json").read_text())
     assert list(times["trained"]) == RECIPES and all(one["steps"] == 6 for one in times["trained"].values())
@@ -232,7 +233,7 @@ def test_learn_killed_five_times_goes_on_beside_the_demo_to_the_same_weights(roa
     command = [sys.executable, "-m", "flows", "learn", "--params", "tests/params.yaml"]
     seed = random.SystemRandom().randrange(10**6)
     draw = random.Random(seed)
-    among = STAGES[1 : STAGES.index("judge")]
+    among = STAGES[1 : STAGES.index("evaluate")]
     kills = [(stage, draw.uniform(0, 10)) for stage in sorted(draw.sample(among, 5), key=STAGES.index)]
     for stage, seconds in kills:
         with log.open("w") as file:

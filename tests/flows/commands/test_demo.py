@@ -9,31 +9,34 @@ import pytest
 
 from flows import stages
 from flows.commands import demo
-from flows.commands.demo import judgement_lines
+from flows.commands.demo import card_lines
 from flows.running import stage_names
-from tasks.evaluation import judge
+from tasks.evaluation import sealing
+from tests.made_card import made_card, share
 
 ROOT = Path(__file__).parents[3]
 
 
-def row(held_out: bool, shape_is_right: bool) -> dict[str, object]:
-    right = {"colour": True, "shape": shape_is_right, "direction": False}
-    seen = {"colour": "red", "shape": "circle", "direction": None}
-    return {"held_out": held_out, "right": right, "seen": seen} | dict.fromkeys(judge.PROPERTIES, True)
-
-
-def test_what_the_judge_found_is_told_for_each_mode_and_kind_of_combination():
-    rows = [row(True, True), row(True, False), row(False, True)]
+def test_what_the_judge_found_is_told_for_each_mode_and_kind_of_combination_and_alarms_that_fire(tmp_path):
+    all_right = dict.fromkeys(("moved", "one_object", "same_object", "colour", "unseen"))
+    groups = {
+        f"t2v {kind}": {name: share(n, n) for name in all_right} | {"shape": share(1, n), "direction": share(0, n)}
+        for kind, n in (("held_out", 2), ("seen", 1))
+    }
+    alarm = {"name": "still_video", "group": "t2v seen", "rule": "a rule", "found": "1 of 1 is still"}
+    alarms = [alarm | {"state": "fires"}, alarm | {"state": "quiet", "group": "t2v held_out"}]
+    sealing.write(made_card(groups, alarms=alarms), tmp_path / "card.json")
     found = "moved 100%, one object 100%, same object 100%, colour 100%"
-    assert judgement_lines({"modes": {"t2v": judge.by_combinations(rows)}}) == [
+    assert card_lines(tmp_path / "card.json") == [
         f"judge, t2v, held out, 2 videos: {found}, shape 50%, direction 0%",
         f"judge, t2v, seen, 1 videos: {found}, shape 100%, direction 0%",
+        "alarm, t2v seen: still video: 1 of 1 is still",
     ]
 
 
 def test_the_last_stages_make_the_one_page_and_the_one_file_of_figures_that_the_demo_tells_of():
     assert stage_names.outputs("report") == ("reports/report.html",)
-    assert stage_names.metrics("judge") == ("reports/judge.json",)
+    assert stage_names.metrics("evaluate") == ("reports/card.json",)
 
 
 def test_a_machine_with_too_few_cores_is_refused_before_anything_is_started(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """`stiv export`: what is in the folder, and what a person sees who asks for what cannot be."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,18 +9,19 @@ from flows.__main__ import main
 from stiv_model import package_files
 from stiv_model.pipeline import card
 from stiv_model.pipeline.components import NAMES
-from tasks.evaluation.judge import wilson
+from tasks.evaluation import sealing
+from tasks.evaluation.card import Dimension
+from tests.made_card import made_card, share
 
-SHARE = wilson(90, 96)._asdict()
 _OF_A_GROUP = {
-    "n": 96,
-    "colour": SHARE | {"chance": 1 / 6},
-    **dict.fromkeys(("shape", "direction", "moved", "one_object", "same_object"), SHARE),
+    "colour": share(90, 96, chance=1 / 6),
+    **dict.fromkeys(("shape", "direction", "moved", "one_object", "same_object", "unseen"), share(90, 96)),
 }
+_PSNR = Dimension(name="", value=27.25, unit="dB", better="higher", n=96)
 FIGURES = {
-    "t2v": {"held_out": _OF_A_GROUP},
-    "ti2v": {"held_out": _OF_A_GROUP | {"first_frame_psnr": 27.25}},
-    "tup": {"held_out": _OF_A_GROUP},
+    "t2v held_out": _OF_A_GROUP,
+    "ti2v held_out": _OF_A_GROUP | {"first_frame_psnr": _PSNR},
+    "tup held_out": _OF_A_GROUP,
 }
 
 
@@ -56,8 +56,8 @@ def test_a_folder_that_names_its_text_encoder_is_small_and_has_a_card_with_the_h
 
 
 def test_the_card_has_the_figures_of_the_modes_that_the_model_is_for(workspace, checkpoint):
-    Path("judge.json").write_text(json.dumps({"modes": FIGURES}))
-    asked = ["--text-encoder", "named", "--figures", "judge.json", "--licence", "cc-by-4.0"]
+    sealing.write(made_card(FIGURES), Path("card.json"))
+    asked = ["--text-encoder", "named", "--figures", "card.json", "--licence", "cc-by-4.0"]
     main(["export", "--checkpoint", str(checkpoint), "--out", "out", *asked])
     text = Path("out/README.md").read_text()
     assert "| t2v | held out | colour | 90 | 96 | 93.8 % | 87.0 % to 97.1 % | 16.7 % |" in text
@@ -66,20 +66,21 @@ def test_the_card_has_the_figures_of_the_modes_that_the_model_is_for(workspace, 
     assert metadata_load(Path("out/README.md"))["license"] == "cc-by-4.0"
 
 
-@pytest.mark.parametrize("content", [None, "[", "{}", '{"modes": {"t2v": {"seen": {"n": 0}}}}'])
+@pytest.mark.parametrize("content", [None, "[", "{}", '{"schema": "stiv-card/1", "seal": {}}'])
 def test_figures_that_are_none_of_the_judge_s_are_refused_before_anything_is_made(
     workspace, checkpoint, capsys, content
 ):
     if content is not None:
-        Path("judge.json").write_text(content)
-    said = refused(capsys, "--checkpoint", str(checkpoint), "--figures", "judge.json", "--out", "out")
-    assert said.startswith("stiv export: judge.json ") and "dvc repro judge" in said and "\n" not in said
+        Path("card.json").write_text(content)
+    said = refused(capsys, "--checkpoint", str(checkpoint), "--figures", "card.json", "--out", "out")
+    assert said.startswith("stiv export: card.json ") and "\n" not in said
+    assert "stiv evaluate" in said or "take the card as it was made" in said
 
 
 def test_figures_of_another_model_are_refused(workspace, checkpoint, capsys):
-    Path("judge.json").write_text(json.dumps({"modes": {"tup": FIGURES["tup"]}}))
-    said = refused(capsys, "--checkpoint", str(checkpoint), "--figures", "judge.json", "--out", "out")
-    assert f"judge.json has figures of tup and none of {checkpoint}: name another file" in said
+    sealing.write(made_card({"tup held_out": FIGURES["tup held_out"]}), Path("card.json"))
+    said = refused(capsys, "--checkpoint", str(checkpoint), "--figures", "card.json", "--out", "out")
+    assert f"card.json has figures of tup and none of {checkpoint}: name another file" in said
 
 
 def test_a_text_encoder_in_a_folder_of_this_machine_cannot_be_named(workspace, checkpoint, capsys):

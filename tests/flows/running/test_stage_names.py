@@ -23,7 +23,7 @@ def test_recipes_have_their_settings_in_params():
 def test_every_stage_keeps_an_account_but_trainings_and_those_that_look_at_samples():
     assert set(STAGES) - {*stage_names.with_account()} == {
         *stage_names.recipes(),
-        *("comparison", "samples", "judge", "report"),
+        *("comparison", "samples", "evaluate", "report"),
     }
 
 

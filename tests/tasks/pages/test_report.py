@@ -12,9 +12,9 @@ import pytest
 
 from tasks.clips.settings import ClipSettings, NonNegativeRange
 from tasks.demo import shapes
-from tasks.evaluation import judge
 from tasks.pages import categories, report
 from tasks.storage import tables
+from tests.made_card import write_card
 from tests.made_stills import write_stills
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
@@ -80,7 +80,7 @@ def make_inputs(root: Path) -> report.Inputs:
     write_judged_captions(made.reports)
     write_comparison(made.compared)
     write_samples(made.samples)
-    judge.judge_samples.fn(made.samples, made.reports / "judge.json")
+    write_card(made.samples, made.reports)
     return made
 
 
@@ -261,7 +261,7 @@ def troubled(tmp_path_factory) -> Page:
     content = json.loads((made.samples / "samples.json").read_text())
     content["samples"][0]["status"] = "failed"
     (made.samples / "samples.json").write_text(json.dumps(content))
-    judge.judge_samples.fn(made.samples, made.reports / "judge.json")
+    write_card(made.samples, made.reports)
     stages = {"videos": {"seconds": 12.3, "skipped": False}, "shots": {"seconds": 0.4, "skipped": True}}
     (root / "times.json").write_text(json.dumps({"stages": stages}))
     report.write_page.fn(made, root / "deep" / "report.html", root / "times.json", CLIPS)
@@ -272,7 +272,7 @@ def troubled(tmp_path_factory) -> Page:
 def test_nothing_is_loaded_from_elsewhere(text, page):
     kinds = ("data:image/", "data:video/mp4;base64,", "#")
     elsewhere = {one for one in page.references if not one.startswith(kinds)}
-    assert elsewhere == {"data_docs/index.html", "captions/compare.html"}
+    assert elsewhere == {"data_docs/index.html", "captions/compare.html", "evaluation/card.html"}
     assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
     assert "@import" not in text and "url(http" not in text
     assert any(value and value.startswith("default-src 'none'") for _, value in page.attributes)
@@ -359,8 +359,8 @@ def test_two_builds_are_equal(text, inputs, tmp_path):
     ("missing", "stage"),
     [
         ("reports/losses/sft.tsv", "sft"),
-        ("reports/judge.json", "judge"),
-        ("reports/learning.tsv", "judge"),
+        ("reports/card.json", "evaluate"),
+        ("reports/learning.tsv", "evaluate"),
         ("reports/latents.json", "latents"),
         ("reports/data_docs/index.html", "clips"),
         ("shots/stills/parts.json", "shots"),

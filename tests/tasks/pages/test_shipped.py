@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.evaluation import judge
+from tasks.evaluation import judgement as judgements
 from tasks.pages import report, shipped
+from tests.made_card import write_card
 from tests.tasks.pages.test_report import CLIPS, RECIPES, Page, make_inputs, write_samples
 
 STEPS = 3  # of each recipe of the inputs that test_report makes
@@ -20,7 +21,7 @@ def make_shipped(folder: Path, steps: int, prompts: str = "") -> Path:
     """
     (folder / shipped.SAMPLES).mkdir(parents=True)
     write_samples(folder / shipped.SAMPLES)
-    judgement = judge.judge_all(folder / shipped.SAMPLES)
+    judgement = write_card(folder / shipped.SAMPLES, folder)
     listed = folder / shipped.SAMPLES / "samples.json"
     content = json.loads(listed.read_text())
     verdicts = {row["id"]: row for row in judgement["verdicts"]}
@@ -39,7 +40,7 @@ def made(tmp_path_factory) -> report.Inputs:
 
 @pytest.fixture
 def compared(made, tmp_path):
-    judgement = json.loads((made.reports / "judge.json").read_text())
+    judgement = judgements.read(made.reports / "card.json")
     samples = report.shown_samples(made.samples, {row["id"]: row for row in judgement["verdicts"]})
 
     def compare(folder: Path) -> shipped.Comparison | None:
@@ -57,7 +58,11 @@ def test_a_page_tells_the_two_models_apart_by_their_time_of_training(made, tmp_p
     assert words.index("shipped · 60.0 min") < words.index("Generated samples")
     ids = [value for name, value in Page(text).attributes if name == "id"]
     assert len(ids) == len(set(ids))
-    assert not [one for one in Page(text).references if not one.startswith(("data:", "#", "data_docs/", "captions/"))]
+    assert not [
+        one
+        for one in Page(text).references
+        if not one.startswith(("data:", "#", "data_docs/", "captions/", "evaluation/"))
+    ]
 
 
 def test_samples_of_equal_scenes_stand_side_by_side(compared, tmp_path):

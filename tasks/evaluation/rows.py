@@ -1,0 +1,85 @@
+"""The rows of an evaluation while it goes on: a line per video, whole or not at all.
+
+OUT.partial/run.json         what is evaluated, and how
+OUT.partial/rows/1-of-1.jsonl  a line for each video, by shard
+
+A line that a killed process left half written is none. A row counts as long as its video's bytes are the same.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tasks.storage import atomic
+
+Item = TypeVar("Item")
+Row = dict[str, Any]
+"""id, group, sha256, status, reason, facts, values, features, not_installed."""
+
+_ROWS = "rows"
+
+
+class RowLog:
+    """The rows that are there, and where the next ones are written."""
+
+    def __init__(self, out: Path, run: dict[str, Any], shard: str | None):
+        """Open the work on `out`, as the last attempt left it if that was of the same run.
+
+        Args:
+            run: what decides about rows, as JSON has it.
+            shard: as `share` takes it; None: this call makes the whole.
+
+        Raises:
+            ValueError: shards of another evaluation are there, and this is one too: it would delete their work.
+        """
+        if shard is not None and (there := atomic.other_run(out, run)) is not None:
+            raise ValueError(
+                f"--shard {shard}: {out}.partial holds rows of another evaluation, whose {there} differs: finish that, "
+                "or delete the folder"
+            )
+        self.work = atomic.open_workdir(out, run)
+        (self.work / _ROWS).mkdir(exist_ok=True)
+        self._log = self.work / _ROWS / f"{(shard or '1/1').replace('/', '-of-')}.jsonl"
+        _mend(self._log)
+
+    def read(self) -> dict[tuple[str, str], Row]:
+        """Return the rows of all shards by id and sha256 of the video."""
+        found: dict[tuple[str, str], Row] = {}
+        for log in sorted((self.work / _ROWS).glob("*.jsonl")):
+            for line in log.read_bytes().split(b"\n"):
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue
+                found.setdefault((row["id"], row["sha256"]), row)
+        return found
+
+    def add(self, row: Row) -> None:
+        """Write a row, of which the next process finds all or nothing."""
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _mend(log: Path) -> None:
+    """End a line that a killed process left half written."""
+    if log.exists() and (text := log.read_bytes()) and not text.endswith(b"\n"):
+        with log.open("ab") as file:
+            file.write(b"\n")
+
+
+def share(items: Sequence[Item], shard: str | None) -> list[Item]:
+    """Return every eighth item from the third on, for 3/8; all for None.
+
+    Raises:
+        ValueError: it is no such part.
+    """
+    if shard is None:
+        return list(items)
+    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard)
+    if not found or int(found[1]) > int(found[2]):
+        raise ValueError(f"--shard {shard} is no part of a whole: write 3/8 for the third of eight")
+    if not (chosen := list(items[int(found[1]) - 1 :: int(found[2])])):
+        raise ValueError(f"--shard {shard}: there are {len(items)} videos, too few for so many parts")
+    return chosen
