@@ -100,7 +100,7 @@ ANYWHERE = ("sample",)
 and limits; size and sampler are those of a pipeline folder."""
 
 SERVE_FORKS = "--serve-forks"
-"""`python -m flows --serve-forks DESCRIPTOR` is the fork server of the stages: `flows/running/fork_servers.py`."""
+"""`python -m flows --serve-forks DESCRIPTOR COMMAND...` is the fork server of stages with these commands."""
 
 HELP = f"""\
 usage: stiv VERB [options]      (or: python -m flows VERB [options]; `stiv VERB --help` tells its options)
@@ -343,15 +343,27 @@ def _start() -> None:
 def _import_for(request: fork_server.Request) -> None:
     """Import what the process of a verb will need."""
     verb, words = split_verb(request.words)
-    for name in (module_of(verb, words), *MODULES_LATER.get(verb, ())):
+    for name in _imports(verb, words):
         importlib.import_module(name)
+
+
+def _import_ahead(expected: Sequence[str], request: fork_server.Request) -> list[str]:
+    """Name what the verbs import, in their order, that are expected after the one that is asked for."""
+    verbs = [split_verb(words.split())[0] for words in expected]
+    verb, _ = split_verb(request.words)
+    later = verbs[verbs.index(verb) + 1 :] if verb in verbs else []
+    return [name for one in later for name in _imports(one)]
+
+
+def _imports(verb: str, words: Sequence[str] = ("--source",)) -> tuple[str, ...]:
+    return module_of(verb, words), *MODULES_LATER.get(verb, ())
 
 
 def main(argv: list[str] | None = None) -> None:
     _start()
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == [SERVE_FORKS]:
-        request = fork_server.serve(int(argv[1]), _import_for)
+        request = fork_server.serve(int(argv[1]), _import_for, partial(_import_ahead, argv[2:]))
         fork_server.finish(partial(main, request.words))
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)

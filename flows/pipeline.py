@@ -12,7 +12,7 @@ from prefect import flow, task
 
 import flows.stages
 from flows.params import load_params
-from flows.running import fork_servers
+from flows.running import fork_servers, stage_names
 from flows.running.logs import show_ours
 from flows.running.run_context import child_environment
 from flows.stages import TIMES
@@ -67,15 +67,18 @@ def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list
     known = flows.stages.in_order()
     if unknown := [stage for stage in [*(stages or []), *(retrain or [])] if stage not in known]:
         raise ValueError(f"no stage {', '.join(unknown)} in dvc.yaml: it is one of {', '.join(known)}")
-    with fork_servers.started(of_ranks=environment(load_params().training)):
-        for stage in known:
-            if stages is None or stage in stages:
-                if not force and (found := flows.stages.changes(stage)):
-                    if stage not in (retrain or []):
-                        refuse_retraining(stage, found, load_params().pipeline.retrain_hours)
-                    if found.removes:
-                        check_start(stage)
-                call(reproduce, stage, force)
+    wanted = [stage for stage in known if stages is None or stage in stages]
+    with fork_servers.started(wanted, of_ranks=environment(load_params().training)):
+        for place, stage in enumerate(wanted):
+            found = None if force else flows.stages.changes(stage)
+            if found:
+                if stage not in (retrain or []):
+                    refuse_retraining(stage, found, load_params().pipeline.retrain_hours)
+                if found.removes:
+                    check_start(stage)
+            if (force or found) and not set(wanted[place:]).isdisjoint(stage_names.recipes()):
+                fork_servers.import_ahead()
+            call(reproduce, stage, force)
 
 
 def refuse_retraining(stage: str, changes: flows.stages.Changes, limit_hours: float) -> None:

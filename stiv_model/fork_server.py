@@ -91,7 +91,7 @@ def stand_in(server: str, module: str, words: Sequence[str]) -> None:
 
 
 def _is_taken(connection: socket.socket, path: Path, module: str, words: Sequence[str]) -> bool:
-    """Hand the work over to a server, and say whether it takes it."""
+    """Hand the work over to a server, and say whether it takes it; without a module there is none to take."""
     ignored = [int(number) for number in _PASSED_ON if signal.getsignal(number) == signal.SIG_IGN]
     request = Request(module, list(words), sys.executable, os.getcwd(), dict(os.environ), ignored)  # noqa: PTH109
     said = json.dumps(request).encode()
@@ -99,9 +99,16 @@ def _is_taken(connection: socket.socket, path: Path, module: str, words: Sequenc
         connection.connect(str(path))
         socket.send_fds(connection, [len(said).to_bytes(_LENGTH_BYTES)], [0, 1, 2])
         connection.sendall(said)
-        return connection.recv(1) == _TAKEN
+        return bool(module) and connection.recv(1) == _TAKEN
     except OSError:
         return False
+
+
+def import_ahead(server: str) -> None:
+    """Let a server, where there is one, import what it is for before somebody asks."""
+    if folder := os.environ.get(FOLDER):
+        with socket.socket(socket.AF_UNIX) as connection:
+            _is_taken(connection, Path(folder) / server, "", [])
 
 
 def _status(connection: socket.socket, unblocked: set[int]) -> int | None:
@@ -141,7 +148,9 @@ def _end_with(code: int) -> NoReturn:
 # ---- the server
 
 
-def serve(descriptor: int, prepare: Callable[[Request], None]) -> Request:
+def serve(
+    descriptor: int, prepare: Callable[[Request], None], ahead: Callable[[Request], Sequence[str]] = lambda request: ()
+) -> Request:
     """Fork a process for each stand-in that asks, for ever; return in each of those, with its request.
 
     What such a process has imported besides, the next one finds: the server imports it while nobody asks.
@@ -149,10 +158,11 @@ def serve(descriptor: int, prepare: Callable[[Request], None]) -> Request:
     Args:
         descriptor: of the socket on which it is asked, in a folder that nobody else can enter.
         prepare: imports what the process of a request will need.
+        ahead: names the modules to import next, while nobody asks.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who wait
     os.environ |= _SINGLE
-    imported = _Imported()
+    imported, later = _Imported(), list[str]()
     told, tell = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with socket.socket(fileno=descriptor) as listening, told, tell:
         server = Path(listening.getsockname()).name
@@ -160,8 +170,9 @@ def serve(descriptor: int, prepare: Callable[[Request], None]) -> Request:
         for place in (listening, told):
             poll.register(place, select.POLLIN)
         while True:
-            if (listening.fileno(), select.POLLIN) not in poll.poll():
-                imported.add(json.loads(told.recv(_TOLD_BYTES)))
+            places = [place for place, _ in poll.poll(0 if later else None)]
+            if listening.fileno() not in places:
+                imported.add(json.loads(told.recv(_TOLD_BYTES)) if places else [later.pop(0)])
                 continue
             connection, _ = listening.accept()
             with connection, contextlib.suppress(OSError, ValueError):
@@ -169,16 +180,18 @@ def serve(descriptor: int, prepare: Callable[[Request], None]) -> Request:
                 with contextlib.ExitStack() as closing:
                     for stream in streams:
                         closing.callback(os.close, stream)
-                    refusal = _refusal(request) or imported.refusal(request, prepare)
+                    refusal = (_refusal(request) if request.module else None) or imported.refusal(request, prepare)
                     if refusal:
-                        said = f"fork server {server}: {request.module} starts by itself, in more time: {refusal}"
-                        print(said, file=sys.stderr, flush=True)
-                    elif os.fork() == 0:
+                        said = f"{request.module or 'what comes'} starts by itself, in more time: {refusal}"
+                        print(f"fork server {server}: {said}", file=sys.stderr, flush=True)
+                        continue
+                    if request.module and os.fork() == 0:
                         closing.pop_all()
                         listening.close()
                         _keep(connection, streams)  # returns in the process that does the work
                         _become(request, streams, tell.dup())
                         return request
+                later = list(ahead(request))
             _reap()
 
 

@@ -6,10 +6,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from flows.running import stage_names
+from stiv_model import fork_server
 from stiv_model.fork_server import FOLDER
 from stiv_model.process_exit import die_with_parent
 
@@ -28,13 +30,14 @@ _GPUS = ("nvidia*", "kfd")
 
 
 @contextlib.contextmanager
-def started(of_ranks: Mapping[str, str]) -> Iterator[None]:
+def started(stages: Sequence[str], of_ranks: Mapping[str, str]) -> Iterator[None]:
     """Run the servers for as long as the block lasts, named in the environment of this process and its children.
 
     Where processes may not be forked from one that has imported libraries, nothing is started: not on Linux, or where
     there is a GPU, which libraries look at when they are imported.
 
     Args:
+        stages: those that may run, in their order.
         of_ranks: environment of the ranks of trainings.
     """
     if (
@@ -48,7 +51,7 @@ def started(of_ranks: Mapping[str, str]) -> Iterator[None]:
         own, generic = dict(os.environ), ["stiv_model.fork_server", "{}"]
         for server, words, environment in (
             (DVC, [*generic, *_OF_DVC], own),
-            (STAGES, ["flows", "--serve-forks", "{}"], own),
+            (STAGES, ["flows", "--serve-forks", "{}", *stage_names.commands(stages)], own),
             (RANKS, [*generic, *_OF_RANKS], of_ranks),
         ):
             running.enter_context(_server(Path(name) / server, words, environment))
@@ -59,6 +62,11 @@ def started(of_ranks: Mapping[str, str]) -> Iterator[None]:
             del os.environ[FOLDER]
 
 
+def import_ahead() -> None:
+    """Let the server of ranks import what they need; again and again costs nothing."""
+    fork_server.import_ahead(RANKS)
+
+
 @contextlib.contextmanager
 def _server(path: Path, words: list[str], environment: Mapping[str, str]) -> Iterator[None]:
     """Run a server whose socket is there, and waits for it, before it has started."""
@@ -66,7 +74,7 @@ def _server(path: Path, words: list[str], environment: Mapping[str, str]) -> Ite
         listening.bind(str(path))
         listening.listen()
         process = subprocess.Popen(
-            [sys.executable, "-m", *(word.format(listening.fileno()) for word in words)],
+            [sys.executable, "-m", *(str(listening.fileno()) if word == "{}" else word for word in words)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -1,6 +1,7 @@
 """Which stages dvc.yaml declares, by what they make. Read as YAML, so that nobody waits for DVC."""
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -11,6 +12,12 @@ from flows.running.code_hash import ROOT
 def recipes() -> tuple[str, ...]:
     """Return the stages that train, in the order of dvc.yaml."""
     return tuple(name for name, stage in _declared().items() if shlex.split(stage["cmd"])[3] == "train")
+
+
+def commands(stages: Sequence[str]) -> list[str]:
+    """Return what stands behind `python -m flows` in the commands of stages: verb and options."""
+    declared = _declared()
+    return [shlex.join(shlex.split(declared[stage]["cmd"])[3:]) for stage in stages]
 
 
 def with_account() -> tuple[str, ...]:

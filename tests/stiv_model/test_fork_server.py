@@ -124,6 +124,24 @@ def test_what_one_process_imports_besides_the_next_one_finds(server, folder, env
         assert time.monotonic() < limit
 
 
+def test_a_server_that_is_told_imports_before_anybody_asks(folder, env, monkeypatch, tmp_path):
+    (folder / "noted.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'imported')!r}).touch()\n")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "early"))
+        listening.listen()
+        words = ["-m", "stiv_model.fork_server", str(listening.fileno()), "noted"]
+        server = subprocess.Popen([sys.executable, *words], cwd=folder, env=env, pass_fds=[listening.fileno()])
+    ask = "from stiv_model import fork_server; fork_server.import_ahead('early')"
+    other = env | {FOLDER: str(tmp_path), "OTHER": "1"}
+    subprocess.run([sys.executable, "-c", ask], cwd=folder, env=other, check=True, timeout=20)
+    limit = time.monotonic() + 10
+    while not (tmp_path / "imported").exists():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    server.kill()
+    server.wait()
+
+
 @pytest.mark.parametrize(("words", "code"), [(["exit", "0"], 0), (["exit", "3"], 3), (["die"], -signal.SIGKILL)])
 def test_the_stand_in_ends_as_the_work_ends(server, folder, env, words, code):
     process = stand_in(folder, env, *words)

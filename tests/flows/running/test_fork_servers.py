@@ -39,7 +39,7 @@ def run(*words: str) -> str:
 )
 def test_what_is_forked_says_what_a_process_of_its_own_says(here, server, words):
     alone = run("-m", *words)
-    with fork_servers.started(os.environ):
+    with fork_servers.started([], os.environ):
         assert run("-c", STAND_IN, server, *words) == alone
         assert run("-m", *words) == alone
     assert FOLDER not in os.environ
@@ -50,5 +50,5 @@ def test_what_is_forked_says_what_a_process_of_its_own_says(here, server, words)
 def test_where_there_is_a_gpu_nothing_is_forked(here, device, tmp_path, monkeypatch):
     (tmp_path / device).touch()
     monkeypatch.setattr(fork_servers, "_DEVICES", tmp_path)
-    with fork_servers.started(os.environ):
+    with fork_servers.started([], os.environ):
         assert FOLDER not in os.environ
