@@ -13,8 +13,10 @@ from typing import NamedTuple
 import networkx
 from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
+from dvc.lock import make_lock
 from dvc.output import Output
 from dvc.repo import Repo
+from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 from dvc.scm import SCMError
 from dvc.stage import PipelineStage
 from safetensors import SafetensorError, safe_open
@@ -190,7 +192,7 @@ def reproduce(stage: str, force: bool, environment: dict[str, str], on_line: Cal
     Raises:
         RuntimeError: it failed; the message says why.
     """
-    mend_run_cache()
+    mend()
     ran, said = True, ""
 
     def listen(line: str) -> None:
@@ -213,19 +215,31 @@ def reproduce_all(on_line: Callable[[str], None]) -> None:
     Raises:
         RuntimeError: a stage failed.
     """
-    mend_run_cache()
+    mend()
     _dvc(["repro"], dict(os.environ), on_line)
 
 
-def mend_run_cache() -> None:
-    """Remove the empty folders that a DVC leaves in its run cache when it is killed while it notes what a stage made.
+def mend() -> None:
+    """Remove what a DVC that is killed leaves half made, on which the next `dvc repro` would end.
 
-    The next `dvc repro` would end at that stage ("join() argument must be str, bytes, or os.PathLike object").
+    Empty folders in its run cache, of what a stage made ("join() argument must be str, bytes, or os.PathLike object"),
+    and a list of who reads and writes what that is no JSON ("Unable to read RWLock-file").
     """
     with Repo() as repo, repo.lock:  # another DVC may be about to fill one
         for folder in Path(repo.stage_cache.cache_dir).glob("*/*"):
             with contextlib.suppress(OSError):  # it is not empty, as it should be
                 folder.rmdir()
+        place = str(repo.tmp_dir)
+        with make_lock(
+            str(Path(place) / RWLOCK_LOCK), tmp_dir=place, hardlink_lock=repo.config["core"]["hardlink_lock"]
+        ):
+            listed = Path(place) / RWLOCK_FILE
+            try:
+                json.loads(listed.read_bytes())
+            except FileNotFoundError:
+                pass
+            except ValueError:
+                listed.unlink()
 
 
 def clear_cache(on_line: Callable[[str], None]) -> None:

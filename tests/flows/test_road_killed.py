@@ -40,7 +40,7 @@ def test_killed_anywhere_the_same_command_goes_on_to_the_same_manifests(tmp_path
     for _ in range(6):
         with (tmp_path / "killed.log").open("a") as log:
             before = opened(folder)
-            stages.mend_run_cache()  # as `stiv pipeline` does: DVC stumbles over what a kill left half made
+            stages.mend()  # as `stiv pipeline` does: DVC stumbles over what a kill left half made
             process = subprocess.Popen(["dvc", "repro", "latents"], cwd=folder, env=env, stdout=log, stderr=log)
             while process.poll() is None and opened(folder) <= before:
                 time.sleep(0.02)
@@ -49,7 +49,7 @@ def test_killed_anywhere_the_same_command_goes_on_to_the_same_manifests(tmp_path
                 kill_tree(process)
                 kills += 1
     assert kills >= 4, (seed, (tmp_path / "killed.log").read_text()[-3000:])
-    stages.mend_run_cache()
+    stages.mend()
     run(folder, env, "dvc", "repro", "t2i")
     assert came_to(folder) == undisturbed(tmp_path, tmp_path_factory), seed
     assert not list(folder.rglob("*.partial")) and not list(folder.rglob("*.tmp")), seed

@@ -20,6 +20,12 @@ script = "trap 'echo saved >saved; exit 1' TERM; echo >ready; while :; do sleep 
 processes.run(["bash", "-c", script])
 """
 REPRODUCE = "import os; from flows import stages; stages.reproduce('only', False, dict(os.environ), print)"
+FORKED = """import os
+from flows import stages
+from flows.running import fork_servers
+with fork_servers.started([], os.environ):
+    stages.reproduce("only", False, dict(os.environ), print)
+"""
 
 
 @pytest.fixture
@@ -39,20 +45,25 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-def test_a_stage_saves_its_work_when_the_pipeline_is_killed(tmp_path, environment):
+@pytest.mark.parametrize(
+    ("code", "number"),
+    [(REPRODUCE, signal.SIGKILL), (FORKED, signal.SIGKILL), (FORKED, signal.SIGTERM)],
+    ids=["killed", "killed, forked", "asked, forked"],
+)
+def test_a_stage_saves_its_work_when_the_pipeline_ends(tmp_path, environment, code, number):
     assert dvc(tmp_path, environment, "init", "-q", "--no-scm").returncode == 0
     (tmp_path / "stage.py").write_text(STAGE)
     (tmp_path / "dvc.yaml").write_text("stages: {only: {cmd: python stage.py, outs: [out]}}")
-    pipeline = subprocess.Popen([sys.executable, "-c", REPRODUCE], cwd=tmp_path, env=environment)
+    pipeline = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
     try:
         wait_for(tmp_path / "ready")
     finally:
-        pipeline.kill()  # and with it DVC, its child
+        pipeline.send_signal(number)  # with it DVC ends, its child
         pipeline.wait()
     wait_for(tmp_path / "saved")
 
 
-def test_a_stage_is_made_whose_place_in_dvcs_run_cache_was_left_empty_by_a_kill(tmp_path, environment):
+def test_a_stage_is_made_although_what_dvc_left_half_made_when_it_was_killed_is_in_the_way(tmp_path, environment):
     assert dvc(tmp_path, environment, "init", "-q", "--no-scm").returncode == 0
     (tmp_path / "dep").write_text("one")
     (tmp_path / "dvc.yaml").write_text("stages: {only: {cmd: cp dep out, deps: [dep], outs: [out]}}")
@@ -60,6 +71,7 @@ def test_a_stage_is_made_whose_place_in_dvcs_run_cache_was_left_empty_by_a_kill(
     [note] = [path for path in (tmp_path / ".dvc/cache/runs").rglob("*") if path.is_file()]
     for path in (note, tmp_path / "dvc.lock", tmp_path / "out"):
         path.unlink()
+    (tmp_path / ".dvc/tmp/rwlock").write_bytes(b"")
     made = subprocess.run(
         [sys.executable, "-c", REPRODUCE], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
