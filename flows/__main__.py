@@ -88,6 +88,7 @@ COMMANDS = {
     "blame": "flows.commands.lineage",
     "forget": "flows.commands.lineage",
     "shots": "flows.commands.files",
+    "fvd": "flows.commands.fvd",
     "vbench prompts": "flows.commands.vbench",
     "vbench sample": "flows.commands.vbench_sample",
     "vbench weights": "flows.commands.vbench_run",
@@ -125,6 +126,7 @@ try the model
 how good it is
   stiv evaluate --suite videos --videos FOLDER --out card   measure a folder of videos, or a model: a score card
   stiv compare A.json B.json    two score cards side by side, or why they cannot be compared
+  stiv fvd REAL MADE            FVD and KVD of two folders of videos, with floor, interval and protocol
   stiv vbench sample --out vbench/mine   the 6,220 videos of VBench's prompts; --prompts FILE for rewritten ones
   stiv vbench run vbench/mine   measure them by VBench's own code, in its own environment; weights --check before
   stiv vbench score FILE... --convention t2v   Quality, Semantic and Total of VBench's results

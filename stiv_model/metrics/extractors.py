@@ -70,7 +70,7 @@ def from_file(path: Path) -> Extractor:
         raise ValueError(f"{path} does not open as an extractor ({said}): save it again") from error
     called = f"({path.name})"
     name = f"Frechet distance {called}", f"kernel distance {called}"
-    return Extractor(path.name, sha256, *name, _of(network.eval().requires_grad_(False)))
+    return Extractor(path.name, sha256, *name, _of(network.eval()))
 
 
 def _of(network: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
