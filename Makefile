@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What make fast runs: what one breaks while editing, and what is checked in seconds.
 FAST := tests/stiv_model/network tests/stiv_model/diffusion tests/tasks/storage tests/tasks/scores tests/flows/test_params.py tests/test_repository.py
 
-.PHONY: help demo learn test test-long fast setup vbench-env check fix docs lock clean
+.PHONY: help demo learn evaluate test test-long fast setup vbench-env check fix docs lock clean
 
 # A target is in the help if a comment of two hashes stands behind it.
 help:
@@ -30,6 +30,11 @@ demo: $(STAMP)  ## raw videos -> trained model -> reports/report.html, through a
 
 learn: $(STAMP)  ## the same with an hour's training, in learn/ -> learn/reports/report.html and the model, learn/pipelines/shapes
 	@$(BIN)/python -m flows learn
+
+# From arrays, against the reference that comes with the package: tasks/evaluation/reference.
+evaluate: $(STAMP)  ## FVD and KVD of the demo's videos with their floor, and PSNR, SSIM and LPIPS -> reports/fvd/card.html
+	@test -f data/samples/samples.json || { echo "make: data/samples has no videos: make demo makes them"; exit 1; }
+	$(BIN)/python -m flows evaluate --samples data/samples --metrics fvd kvd psnr ssim lpips --out reports/fvd
 
 fix: $(STAMP)  ## format, and mend what ruff can mend
 	$(BIN)/ruff format .

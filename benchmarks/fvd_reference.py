@@ -47,7 +47,7 @@ def protocol_of(params: Params) -> protocol.Protocol:
         pixels="arrays",
         codec=None,
         crf=None,
-        corpus=reference.look_sha256(params.corpus, *shape),
+        corpus=params.corpus.look_sha256(*shape),
     )
 
 

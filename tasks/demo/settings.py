@@ -1,5 +1,7 @@
 """Settings of the embedded example world. Values live in params.yaml, types here."""
 
+import hashlib
+import json
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -46,6 +48,11 @@ class CorpusSettings(Settings):
         return Look(
             self.shapes_size, self.shapes_travel, self.shapes_backgrounds, self.shapes_start, self.shapes_across
         )
+
+    def look_sha256(self, height: int, width: int, frames: int, stride_frames: int) -> str:
+        """Return the hash of what decides how clips of such videos of shapes look, whichever scenes they show."""
+        drawn = [self.shapes_pixels, self.shapes_frames, height, width, frames, stride_frames]
+        return hashlib.sha256(json.dumps([self.look._asdict(), drawn], sort_keys=True).encode()).hexdigest()
 
     @model_validator(mode="after")
     def shapes_fit(self) -> Self:

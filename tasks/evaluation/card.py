@@ -90,6 +90,8 @@ class Videos(_Part):
     """Where the measured pixels come from: the arrays that the model made, or a file that was compressed."""
     codec: str | None = None
     crf: float | None = None
+    corpus: str | None = None
+    """Of the suite shapes: the hash of how clips of its corpus look."""
 
 
 class Machine(_Part):

@@ -3,8 +3,6 @@
 `python benchmarks/fvd_reference.py` made shapes.safetensors.
 """
 
-import hashlib
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +10,6 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from tasks.demo.settings import CorpusSettings
 from tasks.evaluation.protocol import Protocol
 from tasks.storage import atomic
 
@@ -53,9 +50,3 @@ def write(path: Path, reference: Reference) -> None:
     with atomic.atomic_write(path) as tmp_path:
         rows = np.ascontiguousarray(reference.features, np.float32)
         save_file({_ROWS: rows}, tmp_path, {_KEY: reference.protocol.model_dump_json()})
-
-
-def look_sha256(corpus: CorpusSettings, height: int, width: int, frames: int, stride_frames: int) -> str:
-    """Return the hash of what decides how clips of the corpus `shapes` look, whichever scenes they show."""
-    drawn = [corpus.shapes_pixels, corpus.shapes_frames, height, width, frames, stride_frames]
-    return hashlib.sha256(json.dumps([corpus.look._asdict(), drawn], sort_keys=True).encode()).hexdigest()

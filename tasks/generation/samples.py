@@ -210,7 +210,7 @@ def generate_all(
 
     models = [(partial(opened, checkpoint), ("t2v", "ti2v")), (partial(opened, tup), ("tup",))]
     listed = {"checkpoint": str(checkpoint), "sampler": sampler.model_dump()}
-    listed["made"] = made | facts_of(requests, settings, device)
+    listed["made"] = made | facts_of(requests, settings, corpus, latents, device)
     generate_requests(models, requests, out, run, listed, settings, corpus, device)
 
 
@@ -220,12 +220,19 @@ def recipe_of(checkpoint: Path) -> str | None:
     return trained.recipe_name if trained else None
 
 
-def facts_of(requests: list[SampleRequest], settings: SampleSettings, device: Device) -> dict[str, Any]:
+def facts_of(
+    requests: list[SampleRequest],
+    settings: SampleSettings,
+    corpus: CorpusSettings,
+    size: LatentSettings | PipelineDefaults,
+    device: Device,
+) -> dict[str, Any]:
     """Return what else the score card says of how samples are made."""
     seeds = json.dumps([[request.id, request.seed] for request in requests])
     return {
         "precision": settings.precision,
         "fps": settings.fps,
+        "corpus": corpus.look_sha256(size.height, size.width, size.frames, size.stride_frames),
         "seeds": f"sha256 {hashlib.sha256(seeds.encode()).hexdigest()}",
         "machine": machine.facts(device, has_networks=True).model_dump(mode="json"),
     }

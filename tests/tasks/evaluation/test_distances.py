@@ -111,11 +111,11 @@ def test_features_that_are_no_numbers_are_refused_and_not_kept(tmp_path):
 def test_the_reference_is_of_the_demos_corpus_as_params_have_it(shapes):
     params = load_params(Path("params.yaml"))
     size = params.latents
-    look = reference.look_sha256(params.corpus, size.height, size.width, size.frames, size.stride_frames)
+    look = params.corpus.look_sha256(size.height, size.width, size.frames, size.stride_frames)
     assert shapes.features.shape == (256, 400)
     assert (shapes.protocol.corpus, shapes.protocol.extractor_sha256) == (look, i3d.WEIGHTS.sha256)
     assert (shapes.protocol.frames, shapes.protocol.fps) == (size.frames, params.samples.fps)
-    assert look != reference.look_sha256(params.corpus, size.height, size.width, size.frames, 1)
+    assert look != params.corpus.look_sha256(size.height, size.width, size.frames, 1)
     assert reference.SHAPES.stat().st_size < 500_000
 
 

@@ -147,7 +147,8 @@ def test_files_are_measured_from_their_pixels_and_the_card_says_how_they_were_co
     found = videos_of(files, sandbox_settings, tmp_path / "out")
     assert (found.account.ok, found.account.failed) == (3, 1) and found.not_measured[0].id == "broken.mp4"
     assert found.videos.model_dump() == {
-        "height": 64, "width": 64, "frames": 8, "fps": 8.0, "pixels": "file", "codec": "h264", "crf": 12.0
+        "height": 64, "width": 64, "frames": 8, "fps": 8.0, "pixels": "file", "codec": "h264", "crf": 12.0,
+        "corpus": None,
     }  # fmt: skip
     first = values.read(found, tmp_path / "out/card.json")[0]
     assert first["id"] == "0.mp4" and first["prompt"] == "a red circle"
