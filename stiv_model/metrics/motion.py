@@ -77,7 +77,12 @@ def motion(video_THWC: np.ndarray, estimate: Estimator = dis) -> float:
     Raises:
         ValueError: there are fewer than two frames.
     """
-    return float(speeds(video_THWC, estimate).mean()) / min(video_THWC.shape[1:3])
+    return mean_speed(speeds(video_THWC, estimate), video_THWC.shape)
+
+
+def mean_speed(of_pairs: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Return `motion` from the `speeds` (T - 1,) of a video of shape (T, H, W, 3)."""
+    return float(of_pairs.mean()) / min(shape[1:3])
 
 
 def is_still(moved: float, real_median: float) -> bool:
@@ -107,12 +112,25 @@ def is_dynamic(video_THWC: np.ndarray, fps: float, estimate: Estimator = dis) ->
     Raises:
         ValueError: there are fewer than two frames among those taken, or fps is not above 0.
     """
+    taken = video_THWC[:: stride_of(fps)]
+    return moves_enough(speeds(taken, estimate), taken.shape)
+
+
+def stride_of(fps: float) -> int:
+    """Return which frames of a video VBench's dynamic degree takes: every n-th, about 8 a second.
+
+    Raises:
+        ValueError: fps is not above 0.
+    """
     if not fps > 0:
         raise ValueError(f"fps is {fps:g}: the frames per second of a video are above 0")
-    taken = video_THWC[:: max(1, round(fps / _VBENCH_FPS))]
-    limit = _VBENCH_PIXELS * min(video_THWC.shape[1:3]) / _VBENCH_SIDE
-    needed = max(1, round(_VBENCH_PAIRS * len(taken)))
-    return int((speeds(taken, estimate) > limit).sum()) >= needed
+    return max(1, round(fps / _VBENCH_FPS))
+
+
+def moves_enough(of_pairs: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Return `is_dynamic` from the `speeds` (T - 1,) of frames of shape (T, H, W, 3) that are `stride_of` apart."""
+    limit = _VBENCH_PIXELS * min(shape[1:3]) / _VBENCH_SIDE
+    return int((of_pairs > limit).sum()) >= max(1, round(_VBENCH_PAIRS * shape[0]))
 
 
 def dynamics_dis(video_THWC: np.ndarray, fps: float) -> bool:

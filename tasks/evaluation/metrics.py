@@ -38,6 +38,8 @@ class Evaluated:
     colour: str | None = None
     shape: str | None = None
     direction: str | None = None
+    fps: float | None = None
+    """Frames per second; None where nobody knows."""
     _found: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def seen_by(self, function: Callable[[np.ndarray], Result]) -> Result:
@@ -73,6 +75,10 @@ class Metric(NamedTuple):
     """A sentence for the page: what a reader learns from it."""
 
 
+class NotApplicable(ValueError):  # noqa: N818 (a verdict on the videos, not a fault)
+    """There is no such figure of these videos; carries why."""
+
+
 class Features(NamedTuple):
     """Numbers of one video that metrics of sets share; they stand in values.parquet as a list, column `name`."""
 
@@ -88,6 +94,8 @@ class Rows(NamedTuple):
 
     features: np.ndarray
     """Float64 (n, D), in the order of the suite."""
+    everyone: np.ndarray
+    """Of the videos of all groups that have them, float64 (m, D)."""
     group: str
     facts: Mapping[str, Any]
     """Of all videos, as the card's `videos` has them: height, width, frames, fps, pixels."""
@@ -114,7 +122,8 @@ class SetMetric(NamedTuple):
     features: str
     """Name of the `Features` that it is computed from."""
     compute: Callable[[Rows], Figure]
-    """Raises ValueError with one line where there is no such figure (too few videos ...): the dimension is failed."""
+    """Raises ValueError with one line where there is no such figure (too few videos ...): the dimension is failed,
+    or of `NotApplicable` not_applicable."""
     needs: str | None = None
     protocol: Mapping[str, Any] = {}
     is_default: bool = True

@@ -1,13 +1,22 @@
 """Settings of the stage evaluate. Values live in params.yaml, types here."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from stiv_model.settings import Settings
 
 SuiteName = Literal["shapes", "videos", "prompts"]
+
+
+class AlarmSettings(Settings):
+    """When an alarm fires (docs/evaluation.md)."""
+
+    still_above_real: Annotated[float, Field(ge=0, lt=1)]
+    """`still video`: the lower end of the share of videos that stand still is by so much above that of the real clips."""
+    text_p: Annotated[float, Field(gt=0, lt=1)]
+    """`ignores the text`: with a higher probability shuffled prompts agree with the videos as well as the true ones."""
 
 
 class EvaluationSettings(Settings):
@@ -24,3 +33,5 @@ class EvaluationSettings(Settings):
     """Seed from which that of each of these videos follows."""
     worst: PositiveInt
     """Videos on the page's sheet of the worst."""
+    alarms: AlarmSettings
+    """Thresholds of the alarms."""
