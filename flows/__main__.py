@@ -78,6 +78,7 @@ COMMANDS = {
     "check": "flows.commands.check",
     "doctor": "flows.commands.doctor",
     "model": "flows.commands.model",
+    "matrix": "flows.commands.matrix",
     "plan": "flows.commands.plan",
     "funnel": "flows.commands.funnel",
     "ingest": "flows.commands.ingest",
@@ -118,6 +119,7 @@ try the model
   stiv sample --prompt "a red circle moves left" --out red.mp4
   stiv sample --prompt "a red circle moves left" --image first.png --out red.mp4
   stiv export --out pipelines/demo   a checkpoint as a folder that diffusers opens anywhere
+  stiv matrix --out matrix/sft   how it does with and without text and given frames, by kinds and scales of guidance
   stiv check t2v                whether a stage could start now: settings, inputs, plan, device, disk
   stiv doctor                   what this machine can run, and what is missing
   stiv model XL                 parameters, FLOPs and memory of a size of the paper's, or of a params file

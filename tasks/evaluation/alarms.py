@@ -24,7 +24,9 @@ def still_video(dimensions: Sequence[Dimension], settings: EvaluationSettings) -
             found.append(_unknown(STILL_VIDEO, rule, one))
             continue
         of_real = float(one.protocol["real_still"])  # type: ignore[arg-type]
-        words = f"{one.value:.0%} of {one.n} videos stand still ({one.low:.0%} at least), of the real clips {of_real:.0%}"
+        words = (
+            f"{one.value:.0%} of {one.n} videos stand still ({one.low:.0%} at least), of the real clips {of_real:.0%}"
+        )
         found.append(_alarm(STILL_VIDEO, rule, one, one.low > of_real + above, words))
     return found or [_untold(STILL_VIDEO, rule, "no video has two frames")]
 
@@ -33,8 +35,8 @@ def ignores_the_text(dimensions: Sequence[Dimension], settings: EvaluationSettin
     """Say of every group whether its videos agree no better with their prompts than with these in any order."""
     limit = settings.alarms.text_p
     rule = (
-        f"fires where p is above {limit:g}: the probability that shuffled prompts agree with the same videos as well as "
-        "the true ones (evaluation.alarms.text_p)"
+        f"fires where p is above {limit:g}: the probability that shuffled prompts agree with the same videos as "
+        "well as the true ones (evaluation.alarms.text_p)"
     )
     found = []
     for one in dimensions:

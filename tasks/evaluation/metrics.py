@@ -94,12 +94,12 @@ class Rows(NamedTuple):
 
     features: np.ndarray
     """Float64 (n, D), in the order of the suite."""
-    everyone: np.ndarray
-    """Of the videos of all groups that have them, float64 (m, D)."""
     group: str
     facts: Mapping[str, Any]
     """Of all videos, as the card's `videos` has them: height, width, frames, fps, pixels."""
     settings: EvaluationSettings
+    everyone: np.ndarray = np.empty((0, 0))
+    """Of the videos of all groups that have them, float64 (m, D)."""
 
 
 class Figure(NamedTuple):

@@ -56,7 +56,7 @@ def _still(rows: Rows) -> Figure:
     Raises:
         NotApplicable: no video has a real one beside it, or these stand still themselves.
     """
-    real = rows.everyone[rows.everyone[:, 1] > 0, 2]
+    real = rows.everyone[rows.everyone[:, 1] > 0, 2] if rows.everyone.size else rows.everyone
     if not len(real):
         raise NotApplicable("no real clips to compare with")
     median = float(np.median(real))
@@ -74,5 +74,3 @@ SET_METRICS = (
         protocol=_FLOW | {"rule": f"motion under {motion.STILL:g} of the real clips' median"},
     ),
 )
-
-

@@ -14,9 +14,19 @@ class AlarmSettings(Settings):
     """When an alarm fires (docs/evaluation.md)."""
 
     still_above_real: Annotated[float, Field(ge=0, lt=1)]
-    """`still video`: the lower end of the share of videos that stand still is by so much above that of the real clips."""
+    """`still video`: the share of videos that stand still is by more above the real clips', at the lower end of its
+    interval."""
     text_p: Annotated[float, Field(gt=0, lt=1)]
     """`ignores the text`: with a higher probability shuffled prompts agree with the videos as well as the true ones."""
+
+
+class MatrixSettings(Settings):
+    """The condition matrix of `stiv matrix`."""
+
+    videos: PositiveInt
+    """Videos of each condition."""
+    scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+    """Scales of guidance; 1 is none."""
 
 
 class EvaluationSettings(Settings):
@@ -35,3 +45,5 @@ class EvaluationSettings(Settings):
     """Videos on the page's sheet of the worst."""
     alarms: AlarmSettings
     """Thresholds of the alarms."""
+    matrix: MatrixSettings
+    """What `stiv matrix` makes."""

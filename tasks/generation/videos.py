@@ -71,6 +71,7 @@ def make_videos(
     seeds: list[int],
     pattern: Pattern,
     sources: list[np.ndarray] | None,
+    asked: Mapping[str, Any] | None = None,
 ) -> list[np.ndarray]:
     """Return one video, uint8 RGB (T, H, W, 3), per prompt.
 
@@ -80,13 +81,16 @@ def make_videos(
         seeds: seeds of the starting noise, one per prompt; a video depends on its own seed only.
         pattern: which frames are conditions (clean frames).
         sources: a video per prompt, uint8 RGB (T, H, W, 3), from which the clean frames come; None for pattern `none`.
+        asked: more arguments of the call.
     """
     frames = {}
     if sources is not None:
         places = frame_conditioning.clean_frame_mask(pattern, len(sources[0])).nonzero().flatten().tolist()
         frames = {place: [video[place] for video in sources] for place in places}
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    (videos,) = pipeline(prompts, frames=frames, generator=generators, output_type="np", return_dict=False)
+    (videos,) = pipeline(
+        prompts, frames=frames, generator=generators, output_type="np", return_dict=False, **(asked or {})
+    )
     return list((255 * videos).round().astype(np.uint8))
 
 

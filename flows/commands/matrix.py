@@ -1,0 +1,54 @@
+"""`stiv matrix`: one model over kinds of given frames, text, guidance and scales."""
+
+from pathlib import Path
+
+from flows.commands.named_model import Sections, choose
+from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
+from tasks.demo.settings import CorpusSettings
+from tasks.evaluation.settings import EvaluationSettings
+from tasks.generation.matrix import make_matrix, shape_scenes
+from tasks.generation.settings import SampleSettings
+from tasks.latents.settings import LatentSettings
+from tasks.pages import matrix_page
+
+PAGE = "matrix.html"
+
+
+def matrix(
+    out: Path,
+    evaluation: EvaluationSettings,
+    corpus: CorpusSettings,
+    sampler: SamplerSettings,
+    vae: VaeSettings,
+    text: TextSettings,
+    latents: LatentSettings,
+    samples: SampleSettings,
+    devices: DeviceSettings,
+    checkpoint: Path | None = None,
+    pipeline: str | None = None,
+    set: list[str] | None = None,
+) -> None:
+    """Measure a model under many conditions: given frames, text or none, kinds and scales of guidance.
+
+    Of each it tells how far videos follow the prompt, keep the frames that were given, and move as real clips do, and
+    which alarms fire: OUT/matrix.html is a heat map, OUT/matrix.json has the figures. Killed, the same command goes on
+    with the next condition.
+
+    Args:
+        out: Folder for the page, the figures and a picture of each condition.
+        checkpoint: Folder of trained weights, as a training stage wrote it.
+        pipeline: Pipeline folder, as `stiv export` wrote it, or the name of one on the hub.
+        set: Use other values than those of params.yaml, such as evaluation.matrix.videos=16.
+
+    examples:
+      stiv matrix --out matrix/sft --checkpoint checkpoints/sft
+      stiv matrix --out matrix/shipped --pipeline stiv_model/embedded/shapes
+    """
+    named = choose(checkpoint, pipeline)
+    of_model = [one for one in set or [] if one.partition(".")[0] not in ("evaluation", "corpus")]
+    model = named.open(Sections(sampler, vae, text, latents, samples, devices), of_model)
+    scenes = shape_scenes(evaluation, model.defaults, corpus)
+    told = {"model": named.sha256(), "corpus": corpus.model_dump(mode="json")}
+    content = make_matrix(model, scenes, out, told, evaluation, devices.sampling)
+    (out / PAGE).write_text(matrix_page.build(content, out), encoding="utf-8")
+    print(out / PAGE)
