@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -67,7 +68,7 @@ def measure(entry: Entry, sha256: str, chosen: Chosen) -> Row:
         loaded = entry.load()
         frames, height, width = loaded.entry.video.shape[:3]
         facts = {"height": height, "width": width, "frames": frames} | loaded.facts
-        return row | {"facts": facts} | _measured(loaded.entry, chosen)
+        return row | {"facts": facts} | _measured(replace(loaded.entry, fps=facts["fps"]), chosen)
     except Unusable as verdict:
         return row | {"status": verdict.status, "reason": verdict.reason}
 

@@ -35,9 +35,21 @@ def _dynamics_dis(entry: Evaluated) -> bool:
 
 
 METRICS = (
-    Metric("flicker", "fraction", "higher", _flicker, moves, protocol={"static_filter": False}),
-    Metric("motion", "sides/frame", None, _motion, moves, protocol=_FLOW),
-    Metric("dynamics_dis", "share", None, _dynamics_dis, _has_rate, protocol=_FLOW | _RULE),
+    Metric(
+        *("flicker", "fraction", "higher", _flicker, moves),
+        protocol={"static_filter": False},
+        meaning="How little neighbouring frames differ, by VBench's formula without its static filter; 1: not at all.",
+    ),
+    Metric(
+        *("motion", "sides/frame", None, _motion, moves),
+        protocol=_FLOW,
+        meaning="How far the fastest twentieth of the picture moves each frame, in shorter sides; 0: it is still.",
+    ),
+    Metric(
+        *("dynamics_dis", "share", None, _dynamics_dis, _has_rate),
+        protocol=_FLOW | _RULE,
+        meaning="Videos that are dynamic by VBench's rule, with another optical flow: no figure of VBench.",
+    ),
 )
 
 
@@ -56,7 +68,7 @@ def _still(rows: Rows) -> Figure:
     Raises:
         NotApplicable: no video has a real one beside it, or these stand still themselves.
     """
-    real = rows.everyone[rows.everyone[:, 1] > 0, 2] if rows.everyone.size else rows.everyone
+    real = rows.everyone[rows.everyone[:, 1] > 0, 2]
     if not len(real):
         raise NotApplicable("no real clips to compare with")
     median = float(np.median(real))
@@ -71,6 +83,7 @@ def _still(rows: Rows) -> Figure:
 SET_METRICS = (
     SetMetric(
         *("still", "share", "lower", "motion_beside_real", _still),
+        meaning="Videos that move by less than a tenth of what real clips do.",
         protocol=_FLOW | {"rule": f"motion under {motion.STILL:g} of the real clips' median"},
     ),
 )

@@ -10,7 +10,7 @@ from tasks.evaluation import registry
 from tasks.evaluation.card import Accounted, Alarm, Dimension, Unmeasured, Videos
 from tasks.evaluation.judge import wilson
 from tasks.evaluation.measure import Chosen, is_installed
-from tasks.evaluation.metrics import Metric, Rows, SetMetric
+from tasks.evaluation.metrics import Metric, NotApplicable, Rows, SetMetric
 from tasks.evaluation.rows import Row
 from tasks.evaluation.settings import EvaluationSettings
 from tasks.storage import tables
@@ -48,7 +48,8 @@ def dimensions(rows: Sequence[Row], chosen: Chosen, videos: Videos, settings: Ev
     facts = videos.model_dump()
     for one in chosen.set_metrics:
         parts = groups if one.by_group else {"": measured}
-        found += [_of_set(one, group, these, facts, settings) for group, these in parts.items()]
+        everyone = _features(one, measured)
+        found += [_of_set(one, group, these, everyone, facts, settings) for group, these in parts.items()]
     there = [one for one in found if one is not None]
     return there + [_not_applicable(name) for name in sorted(chosen.named - {one.name for one in there})]
 
@@ -94,18 +95,31 @@ def _mean(values: Sequence[float]) -> tuple[float, float | None, float | None]:
     return mean, mean - half, mean + half
 
 
+def _features(metric: SetMetric, rows: list[Row]) -> np.ndarray:
+    """Return what a metric of sets is computed from, (n, D), of the videos that have it."""
+    found = [row["features"][metric.features] for row in rows if metric.features in row["features"]]
+    return np.array(found, np.float64)
+
+
 def _of_set(
-    metric: SetMetric, group: str, rows: list[Row], facts: dict[str, Any], settings: EvaluationSettings
+    metric: SetMetric,
+    group: str,
+    rows: list[Row],
+    everyone: np.ndarray,
+    facts: dict[str, Any],
+    settings: EvaluationSettings,
 ) -> Dimension | None:
     if not is_installed(metric.needs) or any(metric.features in row["not_installed"] for row in rows):
         return _not_installed(metric, group)
-    features = [row["features"][metric.features] for row in rows if metric.features in row["features"]]
-    if not features:
+    features = _features(metric, rows)
+    if not len(features):
         return None
     about: dict[str, Any] = {"name": metric.name, "group": group, "unit": metric.unit, "better": metric.better}
     about |= {"n": len(features), "protocol": dict(metric.protocol)}
     try:
-        figure = metric.compute(Rows(np.array(features, np.float64), group, facts, settings))
+        figure = metric.compute(Rows(features, group, facts, settings, everyone))
+    except NotApplicable as why:
+        return Dimension(value=None, status="not_applicable", reason=str(why), **about)
     except ValueError as error:
         return Dimension(value=None, status="failed", reason=" ".join(str(error).split()), **about)
     about["protocol"] |= dict(figure.protocol)

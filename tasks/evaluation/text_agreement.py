@@ -86,7 +86,10 @@ def text_p(rows: Rows) -> Figure:
 def set_metric(name: str, features: str, by: str) -> SetMetric:
     """Return p by what is seen as `features`."""
     protocol = {"by": by, "permutations": PERMUTATIONS, "seed": _SEED}
-    return SetMetric(name, "p", "lower", features, text_p, protocol=protocol)
+    meaning = (
+        "Probability that the prompts in a random order fit the videos as well: high where a model ignores the text."
+    )
+    return SetMetric(name, "p", "lower", features, text_p, protocol=protocol, meaning=meaning)
 
 
 FEATURES = (Features("text_agreement", _by_judge, is_judged),)
