@@ -14,8 +14,9 @@ from tasks.evaluation.evaluate import Evaluation, evaluate_all
 from tasks.evaluation.judge import wilson
 from tasks.evaluation.settings import EvaluationSettings
 from tasks.pages import card_page
+from tests import made_evaluated
 
-SETTINGS = EvaluationSettings.model_construct(metrics=[], videos_per_prompt=1, seed=0, worst=3)
+SETTINGS = made_evaluated.SETTINGS.model_copy(update={"metrics": [], "worst": 3})
 
 
 def write_sample(folder: Path, name: str, mode: str = "t2v", video: np.ndarray | None = None, **changes: Any) -> dict:

@@ -27,6 +27,8 @@ STILL = 0.1
 _SEEN_LEVELS = 4.0  # by less, in the mean over a patch, a channel changes by noise and coding only
 _PATCH = (5, 5)  # pixels over which noise averages out
 _NEAR = np.ones((9, 9), np.uint8)  # pixels: the patches of DIS are 8 wide, so what moves is known as near as that
+LEAST_SIDE = 16
+"""Pixels of the shorter side that optical flow needs: the patches of DIS are 8 wide, at half the size."""
 _NONE: Any = None  # where OpenCV's stubs demand an array that may be left out
 
 
@@ -65,9 +67,12 @@ def speeds(video_THWC: np.ndarray, estimate: Estimator = dis) -> np.ndarray:
     """Return how fast each frame moves to the next, float (T - 1,): pixels, the mean of the fastest twentieth.
 
     Raises:
-        ValueError: there are fewer than two frames.
+        ValueError: there are fewer than two frames, or they are too small.
     """
     _check(video_THWC)
+    if min(video_THWC.shape[1:3]) < LEAST_SIDE:
+        height, width = video_THWC.shape[1:3]
+        raise ValueError(f"a video of {width} x {height} pixels: motion needs {LEAST_SIDE} at least of either side")
     return np.array([_fastest(estimate(before, after)) for before, after in pairwise(video_THWC)])
 
 

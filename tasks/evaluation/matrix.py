@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from stiv_model.diffusion.frame_conditioning import clean_frame_mask
 from stiv_model.settings import Pattern
 from tasks.demo.shapes import judge
 from tasks.evaluation import alarms, moving, text_agreement
@@ -61,9 +60,9 @@ def _guided(mode: str, text: Text) -> list[tuple[str, Text, Guidance]]:
     return [(mode, text, guidance) for guidance in GUIDANCES]
 
 
-def meaningless(cell: Cell, frames: int) -> str | None:
-    """Return why a condition says nothing of videos of so many frames; None of one that does."""
-    if len(given_frames(cell.mode, frames)) >= frames:
+def meaningless(cell: Cell, given: int, frames: int) -> str | None:
+    """Return why a condition says nothing of videos of so many frames, some of them given; None of one that does."""
+    if given >= frames:
         return f"all {frames} frames are given: none is left to make"
     if cell.guidance == "separate" and cell.mode == "T2V":
         return "separate guidance weighs text against given frames, and there are none"
@@ -83,11 +82,6 @@ def same_as(cell: Cell, scales: Sequence[float]) -> Cell:
     if cell.guidance == "separate" and cell.text == "empty":
         return cell._replace(scale=scales[0])  # the scale of the text weighs a difference that is 0
     return cell
-
-
-def given_frames(mode: str, frames: int) -> tuple[int, ...]:
-    """Return which frames of a video a mode gives."""
-    return tuple(clean_frame_mask(MODES[mode], frames).nonzero().flatten().tolist())
 
 
 def measure(entries: Sequence[Evaluated], has_text: bool, settings: EvaluationSettings) -> dict[str, Any]:

@@ -11,7 +11,11 @@ _RULE = {"rule": "VBench's: of about 8 frames a second a quarter moves by over 6
 
 
 def moves(entry: Evaluated) -> bool:
-    """Say whether a video has two frames, between which something can move."""
+    """Say whether a video has two frames, between which something can move, large enough for optical flow."""
+    return _has_pairs(entry) and min(entry.video.shape[1:3]) >= motion.LEAST_SIDE
+
+
+def _has_pairs(entry: Evaluated) -> bool:
     return len(entry.video) > 1
 
 
@@ -36,7 +40,7 @@ def _dynamics_dis(entry: Evaluated) -> bool:
 
 METRICS = (
     Metric(
-        *("flicker", "fraction", "higher", _flicker, moves),
+        *("flicker", "fraction", "higher", _flicker, _has_pairs),
         protocol={"static_filter": False},
         meaning="How little neighbouring frames differ, by VBench's formula without its static filter; 1: not at all.",
     ),

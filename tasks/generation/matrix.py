@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from stiv_model.diffusion.frame_conditioning import clean_frame_mask
 from stiv_model.latents.order import draw_seed
 from stiv_model.pipeline.components import PipelineDefaults
 from stiv_model.pipeline.inputs import not_trained
@@ -54,6 +55,11 @@ def shape_scenes(settings: EvaluationSettings, size: PipelineDefaults, corpus: C
     return found
 
 
+def given_frames(mode: str, frames: int) -> tuple[int, ...]:
+    """Return which frames of a video a mode gives."""
+    return tuple(clean_frame_mask(matrix.MODES[mode], frames).nonzero().flatten().tolist())
+
+
 def make_matrix(
     pipeline: StivPipeline,
     scenes: Sequence[Scene],
@@ -75,7 +81,12 @@ def make_matrix(
     product = atomic.open_workdir(out, told) / "product"
     product.mkdir(exist_ok=True)
     listed, frames = matrix.cells(scales), pipeline.defaults.frames
-    made = [one for one in listed if not matrix.meaningless(one, frames) and matrix.same_as(one, scales) == one]
+    made = [
+        one
+        for one in listed
+        if not matrix.meaningless(one, len(given_frames(one.mode, frames)), frames)
+        and matrix.same_as(one, scales) == one
+    ]
     with batch_threads(device) as threads:
         waiting = [threads.submit(_cell, pipeline, cell, scenes, settings, product) for cell in made]
         for number, (cell, part) in enumerate(zip(made, waiting, strict=True), 1):
@@ -98,10 +109,10 @@ def _listed(
 
     `untrained` says what of it the model never learnt, None where it did, or nobody knows how it was trained.
     """
-    size, given = pipeline.defaults, matrix.given_frames(cell.mode, pipeline.defaults.frames)
+    size, given = pipeline.defaults, given_frames(cell.mode, pipeline.defaults.frames)
     untrained = not_trained(given, size.frames, size.stride_frames, pipeline.transformer.trained)
     about: dict[str, Any] = cell._asdict() | {"name": cell.name, "untrained": untrained}
-    if why := matrix.meaningless(cell, size.frames):
+    if why := matrix.meaningless(cell, len(given), size.frames):
         return about | {"status": "means_nothing", "reason": why}
     same = matrix.same_as(cell, scales)
     if same == cell:
@@ -121,7 +132,7 @@ def _cell(
     except ValueError as error:  # the pipeline refuses guidance away from what the model has never gone without
         figures: dict[str, Any] = {"status": "refused", "reason": " ".join(str(error).split())}
     else:
-        given = matrix.given_frames(cell.mode, len(videos[0]))
+        given = given_frames(cell.mode, len(videos[0]))
         entries = [_evaluated(scene, video, given) for scene, video in zip(scenes, videos, strict=True)]
         figures = {"status": "ok", "reason": None} | matrix.measure(entries, cell.text == "text", settings)
         cv2.imwrite(str(folder / f"{cell.name}.png"), _picture(videos)[..., ::-1])

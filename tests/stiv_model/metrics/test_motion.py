@@ -60,6 +60,11 @@ def test_one_frame_has_no_motion(measure):
         measure(moving(1.0, frames=1))
 
 
+def test_a_video_too_small_for_optical_flow_is_refused():
+    with pytest.raises(ValueError, match="8 x 8 pixels: motion needs 16"):
+        motion.motion(np.zeros((2, 8, 8, 3), np.uint8))
+
+
 def test_what_is_no_video_and_real_clips_that_stand_still_are_refused():
     with pytest.raises(ValueError, match="not float64"):
         motion.flicker(np.zeros((4, 8, 8, 3)))

@@ -10,15 +10,15 @@ SCALES = (1.0, 2.0, 4.0)
 def test_every_condition_is_listed_and_those_that_say_nothing_say_why():
     cells = matrix.cells(SCALES)
     assert len(set(cells)) == len(cells) == 5 * 2 * 3 * 3
-    assert "there are none" in matrix.meaningless(Cell("T2V", "text", "separate", 2.0), 10)
-    assert "the same" in matrix.meaningless(Cell("TI2V", "empty", "text", 2.0), 10)
-    assert "nothing is given" in matrix.meaningless(Cell("T2V", "empty", "joint", 2.0), 10)
+    assert "there are none" in matrix.meaningless(Cell("T2V", "text", "separate", 2.0), 1, 10)
+    assert "the same" in matrix.meaningless(Cell("TI2V", "empty", "text", 2.0), 1, 10)
+    assert "nothing is given" in matrix.meaningless(Cell("T2V", "empty", "joint", 2.0), 1, 10)
     for cell in (
         ("T2V", "empty", "text", 1.0),
         ("TI2V", "empty", "joint", 2.0),
         ("upsampling", "text", "separate", 4.0),
     ):
-        assert matrix.meaningless(Cell(*cell), 10) is None
+        assert matrix.meaningless(Cell(*cell), 1, 10) is None
 
 
 def test_conditions_that_cannot_differ_are_made_once():
@@ -26,10 +26,10 @@ def test_conditions_that_cannot_differ_are_made_once():
     assert matrix.same_as(Cell("TI2V", "text", "joint", 1.0), SCALES) == Cell("TI2V", "text", "text", 1.0)
     assert matrix.same_as(Cell("TI2V", "empty", "separate", 4.0), SCALES) == Cell("TI2V", "empty", "separate", 1.0)
     for cell in matrix.cells(SCALES):
-        if not matrix.meaningless(cell, 10):
+        if not matrix.meaningless(cell, 1, 10):
             same = matrix.same_as(cell, SCALES)
             assert matrix.same_as(same, SCALES) == same
-            assert matrix.meaningless(same, 10) is None
+            assert matrix.meaningless(same, 1, 10) is None
 
 
 def test_a_condition_is_told_by_match_fidelity_motion_and_alarms():
@@ -45,9 +45,7 @@ def test_a_condition_is_told_by_match_fidelity_motion_and_alarms():
     assert [one["name"] for one in matrix.measure(others, False, SETTINGS)["alarms"]] == ["still video"]
 
 
-def test_frames_that_are_given_and_prompts_that_no_judge_knows():
-    assert matrix.given_frames("interpolation", 10) == (0, 9)
-    assert matrix.given_frames("prediction", 10) == (0, 1, 2, 3)
+def test_prompts_that_no_judge_knows_have_no_match():
     unknown = [changed(one, colour=None, shape=None, direction=None) for one in real_videos(2)]
     found = matrix.measure(unknown, True, SETTINGS)
     assert (found["match"], found["psnr"]) == (None, None)

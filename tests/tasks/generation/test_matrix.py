@@ -42,6 +42,7 @@ def made(tmp_path_factory):
 
 def test_every_condition_is_accounted_for(made):
     _, _, _, out, content = made
+    assert matrix.given_frames("interpolation", 10) == (0, 9)
     assert json.loads((out / matrix.MATRIX).read_text()) == json.loads(json.dumps(content))
     cells = content["cells"]
     assert len(cells) == 5 * 2 * 3
