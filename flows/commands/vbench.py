@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from tasks.evaluation.vbench import conventions, results, scores, suite
+from tasks.evaluation import sealing
+from tasks.evaluation.vbench import as_card, conventions, results, scores, suite
 from tasks.evaluation.vbench.conventions import ConventionName
 
 
@@ -22,7 +23,14 @@ def prompts(dimensions: list[str] | None = None) -> None:
     print("\n".join(entry.prompt for entry in suite.entries() if entry.prompt in wanted))
 
 
-def score(*files: Path, convention: ConventionName, partial: bool = False, json: bool = False) -> None:
+def score(
+    *files: Path,
+    convention: ConventionName,
+    partial: bool = False,
+    json: bool = False,
+    card: Path | None = None,
+    sampled: Path | None = None,
+) -> None:
     """Make Quality, Semantic or I2V, and Total of VBench's results, by a convention that is named.
 
     A dimension that is missing is an error that names it: VBench's own script counts it as 0 and does not say so.
@@ -34,6 +42,8 @@ def score(*files: Path, convention: ConventionName, partial: bool = False, json:
             its leaderboard before that, by which the STIV paper's figures of image to video were made.
         partial: Score the groups that are whole where a dimension of another group is missing.
         json: Print JSON, for programs.
+        card: Write a score card too, which stiv compare takes.
+        sampled: Folder of stiv vbench sample, from which the card has what made the videos.
 
     examples:
       stiv vbench score results/my_model_eval_results.json --convention t2v
@@ -42,10 +52,13 @@ def score(*files: Path, convention: ConventionName, partial: bool = False, json:
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: no file is named, a result is not what VBench writes, or a dimension is missing.
+        ValueError: no file is named, a result is not what VBench writes, a dimension is missing, or --sampled is not
+            what stiv vbench sample writes.
     """
     if not files:
         raise ValueError("no result is named: give one or more JSON files of VBench")
     chosen = conventions.convention(convention)
     found = scores.score(results.read(files, chosen), chosen, partial)
     print(scores.as_json(found) if json else scores.table(found))
+    if card is not None:
+        sealing.write(as_card.make(files, found, sampled), card)

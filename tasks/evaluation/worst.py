@@ -10,30 +10,34 @@ from tasks.evaluation.metrics import Metric
 def worst(rows: Sequence[Mapping[str, Any]], metrics: Sequence[Metric], count: int) -> list[str]:
     """Return the ids of the worst measured videos, the worst first.
 
-    A video is as bad as its metrics say in the mean: of what is right or wrong, 1 for wrong; of numbers, the share of
-    its group that is better. Metrics that are neither good nor bad do not count.
+    First those with more that is wrong, of what is right or wrong; among equals those of whose group, in the mean over
+    the figures that are numbers, a larger share is better. Metrics that are neither good nor bad do not count.
 
     Args:
         rows: of the table of values, in the order of the suite, which decides between equals.
     """
     measured = [row for row in rows if row["status"] == "ok"]
     counted = [one for one in metrics if one.better and one.is_dimension]
-    marks: dict[str, list[float]] = {row["id"]: [] for row in measured}
+    wrong = {row["id"]: sum(_is_wrong(one, row) for one in counted if one.unit == "share") for row in measured}
+    behind: dict[str, list[float]] = {row["id"]: [] for row in measured}
     for group in dict.fromkeys(row["group"] for row in measured):
-        these = [row for row in measured if row["group"] == group]
-        for metric in counted:
-            _mark(metric, [row for row in these if row.get(metric.name) is not None], marks)
-    badness = {name: sum(found) / len(found) for name, found in marks.items() if found}
-    return sorted(badness, key=lambda name: -badness[name])[:count]
+        for metric in (one for one in counted if one.unit != "share"):
+            _rank(metric, [row for row in measured if row["group"] == group and _has(metric, row)], behind)
+    mean = {name: sum(found) / len(found) if found else 0.0 for name, found in behind.items()}
+    return sorted(wrong, key=lambda name: (-wrong[name], -mean[name]))[:count]
 
 
-def _mark(metric: Metric, rows: Sequence[Mapping[str, Any]], marks: dict[str, list[float]]) -> None:
-    sign = 1 if metric.better == "higher" else -1
-    values = [sign * row[metric.name] for row in rows]
-    if metric.unit == "share":
-        found = [float(row[metric.name] != (metric.better == "higher")) for row in rows]
-    else:
-        order = sorted(-value for value in values)
-        found = [bisect_left(order, -value) / len(values) for value in values]
-    for row, mark in zip(rows, found, strict=True):
-        marks[row["id"]].append(mark)
+def _has(metric: Metric, row: Mapping[str, Any]) -> bool:
+    return row.get(metric.name) is not None
+
+
+def _is_wrong(metric: Metric, row: Mapping[str, Any]) -> bool:
+    return _has(metric, row) and row[metric.name] != (metric.better == "higher")
+
+
+def _rank(metric: Metric, rows: Sequence[Mapping[str, Any]], behind: dict[str, list[float]]) -> None:
+    """Note of each video which share of its group is better."""
+    sign = 1 if metric.better == "lower" else -1
+    order = sorted(sign * row[metric.name] for row in rows)
+    for row in rows:
+        behind[row["id"]].append(bisect_left(order, sign * row[metric.name]) / len(rows))

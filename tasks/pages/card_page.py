@@ -93,7 +93,7 @@ def _flat(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
         for key, inner in value.items():
             yield from _flat(inner, f"{place}.{key}" if place else key)
     else:
-        yield place, "not known" if value is None else value if isinstance(value, str) else json.dumps(value)
+        yield place, "none, or not known" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def _number(one: Dimension) -> str:

@@ -16,7 +16,7 @@ from tasks.evaluation.vbench.suite import PlannedVideo
 from tasks.storage import atomic
 
 VIDEOS = "videos"
-_MANIFEST = "sampling.json"
+MANIFEST = "sampling.json"
 _RECORDS = "records"
 
 
@@ -36,11 +36,11 @@ class SampledFolder:
         """
         self.out, self.videos = out, out / VIDEOS
         stated = json.loads(json.dumps(settings))
-        manifest = out / _MANIFEST
+        manifest = out / MANIFEST
         if manifest.exists():
             _check_same(manifest, stated)
         elif out.exists() and any(out.iterdir()):
-            raise ValueError(f"--out {out} holds other files and no {_MANIFEST}: name a new folder")
+            raise ValueError(f"--out {out} holds other files and no {MANIFEST}: name a new folder")
         self.videos.mkdir(parents=True, exist_ok=True)
         (out / _RECORDS).mkdir(exist_ok=True)
         if not manifest.exists():
@@ -112,10 +112,23 @@ def records(out: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
+def read_settings(manifest: Path) -> dict[str, Any]:
+    """Return the settings that a folder's videos were made with.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not what `stiv vbench sample` writes.
+    """
+    try:
+        return dict(json.loads(manifest.read_text(encoding="utf-8"))["settings"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{manifest} is not what stiv vbench sample writes: name another folder") from None
+
+
 def _check_same(manifest: Path, settings: dict[str, Any]) -> None:
     try:
-        there = json.loads(manifest.read_text(encoding="utf-8"))["settings"]
-    except (ValueError, KeyError, TypeError):
+        there = read_settings(manifest)
+    except ValueError:
         raise ValueError(f"{manifest} is not what this command writes: name a new folder") from None
     if different := list(_differences(there, settings, "")):
         key, then, now = different[0]
