@@ -73,7 +73,7 @@ def evaluate_all(asked: Evaluation, out: Path, card: Path, shard: str | None, pa
     """
     entries = asked.run.entries
     work = RowLog(out, asked.identity(), shard)
-    found = _measure_missing(work, rows.share(entries, shard), asked.chosen, is_whole=shard is None)
+    found = _measure_missing(work, rows.share(entries, shard, asked.run.together), asked.chosen, is_whole=shard is None)
     if shard is not None:
         summary.common(found)
         log.info("%s: rows of shard %s; the same command without --shard joins them", work.work, shard)

@@ -69,8 +69,11 @@ def _mend(log: Path) -> None:
             file.write(b"\n")
 
 
-def share(items: Sequence[Item], shard: str | None) -> list[Item]:
+def share(items: Sequence[Item], shard: str | None, together: int = 1) -> list[Item]:
     """Return every eighth item from the third on, for 3/8; all for None.
+
+    Args:
+        together: so many items are one piece of work, and stay in one shard.
 
     Raises:
         ValueError: it is no such part.
@@ -80,6 +83,7 @@ def share(items: Sequence[Item], shard: str | None) -> list[Item]:
     found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard)
     if not found or int(found[1]) > int(found[2]):
         raise ValueError(f"--shard {shard} is no part of a whole: write 3/8 for the third of eight")
-    if not (chosen := list(items[int(found[1]) - 1 :: int(found[2])])):
-        raise ValueError(f"--shard {shard}: there are {len(items)} videos, too few for so many parts")
-    return chosen
+    pieces = [items[first : first + together] for first in range(0, len(items), together)]
+    if not (chosen := pieces[int(found[1]) - 1 :: int(found[2])]):
+        raise ValueError(f"--shard {shard}: there are {len(pieces)} batches of videos, too few for so many parts")
+    return [item for piece in chosen for item in piece]

@@ -55,6 +55,8 @@ class SuiteRun(NamedTuple):
     suite: Suite
     model: Model
     entries: list[Entry]
+    together: int = 1
+    """So many videos are made at once, and stay in one shard."""
 
 
 def hash_of(asked: Sequence[Any]) -> str:

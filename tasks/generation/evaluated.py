@@ -209,17 +209,19 @@ def make_prompts(prompts: Path, rewritten: Path | None, maker: Maker, out: Path,
     """
     settings = maker.sections.evaluation
     asked = asked_videos(prompts, rewritten, settings)
-    share = rows.share(asked, shard)
+    batch = maker.sections.samples.batch
+    share = {one.id for one in rows.share(asked, shard, batch)}
     pipeline = maker.open()
     check_lengths(pipeline.tokenizer, [one.text for one in asked], pipeline.defaults.text_tokens)
     model = maker.facts(pipeline)
     told: dict[str, Any] = {"model": model.model_dump(mode="json"), "asked": hash_of(asked)}
-    told["makes"] = pipeline.defaults.model_dump(mode="json")
+    told |= {"makes": pipeline.defaults.model_dump(mode="json"), "batch": maker.sections.samples.batch}
 
     _open_folder(out, told)
-    missing = [one for one in share if not (out / f"{one.id}.npy").exists()]
-    for first in range(0, len(missing), maker.sections.samples.batch):
-        _make(pipeline, missing[first : first + maker.sections.samples.batch], out)
+    for first in range(0, len(asked), batch):
+        these = asked[first : first + batch]
+        if these[0].id in share and not all(_file(one, out).exists() for one in these):
+            _make(pipeline, these, out)
     suite = Suite(
         name="prompts",
         sha256=hash_of([one.prompt for one in asked]),
@@ -227,7 +229,7 @@ def make_prompts(prompts: Path, rewritten: Path | None, maker: Maker, out: Path,
         prompts_are_rewritten=rewritten is not None,
         seeds=SEEDS.format(settings.seed),
     )
-    return SuiteRun(suite, model, [_entry(one, out) for one in asked])
+    return SuiteRun(suite, model, [_entry(one, out) for one in asked], batch)
 
 
 def _open_folder(out: Path, told: dict[str, Any]) -> None:
@@ -249,15 +251,20 @@ def _open_folder(out: Path, told: dict[str, Any]) -> None:
         tmp_path.write_text(json.dumps(told))
 
 
+def _file(asked: Asked, folder: Path) -> Path:
+    return folder / f"{asked.id}.npy"
+
+
 def _make(pipeline: StivPipeline, asked: Sequence[Asked], out: Path) -> None:
+    """Make the videos of a batch, which is always the same one: what stands beside a video decides its last bits."""
     videos = make_videos(pipeline, [one.text for one in asked], [one.seed for one in asked], "none", None)
     for one, video in zip(asked, videos, strict=True):
-        with atomic.atomic_write(out / f"{one.id}.npy") as tmp_path, tmp_path.open("wb") as file:
+        with atomic.atomic_write(_file(one, out)) as tmp_path, tmp_path.open("wb") as file:
             np.save(file, video)
 
 
 def _entry(asked: Asked, folder: Path) -> Entry:
-    path = folder / f"{asked.id}.npy"
+    path = _file(asked, folder)
     about = {"prompt": asked.prompt, "id": asked.id}
     return Entry(asked.id, "", about, partial(stamp_of, path), partial(_load, path, asked))
 

@@ -1,0 +1,83 @@
+"""`stiv evaluate` with a model: what is missing is made, the same in shards and after a kill; refusals are one line."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.__main__ import main
+from tasks.evaluation import sealing, values
+from tasks.storage import tables
+
+PROMPTS = ["a red circle moves left", "a blue square moves up", "a green cross moves down"]
+FEW = [
+    "samples.text_prompts=2",
+    "samples.image_prompts=1",
+    "samples.seen_text_prompts=0",
+    "samples.seen_image_prompts=0",
+]
+
+
+def evaluate(*words: str) -> None:
+    main(["evaluate", *map(str, words)])
+
+
+def refused(*words: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        evaluate(*words)
+    assert isinstance(stop.value.code, str) and "\n" not in stop.value.code
+    return stop.value.code
+
+
+@pytest.fixture
+def prompts(workspace) -> Path:
+    (workspace / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
+    return workspace / "prompts.txt"
+
+
+def test_videos_of_prompts_are_made_and_shards_give_the_card_of_the_whole(prompts, named):
+    words = ["--suite", "prompts", "--prompts", prompts, "--pipeline", named]
+    evaluate(*words, "--out", "whole")
+    card = sealing.read(Path("whole/card.json"))
+    assert (card.account.ok, card.suite.prompts_are_rewritten, card.videos.pixels) == (3, False, "arrays")
+    assert card.model.weights and card.model.sampler["steps"] == 2 and card.model.machine.kernels is not None
+    assert [row["prompt"] for row in values.read(card, Path("whole/card.json"))] == PROMPTS
+    made = {path.name: path.read_bytes() for path in Path("whole_videos").glob("*.npy")}
+    for shard in ("2/2", "1/2"):
+        evaluate(*words, "--out", "parts", "--shard", shard)
+        assert not Path("parts").exists()
+    Path("parts_videos/00001-0.npy").unlink()  # as a killed process leaves it
+    evaluate(*words, "--out", "parts")
+    assert {path.name: path.read_bytes() for path in Path("parts_videos").glob("*.npy")} == made
+    assert Path("parts/card.json").read_bytes() == Path("whole/card.json").read_bytes()
+    (prompts.parent / "longer.txt").write_text("\n".join(f"{line}, slowly" for line in PROMPTS))
+    evaluate(*words, "--rewritten", "longer.txt", "--out", "longer")
+    with pytest.raises(SystemExit, match=r"suite\.prompts_are_rewritten, suite\.prompts_sha256"):
+        main(["compare", "whole/card.json", "longer/card.json"])
+    said = refused(*words, "--rewritten", "longer.txt", "--out", "whole")
+    assert "whole_videos holds videos that were made otherwise (asked differs)" in said
+
+
+def test_samples_of_shapes_are_made_in_the_modes_that_a_model_was_trained_for(workspace, named):
+    words = ["--pipeline", named, "--out", "out", "--set", *FEW]
+    evaluate(*words)
+    card = sealing.read(Path("out/card.json"))
+    assert {one.group for one in card.dimensions} == {"t2v held_out"} and card.account.given == 2
+    before = Path("out_videos", tables.SAMPLE_LIST).stat().st_mtime_ns
+    evaluate(*words)
+    assert Path("out_videos", tables.SAMPLE_LIST).stat().st_mtime_ns == before
+
+
+def test_what_cannot_be_evaluated_is_refused_in_one_line(prompts, checkpoint, named):
+    asked = ["--suite", "prompts", "--prompts", prompts, "--out", "out"]
+    assert "does not say that it holds averaged weights (EMA)" in refused(*asked, "--checkpoint", checkpoint)
+    assert "needs --checkpoint or --pipeline" in refused(*asked)
+    (prompts.parent / "short.txt").write_text("one\ntwo\n")
+    said = refused(*asked, "--pipeline", named, "--rewritten", "short.txt")
+    assert "--rewritten short.txt has 2 lines, and" in said and "has 3: a line for each prompt" in said
+    prompts.write_text("a\nb\na\n")
+    assert "lines 1 and 3 are the same" in refused(*asked, "--pipeline", named)
+    assert "are two models" in refused(*asked, "--pipeline", named, "--checkpoint", checkpoint)
+    assert "--prompts" in refused("--suite", "videos", "--videos", ".", "--prompts", prompts, "--out", "out")
+    assert "fdv is no metric: did you mean fvd?" in refused("--samples", ".", "--out", "out", "--metrics", "fdv")
+    assert "samples.json does not exist" in refused("--samples", ".", "--out", "out")
+    assert not Path("out").exists()
