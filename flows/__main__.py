@@ -73,6 +73,8 @@ COMMANDS = {
     "server": "flows.commands.server",
     "serve": "flows.commands.serve",
     "sample": "flows.commands.sample",
+    "predict": "flows.commands.predict",
+    "interpolate": "flows.commands.interpolate",
     "export": "flows.commands.export",
     "compare": "flows.commands.compare",
     "check": "flows.commands.check",
@@ -97,7 +99,7 @@ COMMANDS = {
     "vbench score": "flows.commands.vbench",
 }
 
-ANYWHERE = ("sample",)
+ANYWHERE = ("sample", "predict", "interpolate")
 """Verbs that need no workspace: in a folder without params.yaml, that of the embedded default names device, precision
 and limits; size and sampler are those of a pipeline folder."""
 
@@ -118,6 +120,9 @@ the whole road
 try the model
   stiv sample --prompt "a red circle moves left" --out red.mp4
   stiv sample --prompt "a red circle moves left" --image first.png --out red.mp4
+  stiv sample --again red.json --out same.mp4   the same bytes, by the JSON beside a video
+  stiv predict --video walk.mp4 --given 4 --out next.mp4   what comes after the last frames
+  stiv interpolate --video walk.mp4 --factor 2 --out smooth.mp4   or --image A --last-image B
   stiv export --out pipelines/demo   a checkpoint as a folder that diffusers opens anywhere
   stiv matrix --out matrix/sft   how it does with and without text and given frames, by kinds and scales of guidance
   stiv check t2v                whether a stage could start now: settings, inputs, plan, device, disk

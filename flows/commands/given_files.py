@@ -15,6 +15,8 @@ from tasks.applications.given import Given
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import SandboxSettings
 
+FPS = 8
+"""Frames per second of a video that goes on from no other."""
 _SAME_SHAPE = 0.01  # within which two pictures are of one shape: a pixel of a hundred
 
 
@@ -83,8 +85,8 @@ def _check_shape(files: list[Given]) -> None:
         )
 
 
-def rate(options: VideoOptions, files: list[Given], stride_frames: int) -> Fraction | None:
-    """Return the frames per second that are asked for, or follow from a video; None where neither says.
+def rate(options: VideoOptions, files: list[Given], stride_frames: int) -> Fraction:
+    """Return the frames per second that are asked for, or follow from a video, or where neither says so FPS.
 
     Args:
         stride_frames: source frames from one frame to the next.
@@ -92,4 +94,4 @@ def rate(options: VideoOptions, files: list[Given], stride_frames: int) -> Fract
     if options.fps is not None:
         return given.rate(options.fps)
     known = [each.fps for each in files if each.fps is not None]
-    return given.rate(known[0]) / stride_frames if known else None
+    return given.rate(known[0]) / stride_frames if known else Fraction(FPS)

@@ -45,6 +45,7 @@ class ModelFacts(NamedTuple):
     """Of a call that says nothing."""
     trained: Trained | None
     """None where nobody wrote it down."""
+    is_video: bool
 
 
 class NamedModel(NamedTuple):
@@ -68,7 +69,8 @@ class NamedModel(NamedTuple):
             folder = find(self.pipeline, NAMES)
             index, model = (pinned.read_json(folder / name) for name in (INDEX, f"transformer/{pinned.CONFIG}"))
             trained = None if model.get("trained") is None else checked(Trained, model["trained"], folder)
-            return ModelFacts(checked(PipelineDefaults, index.get("defaults"), folder / INDEX), trained)
+            defaults = checked(PipelineDefaults, index.get("defaults"), folder / INDEX)
+            return ModelFacts(defaults, trained, bool(model.get("is_video")))
         assert self.checkpoint is not None, "one of the two is chosen"
         size = settings.latents
         defaults = PipelineDefaults(
@@ -80,8 +82,10 @@ class NamedModel(NamedTuple):
             vae_batch_frames=settings.vae.batch_frames,
             sampler=settings.sampler,
         )
-        is_checkpoint = metadata.is_checkpoint(self.checkpoint)  # what it is else, `open` says
-        return ModelFacts(defaults, metadata.read(self.checkpoint).trained if is_checkpoint else None)
+        if not metadata.is_checkpoint(self.checkpoint):
+            return ModelFacts(defaults, None, True)  # what it is else, `open` says
+        said = metadata.read(self.checkpoint)
+        return ModelFacts(defaults, said.trained, said.is_video)
 
     def open(self, settings: Sections, assignments: list[str] | None) -> StivPipeline:
         """Load it, on the device and in the precision of params.yaml, without progress bars.
@@ -115,8 +119,11 @@ class NamedModel(NamedTuple):
         return {WEIGHTS: atomic.sha256_file(self.checkpoint / WEIGHTS)}
 
 
-def choose(checkpoint: Path | None, pipeline: str | None) -> NamedModel:
+def choose(checkpoint: Path | None, pipeline: str | None, trained: Path = TRAINED) -> NamedModel:
     """Return the model that was asked for; where none was, say which is taken, and why.
+
+    Args:
+        trained: the checkpoint that is taken where it is here.
 
     Raises:
         FileNotFoundError: there is no model at all.
@@ -126,14 +133,14 @@ def choose(checkpoint: Path | None, pipeline: str | None) -> NamedModel:
         raise ValueError(f"--checkpoint {checkpoint} and --pipeline {pipeline} are two models: name one of them")
     if checkpoint is not None or pipeline is not None:
         return NamedModel(checkpoint, pipeline)
-    if TRAINED.exists():
-        print(f"made by {TRAINED}, which was trained here", file=sys.stderr)
-        return NamedModel(TRAINED, None)
+    if trained.exists():
+        print(f"made by {trained}, which was trained here", file=sys.stderr)
+        return NamedModel(trained, None)
     if (SHIPPED / INDEX).is_file():
-        print(f"{TRAINED} is not here: made by the model that comes with the package, {SHIPPED.name}", file=sys.stderr)
+        print(f"{trained} is not here: made by the model that comes with the package, {SHIPPED.name}", file=sys.stderr)
         return NamedModel(None, str(SHIPPED))
     raise FileNotFoundError(
-        f"{TRAINED} is not here, nor a model that came with the package ({SHIPPED}): train one (make demo), or name "
+        f"{trained} is not here, nor a model that came with the package ({SHIPPED}): train one (make demo), or name "
         "--checkpoint or --pipeline"
     )
 

@@ -1,6 +1,5 @@
 """`stiv sample`: videos from text, and from text and pictures."""
 
-from fractions import Fraction
 from typing import Any
 
 from flows.commands import given_files, video_jobs
@@ -53,5 +52,10 @@ def sample(
 def _prepared(options: VideoOptions, own: dict[str, Any], facts: ModelFacts, sandbox: SandboxSettings) -> Work:
     asked = video_jobs.asked_of(options, facts)
     given = given_files.read(options, asked, facts, sandbox, frames=None)
-    fps = given_files.rate(options, given.files, asked.stride_frames) or Fraction(video_jobs.FPS)
-    return Work(given.files, given.places, asked, fps)
+    return Work(
+        given.files,
+        given.places,
+        asked,
+        given_files.rate(options, given.files, asked.stride_frames),
+        asked.stride_frames,
+    )

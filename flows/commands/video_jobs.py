@@ -10,22 +10,20 @@ import numpy as np
 import torch
 
 from flows.commands import video_record
-from flows.commands.named_model import ModelFacts, Sections, choose
+from flows.commands.named_model import TRAINED, ModelFacts, Sections, choose
 from flows.commands.video_options import VideoOptions
 from flows.params import PARAMS
 from flows.running import locks
 from stiv_model.encoders.text import check_lengths
 from stiv_model.pipeline.components import PipelineDefaults
 from stiv_model.pipeline.folders import SHIPPED
-from stiv_model.pipeline.inputs import check_trained, not_trained
+from stiv_model.pipeline.inputs import not_trained
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings_errors import checked
 from tasks.applications.given import Given
-from tasks.generation.videos import make_video
+from tasks.generation.videos import check_is_video, make_video
 from tasks.sandbox.settings import SandboxSettings
 
-FPS = 8
-"""Frames per second of a video that goes on from no other."""
 _WITH_AGAIN = {"again", "out", "checkpoint", "pipeline"}
 
 
@@ -55,6 +53,11 @@ class Work(NamedTuple):
     asked: PipelineDefaults
     """What the model is called with."""
     fps: Fraction
+    """Frames per second of the file."""
+    stride_frames: int
+    """Source frames from one frame of the video to the next."""
+    not_trained: str | None = None
+    """What of it the model was never trained for, beside what a call itself says."""
     make: Callable[[StivPipeline, Job, dict[str, Any]], np.ndarray] | None = None
     """How a video is made, uint8 RGB (T, H, W, 3), where that takes more than one call."""
 
@@ -62,13 +65,21 @@ class Work(NamedTuple):
 Prepare = Callable[[VideoOptions, dict[str, Any], ModelFacts, SandboxSettings], Work]
 
 
-def run(command: str, options: VideoOptions, own: dict[str, Any], machine: Machine, prepare: Prepare) -> None:
+def run(
+    command: str,
+    options: VideoOptions,
+    own: dict[str, Any],
+    machine: Machine,
+    prepare: Prepare,
+    trained: Path = TRAINED,
+) -> None:
     """Make the videos of a command, and say where they are.
 
     Args:
         command: its verb.
         own: its options beside the shared ones.
         prepare: reads what is given, and says what the model is called with.
+        trained: the checkpoint that makes them where it is here and no model is named.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -78,21 +89,22 @@ def run(command: str, options: VideoOptions, own: dict[str, Any], machine: Machi
     if options.again is not None:
         before, options, own, machine = _again(command, options, own, machine)
     jobs = jobs_of(options)
-    named = choose(options.checkpoint, options.pipeline)
+    named = choose(options.checkpoint, options.pipeline, trained)
     if named.checkpoint is not None and before is None and not PARAMS.exists():
         raise FileNotFoundError(
             f"{PARAMS} is not here, and says size and sampler of {named.checkpoint}: run stiv where it is, or name "
             "--pipeline"
         )
     facts = named.facts(machine.sections)
+    check_is_video(facts.is_video, named.checkpoint or named.pipeline)
     with locks.output(options.out, command):
         work = prepare(options, own, facts, machine.sandbox)
         for each in work.given:
             print(each.told, file=sys.stderr)
         places, size = work.places.keys(), work.asked
-        if not options.untrained:
-            check_trained(places, size.frames, size.stride_frames, facts.trained)
-        untrained = not_trained(places, size.frames, size.stride_frames, facts.trained)
+        untrained = work.not_trained or not_trained(places, size.frames, size.stride_frames, facts.trained)
+        if untrained and not options.untrained:
+            raise ValueError(f"{untrained}; --untrained goes on all the same")
         if before is not None:
             assert options.again is not None, "whence it was read"
             video_record.check_same(before, named, work.given, options.again)
@@ -109,6 +121,7 @@ def run(command: str, options: VideoOptions, own: dict[str, Any], machine: Machi
                 work.given,
                 untrained,
                 work.fps,
+                work.stride_frames,
             )
             sha256 = video_record.write(job.out, _made(model, job, options, work), record)
             if before is not None:
@@ -205,6 +218,12 @@ def prompts_of(options: VideoOptions) -> list[str]:
     if not lines:
         raise ValueError(f"--prompts {options.prompts} is empty: write a prompt on each line")
     return [line.strip() for line in lines]
+
+
+def with_empty_prompt(options: VideoOptions) -> VideoOptions:
+    """Return options that ask for no text where they name none, for a command that can do without."""
+    is_silent = options.prompt is None and options.prompts is None
+    return options.model_copy(update={"prompt": ""}) if is_silent else options
 
 
 def asked_of(options: VideoOptions, facts: ModelFacts, stride_frames: int | None = None) -> PipelineDefaults:

@@ -74,6 +74,8 @@ class VideoRecord(Settings):
     """What of it the model was never trained for; null where it was for all."""
     fps: str
     """Frames per second of the file."""
+    stride_frames: int
+    """Source frames from one of its frames to the next."""
     encoding: dict[str, str | int]
     threads: int
     """Of torch on the CPU: the last bits of sums depend on them."""
@@ -101,6 +103,7 @@ def describe(
     given: list[Given],
     untrained: str | None,
     fps: Fraction,
+    stride_frames: int,
 ) -> VideoRecord:
     """Return the record of a video that is about to be made here."""
     files = [
@@ -134,6 +137,7 @@ def describe(
         given=tuple(files),
         untrained=untrained,
         fps=str(fps),
+        stride_frames=stride_frames,
         encoding={"codec": CODEC, "crf": CRF},
         threads=torch.get_num_threads(),
         versions={name: version(name) for name in _LIBRARIES},
@@ -179,6 +183,23 @@ def read(path: Path, command: str) -> VideoRecord:
     if record.command != command:
         raise ValueError(f"--again {path} is of stiv {record.command}: give it to that command")
     return record
+
+
+def stride_of(video: Path) -> int | None:
+    """Return how many source frames lie between two frames of a video that has its record beside it; None of others.
+
+    Raises:
+        ValueError: the record beside it cannot be read.
+    """
+    path = beside(video)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # of another program, or none
+    if not isinstance(values, dict) or values.get("sha256") != atomic.sha256_file(video):
+        return None
+    record = settings_errors.checked(VideoRecord, values, path)
+    return record.stride_frames
 
 
 def check_same(record: VideoRecord, model: NamedModel, given: list[Given], path: Path) -> None:

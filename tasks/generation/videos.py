@@ -56,13 +56,25 @@ def open_folder(name: str, precision: Precision, device: Device) -> StivPipeline
 
 
 def _prepared(pipeline: StivPipeline, name: object, precision: Precision, place: torch.device) -> StivPipeline:
-    if not pipeline.transformer.is_video:
-        raise ValueError(f"{name} holds an image model: videos need one of t2v and what comes after it")
+    check_is_video(pipeline.transformer.is_video, name)
     # diffusers' own `to` warns of modules to be kept in float32, of which there are none
     torch.nn.Module.to(pipeline.transformer, getattr(torch, precision))
     pipeline.to(place)
     pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
     return pipeline
+
+
+def check_is_video(is_video: bool, name: object) -> None:
+    """Refuse an image model.
+
+    Args:
+        name: of the model, for the message.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if not is_video:
+        raise ValueError(f"{name} holds an image model: videos need one of t2v and what comes after it")
 
 
 def make_videos(

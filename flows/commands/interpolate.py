@@ -1,0 +1,241 @@
+"""`stiv interpolate`: the frames between two pictures, or between the frames of a video (TUP)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flows.commands import given_files, video_jobs, video_record
+from flows.commands.named_model import TRAINED, ModelFacts, Sections
+from flows.commands.video_jobs import Job, Machine, Work
+from flows.commands.video_options import VideoOptions
+from stiv_model.latents.order import draw_seed
+from stiv_model.pipeline.inputs import learned_modes
+from stiv_model.pipeline.pipeline import StivPipeline
+from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
+from tasks.applications import given
+from tasks.applications.given import Given
+from tasks.generation.settings import SampleSettings
+from tasks.generation.videos import make_video
+from tasks.latents.settings import LatentSettings
+from tasks.sandbox.pool import Sandbox
+from tasks.sandbox.settings import SandboxSettings
+
+_TUP = TRAINED.with_name("tup")
+"""The weights that temporal upsampling is trained to."""
+_PASSES = {2: 1, 4: 2}
+"""Times that the frames are doubled, by factor."""
+
+
+def interpolate(
+    options: VideoOptions,
+    sampler: SamplerSettings,
+    vae: VaeSettings,
+    text: TextSettings,
+    latents: LatentSettings,
+    samples: SampleSettings,
+    devices: DeviceSettings,
+    sandbox: SandboxSettings,
+    factor: int = 2,
+    stride_frames: int | None = None,
+    keep_last: bool = False,
+    set: list[str] | None = None,
+) -> None:
+    """Make the frames between a first and a last picture, or between the frames of a video (temporal upsampling).
+
+    Of n frames of a video 2n - 1 are made, or 4n - 3 with a factor of 4, which is the same done twice. A long one is
+    made in windows, which share the frame where they meet. The frames between which the model fills in are as far apart
+    as in its training: of footage every so many-th frame is taken; a video that stiv made, whose JSON lies beside it,
+    or of which --stride-frames says it, must have them so, or is refused with both numbers. A video is made by
+    checkpoints/tup where no model is named. The prompt may be left out.
+
+    Args:
+        factor: How many times as many frames are made of --video: 2 or 4.
+        stride_frames: Source frames from one frame of --video to the next, where its frames are not those of footage.
+        keep_last: Keep the frame that an even number of frames leaves beyond the last given one.
+        set: Use other values than those of params.yaml, such as sampler.steps=20; of a pipeline folder only devices,
+            samples and sandbox may be set.
+
+    examples:
+      stiv interpolate --video walk.mp4 --factor 2 --out smooth.mp4
+      stiv interpolate --video walk.mp4 --factor 2 --stride-frames 4 --checkpoint checkpoints/tup --out smooth.mp4
+      stiv interpolate --image first.png --last-image last.png --checkpoint checkpoints/interpolation --out between.mp4
+      stiv interpolate --again smooth.json --out same.mp4
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: a request that cannot be followed.
+    """
+    own = {"factor": factor, "stride_frames": stride_frames, "keep_last": keep_last}
+    if options.again is None:
+        _check(options, factor, stride_frames)
+        options = video_jobs.with_empty_prompt(options)
+    machine = Machine(Sections(sampler, vae, text, latents, samples, devices), sandbox, set)
+    is_of_pictures = options.image is not None
+    video_jobs.run("interpolate", options, own, machine, _prepared, TRAINED if is_of_pictures else _TUP)
+
+
+def _check(options: VideoOptions, factor: int, stride_frames: int | None) -> None:
+    pictures = [options.image, options.last_image]
+    if options.video is None and None in pictures:
+        raise ValueError("name what lies on both sides: --image FIRST and --last-image LAST, or --video FILE")
+    if options.video is not None and pictures != [None, None]:
+        raise ValueError(f"--video {options.video} and pictures are both given: leave one of them out")
+    if factor not in _PASSES:
+        raise ValueError(f"--factor is {factor}: frames are doubled once or twice: use 2 or 4")
+    if stride_frames is not None and stride_frames < 1:
+        raise ValueError(f"--stride-frames is {stride_frames}: frames are one source frame apart at least")
+
+
+def _prepared(options: VideoOptions, own: dict[str, Any], facts: ModelFacts, sandbox: SandboxSettings) -> Work:
+    if options.video is None:
+        asked = video_jobs.asked_of(options, facts)
+        read = given_files.read(options, asked, facts, sandbox, frames=None)
+        fps = given_files.rate(options, read.files, asked.stride_frames)
+        return Work(read.files, read.places, asked, fps, asked.stride_frames)
+    stated = _stated(options.video, own["stride_frames"])
+    strides = _strides(facts, stated, options, own["factor"])
+    asked = video_jobs.asked_of(options, facts, strides[0])
+    apart = 1 if stated else 2 * strides[0]
+    frames = _frames(options, asked.frames, apart, (asked.height, asked.width), sandbox)
+    assert frames.fps is not None, "a video has a rate"
+    return Work(
+        [frames],
+        dict(zip(range(0, asked.frames, 2), frames.frames, strict=False)),
+        asked,
+        given.rate(options.fps) if options.fps else given.rate(frames.fps) * own["factor"] / apart,
+        strides[-1],
+        _not_trained(facts, strides, asked.frames),
+        Doubling(frames.frames, strides, own["keep_last"]),
+    )
+
+
+def _stated(video: Path, stride_frames: int | None) -> int | None:
+    """Return how many source frames lie between those of a video, as its record or an option says; None of footage.
+
+    Raises:
+        ValueError: the two differ.
+    """
+    recorded = video_record.stride_of(video)
+    if recorded and stride_frames and recorded != stride_frames:
+        raise ValueError(
+            f"--stride-frames is {stride_frames}, but the record of --video {video} says {recorded}: leave it out"
+        )
+    return stride_frames or recorded
+
+
+def _strides(facts: ModelFacts, stated: int | None, options: VideoOptions, factor: int) -> list[int]:
+    """Return the source frames from one frame to the next after each pass.
+
+    Raises:
+        ValueError: they cannot be halved so often.
+    """
+    passes = _PASSES[factor]
+    learned = _learned(facts, options.num_frames or facts.defaults.frames)
+    first = Fraction(stated, 2) if stated else Fraction(_widest(learned, passes) or facts.defaults.stride_frames)
+    wanted = [first / 2**done for done in range(passes)]
+    for stride in wanted:
+        if stride.denominator != 1:
+            raise ValueError(
+                f"--factor {factor} of --video {options.video} fills in between frames {2 * stride} source "
+                "frames apart, which cannot be halved: name a video whose frames are further apart"
+            )
+    return [int(stride) for stride in wanted]
+
+
+def _learned(facts: ModelFacts, frames: int) -> list[int]:
+    """Return the source frames from one frame to the next at which every second one was given, the most first."""
+    modes = learned_modes(facts.trained) if facts.trained else []
+    return sorted({stride for places, stride in modes if places == frozenset(range(0, frames, 2))}, reverse=True)
+
+
+def _not_trained(facts: ModelFacts, strides: Sequence[int], frames: int) -> str | None:
+    """Say of which pass the training never had frames so far apart; None where it had all, or never such ones."""
+    learned = _learned(facts, frames)
+    for stride in strides:
+        if facts.trained and learned and stride not in learned:
+            known = " or ".join(str(2 * one) for one in learned)
+            return (
+                f"the frames to fill in between are {2 * stride} source frames apart, but the model was trained "
+                f"(recipe {facts.trained.recipe_name}) between frames {known} apart"
+            )
+    return None
+
+
+def _widest(learned: Sequence[int], passes: int) -> int | None:
+    """Return the widest stride that the model has learned with those that later passes need, else the widest."""
+    whole = [s for s in learned if all(s % 2**done == 0 and s // 2**done in learned for done in range(passes))]
+    return next(iter([*whole, *learned]), None)
+
+
+def _frames(options: VideoOptions, window: int, apart: int, size: tuple[int, int], sandbox: SandboxSettings) -> Given:
+    assert options.video is not None, "who calls has seen it"
+    with Sandbox(sandbox.model_copy(update={"workers": 1})) as opened:
+        video = given.open_video(opened, "--video", options.video)
+        least = 1 + (len(range(0, window, 2)) - 1) * apart
+        if len(video.times) < least:
+            raise ValueError(
+                f"--video {options.video} has {len(video.times)} frames, but the model fills in between "
+                f"{len(range(0, window, 2))} that are {apart} apart in the file: that takes {least}"
+            )
+        return given.every_frame(opened, video, apart, *size)
+
+
+class Window(NamedTuple):
+    """Given frames that one call fills in between."""
+
+    first: int
+    """Place of its first given frame among all given ones."""
+    given: int
+    """How many."""
+
+
+def windows(frames: int, window: int) -> list[Window]:
+    """Return the windows over given frames, of which neighbours share one frame at least.
+
+    Args:
+        frames: that are given, as many as fill a window at least.
+        window: frames that one call makes, every second of them given.
+    """
+    each = len(range(0, window, 2))
+    starts = [*range(0, frames - each, each - 1), frames - each]
+    return [Window(start, each) for start in starts]
+
+
+@dataclass(frozen=True)
+class Doubling:
+    """How a video is made of every second frame of it, once or twice."""
+
+    frames: np.ndarray
+    """Given, uint8 RGB (T, H, W, 3)."""
+    strides: list[int]
+    """Source frames from one frame to the next after each pass."""
+    keep_last: bool
+
+    def __call__(self, model: StivPipeline, job: Job, asked: dict[str, Any]) -> np.ndarray:
+        """Return the video, uint8 RGB (2 T - 1, H, W, 3), or one frame more with `keep_last`."""
+        frames, beyond = self.frames, None
+        for number, stride in enumerate(self.strides):
+            frames, beyond = _doubled(model, job, asked | {"stride_frames": stride}, frames, number)
+        return np.concatenate([frames, beyond]) if self.keep_last and beyond is not None else frames
+
+
+def _doubled(
+    model: StivPipeline, job: Job, asked: dict[str, Any], frames: np.ndarray, number: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return 2 T - 1 frames of T, and those that the last window made beyond its last given one."""
+    made = np.empty((2 * len(frames) - 1, *frames.shape[1:]), np.uint8)
+    beyond = None
+    parts = windows(len(frames), asked["num_frames"])
+    for place, window in enumerate(parts):
+        inside = {2 * at: frames[window.first + at] for at in range(window.given)}
+        is_first = number == place == 0
+        seed = job.seed if is_first else draw_seed(job.seed, f"pass {number}", place)
+        video = make_video(model, job.prompt, seed, inside, **asked)
+        last = 2 * window.given - 1
+        made[2 * window.first : 2 * window.first + last] = video[:last]
+        beyond = video[last:] if len(video) > last else None
+    return made, beyond
