@@ -264,7 +264,7 @@ def _examples(text: str) -> tuple[str, str]:
 
 def _sections(verb: Verb) -> Iterator[str]:
     """Give a text for each section that a verb reads: its keys, with type, value and meaning."""
-    values = yaml.safe_load(PARAMS.read_text(encoding="utf-8")) if PARAMS.is_file() else {}
+    values = yaml.load(PARAMS.read_text(encoding="utf-8"), yaml.CSafeLoader) if PARAMS.is_file() else {}
     for arg in verb.arguments:
         if is_settings(arg.annotation):
             known = values.get(arg.name) if isinstance(values, dict) else None

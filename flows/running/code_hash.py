@@ -18,7 +18,7 @@ def code_of(stage: str) -> str:
     Rows that other code made are not mixed with new ones: neither those of an attempt that was killed, nor those that
     are reused from an earlier run. Settings count by their values, so the modules settings.py do not.
     """
-    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    deps = yaml.load((ROOT / "dvc.yaml").read_text(), yaml.CSafeLoader)["stages"][stage]["deps"]
     digest = hashlib.sha256()
     for file in sorted(file for dep in deps if is_code(dep) for file in _files(ROOT / dep)):
         digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes() + b"\0")

@@ -61,4 +61,5 @@ def _keeps_account(name: str, stage: dict[str, Any]) -> bool:
 
 
 def _declared() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    # by the loader in C, ten times as fast: a command reads it several times
+    return yaml.load((ROOT / "dvc.yaml").read_text(), yaml.CSafeLoader)["stages"]
