@@ -40,6 +40,7 @@ def evaluate(
     metrics: list[str] | None = None,
     training: Path | None = None,
     learning: Path | None = None,
+    fvd_curve: bool = False,
     set: list[str] | None = None,
 ) -> None:
     """Measure videos by a suite, and write the score card: figures with intervals, and all that they depend on.
@@ -62,6 +63,8 @@ def evaluate(
         metrics: What is measured besides what always is, such as fvd; in place of evaluation.metrics.
         training: Folder with what the trainings show; their validation videos are judged too.
         learning: File for the figures of the validation videos (TSV), a line per validation.
+        fvd_curve: Measure FVD, and draw it over the number of clips, extrapolated to infinity: OUT/fvd_curve.svg, and
+            .json beside.
         set: Use other values than those of params.yaml, such as sampler.steps=20.
 
     examples:
@@ -70,15 +73,31 @@ def evaluate(
       stiv evaluate --suite prompts --prompts prompts.txt --checkpoint checkpoints/sft --out cards/sft
     """
     asked = _Asked(suite, samples, videos, prompts, rewritten, checkpoint, pipeline)
-    chosen = measure.choose(evaluation.metrics if metrics is None else metrics)
+    names = evaluation.metrics if metrics is None else metrics
+    chosen = measure.choose([*names, *(["fvd"] if fvd_curve and "fvd" not in names else [])])
     with _opened(asked, out, sandbox, shard, set) as run:
         what = Evaluation(run, evaluation, chosen, devices.sampling)
         made = call(evaluate_all, what, out, card or out / FILE, shard, card_page.build)
     if training is not None and learning is not None:
         call(judge_validations, training, stage_names.recipes(), learning)
+    if made is not None and fvd_curve:
+        _draw_curve(out, evaluation)
     if made is not None:
         table = card_page.markdown(made)
         show("markdown", "card", markdown=table, description="The score card")
+
+
+def _draw_curve(out: Path, evaluation: EvaluationSettings) -> None:
+    """Draw FVD over n of the videos of an evaluation.
+
+    Raises:
+        ValueError: there are too few of them.
+    """
+    from tasks.evaluation import distances, likeness  # torch
+    from tasks.pages import distance_figure
+
+    curves = distances.curves(likeness.reference_of(evaluation).features, likeness.logits_in(out))
+    distance_figure.write(out / "fvd_curve.svg", curves, "FVD")
 
 
 class _Asked(NamedTuple):

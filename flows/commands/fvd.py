@@ -4,7 +4,6 @@ import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
 from stiv_model.metrics import least
@@ -13,7 +12,6 @@ from tasks.evaluation.clip_folder import ClipRule
 from tasks.evaluation.folder_features import Measured
 from tasks.pages.reasons import meaning_of
 from tasks.sandbox.settings import SandboxSettings
-from tasks.storage import atomic
 from tasks.videos.settings import VideoSettings
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ def fvd(
     height: int | None = None,
     width: int | None = None,
     fps: float | None = None,
-    any_fps: bool = False,
+    mixed: bool = False,
     extractor: Path | None = None,
     curve: Path | None = None,
     save: Path | None = None,
@@ -51,7 +49,7 @@ def fvd(
         height: Files are scaled to cover so many pixels, and cut out at their centre; without it they keep their size.
         width: The same of their width.
         fps: Frames per second of arrays, which do not say.
-        any_fps: Take files of several rates as they are.
+        mixed: Take files of several rates and codecs as they are; without it they are refused.
         extractor: Another network than I3D: a TorchScript (.pt, .ts) or weights of I3D (.safetensors). The figure then
             has the file's name, and is no FVD.
         curve: File for the distance over the number of clips, extrapolated to infinity (SVG, and JSON beside).
@@ -72,9 +70,10 @@ def fvd(
     if extractor is None and frames is not None and frames < least.I3D_FRAMES:
         raise ValueError(f"--frames is {frames}: I3D needs {least.I3D_FRAMES}")
     network = _extractor(extractor)
-    read = _Reader(rule, network, fps, any_fps, tuple(videos.extensions), sandbox)
+    read = _Reader(rule, network, fps, mixed, tuple(videos.extensions), sandbox)
     sides = [read(folder) for folder in folders]
     from tasks.evaluation import distances
+    from tasks.pages import distance_figure
 
     real = sides[0].reference
     if save is not None:
@@ -90,7 +89,8 @@ def fvd(
         found |= {name: one and distances.as_json(one) for name, one in compared.items()}
         found["kernel_distance"] = distances.kernel(real.features, made.features)
         if curve is not None:
-            found["curve"] = _drawn(curve, network, real.features, made.features)
+            curves = distances.curves(real.features, made.features)
+            found["curve"] = distance_figure.write(curve, curves, network.frechet)
     found["videos"] = {str(folder): side.account for folder, side in zip(folders, sides, strict=True)}
     found["not_measured"] = [one for side in sides for one in side.not_measured]
     print(jsonlib.dumps(found, indent=2) if json else _text(found))
@@ -129,7 +129,7 @@ class _Reader(NamedTuple):
     rule: ClipRule
     extractor: "Extractor"
     fps: float | None
-    any_fps: bool
+    mixed: bool
     extensions: tuple[str, ...]
     sandbox: SandboxSettings
 
@@ -144,23 +144,7 @@ class _Reader(NamedTuple):
             return Measured(there, {"clips": len(there.features)}, [])
         with clip_folder.opened(folder, self.extensions, self.rule, self.sandbox) as found:
             shown = tqdm(found, desc=str(folder), total=len(found), unit="video", disable=None)
-            return folder_features.measure(found, shown, self.rule, self.extractor, self.fps, self.any_fps)
-
-
-def _drawn(path: Path, network: "Extractor", real: np.ndarray, made: np.ndarray) -> dict[str, Any]:
-    """Write the curves as a figure and as JSON beside it; return them."""
-    from tasks.evaluation import distances
-    from tasks.pages import distance_figure
-
-    curves = distances.curves(real, made)
-    told = {name: one._asdict() | {"points": [point._asdict() for point in one.points]} for name, one in curves.items()}
-    for target, text in (
-        (path, distance_figure.over_n(curves, network.frechet)),
-        (path.with_suffix(".json"), jsonlib.dumps(told, indent=2) + "\n"),
-    ):
-        with atomic.atomic_write(target) as tmp_path:
-            tmp_path.write_text(text, encoding="utf-8")
-    return told
+            return folder_features.measure(found, shown, self.rule, self.extractor, self.fps, self.mixed)
 
 
 def _text(found: dict[str, Any]) -> str:

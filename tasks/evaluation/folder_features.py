@@ -34,14 +34,14 @@ def measure(
     rule: ClipRule,
     extractor: "Extractor",
     fps: float | None,
-    any_fps: bool,
+    mixed: bool,
 ) -> Measured:
     """Return the features of every clip of a folder, video by video.
 
     Args:
         videos: those of the folder, such as it gives them itself.
         fps: of arrays, which do not say.
-        any_fps: the videos may be of several rates.
+        mixed: the videos may be of several rates and codecs.
 
     Raises:
         ValueError: the videos are of several sizes, rates, lengths or codecs; a clip is too short; or none is left.
@@ -55,7 +55,7 @@ def measure(
             log.warning("%s: %s (%s)", video.id, video.reason, video.status)
         for clip in video.clips:
             facts = {"frames": len(clip), "height": clip.shape[1], "width": clip.shape[2], **video.facts}
-            facts["fps"] = "any" if any_fps else facts["fps"] or fps
+            facts |= {"fps": "any", "codec": "any", "crf": None} if mixed else {"fps": facts["fps"] or fps}
             first = first or (video.id, facts)
             _refuse_another_kind(*first, video.id, facts)
             try:
@@ -77,8 +77,7 @@ def _refuse_another_kind(first: str, ours: dict[str, Any], name: str, theirs: di
             "frames": "state --frames",
             "height": "state --height and --width",
             "width": "state --height and --width",
-            "fps": "say that they may with --any-fps, or put them into two folders",
-        }.get(key, "put them into two folders")
+        }.get(key, "put them into two folders, or say with --mixed that rates and codecs may differ")
         raise ValueError(
             f"{name} has {key} {theirs[key]}, and {first} {ours[key]}: a figure is of one kind of clips: {remedy}"
         )

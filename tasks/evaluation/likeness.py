@@ -1,14 +1,17 @@
 """Metrics of the card that want real videos: PSNR, SSIM and LPIPS of one, FVD and KVD of all."""
 
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from stiv_model.metrics import fidelity, least
-from tasks.evaluation import reference
+from tasks.evaluation import reference, values
 from tasks.evaluation.features import features_of
 from tasks.evaluation.metrics import Evaluated, Features, Figure, Metric, Rows, SetMetric
+from tasks.evaluation.settings import EvaluationSettings
 
 if TYPE_CHECKING:
     from stiv_model.metrics.extractors import Extractor
@@ -102,13 +105,36 @@ def _logits(entry: Evaluated) -> np.ndarray:
     return features_of(entry.video, _extractor())
 
 
+def reference_of(settings: EvaluationSettings) -> reference.Reference:
+    """Return the features of real clips that FVD and KVD are measured against.
+
+    Raises:
+        FileNotFoundError, ValueError: as `reference.read`.
+    """
+    return reference.read(reference.SHAPES if settings.reference is None else settings.reference)
+
+
+def logits_in(out: Path) -> np.ndarray:
+    """Return the logits in the table of an evaluation, float64 (n, 400).
+
+    Raises:
+        ValueError: it has none.
+    """
+    path = out / values.FILE
+    column = FEATURES[0].name
+    if column not in pq.read_schema(path).names:
+        raise ValueError(f"{path} has no {column}: the extra eval is not installed, or the suite has no such video")
+    found = pq.read_table(path, columns=[column])[column].drop_null().to_pylist()
+    return np.array(found, np.float64)
+
+
 def _reference(rows: Rows) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the features of the real clips that a group is compared with, and the protocol of both.
 
     Raises:
         ValueError: the videos are of another kind.
     """
-    there = reference.read(reference.SHAPES if rows.settings.reference is None else rows.settings.reference)
+    there = reference_of(rows.settings)
     facts = {name: rows.facts[name] for name in ("height", "width", "frames", "fps", "pixels", "codec", "crf")}
     if facts["fps"] is None:  # arrays of nobody knows where
         facts["fps"] = there.protocol.fps

@@ -24,9 +24,10 @@ class Protocol(BaseModel):
     height: int
     width: int
     fps: float | Literal["any"] | None
-    """Of the videos, before `stride`; any: they differ, and somebody said that they may."""
+    """Of the videos, before `stride`; any: they may differ, as somebody said."""
     pixels: Pixels
     codec: str | None
+    """Of files; any: they may differ."""
     crf: float | None
     """libx264's rate factor, where the files say it."""
     corpus: str | None = None

@@ -1,16 +1,35 @@
 """Distances of sets of clips as figures: SVG text, the same bytes for the same numbers."""
 
 import io
+import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from stiv_model.metrics.frechet import Curve
+from tasks.storage import atomic
 
 _COLOURS = {"made": "#c2410c", "real": "#2563a8"}
 _NAMES = {"made": "made clips", "real": "other real clips"}
+
+
+def write(path: Path, curves: Mapping[str, Curve], name: str) -> dict[str, Any]:
+    """Write curves over n as SVG, and as JSON beside it; return them as JSON has them.
+
+    Args:
+        curves: as `over_n`.
+        name: of the distance.
+    """
+    told = {side: one._asdict() | {"points": [point._asdict() for point in one.points]} for side, one in curves.items()}
+    texts = {path: over_n(curves, name), path.with_suffix(".json"): json.dumps(told, indent=2) + "\n"}
+    for target, text in texts.items():
+        with atomic.atomic_write(target) as tmp_path:
+            tmp_path.write_text(text, encoding="utf-8")
+    return told
 
 
 def over_n(curves: Mapping[str, Curve], name: str) -> str:

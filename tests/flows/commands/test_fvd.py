@@ -161,7 +161,7 @@ def test_files_are_opened_in_the_sandbox_and_a_broken_one_costs_its_row(folders,
     found = json.loads(capsys.readouterr().out)
     assert [one["id"] for one in found["not_measured"]] == ["00.mp4"]
     protocol = found["protocol"]
-    assert (protocol["pixels"], protocol["codec"], protocol["fps"], protocol["frames"]) == ("file", "h264", 10, 10)
+    assert [protocol[name] for name in ("pixels", "codec", "crf", "fps", "frames")] == ["file", "h264", 12, 10, 10]
 
 
 @pytest.mark.long

@@ -4,15 +4,18 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flows.params import load_params
 from stiv_model.metrics import i3d
 from stiv_model.metrics.extractors import Extractor
-from tasks.evaluation import distances, likeness, reference
+from tasks.evaluation import distances, likeness, reference, values
 from tasks.evaluation.features import features_of
 from tasks.evaluation.metrics import Evaluated, Rows
 from tasks.evaluation.protocol import Protocol
+from tasks.pages import distance_figure
 
 RANDOM = np.random.default_rng(0)
 REAL, MADE = RANDOM.normal(size=(40, 6)), RANDOM.normal(0.5, 1.2, size=(12, 6))
@@ -187,3 +190,18 @@ def test_fvd_of_shapes_counts_the_first_from_text_of_held_out_words():
     counted = [logits.applies(Evaluated(name, CLIP, mode=mode, held_out=held)) for name, mode, held in kinds]
     assert counted == [True, False, False, False]
     assert logits.applies(Evaluated("any.npy", CLIP))
+
+
+def test_the_curve_of_an_evaluation_is_of_the_logits_in_its_table(tmp_path, shapes, needs_eval):
+    path = tmp_path / values.FILE
+    column = pa.array([*shapes.features[:16].tolist(), None], pa.list_(pa.float64()))
+    pq.write_table(pa.table({"id": [str(n) for n in range(17)], "i3d_logits": column}), path)
+    assert (likeness.logits_in(tmp_path) == shapes.features[:16]).all()
+    curves = distances.curves(shapes.features, likeness.logits_in(tmp_path))
+    told = distance_figure.write(tmp_path / "fvd_curve.svg", curves, "FVD")
+    assert told.keys() == {"made", "real"}
+    assert told["made"]["points"][-1]["n"] == 16
+    assert json.loads((tmp_path / "fvd_curve.json").read_text()) == told
+    pq.write_table(pa.table({"id": ["0"]}), path)
+    with pytest.raises(ValueError, match="no i3d_logits"):
+        likeness.logits_in(tmp_path)
