@@ -77,11 +77,23 @@ _OF_FRAMES = {"of": "frames, their mean", "truth": "as the suite has it, from a 
 _LPIPS = {"network": "AlexNet, LPIPS 0.1"}
 
 METRICS = (
-    Metric("psnr", "dB", "higher", _psnr, _has_truth, "eval", _OF_FRAMES, is_default=False),
-    Metric("ssim", "fraction", "higher", _ssim, _has_truth, "eval", _OF_FRAMES, is_default=False),
-    Metric("lpips", "distance", "lower", _lpips, _sees_truth, "eval", _OF_FRAMES | _LPIPS, is_default=False),
-    Metric("first_frame_lpips", "distance", "lower", _first_frame_lpips, _sees_image, "eval", _LPIPS),
-)
+    Metric(
+        "psnr", "dB", "higher", _psnr, _has_truth, "eval", _OF_FRAMES, is_default=False,
+        meaning="How close each frame is to that of the true video.",
+    ),
+    Metric(
+        "ssim", "fraction", "higher", _ssim, _has_truth, "eval", _OF_FRAMES, is_default=False,
+        meaning="How much of the structure of the true video's frames is there.",
+    ),
+    Metric(
+        "lpips", "distance", "lower", _lpips, _sees_truth, "eval", _OF_FRAMES | _LPIPS, is_default=False,
+        meaning="How far each frame looks from that of the true video.",
+    ),
+    Metric(
+        "first_frame_lpips", "distance", "lower", _first_frame_lpips, _sees_image, "eval", _LPIPS,
+        meaning="How far the first frame looks from the image that was given.",
+    ),
+)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------- sets
@@ -163,6 +175,12 @@ def _kvd(rows: Rows) -> Figure:
 
 FEATURES = (Features("i3d_logits", _logits, _is_counted, "eval"),)
 SET_METRICS = (
-    SetMetric("fvd", None, "lower", "i3d_logits", _fvd, "eval", is_default=False),
-    SetMetric("kvd", None, "lower", "i3d_logits", _kvd, "eval", is_default=False),
-)
+    SetMetric(
+        "fvd", None, "lower", "i3d_logits", _fvd, "eval", is_default=False,
+        meaning="How far the videos as a set are from real clips, by I3D. Says little of motion, nothing without n.",
+    ),
+    SetMetric(
+        "kvd", None, "lower", "i3d_logits", _kvd, "eval", is_default=False,
+        meaning="The same by a kernel, of which n is no part: near 0 for real clips.",
+    ),
+)  # fmt: skip
