@@ -44,10 +44,15 @@ def choose(names: Sequence[str]) -> Chosen:
             raise ValueError(
                 f"evaluation.metrics: {name} is no metric{nearest(name, known)}: it is one of {_list(known)}"
             )
-    metrics = tuple(one for one in registry.METRICS if one.is_default or one.name in names)
-    sets = tuple(one for one in registry.SET_METRICS if one.is_default or one.name in names)
+    metrics = tuple(one for one in registry.METRICS if _is_chosen(one, names))
+    sets = tuple(one for one in registry.SET_METRICS if _is_chosen(one, names))
     wanted = {one.features for one in sets}
     return Chosen(metrics, tuple(one for one in registry.FEATURES if one.name in wanted), sets, frozenset(names))
+
+
+def _is_chosen(one: Metric | SetMetric, names: Sequence[str]) -> bool:
+    """Say whether a figure stands in the card: one that lacks its extra always does, as not installed."""
+    return one.is_default or one.name in names or not is_installed(one.needs)
 
 
 def _list(names: set[str]) -> str:

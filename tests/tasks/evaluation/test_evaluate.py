@@ -12,7 +12,7 @@ import pytest
 
 from stiv_model.encoders.video_file import write_video
 from tasks.demo import shapes
-from tasks.evaluation import rows, sealing, suites, values, video_suite
+from tasks.evaluation import measure, registry, rows, sealing, suites, values, video_suite
 from tasks.sandbox.settings import SandboxSettings
 from tests.made_card import evaluate, list_samples, write_sample
 
@@ -52,6 +52,20 @@ def test_an_equal_evaluation_has_the_same_bytes_wherever_it_is_made(card, sample
     evaluate(suites.shapes(samples), tmp_path / "out", tmp_path / "card.json")
     for name in ("card.json", "out/card.html", f"out/{values.FILE}"):
         assert (tmp_path / name).read_bytes() == (card.parent / name).read_bytes()
+
+
+def test_without_the_extra_its_figures_say_so_and_all_others_are_there(card, samples, tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.EXTRAS, "eval", ("no_such_package",))
+    measure.is_installed.cache_clear()
+    try:
+        found = evaluate(suites.shapes(samples), tmp_path / "out", tmp_path / "card.json")
+    finally:
+        measure.is_installed.cache_clear()
+    absent = {one.name for one in found.dimensions if one.status == "not_installed"}
+    assert {"fvd", "kvd"} <= absent <= {one.name for one in registry.figures() if one.needs == "eval"}
+    assert found.of("fvd", "t2v held_out").reason == "pip install -e '.[eval]'"
+    assert found.of("colour", "t2v held_out") == sealing.read(card).of("colour", "t2v held_out")
+    assert "not installed" in (tmp_path / "out/card.html").read_text()
 
 
 def test_shards_are_joined_to_the_same_card_and_measure_nothing_twice(card, samples, tmp_path, caplog):
