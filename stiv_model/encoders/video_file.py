@@ -36,4 +36,6 @@ def read_video(path: Path) -> np.ndarray:
         av.FFmpegError, ValueError: it is no such file.
     """
     with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        # threads=1: by default a pool of threads is made for every single picture
+        pictures = [frame.reformat(format="rgb24", threads=1) for frame in container.decode(video=0)]
+        return np.stack([picture.to_ndarray() for picture in pictures])
