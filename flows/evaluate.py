@@ -74,7 +74,7 @@ def evaluate(
     """
     asked = _Asked(suite, samples, videos, prompts, rewritten, checkpoint, pipeline)
     names = evaluation.metrics if metrics is None else metrics
-    chosen = measure.choose([*names, *(["fvd"] if fvd_curve and "fvd" not in names else [])])
+    chosen = measure.choose([*names, *(["fvd"] if fvd_curve and "fvd" not in names else [])], evaluation)
     with _opened(asked, out, sandbox, shard, set) as run:
         what = Evaluation(run, evaluation, chosen, devices.sampling)
         made = call(evaluate_all, what, out, card or out / FILE, shard, card_page.build)

@@ -60,7 +60,7 @@ def share(right: int, total: int, **protocol: float) -> Dimension:
 def evaluate(
     run: suites.SuiteRun, out: Path, card: Path, settings: EvaluationSettings = SETTINGS, shard: str | None = None
 ) -> Card | None:
-    asked = Evaluation(run, settings, measure.choose(settings.metrics), "cpu")
+    asked = Evaluation(run, settings, measure.choose(settings.metrics, settings), "cpu")
     return evaluate_all.fn(asked, out, card, shard, card_page.build)
 
 

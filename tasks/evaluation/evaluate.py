@@ -43,6 +43,7 @@ class Evaluation(NamedTuple):
         """Return what it is measured on; torch's switches count where a metric has a network."""
         parts: list[Metric | Features] = [*self.chosen.metrics, *self.chosen.features]
         has_network = any(one.needs is not None and measure.is_installed(one.needs) for one in parts)
+        has_network |= self.settings.clip is not None or self.settings.raft_small is not None
         return machine.facts(self.device, has_network)
 
     def identity(self) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from stiv_model.settings_errors import nearest
-from tasks.evaluation import registry
+from tasks.evaluation import networks, registry
 from tasks.evaluation.metrics import Evaluated, Features, Metric, SetMetric
 from tasks.evaluation.rows import Row
+from tasks.evaluation.settings import EvaluationSettings
 from tasks.evaluation.suites import Entry, Unusable
 
 log = logging.getLogger(__name__)
@@ -32,22 +33,28 @@ class Chosen(NamedTuple):
         return {one.name: [dict(one.protocol), is_installed(one.needs)] for one in parts}
 
 
-def choose(names: Sequence[str]) -> Chosen:
+def choose(names: Sequence[str], settings: EvaluationSettings) -> Chosen:
     """Return every metric that is measured by default, and those that are named.
 
+    Args:
+        settings: that name networks, which are loaded.
+
     Raises:
-        ValueError: there is no metric of such a name.
+        FileNotFoundError: a network that is named is not there.
+        ValueError: there is no metric of such a name, or a network is not what it should be.
     """
-    known = {one.name for one in registry.figures()}
+    known = {one.name for one in registry.figures()} | set(networks.NAMED_BY)
     for name in names:
         if name not in known:
             raise ValueError(
                 f"evaluation.metrics: {name} is no metric{nearest(name, known)}: it is one of {_list(known)}"
             )
+    named = networks.load(settings)
     metrics = tuple(one for one in registry.METRICS if _is_chosen(one, names))
     sets = tuple(one for one in registry.SET_METRICS if _is_chosen(one, names))
     wanted = {one.features for one in sets}
-    return Chosen(metrics, tuple(one for one in registry.FEATURES if one.name in wanted), sets, frozenset(names))
+    features = tuple(one for one in registry.FEATURES if one.name in wanted)
+    return Chosen(metrics + named.metrics, features + named.features, sets + named.set_metrics, frozenset(names))
 
 
 def _is_chosen(one: Metric | SetMetric, names: Sequence[str]) -> bool:

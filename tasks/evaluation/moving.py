@@ -7,7 +7,7 @@ from tasks.evaluation.judge import wilson
 from tasks.evaluation.metrics import Evaluated, Features, Figure, Metric, NotApplicable, Rows, SetMetric
 
 _FLOW = {"flow": "OpenCV DIS, preset medium, where a channel changes by over 4 levels", "fastest": motion.FASTEST}
-_RULE = {"rule": "VBench's: of about 8 frames a second a quarter moves by over 6 px at a shorter side of 256"}
+RULE = {"rule": "VBench's: of about 8 frames a second a quarter moves by over 6 px at a shorter side of 256"}
 
 
 def moves(entry: Evaluated) -> bool:
@@ -19,7 +19,8 @@ def _has_pairs(entry: Evaluated) -> bool:
     return len(entry.video) > 1
 
 
-def _has_rate(entry: Evaluated) -> bool:
+def has_rate(entry: Evaluated) -> bool:
+    """Say whether a video moves at a rate that is known."""
     return entry.fps is not None and moves(entry)
 
 
@@ -50,8 +51,8 @@ METRICS = (
         meaning="How far the fastest twentieth of the picture moves each frame, in shorter sides; 0: it is still.",
     ),
     Metric(
-        *("dynamics_dis", "share", None, _dynamics_dis, _has_rate),
-        protocol=_FLOW | _RULE,
+        *("dynamics_dis", "share", None, _dynamics_dis, has_rate),
+        protocol=_FLOW | RULE,
         meaning="Videos that are dynamic by VBench's rule, with another optical flow: no figure of VBench.",
     ),
 )

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from stiv_model.settings import Settings
+from stiv_model.settings import Device, Settings
+from tasks.scores.settings import ImageEncoderSettings
 
 SuiteName = Literal["shapes", "videos", "prompts"]
 
@@ -18,6 +19,17 @@ class AlarmSettings(Settings):
     interval."""
     text_p: Annotated[float, Field(gt=0, lt=1)]
     """`ignores the text`: with a higher probability shuffled prompts agree with the videos as well as the true ones."""
+
+
+class FlowNetworkSettings(Settings):
+    """RAFT-small, in a file of TorchScript (`stiv_model/metrics/flow.py`)."""
+
+    weights: Path
+    """The file."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """sha256 that it must have."""
+    device: Device
+    """Where it runs."""
 
 
 class MatrixSettings(Settings):
@@ -43,6 +55,11 @@ class EvaluationSettings(Settings):
     """Seed from which that of each of these videos follows."""
     worst: PositiveInt
     """Videos on the page's sheet of the worst."""
+    clip: ImageEncoderSettings | None
+    """CLIP model (both sides, with its tokenizer) that tells whether videos follow prompts, also others than of shapes:
+    metric `text_p_clip`; null: nobody tells."""
+    raft_small: FlowNetworkSettings | None
+    """RAFT-small, for the metric `dynamics_raft_small`; null makes no such figure."""
     alarms: AlarmSettings
     """Thresholds of the alarms."""
     matrix: MatrixSettings

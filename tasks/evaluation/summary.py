@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from tasks.evaluation import registry
+from tasks.evaluation import networks, registry
 from tasks.evaluation.card import Accounted, Alarm, Dimension, Unmeasured, Videos
 from tasks.evaluation.judge import wilson
 from tasks.evaluation.measure import Chosen, is_installed
@@ -59,9 +59,9 @@ def _groups(rows: Sequence[Row]) -> list[str]:
 
 
 def _not_applicable(name: str) -> Dimension:
-    return Dimension(
-        name=name, value=None, unit=None, better=None, n=0, status="not_applicable", reason="no video of the suite"
-    )
+    key = networks.NAMED_BY.get(name)
+    reason = f"{key} is null: it names no network" if key else "no video of the suite"
+    return Dimension(name=name, value=None, unit=None, better=None, n=0, status="not_applicable", reason=reason)
 
 
 def _of_each(metric: Metric, group: str, rows: list[Row]) -> Dimension | None:
