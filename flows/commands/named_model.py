@@ -46,6 +46,8 @@ class ModelFacts(NamedTuple):
     trained: Trained | None
     """None where nobody wrote it down."""
     is_video: bool
+    temporal_patch: int
+    """Frames of a token; 1 where it is not known before the model is loaded."""
 
 
 class NamedModel(NamedTuple):
@@ -70,7 +72,8 @@ class NamedModel(NamedTuple):
             index, model = (pinned.read_json(folder / name) for name in (INDEX, f"transformer/{pinned.CONFIG}"))
             trained = None if model.get("trained") is None else checked(Trained, model["trained"], folder)
             defaults = checked(PipelineDefaults, index.get("defaults"), folder / INDEX)
-            return ModelFacts(defaults, trained, bool(model.get("is_video")))
+            patch = int(model.get("model", {}).get("temporal_patch", 1))
+            return ModelFacts(defaults, trained, bool(model.get("is_video")), patch)
         assert self.checkpoint is not None, "one of the two is chosen"
         size = settings.latents
         defaults = PipelineDefaults(
@@ -83,9 +86,9 @@ class NamedModel(NamedTuple):
             sampler=settings.sampler,
         )
         if not metadata.is_checkpoint(self.checkpoint):
-            return ModelFacts(defaults, None, True)  # what it is else, `open` says
+            return ModelFacts(defaults, None, True, 1)  # what it is else, `open` says
         said = metadata.read(self.checkpoint)
-        return ModelFacts(defaults, said.trained, said.is_video)
+        return ModelFacts(defaults, said.trained, said.is_video, said.model.temporal_patch)
 
     def open(self, settings: Sections, assignments: list[str] | None) -> StivPipeline:
         """Load it, on the device and in the precision of params.yaml, without progress bars.

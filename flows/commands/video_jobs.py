@@ -17,7 +17,7 @@ from flows.running import locks
 from stiv_model.encoders.text import check_lengths
 from stiv_model.pipeline.components import PipelineDefaults
 from stiv_model.pipeline.folders import SHIPPED
-from stiv_model.pipeline.inputs import not_trained
+from stiv_model.pipeline.inputs import check_frames, not_trained
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings_errors import checked
 from tasks.applications.given import Given
@@ -97,6 +97,7 @@ def run(
         )
     facts = named.facts(machine.sections)
     check_is_video(facts.is_video, named.checkpoint or named.pipeline)
+    check_frames(options.num_frames or facts.temporal_patch, facts.temporal_patch)
     with locks.output(options.out, command):
         work = prepare(options, own, facts, machine.sandbox)
         for each in work.given:

@@ -59,10 +59,8 @@ def check_size(model: ModelSettings, is_video: bool, frames: int, height: int, w
     """
     if not is_video and frames != 1:
         raise ValueError(f"num_frames is {frames}, but this is an image model: it makes 1 frame; load a video model")
-    if is_video and frames % model.temporal_patch:
-        below = frames - frames % model.temporal_patch
-        nearest = " or ".join(str(each) for each in (below, below + model.temporal_patch) if each)
-        raise ValueError(f"num_frames is {frames}, but the temporal patch is {model.temporal_patch}: use {nearest}")
+    if is_video:
+        check_frames(frames, model.temporal_patch)
     least = downsampling * model.spatial_patch
     for name, value in (("height", height), ("width", width)):
         if value % least:
@@ -75,6 +73,18 @@ def check_size(model: ModelSettings, is_video: bool, frames: int, height: int, w
         _check_positions("num_frames", frames, per_token, at.num_temporal)
         _check_positions("height", height, least, at.rows)
         _check_positions("width", width, least, at.columns)
+
+
+def check_frames(frames: int, temporal_patch: int) -> None:
+    """Refuse a length that a video model cannot cut into its patches.
+
+    Raises:
+        ValueError: with the nearest lengths that it can.
+    """
+    if frames % temporal_patch:
+        below = frames - frames % temporal_patch
+        nearest = " or ".join(str(each) for each in (below, below + temporal_patch) if each)
+        raise ValueError(f"num_frames is {frames}, but the temporal patch is {temporal_patch}: use {nearest}")
 
 
 def _check_positions(name: str, value: int, size: int, have: int) -> None:

@@ -41,7 +41,7 @@ def trained(**changes) -> Trained:
 
 def facts_of(said: Trained | None, named: Path) -> ModelFacts:
     defaults = json.loads((named / "model_index.json").read_text())["defaults"]
-    return ModelFacts(PipelineDefaults.model_validate(defaults), said, True)
+    return ModelFacts(PipelineDefaults.model_validate(defaults), said, True, 2)
 
 
 TWICE = tuple(Mode(clean_frames="every_second", stride=stride, weight=1.0) for stride in (1, 2))
@@ -168,6 +168,7 @@ def test_what_lies_between_two_pictures_has_both_at_its_ends(footage, named, mon
             "has 30 frames, but 12 frames that",
         ),
         (("predict", "--video", "square.mp4", "--image", "a.png"), "both begin the video: leave one out"),
+        (("predict", "--video", "square.mp4", "--num-frames", "7"), "the temporal patch is 2: use 6 or 8"),
         (("interpolate",), "name what lies on both sides"),
         (("interpolate", "--image", "a.png"), "name what lies on both sides"),
         (
