@@ -16,7 +16,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.decoding import clip_frames, cuts, decode, frame_times, picture_file, probe
+from tasks.decoding import clip_frames, cuts, decode, frame_times, picture_file, probe, whole_video
 from tasks.decoding.limits import Limits
 from tasks.sandbox import answer_schemas, wire_format, worker
 from tasks.sandbox.pool import Sandbox
@@ -30,6 +30,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "probe": {},
     "split": {"claimed_frames": 48, "fps": 24.0, **shot_rules.rules_of(ShotSettings.model_validate(PARAMS["shots"]))},
     "clip_frames": {"start_pts": 0, "end_pts": 48 * 512, "frames": 3, "stride_frames": 2, "height": 16, "width": 24},
+    "whole_video": {"frames": 48, "height": 96, "width": 96},
     "frame_times": {"claimed_frames": 48},
     "picture_file": {"height": 16, "width": 24},
 }
@@ -51,6 +52,7 @@ def honest(sandbox_settings, video_with_cut, tmp_path_factory) -> dict[str, dict
         "probe": probe.probe(path, limits),
         "split": cuts.split(path, limits, **ASKED["split"]),
         "clip_frames": clip_frames.clip_frames(path, limits, **ASKED["clip_frames"]),
+        "whole_video": whole_video.whole_video(path, limits, **ASKED["whole_video"]),
         "frame_times": frame_times.frame_times(path, limits, **ASKED["frame_times"]),
         "picture_file": picture_file.picture_file(str(picture), limits, **ASKED["picture_file"]),
     }
@@ -77,6 +79,8 @@ def test_what_is_true_comes_through_as_it_is(answer, honest):
     assert answer("probe", honest["probe"]) == honest["probe"]
     pictures = answer("clip_frames", honest["clip_frames"])
     np.testing.assert_array_equal(pictures["frames"], honest["clip_frames"]["frames"])
+    whole = answer("whole_video", honest["whole_video"])
+    assert whole["frames"].shape == (48, 96, 96, 3) and whole["crf"] == 23.0, "libx264's own where none is named"
     split = answer("split", honest["split"])
     assert [len(shot.pop("stills")) for shot in split["shots"]] == [4, 4]
     told = [{name: value for name, value in shot.items() if name != "stills"} for shot in honest["split"]["shots"]]
@@ -122,6 +126,14 @@ LIES: list[tuple[str, str, Any]] = [
     ("clip_frames", "crop_top", -1),
     ("clip_frames", "crop_left", 1 << 31),
     ("clip_frames", "status", np.zeros(3, np.uint8)),
+    ("whole_video", "frames", [1, 2]),
+    ("whole_video", "frames", np.zeros((49, 96, 96, 3), np.uint8)),
+    ("whole_video", "frames", np.zeros((0, 96, 96, 3), np.uint8)),
+    ("whole_video", "frames", np.zeros((48, 96, 64, 3), np.uint8)),
+    ("whole_video", "frames", np.zeros((48, 96, 96, 3), np.float32)),
+    ("whole_video", "crf", -1.0),
+    ("whole_video", "crf", float("nan")),
+    ("whole_video", "crf", "12"),
     ("frame_times", "times", [1, 2]),
     ("frame_times", "times", np.zeros(0, np.int64)),
     ("frame_times", "times", np.arange(48, dtype=np.int32)),
@@ -201,7 +213,7 @@ def test_a_reason_that_is_no_function_s_own_costs_the_file(answer, status, reaso
 def test_what_a_function_refuses_with_is_declared(answer):
     """Every `Refused(status, reason)` in the modules in the sandbox, and every reason of `DecodeBudget`."""
     told = set()
-    for module in (decode, probe, cuts, clip_frames):
+    for module in (decode, probe, cuts, clip_frames, whole_video):
         for call in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("Refused"):
                 told.add(tuple(getattr(argument, "value", None) for argument in call.args))
