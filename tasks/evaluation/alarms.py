@@ -7,6 +7,10 @@ from tasks.evaluation.settings import EvaluationSettings
 
 STILL_VIDEO = "still video"
 IGNORES_THE_TEXT = "ignores the text"
+_NOBODY_TELLS = (
+    "nothing here tells what is due to the text: the judge knows prompts of shapes with one given frame at most, a "
+    "CLIP model (evaluation.clip) those without given frames"
+)
 
 
 def still_video(dimensions: Sequence[Dimension], settings: EvaluationSettings) -> list[Alarm]:
@@ -47,7 +51,7 @@ def ignores_the_text(dimensions: Sequence[Dimension], settings: EvaluationSettin
             continue
         words = f"p = {one.value:.2g} over {one.n} videos, by the {one.protocol['by']}"
         found.append(_alarm(IGNORES_THE_TEXT, rule, one, one.value > limit, words))
-    return found or [_untold(IGNORES_THE_TEXT, rule, "nothing here tells what a video shows: see evaluation.clip")]
+    return found or [_untold(IGNORES_THE_TEXT, rule, _NOBODY_TELLS)]
 
 
 def _untold(name: str, rule: str, words: str) -> Alarm:
