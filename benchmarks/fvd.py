@@ -12,6 +12,7 @@ import io
 import json
 from collections.abc import Callable
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -23,6 +24,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.fvd_reference import SEED, clip
 from flows.params import load_params
+from stiv_model.encoders import vae
+from stiv_model.encoders.pixels import to_frames, to_pixels
 from stiv_model.metrics import extractors
 from stiv_model.metrics.frechet import curve_over_n, frechet_distance
 from tasks.demo import shapes
@@ -64,7 +67,18 @@ def blurred(video: np.ndarray) -> np.ndarray:
     return np.stack([cv2.GaussianBlur(frame, (5, 5), 0) for frame in video])
 
 
+@cache
+def _vae() -> vae.Vae:
+    return vae.load(load_params().vae)
+
+
+def through_vae(video: np.ndarray) -> np.ndarray:
+    """Return what the embedded VAE makes of a clip: nothing that a model on its latents makes can be nearer."""
+    return to_frames(_vae().decode(_vae().encode(to_pixels(video))))
+
+
 DAMAGE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "through the embedded VAE": through_vae,
     "H.264, crf 12": lambda video: coded(video, 12),
     "first frame frozen": lambda video: np.repeat(video[:1], len(video), 0),
     "frames shuffled": shuffled,
