@@ -1,5 +1,6 @@
 """The flow behind stage evaluate: videos measured, and what came of it as a score card."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +14,15 @@ from flows.running.progress import show
 from stiv_model.settings import DeviceSettings
 from tasks.evaluation import measure, video_suite
 from tasks.evaluation.card import FILE
-from tasks.evaluation.evaluate import Evaluation, evaluate_all
+from tasks.evaluation.evaluate import PAGE, Evaluation, evaluate_all
 from tasks.evaluation.learning import judge_validations
 from tasks.evaluation.settings import EvaluationSettings, SuiteName
 from tasks.evaluation.suites import SuiteRun, shapes
 from tasks.operations.task_runs import call
 from tasks.pages import card_page
 from tasks.sandbox.settings import SandboxSettings
+
+log = logging.getLogger(__name__)
 
 
 @flow
@@ -83,6 +86,8 @@ def evaluate(
     if made is not None and fvd_curve:
         _draw_curve(out, evaluation)
     if made is not None:
+        for line in [*card_page.headlines(made), f"the card: {card or out / FILE}; its page: {out / PAGE}"]:
+            log.info(line)
         table = card_page.markdown(made)
         show("markdown", "card", markdown=table, description="The score card")
 

@@ -165,19 +165,16 @@ async def _tell_log(client: Any, run: UUID, seen: set[UUID], started: float) -> 
 
 
 def card_lines(path: Path) -> list[str]:
-    """Put the judge's figures on lines: one for each mode, and for held-out and seen combinations; and every alarm."""
+    """Put the judge's figures on lines: one for each mode, and for held-out and seen combinations; and the alarms."""
     from tasks.evaluation import judgement, sealing  # seconds to import
+    from tasks.pages import card_page
 
     card = sealing.read(path)
     judged = [
         f"judge, {mode}, {combinations.replace('_', ' ')}, {figures['n']} videos: {_shares(figures)}"
         for mode, combinations, figures in judgement.lines_of(judgement.modes(card))
     ]
-    return judged + [
-        f"alarm, {alarm.group.replace('_', ' ') or 'all videos'}: {alarm.name.replace('_', ' ')}: {alarm.found}"
-        for alarm in card.alarms
-        if alarm.state == "fires"
-    ]
+    return judged + card_page.headlines(card)
 
 
 def _shares(figures: dict[str, Any]) -> str:

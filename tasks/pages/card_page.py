@@ -116,5 +116,29 @@ def markdown(card: Card) -> str:
     return "\n".join(lines) + "\n"
 
 
+def headlines(card: Card) -> list[str]:
+    """Return on lines what one waits for: figures of whole sets that were asked for, such as FVD, and the alarms."""
+    asked = {one.name for one in registry.SET_METRICS if not one.is_default}
+    told = [_headline(one) for one in card.dimensions if one.name in asked]
+    firing = [alarm for alarm in card.alarms if alarm.state == "fires"]
+    told += [f"alarm, {_words(alarm.group)}: {_words(alarm.name)}: {alarm.found}" for alarm in firing]
+    return told if firing else [*told, f"no alarm fires, of {len(card.alarms)}"]
+
+
+def _headline(one: Dimension) -> str:
+    said = f"{one.name}, {_words(one.group)}: "
+    if one.value is None:
+        return f"{said}{_words(one.status)} ({one.reason})"
+    interval, floor = _interval(one), one.protocol.get("floor")
+    said += f"{_number(one)} {_unit(one)}".strip() + (f" [{interval}]" if interval else "") + f", n = {one.n}"
+    if isinstance(floor, Mapping):
+        said += f"; real clips against real ones {number(float(floor['distance']), one.unit)}"
+    return said
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ") or "all videos"
+
+
 def _unit(one: Dimension) -> str:
     return "" if one.unit in (None, "share") else str(one.unit)

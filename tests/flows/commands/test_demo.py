@@ -32,6 +32,8 @@ def test_what_the_judge_found_is_told_for_each_mode_and_kind_of_combination_and_
         f"judge, t2v, seen, 1 videos: {found}, shape 100%, direction 0%",
         "alarm, t2v seen: still video: 1 of 1 is still",
     ]
+    sealing.write(made_card(groups, alarms=[alarms[1]]), tmp_path / "card.json")
+    assert card_lines(tmp_path / "card.json")[2:] == ["no alarm fires, of 1"]
 
 
 def test_the_last_stages_make_the_one_page_and_the_one_file_of_figures_that_the_demo_tells_of():
