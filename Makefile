@@ -52,7 +52,7 @@ check: $(STAMP)  ## formatting, types, architecture, spelling; no tests
 	$(BIN)/codespell
 
 test: check  ## check, and all tests, the whole road among them
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40
 
 test-long: $(STAMP)  ## variants of tests that take long, Ray and TransNetV2 among them
 	$(UV) -e '.[dev,ray,transnet]'
