@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What make fast runs: what one breaks while editing, and what is checked in seconds.
 FAST := tests/stiv_model/network tests/stiv_model/diffusion tests/tasks/storage tests/tasks/scores tests/flows/test_params.py tests/test_repository.py
 
-.PHONY: help demo learn evaluate test test-long fast setup vbench-env check fix docs lock clean
+.PHONY: help demo learn evaluate test tests test-long fast setup vbench-env check lint types fix docs lock clean
 
 # A target is in the help if a comment of two hashes stands behind it.
 help:
@@ -44,14 +44,22 @@ fix: $(STAMP)  ## format, and mend what ruff can mend
 fast: $(STAMP)  ## the tests of the inner loop, a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m 'not long and not road and not docs' -k 'not compile' $(FAST)
 
-check: $(STAMP)  ## formatting, types, architecture, spelling; no tests
+check: lint types  ## formatting, types, architecture, spelling; no tests
+
+lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
-	$(BIN)/mypy
 	$(BIN)/codespell
 
-test: check  ## check, and all tests, the whole road among them
+types: $(STAMP)
+	$(BIN)/mypy
+
+# Types are checked while the first tests run: mypy has one thread, and half of the machine would wait for it.
+test: lint  ## check, and all tests, the whole road among them
+	@$(MAKE) --no-print-directory -j 2 types tests
+
+tests:
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40
 
 test-long: $(STAMP)  ## variants of tests that take long, Ray and TransNetV2 among them

@@ -182,7 +182,7 @@ def used_modules(function: Any) -> set[str]:
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_name_the_modules_that_the_flow_itself_uses(stage):
     flow, _ = command(stage)
-    used = used_modules(load(flow).fn)
+    used = used_modules(inspect.unwrap(load(flow).fn))  # `main` wraps what it runs, in another test of this process
     assert used - {"tasks.storage.tables"}, "the flow does nothing"
     unnamed = {name for name in used - named_by(stage) if stage in SHOW or not is_within(name, WATCHES)}
     assert unnamed <= {"tasks.storage.tables", "tasks.operations.task_runs", *TRACKED_BY_VALUE}, unnamed
