@@ -13,7 +13,7 @@ from flows.running import stage_names
 from flows.running.progress import show
 from stiv_model.settings import DeviceSettings
 from tasks.evaluation import measure, video_suite
-from tasks.evaluation.card import FILE
+from tasks.evaluation.card import FILE, Card
 from tasks.evaluation.evaluate import PAGE, Evaluation, evaluate_all
 from tasks.evaluation.learning import judge_validations
 from tasks.evaluation.settings import EvaluationSettings, SuiteName
@@ -84,7 +84,7 @@ def evaluate(
     if training is not None and learning is not None:
         call(judge_validations, training, stage_names.recipes(), learning)
     if made is not None and fvd_curve:
-        _draw_curve(out, evaluation)
+        _draw_curve(out, made, evaluation)
     if made is not None:
         for line in [*card_page.headlines(made), f"the card: {card or out / FILE}; its page: {out / PAGE}"]:
             log.info(line)
@@ -92,16 +92,17 @@ def evaluate(
         show("markdown", "card", markdown=table, description="The score card")
 
 
-def _draw_curve(out: Path, evaluation: EvaluationSettings) -> None:
+def _draw_curve(out: Path, card: Card, evaluation: EvaluationSettings) -> None:
     """Draw FVD over n of the videos of an evaluation.
 
     Raises:
-        ValueError: there are too few of them.
+        ValueError: there are too few of them, or they are of another kind than the reference.
     """
     from tasks.evaluation import distances, likeness  # torch
     from tasks.pages import distance_figure
 
-    curves = distances.curves(likeness.reference_of(evaluation).features, likeness.logits_in(out))
+    real, _ = likeness.reference_for(card.videos.model_dump(), evaluation)
+    curves = distances.curves(real, likeness.logits_in(out))
     distance_figure.write(out / "fvd_curve.svg", curves, "FVD")
 
 

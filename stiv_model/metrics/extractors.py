@@ -15,6 +15,8 @@ from stiv_model.metrics import i3d
 
 RESIZE = f"bilinear to {i3d.SIDE} x {i3d.SIDE}, corners apart, not smoothed, aspect not kept"
 """How clips are brought to the network's size."""
+PUBLISHED = "I3D Kinetics-400 logits"
+"""The name of the network whose distances are FVD and KVD."""
 _SCRIPTS = (".pt", ".ts")
 
 
@@ -38,7 +40,7 @@ def published() -> Extractor:
     Raises:
         NotInstalledError, ValueError: as `weights.load`.
     """
-    return Extractor("I3D Kinetics-400 logits", i3d.WEIGHTS.sha256, "FVD", "KVD", _of(i3d.load()))
+    return Extractor(PUBLISHED, i3d.WEIGHTS.sha256, "FVD", "KVD", _of(i3d.load()))
 
 
 def from_file(path: Path) -> Extractor:

@@ -1,5 +1,6 @@
 """Metrics of the card that want real videos: PSNR, SSIM and LPIPS of one, FVD and KVD of all."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from stiv_model.metrics import fidelity, least
 from tasks.evaluation import reference, values
 from tasks.evaluation.features import features_of
 from tasks.evaluation.metrics import Evaluated, Features, Figure, Metric, Rows, SetMetric
+from tasks.evaluation.protocol import Protocol
 from tasks.evaluation.settings import EvaluationSettings
 
 if TYPE_CHECKING:
@@ -117,15 +119,6 @@ def _logits(entry: Evaluated) -> np.ndarray:
     return features_of(entry.video, _extractor())
 
 
-def reference_of(settings: EvaluationSettings) -> reference.Reference:
-    """Return the features of real clips that FVD and KVD are measured against.
-
-    Raises:
-        FileNotFoundError, ValueError: as `reference.read`.
-    """
-    return reference.read(reference.SHAPES if settings.reference is None else settings.reference)
-
-
 def logits_in(out: Path) -> np.ndarray:
     """Return the logits in the table of an evaluation, float64 (n, 400).
 
@@ -140,25 +133,33 @@ def logits_in(out: Path) -> np.ndarray:
     return np.array(found, np.float64)
 
 
-def _reference(rows: Rows) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return the features of the real clips that a group is compared with, and the protocol of both.
+def reference_for(facts: Mapping[str, Any], settings: EvaluationSettings) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the features of the real clips that videos are compared with, float64 (n, 400), and the protocol of both.
+
+    Args:
+        facts: of the videos, as the card's `videos` has them.
 
     Raises:
-        ValueError: the videos are of another kind.
+        FileNotFoundError, ValueError: as `reference.read`; or the videos are of another kind.
     """
-    there = reference_of(rows.settings)
-    facts = {name: rows.facts[name] for name in ("height", "width", "frames", "fps", "pixels", "codec", "crf")}
-    if facts["fps"] is None:  # arrays of nobody knows where
-        facts["fps"] = there.protocol.fps
-    made = there.protocol.model_copy(update=facts | {"corpus": rows.facts.get("corpus")})
+    from stiv_model.metrics import extractors, i3d  # torch
+
+    there = reference.read(reference.SHAPES if settings.reference is None else settings.reference)
+    known = {name: facts[name] for name in ("height", "width", "frames", "fps", "pixels", "codec", "crf", "corpus")}
+    if known["fps"] is None:  # arrays of nobody knows where
+        known["fps"] = there.protocol.fps
+    made = Protocol(
+        extractor=extractors.PUBLISHED, extractor_sha256=i3d.WEIGHTS.sha256, resize=extractors.RESIZE,
+        stride=1, clips_per_video=1, **known,
+    )  # fmt: skip
     there.protocol.refuse_unlike(made, "the reference", "these videos")
-    return there.features, made.model_dump(mode="json")
+    return there.features, made.model_dump(mode="json") | {"reference_sha256": there.sha256}
 
 
 def _fvd(rows: Rows) -> Figure:
     from tasks.evaluation import distances
 
-    real, protocol = _reference(rows)
+    real, protocol = reference_for(rows.facts, rows.settings)
     found = distances.compare(real, rows.features)
     floor = None if found.floor is None else distances.as_json(found.floor)
     counts = {"n_real": found.made.n_real, "n_made": found.made.n_made, "floor": floor}
@@ -168,7 +169,7 @@ def _fvd(rows: Rows) -> Figure:
 def _kvd(rows: Rows) -> Figure:
     from tasks.evaluation import distances
 
-    real, protocol = _reference(rows)
+    real, protocol = reference_for(rows.facts, rows.settings)
     counts = {"n_reference": len(real), "n_made": len(rows.features)}
     return Figure(distances.kernel(real, rows.features), None, None, protocol | counts)
 

@@ -3,6 +3,7 @@
 `python benchmarks/fvd_reference.py` made shapes.safetensors.
 """
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,12 @@ class Reference(NamedTuple):
     """Float64 (n, K)."""
     protocol: Protocol
     """What they are features of."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the features as files have them: float32, row by row."""
+        rows = np.ascontiguousarray(self.features, np.float32)
+        return hashlib.sha256(repr(rows.shape).encode() + rows.tobytes()).hexdigest()
 
 
 def read(path: Path) -> Reference:

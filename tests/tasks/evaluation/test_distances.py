@@ -128,7 +128,7 @@ def rows(shapes: reference.Reference, n: int, **changes) -> Rows:
     }
     settings = load_params(Path("params.yaml")).evaluation
     features = shapes.features[:n] + np.random.default_rng(0).normal(0, 0.5, (n, 400))
-    return Rows(features, "t2v held_out", facts | changes, settings)
+    return Rows(features, "t2v held_out", facts | {"corpus": None} | changes, settings)
 
 
 def test_fvd_and_kvd_of_the_card_are_of_the_reference_and_say_what_belongs_to_them(shapes, needs_eval):
@@ -148,6 +148,20 @@ def test_other_clips_than_those_of_the_reference_have_no_fvd(shapes, changed):
     (fvd, _) = likeness.SET_METRICS
     with pytest.raises(ValueError, match=next(iter(changed))):
         fvd.compute(rows(shapes, 64, **changed))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"extractor": "mine.pt"}, {"extractor_sha256": "0" * 64}, {"resize": "r"}, {"stride": 2}, {"clips_per_video": 4}],
+)
+def test_a_reference_of_other_features_or_clips_than_the_videos_have_makes_no_fvd(tmp_path, shapes, changed):
+    there = reference.Reference(shapes.features, shapes.protocol.model_copy(update=changed))
+    reference.write(tmp_path / "other.safetensors", there)
+    asked = rows(shapes, 16)
+    asked = asked._replace(settings=asked.settings.model_copy(update={"reference": tmp_path / "other.safetensors"}))
+    for one in likeness.SET_METRICS:
+        with pytest.raises(ValueError, match=f"not of one kind.*: {next(iter(changed))} "):
+            one.compute(asked)
 
 
 def test_a_reference_that_is_none_is_refused(tmp_path, shapes):
