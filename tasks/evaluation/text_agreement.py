@@ -3,22 +3,27 @@
 A permutation test over the same videos (Pitman 1937): agreement is a product of what is seen in a video with what a
 prompt asks for, so that each video can be held against every prompt. For a suite of shapes the judge sees words, for
 others a CLIP model, where one is named; where neither can be asked, nobody guesses. A given first frame tells colour
-and shape without any text, so that of such a video only the direction counts.
+and shape without any text, so that of such a video only the direction counts; and not even that where the place at
+which the object starts tells it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
 
+from tasks.demo.objects import centre_of, largest_part
 from tasks.demo.shapes import COLOURS, DIRECTIONS, SHAPES, judge
 from tasks.evaluation.metrics import Evaluated, Features, Figure, NotApplicable, Rows, SetMetric
 
 PERMUTATIONS = 2000
 """Orders of the prompts that are tried; p has a floor of 1 in so many."""
 _SEED = 0  # of these orders
+_TELLS = 0.05  # p below which the starts of given first frames fit the directions by more than chance
 _SAME = 1e-9  # sums of the same numbers in another order may differ by less
+_AWAY: Mapping[str, tuple[int, int]] = {"left": (1, 0), "right": (-1, 0), "up": (0, 1), "down": (0, -1)}
+"""On which side of the middle an object starts that moves in a direction and stays in the picture: x, y downwards."""
 _WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (("colour", COLOURS), ("shape", SHAPES), ("direction", DIRECTIONS))
 
 
@@ -57,14 +62,51 @@ def is_judged(entry: Evaluated) -> bool:
 
 
 def _by_judge(entry: Evaluated) -> np.ndarray:
-    """Return 1 for each word that is seen and 0 for others, float64 (14,), and the same of those asked for."""
+    """Return 1 for each word that is seen, else 0, float64 (14,), the same of those asked for, and `_start` (2,)."""
     verdict = entry.seen_by(judge)
     seen, asked = [], []
     for name, words in _WORDS:
         counts = not entry.given_frames or name == "direction"
         seen += [float(counts and getattr(verdict, name) == word) for word in words]
         asked += [float(counts and getattr(entry, name) == word) for word in words]
-    return np.array(seen + asked)
+    return np.array([*seen, *asked, *_start(entry)])
+
+
+def _start(entry: Evaluated) -> tuple[float, float]:
+    """Return how far the object of a given first frame is from the middle, (x, y), shares of the sides; 0 without one.
+
+    The object is the largest part of a stronger colour than the rest has.
+    """
+    if not entry.given_frames:
+        return 0.0, 0.0
+    picture = entry.image if entry.image is not None else (entry.video if entry.truth is None else entry.truth)[0]
+    strength = np.ptp(picture.astype(np.float32), axis=2)
+    strength -= np.median(strength)
+    part = largest_part(np.clip(strength / max(1.0, float(np.percentile(strength, 99))), 0, 1))
+    if part is None:
+        return 0.0, 0.0
+    height, width = picture.shape[:2]
+    x, y = centre_of(part)
+    return (x + 0.5) / width - 0.5, (y + 0.5) / height - 0.5
+
+
+def shapes_p(rows: Rows) -> Figure:
+    """Return p of a group's videos of shapes, from features of `_by_judge`.
+
+    Raises:
+        NotApplicable: as `text_p`; or the given first frames tell the directions, so that who ignores the text is right
+            all the same.
+    """
+    words, starts = rows.features[:, :-2], rows.features[:, -2:]
+    asked = words[:, -len(DIRECTIONS) :]
+    sides = asked @ np.array([_AWAY[name] for name in DIRECTIONS], np.float64)
+    found = text_p(rows._replace(features=words))
+    if starts.any() and (told := permutation_p(starts @ sides.T)) < _TELLS:
+        raise NotApplicable(
+            "the given first frames tell the directions without the text: where objects start fits these with "
+            f"p = {told:.2g}, and a model that ignores the text may be right all the same"
+        )
+    return found
 
 
 def text_p(rows: Rows) -> Figure:
@@ -83,17 +125,17 @@ def text_p(rows: Rows) -> Figure:
     return Figure(permutation_p(seen @ asked.T))
 
 
-def set_metric(name: str, features: str, by: str) -> SetMetric:
+def set_metric(name: str, features: str, by: str, compute: Callable[[Rows], Figure] = text_p) -> SetMetric:
     """Return p by what is seen as `features`."""
     protocol = {"by": by, "permutations": PERMUTATIONS, "seed": _SEED}
     meaning = (
         "Probability that the prompts in a random order fit the videos as well: high where a model ignores the text."
     )
-    return SetMetric(name, "p", "lower", features, text_p, protocol=protocol, meaning=meaning)
+    return SetMetric(name, "p", "lower", features, compute, protocol=protocol, meaning=meaning)
 
 
 FEATURES = (Features("text_agreement", _by_judge, is_judged),)
-SET_METRICS = (set_metric("text_p", "text_agreement", "judge of shapes"),)
+SET_METRICS = (set_metric("text_p", "text_agreement", "judge of shapes", shapes_p),)
 
 
 def by_clip(features: Callable[[np.ndarray], np.ndarray], of_text: Callable[[str], np.ndarray]) -> Features:
