@@ -10,6 +10,8 @@ _MUST_AGREE = ("suite", "videos")
 """Parts of the card by which two are of the same test."""
 _MAY_DIFFER = ("model", "machine")
 """Parts that are what one compares, or what is told beside."""
+_BESIDE = ("floor",)
+"""Of a protocol: figures of the same reference, whose last bits are a machine's."""
 _SEEDS = "suite.seeds"
 """Other seeds are another draw from the same model: told, not refused."""
 
@@ -76,7 +78,8 @@ def _unlike_figures(first: Dimension, second: Dimension) -> Iterator[Difference]
     name = _name(first)
     if first.n != second.n:
         yield Difference(f"{name} n", first.n, second.n)
-    yield from _differences(dict(first.protocol), dict(second.protocol), f"{name} protocol")
+    protocols = [{key: value for key, value in one.protocol.items() if key not in _BESIDE} for one in (first, second)]
+    yield from _differences(*protocols, f"{name} protocol")
 
 
 def _alone(first: Card, second: Card) -> Iterator[tuple[str, str]]:

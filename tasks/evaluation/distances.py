@@ -67,6 +67,11 @@ def kernel(real: np.ndarray, made: np.ndarray) -> float:
     return frechet.kernel_distance(_apart(real, len(made))[0], made)
 
 
+def n_compared(n_real: int, n_made: int) -> int:
+    """Return how many of the real clips `compare` and `kernel` hold against so many made ones."""
+    return len(_apart(np.empty((n_real, 0)), n_made)[0])
+
+
 def floor_of(real: np.ndarray) -> Measured:
     """Return how far one half of real clips is from the other.
 

@@ -102,7 +102,12 @@ METRICS = (
 
 
 def _is_counted(entry: Evaluated) -> bool:
-    """Say whether FVD counts a video: of shapes the first from text of held-out words, of another suite all."""
+    """Say whether FVD counts a video: of shapes the first from text of held-out words, of another suite all.
+
+    Of videos that are too short for I3D, none: what else is measured of them stays.
+    """
+    if len(entry.video) < least.I3D_FRAMES:
+        return False
     if entry.mode is None:
         return True
     return entry.mode == "t2v" and bool(entry.held_out) and int(entry.id.rsplit("-", 1)[-1]) < CLIPS
@@ -113,6 +118,11 @@ def _extractor() -> "Extractor":
     from stiv_model.metrics import extractors
 
     return extractors.published()
+
+
+def _lack(facts: Mapping[str, Any]) -> str | None:
+    frames = facts["frames"]
+    return None if frames is None or frames >= least.I3D_FRAMES else f"{frames} frames, I3D needs {least.I3D_FRAMES}"
 
 
 def _logits(entry: Evaluated) -> np.ndarray:
@@ -170,7 +180,7 @@ def _kvd(rows: Rows) -> Figure:
     from tasks.evaluation import distances
 
     real, protocol = reference_for(rows.facts, rows.settings)
-    counts = {"n_reference": len(real), "n_made": len(rows.features)}
+    counts = {"n_reference": distances.n_compared(len(real), len(rows.features)), "n_made": len(rows.features)}
     return Figure(distances.kernel(real, rows.features), None, None, protocol | counts)
 
 
@@ -179,9 +189,11 @@ SET_METRICS = (
     SetMetric(
         "fvd", None, "lower", "i3d_logits", _fvd, "eval", is_default=False,
         meaning="How far the videos as a set are from real clips, by I3D. Says little of motion, nothing without n.",
+        lack=_lack,
     ),
     SetMetric(
         "kvd", None, "lower", "i3d_logits", _kvd, "eval", is_default=False,
         meaning="The same by a kernel, of which n is no part: near 0 for real clips.",
+        lack=_lack,
     ),
 )  # fmt: skip

@@ -16,6 +16,10 @@ def _always(entry: "Evaluated") -> bool:
     return True
 
 
+def _lacks_nothing(facts: Mapping[str, Any]) -> str | None:
+    return None
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluated:
     """A video that is measured, and what is known of it. Pictures are uint8 RGB, of the video's size."""
@@ -130,3 +134,5 @@ class SetMetric(NamedTuple):
     by_group: bool = True
     """A figure of each group; if not, one of all videos together."""
     meaning: str = ""
+    lack: Callable[[Mapping[str, Any]], str | None] = _lacks_nothing
+    """Returns why there is no such figure of videos of such facts, as `Rows` has them; None where there may be one."""

@@ -20,8 +20,10 @@ def _has_pairs(entry: Evaluated) -> bool:
 
 
 def has_rate(entry: Evaluated) -> bool:
-    """Say whether a video moves at a rate that is known."""
-    return entry.fps is not None and moves(entry)
+    """Say whether a video moves at a rate that is known, and has two of the frames that VBench's rule takes."""
+    if entry.fps is None or not entry.fps > 0 or not moves(entry):
+        return False
+    return len(entry.video) > motion.stride_of(entry.fps)
 
 
 def _flicker(entry: Evaluated) -> float:

@@ -51,16 +51,19 @@ def dimensions(rows: Sequence[Row], chosen: Chosen, videos: Videos, settings: Ev
         everyone = _features(one, measured)
         found += [_of_set(one, group, these, everyone, facts, settings) for group, these in parts.items()]
     there = [one for one in found if one is not None]
-    return there + [_not_applicable(name) for name in sorted(chosen.named - {one.name for one in there})]
+    lacks = {one.name: one.lack(facts) for one in chosen.set_metrics}
+    return there + [
+        _not_applicable(name, lacks.get(name)) for name in sorted(chosen.named - {one.name for one in there})
+    ]
 
 
 def _groups(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row["group"] for row in rows))
 
 
-def _not_applicable(name: str) -> Dimension:
+def _not_applicable(name: str, lack: str | None) -> Dimension:
     key = networks.NAMED_BY.get(name)
-    reason = f"{key} is null: it names no network" if key else "no video of the suite"
+    reason = f"{key} is null: it names no network" if key else lack or "no video of the suite"
     return Dimension(name=name, value=None, unit=None, better=None, n=0, status="not_applicable", reason=reason)
 
 

@@ -112,3 +112,5 @@ def test_a_video_of_one_frame_or_unknown_rate_has_no_motion_or_no_dynamics():
     applies = {metric.name: metric.applies for metric in moving.METRICS}
     assert not applies["motion"](changed(REAL[0], video=REAL[0].video[:1]))
     assert not applies["dynamics_dis"](changed(REAL[0], fps=None))
+    assert not applies["dynamics_dis"](changed(REAL[0], fps=64.0))  # of 8 frames every eighth is one
+    assert applies["dynamics_dis"](changed(REAL[0], fps=56.0))

@@ -73,6 +73,12 @@ def test_other_seeds_are_told_and_not_refused():
     assert not found.unlike and [one.field for one in found.differs_by] == ["suite.seeds"]
 
 
+def test_a_floor_that_differs_by_last_bits_is_of_the_same_protocol():
+    protocols = [{"frames": 10, "floor": {"distance": value}} for value in (51.0, 51.0 + 1e-13)]
+    cards = [made_card({"": {"fvd": FVD.model_copy(update={"protocol": protocol})}}, **ALIKE) for protocol in protocols]
+    assert not compare.compare(*cards).unlike
+
+
 def test_a_card_that_was_edited_or_has_another_schema_or_is_none_is_refused(tmp_path):
     good, bad = write(tmp_path / "a.json"), tmp_path / "b.json"
     content = json.loads(Path(good).read_text())

@@ -139,6 +139,7 @@ def test_fvd_and_kvd_of_the_card_are_of_the_reference_and_say_what_belongs_to_th
     assert (said["n_real"], said["n_made"], said["frames"], said["pixels"]) == (240, 16, 10, "arrays")
     assert (said["floor"]["n_real"], said["floor"]["n_made"]) == (240, 16)
     assert "floor" not in figures["kvd"].protocol
+    assert figures["kvd"].protocol["n_reference"] == 240
 
 
 @pytest.mark.parametrize(
@@ -204,6 +205,9 @@ def test_fvd_of_shapes_counts_the_first_from_text_of_held_out_words():
     counted = [logits.applies(Evaluated(name, CLIP, mode=mode, held_out=held)) for name, mode, held in kinds]
     assert counted == [True, False, False, False]
     assert logits.applies(Evaluated("any.npy", CLIP))
+    assert not logits.applies(Evaluated("any.npy", CLIP[:8]))
+    assert {one.lack({"frames": 8}) for one in likeness.SET_METRICS} == {"8 frames, I3D needs 9"}
+    assert {one.lack({"frames": 9}) for one in likeness.SET_METRICS} == {None}
 
 
 def test_the_curve_of_an_evaluation_is_of_the_logits_in_its_table(tmp_path, shapes, needs_eval):
