@@ -78,8 +78,10 @@ def _unlike_figures(first: Dimension, second: Dimension) -> Iterator[Difference]
     name = _name(first)
     if first.n != second.n:
         yield Difference(f"{name} n", first.n, second.n)
-    protocols = [{key: value for key, value in one.protocol.items() if key not in _BESIDE} for one in (first, second)]
-    yield from _differences(*protocols, f"{name} protocol")
+    ours, theirs = (
+        {key: value for key, value in one.protocol.items() if key not in _BESIDE} for one in (first, second)
+    )
+    yield from _differences(ours, theirs, f"{name} protocol")
 
 
 def _alone(first: Card, second: Card) -> Iterator[tuple[str, str]]:
