@@ -12,7 +12,7 @@ from flows.edit_params import params_with
 from flows.running import stage_names
 from flows.running.progress import show
 from stiv_model.settings import DeviceSettings
-from tasks.evaluation import measure, video_suite
+from tasks.evaluation import measure, out_folder, values, video_suite
 from tasks.evaluation.card import FILE, Card
 from tasks.evaluation.evaluate import PAGE, Evaluation, evaluate_all
 from tasks.evaluation.learning import judge_validations
@@ -77,6 +77,8 @@ def evaluate(
     """
     asked = _Asked(suite, samples, videos, prompts, rewritten, checkpoint, pipeline)
     names = evaluation.metrics if metrics is None else metrics
+    inputs = asked.inputs() | {"training": training, "set evaluation.reference": evaluation.reference}
+    out_folder.refuse(out, (values.FILE, PAGE), inputs)
     chosen = measure.choose([*names, *(["fvd"] if fvd_curve and "fvd" not in names else [])], evaluation)
     with _opened(asked, out, sandbox, shard, set) as run:
         what = Evaluation(run, evaluation, chosen, devices.sampling)
@@ -114,6 +116,10 @@ class _Asked(NamedTuple):
     rewritten: Path | None
     checkpoint: Path | None
     pipeline: str | None
+
+    def inputs(self) -> dict[str, Path | str | None]:
+        """Return by option what is read; of a pipeline the name on a hub, where it is no folder."""
+        return {name: value for name, value in self._asdict().items() if name != "suite"}
 
     def check(self) -> None:
         """Refuse options that the suite has no use for, or lacks.
@@ -166,6 +172,7 @@ def _opened(
     sections = evaluated.Sections(**{name: getattr(params, name) for name in evaluated.Sections._fields})
     maker, folder = evaluated.Maker(asked.checkpoint, asked.pipeline, sections), out.with_name(f"{out.name}_videos")
     if asked.suite == "shapes":
+        out_folder.refuse(folder, (evaluated.MANIFEST,), asked.inputs())
         evaluated.make_shapes(maker, folder)
         yield shapes(folder)
         return

@@ -28,7 +28,8 @@ from tasks.generation.videos import load, make_videos, open_folder
 from tasks.latents.settings import LatentSettings
 from tasks.storage import atomic
 
-_MANIFEST = "making.json"
+MANIFEST = "making.json"
+"""In a folder of videos that were made: what decides about them."""
 
 
 class Sections(NamedTuple):
@@ -120,14 +121,12 @@ def make_shapes(maker: Maker, out: Path) -> None:
     made |= facts_of(requests, settings, corpus, pipeline.defaults, maker.sections.devices.sampling)
     run = {"made": made, "sampler": sampler, "size": pipeline.defaults.model_dump(mode="json")}
     run |= {"samples": settings.model_dump(), "corpus": corpus.model_dump()}
-    noted = out / _MANIFEST
+    noted = out / MANIFEST
     if noted.is_file() and json.loads(noted.read_text()) == json.loads(json.dumps(run)):
         return
     listed = {"checkpoint": str(maker.checkpoint or maker.pipeline), "sampler": sampler, "made": made}
     models = [(lambda: pipeline, modes)]
-    generate_requests(models, requests, out, run, listed, settings, corpus, maker.sections.devices.sampling)
-    with atomic.atomic_write(noted) as tmp_path:
-        tmp_path.write_text(json.dumps(run))
+    generate_requests(models, requests, out, run, listed, settings, corpus, maker.sections.devices.sampling, MANIFEST)
 
 
 def _modes(clean_frames: Any) -> tuple[str, ...]:
@@ -239,14 +238,14 @@ def _open_folder(out: Path, told: dict[str, Any]) -> None:
         ValueError: something else is there.
     """
     out.mkdir(parents=True, exist_ok=True)
-    note = out / _MANIFEST
+    note = out / MANIFEST
     if note.is_file():
         if (there := json.loads(note.read_text())) != json.loads(json.dumps(told)):
             key = next(name for name in told if there.get(name) != json.loads(json.dumps(told[name])))
             raise ValueError(f"{out} holds videos that were made otherwise ({key} differs): name another --out")
         return
     if any(out.iterdir()):
-        raise ValueError(f"{out} holds other files and no {_MANIFEST}: name another --out")
+        raise ValueError(f"{out} holds other files and no {MANIFEST}: name another --out")
     with atomic.atomic_write(note) as tmp_path:
         tmp_path.write_text(json.dumps(told))
 

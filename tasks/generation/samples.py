@@ -247,6 +247,7 @@ def generate_requests(
     settings: SampleSettings,
     corpus: CorpusSettings,
     device: Device,
+    manifest: str | None = None,
 ) -> None:
     """Generate what is requested into `out`.
 
@@ -254,6 +255,7 @@ def generate_requests(
         models: what loads a model, and the modes that it makes; in the order of the requests.
         run: what decides about the videos, by which unfinished work is known again.
         listed: what samples.json says beside the samples.
+        manifest: name of a file beside samples.json that says `run`; None writes none.
     """
     product = atomic.open_workdir(out, run) / "product"
     product.mkdir(exist_ok=True)
@@ -274,5 +276,7 @@ def generate_requests(
         note.unlink()
     content = listed | {"samples": rows}
     (product / tables.SAMPLE_LIST).write_text(json.dumps(content, indent=2) + "\n")
+    if manifest is not None:
+        (product / manifest).write_text(json.dumps(run))
     atomic.finish(product, out)
     atomic.discard_workdir(out)

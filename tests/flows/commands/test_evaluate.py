@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from flows.__main__ import main
@@ -81,3 +82,20 @@ def test_what_cannot_be_evaluated_is_refused_in_one_line(prompts, checkpoint, na
     assert "fdv is no metric: did you mean fvd?" in refused("--samples", ".", "--out", "out", "--metrics", "fdv")
     assert "samples.json does not exist" in refused("--samples", ".", "--out", "out")
     assert not Path("out").exists()
+
+
+def test_no_folder_is_replaced_but_one_that_an_evaluation_made(workspace, named):
+    mine = workspace / "mine/videos"
+    mine.mkdir(parents=True)
+    np.save(mine / "a.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    words = ["--suite", "videos", "--videos", mine]
+    for out in (mine, "mine", workspace, "mine/../mine/videos"):
+        assert f"--videos {mine} is in it: name an --out of its own" in refused(*words, "--out", out)
+    (workspace / "other").mkdir()
+    (workspace / "other/thesis.txt").write_text("years")
+    assert "has files and no values.parquet among them" in refused(*words, "--out", "other")
+    assert "has files and no values.parquet" in refused(*words, "--out", "other", "--shard", "1/1")
+    assert "is a file" in refused(*words, "--out", "params.yaml")
+    (workspace / "other").rename("out_videos")
+    assert "out_videos would be replaced by what is made" in refused("--pipeline", named, "--out", "out")
+    assert Path("out_videos/thesis.txt").exists() and (mine / "a.npy").exists()
