@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tasks.evaluation.suites import Unusable, load_array
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import SandboxSettings
 
@@ -93,13 +94,11 @@ def opened(
 def _of_array(path: Path, name: str, rule: ClipRule) -> FoundVideo:
     facts = {"fps": None, "codec": None, "crf": None}
     try:
-        video = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return FoundVideo(name, "failed", "unreadable", [], facts)
-    if not isinstance(video, np.ndarray) or video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
-        return FoundVideo(name, "failed", "unreadable", [], facts)
+        video = load_array(path)
+    except Unusable as verdict:
+        return FoundVideo(name, verdict.status, verdict.reason, [], facts)
     taken = [video[frames] for frames in _places(len(video), rule)]
-    if not taken or not video.size:
+    if not taken:
         return FoundVideo(name, "failed", "too_few_frames", [], facts)
     return FoundVideo(name, "ok", None, taken, facts)
 

@@ -14,7 +14,7 @@ from tasks.evaluation import machine, measure, rows, sealing, summary, values
 from tasks.evaluation.card import SCHEMA, Card, Machine
 from tasks.evaluation.metrics import Features, Metric
 from tasks.evaluation.rows import Row, RowLog
-from tasks.evaluation.settings import EvaluationSettings
+from tasks.evaluation.settings import DECIDE_NO_ROW, EvaluationSettings
 from tasks.evaluation.suites import Entry, SuiteRun, Unusable
 from tasks.evaluation.worst import worst
 from tasks.storage import atomic
@@ -53,7 +53,7 @@ class Evaluation(NamedTuple):
             "suite": self.run.suite.model_dump(mode="json"),
             "model": self.run.model.model_dump(mode="json"),
             "metrics": self.chosen.told(),
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": self.settings.model_dump(mode="json", exclude=DECIDE_NO_ROW),
             "machine": self.on().model_dump(mode="json"),
         }
 
@@ -93,7 +93,8 @@ def _measure_missing(work: RowLog, entries: Sequence[Entry], chosen: measure.Cho
         what = "of the whole" if is_whole else "of the shard"
         more = " ..." if len(missing) > _SHOWN_NAMES else ""
         log.warning("%d of %d rows %s are missing and made now: %s%s", len(missing), len(entries), what, names, more)
-    first = next((row for row in there.values() if row["status"] == "ok"), None)
+    ours = (there[key] for key in stamps.items() if key in there)  # others are of videos that were changed, or are gone
+    first = next((row for row in ours if row["status"] == "ok"), None)
     for entry in missing:
         row = measure.measure(entry, stamps[entry.id], chosen)
         first = first or (row if row["status"] == "ok" else None)

@@ -23,7 +23,7 @@ def refuse(out: Path, made_by: Sequence[str], inputs: Mapping[str, Path | str | 
             )
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file, and a folder is made there: name another --out")
-    product = out.with_name(f"{out.name}.partial") / "product"  # of one that was killed while it replaced an earlier one
+    product = out.with_name(f"{out.name}.partial") / "product"  # of one that was killed while it replaced `out`
     is_ours = any(all((folder / name).is_file() for name in made_by) for folder in (out, product))
     if out.exists() and any(out.iterdir()) and not is_ours:
         raise ValueError(

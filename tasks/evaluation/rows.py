@@ -32,22 +32,26 @@ class RowLog:
             shard: as `share` takes it; None: this call makes the whole.
 
         Raises:
-            ValueError: shards of another evaluation are there, and this is one too: it would delete their work.
+            ValueError: shards of another evaluation are there, or this is one beside another evaluation's rows: it
+                would delete their work.
         """
-        if shard is not None and (there := atomic.other_run(out, run)) is not None:
-            raise ValueError(
-                f"--shard {shard}: {out}.partial holds rows of another evaluation, whose {there} differs: finish that, "
-                "or delete the folder"
-            )
-        self.work = atomic.open_workdir(out, run)
+        if (there := atomic.other_run(out, run)) is not None:
+            of_shards = {log.name for log in _logs(out)} - {_log_name(None)}
+            if shard is not None or of_shards:
+                asked = f"--shard {shard}" if shard is not None else "without --shard"
+                raise ValueError(
+                    f"{asked}: {out}.partial holds rows of another evaluation, whose {there} differs: finish that, "
+                    "or delete the folder"
+                )
+        self._out, self.work = out, atomic.open_workdir(out, run)
         (self.work / _ROWS).mkdir(exist_ok=True)
-        self._log = self.work / _ROWS / f"{(shard or '1/1').replace('/', '-of-')}.jsonl"
+        self._log = self.work / _ROWS / _log_name(shard)
         _mend(self._log)
 
     def read(self) -> dict[tuple[str, str], Row]:
         """Return the rows of all shards by id and sha256 of the video."""
         found: dict[tuple[str, str], Row] = {}
-        for log in sorted((self.work / _ROWS).glob("*.jsonl")):
+        for log in _logs(self._out):
             for line in log.read_bytes().split(b"\n"):
                 try:
                     row = json.loads(line)
@@ -60,6 +64,14 @@ class RowLog:
         """Write a row, of which the next process finds all or nothing."""
         with self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _log_name(shard: str | None) -> str:
+    return f"{(shard or '1/1').replace('/', '-of-')}.jsonl"
+
+
+def _logs(out: Path) -> list[Path]:
+    return sorted((out.with_name(f"{out.name}.partial") / _ROWS).glob("*.jsonl"))
 
 
 def _mend(log: Path) -> None:

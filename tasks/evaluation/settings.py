@@ -8,6 +8,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from stiv_model.settings import Device, Settings
 from tasks.scores.settings import ImageEncoderSettings
 
+DECIDE_NO_ROW = {"worst", "matrix", "alarms"}
+"""Settings of an evaluation that decide about no row: what they show or say is made of all of them."""
 SuiteName = Literal["shapes", "videos", "prompts"]
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import tokenize
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -69,6 +70,10 @@ def stamp_of(path: Path) -> str:
     return atomic.sha256_file(path) if path.is_file() else "absent"
 
 
+_NO_ARRAY = (OSError, ValueError, TypeError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError)
+"""What numpy raises of a file that is none of its own: its header is read as Python."""
+
+
 def load_array(path: Path) -> np.ndarray:
     """Return a video from a .npy file, uint8 RGB (T, H, W, 3).
 
@@ -76,8 +81,9 @@ def load_array(path: Path) -> np.ndarray:
         Unusable: it is none.
     """
     try:
-        video = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        held = np.lib.format.open_memmap(path, mode="r")  # holds the shape that it claims against the file's size
+        video = np.array(held)
+    except _NO_ARRAY as error:
         log.warning("%s: %s", path, error)
         raise Unusable("failed", "unreadable") from None
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3 or not video.size:

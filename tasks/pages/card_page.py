@@ -132,7 +132,7 @@ def _headline(one: Dimension) -> str:
     interval, floor = _interval(one), one.protocol.get("floor")
     said += f"{_number(one)} {_unit(one)}".strip() + (f" [{interval}]" if interval else "") + f", n = {one.n}"
     if isinstance(floor, Mapping):
-        said += f"; real clips against real ones {number(float(floor['distance']), one.unit)}"
+        said += f"; real clips against real ones {number(float(str(floor['distance'])), one.unit)}"
     return said
 
 

@@ -43,14 +43,24 @@ def open_workdir(out: Path, run: dict[str, Any]) -> Path:
 def other_run(out: Path, run: dict[str, Any]) -> str | None:
     """Return the first key by which unfinished work on `out` is of another run; None where it is of this one, or none.
 
+    Keys inside of keys are joined by dots: `machine.versions.torch`.
+
     Args:
         run: as `open_workdir` takes it.
     """
     run_file = out.with_name(f"{out.name}.partial") / "run.json"
     if not run_file.is_file():
         return None
-    there, asked = json.loads(run_file.read_text()), json.loads(json.dumps(run))
-    return next((key for key in sorted(there.keys() | asked.keys()) if there.get(key) != asked.get(key)), None)
+    return _first_unlike(json.loads(run_file.read_text()), json.loads(json.dumps(run)))
+
+
+def _first_unlike(there: dict[str, Any], asked: dict[str, Any]) -> str | None:
+    for key in sorted(there.keys() | asked.keys()):
+        ours, theirs = there.get(key), asked.get(key)
+        if ours != theirs:
+            inside = _first_unlike(ours, theirs) if isinstance(ours, dict) and isinstance(theirs, dict) else None
+            return f"{key}.{inside}" if inside else key
+    return None
 
 
 @contextmanager

@@ -12,9 +12,11 @@ import pytest
 
 from stiv_model.encoders.video_file import write_video
 from tasks.demo import shapes
-from tasks.evaluation import measure, registry, rows, sealing, suites, values, video_suite
+from tasks.evaluation import clip_folder, measure, registry, rows, sealing, suites, values, video_suite
+from tasks.evaluation.evaluate import Evaluation
 from tasks.sandbox.settings import SandboxSettings
-from tests.made_card import evaluate, list_samples, write_sample
+from tasks.storage import atomic
+from tests.made_card import SETTINGS, evaluate, list_samples, write_sample
 
 ROOT = Path(__file__).parents[3]
 
@@ -94,6 +96,19 @@ def test_a_shard_of_another_evaluation_deletes_no_work(tmp_path):
     rows.RowLog(tmp_path / "out", {"suite": "a"}, "1/2").add({"id": "a", "sha256": "1"})
     with pytest.raises(ValueError, match=r"--shard 2/2: .* whose suite differs"):
         rows.RowLog(tmp_path / "out", {"suite": "b"}, "2/2")
+    with pytest.raises(ValueError, match=r"without --shard: .* whose suite differs"):
+        rows.RowLog(tmp_path / "out", {"suite": "b"}, None)
+    assert set(rows.RowLog(tmp_path / "out", {"suite": "a"}, None).read()) == {("a", "1")}
+    assert atomic.other_run(tmp_path / "out", {"suite": "a", "machine": {"device": "cuda"}}) == "machine"
+
+
+def test_what_is_shown_of_rows_makes_none_of_them_again(samples):
+    def identity(**changes: object) -> dict:
+        settings = SETTINGS.model_copy(update=changes)
+        return Evaluation(suites.shapes(samples), settings, measure.choose([], settings), "cpu").identity()
+
+    assert identity() == identity(worst=SETTINGS.worst + 1)
+    assert identity() != identity(seed=SETTINGS.seed + 1)
 
 
 def killed_runs(samples: Path, folder: Path, kills: int) -> tuple[bytes, set[int]]:
@@ -183,3 +198,35 @@ def test_videos_of_two_sizes_are_refused_with_both(tmp_path, sandbox_settings):
         np.save(tmp_path / f"{name}.npy", np.zeros((4, pixels, pixels, 3), np.uint8))
     with pytest.raises(ValueError, match=r"b\.npy has height 16, and a\.npy 8"):
         videos_of(tmp_path, sandbox_settings, tmp_path / "out")
+
+
+def test_broken_arrays_are_rows_and_end_nothing(tmp_path, sandbox_settings):
+    whole = tmp_path / "whole.npy"
+    np.save(whole, np.zeros((4, 8, 8, 3), np.uint8))
+    text = whole.read_bytes()
+    np.savez(tmp_path / "z.npz", np.zeros(3, np.uint8))
+    broken = {
+        "empty": b"", "zip": (tmp_path / "z.npz").read_bytes(), "cut": text[:40], "short": text[:-1],
+        "huge": text.replace(b"(4, 8, 8, 3)", b"(4, 8" + b"0" * 9 + b", 8, 3)"),
+        "more": text.replace(b"(4, 8, 8, 3)", b"(4, 8" + b"0" * 30 + b", 8, 3)"),
+        "open": text.replace(b"3), }", b"3,   "), "less": text.replace(b"(4, 8", b"(4,-8"),
+        "none": text.replace(b"(4, 8", b"(0, 8"), "types": text.replace(b"'|u1'", b"[('a'"),
+    }  # fmt: skip
+    (tmp_path / "z.npz").unlink()
+    for name, content in broken.items():
+        (tmp_path / f"{name}.npy").write_bytes(content)
+    found = videos_of(tmp_path, sandbox_settings, tmp_path / "out")
+    assert found.account.ok == 1 and found.account.reasons == {"unreadable": len(broken)}
+    with clip_folder.opened(tmp_path, (".mp4",), clip_folder.ClipRule(None, 1, 1, None), sandbox_settings) as folder:
+        assert {one.id: one.reason for one in folder if one.reason} == {f"{name}.npy": "unreadable" for name in broken}
+
+
+def test_a_video_that_was_replaced_says_nothing_of_the_kind_of_the_others(tmp_path, sandbox_settings):
+    folder, out = tmp_path / "videos", tmp_path / "out"
+    folder.mkdir()
+    for pixels in (8, 16):
+        np.save(folder / "a.npy", np.zeros((4, pixels, pixels, 3), np.uint8))
+        with video_suite.opened_videos(folder, sandbox_settings) as run:
+            evaluate(run, out, out / "card.json", shard="1/1")
+    with video_suite.opened_videos(folder, sandbox_settings) as run:
+        assert evaluate(run, out, out / "card.json").videos.height == 16
