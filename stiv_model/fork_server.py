@@ -24,7 +24,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -186,13 +186,23 @@ def serve(
                         print(f"fork server {server}: {said}", file=sys.stderr, flush=True)
                         continue
                     if request.module and os.fork() == 0:
-                        closing.pop_all()
-                        listening.close()
-                        _keep(connection, streams)  # returns in the process that does the work
-                        _become(request, streams, tell.dup())
-                        return request
+                        with _ending_if_it_fails():
+                            closing.pop_all()
+                            listening.close()
+                            _keep(connection, streams)  # returns in the process that does the work
+                            _become(request, streams, tell.dup())
+                            return request
                 later = list(ahead(request))
             _reap()
+
+
+@contextlib.contextmanager
+def _ending_if_it_fails() -> Iterator[None]:
+    """End a forked process that fails before it does its work: it must never go on as a second server."""
+    try:
+        yield
+    except BaseException:
+        os._exit(1)
 
 
 def _receive(connection: socket.socket) -> tuple[Request, list[int]]:
