@@ -11,13 +11,17 @@ from flows.running.code_hash import ROOT
 
 def recipes() -> tuple[str, ...]:
     """Return the stages that train, in the order of dvc.yaml."""
-    return tuple(name for name, stage in _declared().items() if shlex.split(stage["cmd"])[3] == "train")
+    return tuple(name for name, stage in _declared().items() if _words(stage)[:1] == ["train"])
 
 
 def commands(stages: Sequence[str]) -> list[str]:
-    """Return what stands behind `python -m flows` in the commands of stages: verb and options."""
+    """Return what stands behind `python -m flows` in the commands of stages: verb and options.
+
+    Left out are those of other programs, and stages that are not declared by their own name: of another folder, or of
+    a `foreach` or `matrix`.
+    """
     declared = _declared()
-    return [shlex.join(shlex.split(declared[stage]["cmd"])[3:]) for stage in stages]
+    return [shlex.join(words) for stage in stages if (words := _words(declared.get(stage, {})))]
 
 
 def with_account() -> tuple[str, ...]:
@@ -28,7 +32,7 @@ def with_account() -> tuple[str, ...]:
 def with_table() -> tuple[str, ...]:
     """Return the stages that keep account and have a table in `data/STAGE`, in the order of dvc.yaml."""
     declared = _declared()
-    return tuple(name for name in with_account() if f"data/{name}" in declared[name]["outs"])
+    return tuple(name for name in with_account() if f"data/{name}" in _paths(declared[name], "outs"))
 
 
 def outputs(stage: str) -> tuple[str, ...]:
@@ -46,6 +50,15 @@ def pages() -> tuple[str, ...]:
     return tuple(
         path for stage in _declared().values() for path in _paths(stage, "outs") if path.startswith("reports/")
     )
+
+
+def _words(stage: dict[str, Any]) -> list[str]:
+    """Return what stands behind `python -m flows` in a stage's command; nothing where that is another, or several."""
+    try:
+        words = shlex.split(command) if isinstance(command := stage.get("cmd"), str) else []
+    except ValueError:  # a shell may read it
+        return []
+    return words[3:] if words[:3] == ["python", "-m", "flows"] else []
 
 
 def _paths(stage: dict[str, Any], key: str) -> list[str]:

@@ -35,3 +35,18 @@ def test_the_report_depends_on_every_account_and_curve_that_it_shows():
     shown = {f"reports/{name}.json" for name in stage_names.with_account()}
     shown |= {f"reports/losses/{name}.tsv" for name in stage_names.recipes()}
     assert shown <= {*STAGES["report"]["deps"]}, "add these to the deps of stage report"
+
+
+def test_stages_of_other_programs_or_folders_are_left_out(tmp_path, monkeypatch):
+    stages = {
+        "ours": {"cmd": "python -m flows train --out here", "outs": ["data/ours"]},
+        "other": {"cmd": "cp a b", "outs": [{"data/other": {"cache": False}}], "metrics": ["reports/other.json"]},
+        "several": {"cmd": ["python -m flows train", "cp a b"]},
+        "shell": {"cmd": "echo it's"},
+        "each": {"foreach": [1, 2], "do": {"cmd": "python -m flows train --out ${item}"}},
+    }
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    monkeypatch.setattr(stage_names, "ROOT", tmp_path)
+    assert stage_names.recipes() == ("ours",)
+    assert stage_names.commands([*stages, "each@1", "below/dvc.yaml:ours"]) == ["train --out here"]
+    assert stage_names.with_table() == ("other",)
