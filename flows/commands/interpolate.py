@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,22 +11,18 @@ from flows.commands import given_files, video_jobs, video_record
 from flows.commands.named_model import TRAINED, ModelFacts, Sections
 from flows.commands.video_jobs import Job, Machine, Work
 from flows.commands.video_options import VideoOptions
-from stiv_model.latents.order import draw_seed
-from stiv_model.pipeline.inputs import learned_modes
+from stiv_model.pipeline.interpolation import check_factor, learned_strides, strides_of
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
 from tasks.applications import given
 from tasks.applications.given import Given
 from tasks.generation.settings import SampleSettings
-from tasks.generation.videos import make_video
 from tasks.latents.settings import LatentSettings
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import SandboxSettings
 
 _TUP = TRAINED.with_name("tup")
 """The weights that temporal upsampling is trained to."""
-_PASSES = {2: 1, 4: 2}
-"""Times that the frames are doubled, by factor."""
 
 
 def interpolate(
@@ -84,8 +79,7 @@ def _check(options: VideoOptions, factor: int, stride_frames: int | None) -> Non
         raise ValueError("name what lies on both sides: --image FIRST and --last-image LAST, or --video FILE")
     if options.video is not None and pictures != [None, None]:
         raise ValueError(f"--video {options.video} and pictures are both given: leave one of them out")
-    if factor not in _PASSES:
-        raise ValueError(f"--factor is {factor}: frames are doubled once or twice: use 2 or 4")
+    check_factor("--factor", factor)
     if stride_frames is not None and stride_frames < 1:
         raise ValueError(f"--stride-frames is {stride_frames}: frames are one source frame apart at least")
 
@@ -97,7 +91,8 @@ def _prepared(options: VideoOptions, own: dict[str, Any], facts: ModelFacts, san
         fps = given_files.rate(options, read.files, asked.stride_frames)
         return Work(read.files, read.places, asked, fps, asked.stride_frames)
     stated = _stated(options.video, own["stride_frames"])
-    strides = _strides(facts, stated, options, own["factor"])
+    window = options.num_frames or facts.defaults.frames
+    strides = strides_of(facts.trained, facts.defaults.stride_frames, window, own["factor"], stated)
     asked = video_jobs.asked_of(options, facts, strides[0])
     apart = 1 if stated else 2 * strides[0]
     frames = _frames(options, asked.frames, apart, (asked.height, asked.width), sandbox)
@@ -109,8 +104,25 @@ def _prepared(options: VideoOptions, own: dict[str, Any], facts: ModelFacts, san
         given.rate(options.fps) if options.fps else given.rate(frames.fps) * own["factor"] / apart,
         strides[-1],
         _not_trained(facts, strides, asked.frames),
-        Doubling(frames.frames, strides, own["keep_last"]),
+        _Doubling(frames.frames, own["factor"], 2 * strides[0], own["keep_last"]),
     )
+
+
+@dataclass(frozen=True)
+class _Doubling:
+    """How a video is made of every second or fourth frame of it."""
+
+    frames: np.ndarray
+    """Given, uint8 RGB (T, H, W, 3)."""
+    factor: int
+    stride_frames: int
+    """Source frames from one given frame to the next."""
+    keep_last: bool
+
+    def __call__(self, model: StivPipeline, job: Job, asked: dict[str, Any]) -> np.ndarray:
+        """Return the video, uint8 RGB."""
+        own = {"factor": self.factor, "stride_frames": self.stride_frames, "keep_last": self.keep_last}
+        return model.interpolate(self.frames, job.prompt, seed=job.seed, **(asked | own))
 
 
 def _stated(video: Path, stride_frames: int | None) -> int | None:
@@ -127,34 +139,9 @@ def _stated(video: Path, stride_frames: int | None) -> int | None:
     return stride_frames or recorded
 
 
-def _strides(facts: ModelFacts, stated: int | None, options: VideoOptions, factor: int) -> list[int]:
-    """Return the source frames from one frame to the next after each pass.
-
-    Raises:
-        ValueError: they cannot be halved so often.
-    """
-    passes = _PASSES[factor]
-    learned = _learned(facts, options.num_frames or facts.defaults.frames)
-    first = Fraction(stated, 2) if stated else Fraction(_widest(learned, passes) or facts.defaults.stride_frames)
-    wanted = [first / 2**done for done in range(passes)]
-    for stride in wanted:
-        if stride.denominator != 1:
-            raise ValueError(
-                f"--factor {factor} of --video {options.video} fills in between frames {2 * stride} source "
-                "frames apart, which cannot be halved: name a video whose frames are further apart"
-            )
-    return [int(stride) for stride in wanted]
-
-
-def _learned(facts: ModelFacts, frames: int) -> list[int]:
-    """Return the source frames from one frame to the next at which every second one was given, the most first."""
-    modes = learned_modes(facts.trained) if facts.trained else []
-    return sorted({stride for places, stride in modes if places == frozenset(range(0, frames, 2))}, reverse=True)
-
-
 def _not_trained(facts: ModelFacts, strides: Sequence[int], frames: int) -> str | None:
     """Say of which pass the training never had frames so far apart; None where it had all, or never such ones."""
-    learned = _learned(facts, frames)
+    learned = learned_strides(facts.trained, frames)
     for stride in strides:
         if facts.trained and learned and stride not in learned:
             known = " or ".join(str(2 * one) for one in learned)
@@ -163,12 +150,6 @@ def _not_trained(facts: ModelFacts, strides: Sequence[int], frames: int) -> str 
                 f"(recipe {facts.trained.recipe_name}) between frames {known} apart"
             )
     return None
-
-
-def _widest(learned: Sequence[int], passes: int) -> int | None:
-    """Return the widest stride that the model has learned with those that later passes need, else the widest."""
-    whole = [s for s in learned if all(s % 2**done == 0 and s // 2**done in learned for done in range(passes))]
-    return next(iter([*whole, *learned]), None)
 
 
 def _frames(options: VideoOptions, window: int, apart: int, size: tuple[int, int], sandbox: SandboxSettings) -> Given:
@@ -182,60 +163,3 @@ def _frames(options: VideoOptions, window: int, apart: int, size: tuple[int, int
                 f"{len(range(0, window, 2))} that are {apart} apart in the file: that takes {least}"
             )
         return given.every_frame(opened, video, apart, *size)
-
-
-class Window(NamedTuple):
-    """Given frames that one call fills in between."""
-
-    first: int
-    """Place of its first given frame among all given ones."""
-    given: int
-    """How many."""
-
-
-def windows(frames: int, window: int) -> list[Window]:
-    """Return the windows over given frames, of which neighbours share one frame at least.
-
-    Args:
-        frames: that are given, as many as fill a window at least.
-        window: frames that one call makes, every second of them given.
-    """
-    each = len(range(0, window, 2))
-    starts = [*range(0, frames - each, each - 1), frames - each]
-    return [Window(start, each) for start in starts]
-
-
-@dataclass(frozen=True)
-class Doubling:
-    """How a video is made of every second frame of it, once or twice."""
-
-    frames: np.ndarray
-    """Given, uint8 RGB (T, H, W, 3)."""
-    strides: list[int]
-    """Source frames from one frame to the next after each pass."""
-    keep_last: bool
-
-    def __call__(self, model: StivPipeline, job: Job, asked: dict[str, Any]) -> np.ndarray:
-        """Return the video, uint8 RGB (2 T - 1, H, W, 3), or one frame more with `keep_last`."""
-        frames, beyond = self.frames, None
-        for number, stride in enumerate(self.strides):
-            frames, beyond = _doubled(model, job, asked | {"stride_frames": stride}, frames, number)
-        return np.concatenate([frames, beyond]) if self.keep_last and beyond is not None else frames
-
-
-def _doubled(
-    model: StivPipeline, job: Job, asked: dict[str, Any], frames: np.ndarray, number: int
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return 2 T - 1 frames of T, and those that the last window made beyond its last given one."""
-    made = np.empty((2 * len(frames) - 1, *frames.shape[1:]), np.uint8)
-    beyond = None
-    parts = windows(len(frames), asked["num_frames"])
-    for place, window in enumerate(parts):
-        inside = {2 * at: frames[window.first + at] for at in range(window.given)}
-        is_first = number == place == 0
-        seed = job.seed if is_first else draw_seed(job.seed, f"pass {number}", place)
-        video = make_video(model, job.prompt, seed, inside, **asked)
-        last = 2 * window.given - 1
-        made[2 * window.first : 2 * window.first + last] = video[:last]
-        beyond = video[last:] if len(video) > last else None
-    return made, beyond

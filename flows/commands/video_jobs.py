@@ -18,10 +18,11 @@ from stiv_model.encoders.text import check_lengths
 from stiv_model.pipeline.components import PipelineDefaults
 from stiv_model.pipeline.folders import SHIPPED
 from stiv_model.pipeline.inputs import check_frames, not_trained
+from stiv_model.pipeline.one_video import make_video
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings_errors import checked
 from tasks.applications.given import Given
-from tasks.generation.videos import check_is_video, make_video
+from tasks.generation.videos import check_is_video
 from tasks.sandbox.settings import SandboxSettings
 
 _WITH_AGAIN = {"again", "out", "checkpoint", "pipeline"}

@@ -33,6 +33,7 @@ from stiv_model.encoders.vae import load as load_vae
 from stiv_model.network.conditions import FrameCondition
 from stiv_model.pipeline import card, folders, text_source
 from stiv_model.pipeline import encoders as pipeline_encoders
+from stiv_model.pipeline.applications import Applications
 from stiv_model.pipeline.calls import Call, CallProperties, Calls
 from stiv_model.pipeline.components import NAMES, PipelineDefaults, StivTransformerModel, check_parts, check_present
 from stiv_model.pipeline.inputs import (
@@ -76,11 +77,12 @@ class StivPipelineOutput(BaseOutput):
     frames: list[list[Image]] | np.ndarray | Tensor
 
 
-class StivPipeline(CallProperties, DiffusionPipeline):
+class StivPipeline(CallProperties, Applications, DiffusionPipeline):
     """Text to video, and text and given frames to video.
 
     Several threads, pipelines of `from_pipe` and callbacks may call it at the same time: each call makes what it makes
-    alone. What may be read and changed of a call while it runs: `CallProperties`.
+    alone. What may be read and changed of a call while it runs: `CallProperties`. What takes several calls:
+    `Applications`.
 
     Args:
         vae: an image autoencoder, applied to each frame by itself.

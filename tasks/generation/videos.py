@@ -104,22 +104,3 @@ def make_videos(
         prompts, frames=frames, generator=generators, output_type="np", return_dict=False, **(asked or {})
     )
     return list((255 * videos).round().astype(np.uint8))
-
-
-def make_video(
-    pipeline: StivPipeline, prompt: str, seed: int, frames: Mapping[int, np.ndarray], **asked: Any
-) -> np.ndarray:
-    """Return one video, uint8 RGB (T, H, W, 3), made by itself: in a batch its last bits could be others.
-
-    Args:
-        pipeline: as `load` returns it.
-        seed: of the starting noise, which is drawn on the CPU.
-        frames: given frames, uint8 RGB (H, W, 3), by their place.
-        asked: more arguments of the call.
-
-    Raises:
-        ValueError: as the call.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    (videos,) = pipeline(prompt, frames=frames, generator=generator, output_type="np", return_dict=False, **asked)
-    return (255 * videos[0]).round().astype(np.uint8)

@@ -11,15 +11,12 @@ import pytest
 
 from flows.__main__ import main
 from flows.commands import interpolate
-from flows.commands.interpolate import Doubling, windows
 from flows.commands.named_model import ModelFacts
-from flows.commands.video_jobs import Job
-from flows.commands.video_options import VideoOptions
 from stiv_model.encoders.video_file import read_video
 from stiv_model.pipeline.components import PipelineDefaults
+from stiv_model.pipeline.interpolation import strides_of
 from stiv_model.settings import Encoders, Mode
 from stiv_model.weights.metadata import Trained
-from tasks.generation.videos import open_folder
 
 
 def trained(**changes) -> Trained:
@@ -56,14 +53,6 @@ def footage(tmp_path_factory, write_video, moving_frames) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("frames", "window", "starts"), [(2, 4, [0]), (5, 4, [0, 1, 2, 3]), (5, 10, [0]), (9, 10, [0, 4]), (7, 10, [0, 2])]
-)
-def test_windows_cover_all_given_frames_and_share_the_one_where_they_meet(frames, window, starts):
-    assert [one.first for one in windows(frames, window)] == starts
-    assert all(one.given == window // 2 for one in windows(frames, window))
-
-
-@pytest.mark.parametrize(
     ("said", "stated", "factor", "strides", "refused"),
     [
         (trained(), None, 2, [3], None),  # footage: every sixth frame
@@ -83,15 +72,10 @@ def test_windows_cover_all_given_frames_and_share_the_one_where_they_meet(frames
     ],
 )
 def test_given_frames_are_as_far_apart_as_in_training(named, said, stated, factor, strides, refused):
-    facts, options = facts_of(said, named), VideoOptions(out="x.mp4", video="v.mp4")
-    assert interpolate._strides(facts, stated, options, factor) == strides
+    facts = facts_of(said, named)
+    assert strides_of(said, facts.defaults.stride_frames, 4, factor, stated) == strides
     found = interpolate._not_trained(facts, strides, 4)
     assert (found is None) if refused is None else (found is not None and re.search(refused, found))
-
-
-def test_what_cannot_be_halved_is_refused(named):
-    with pytest.raises(ValueError, match=r"between frames 3 source frames apart, which cannot be halved"):
-        interpolate._strides(facts_of(None, named), 6, VideoOptions(out="x.mp4", video="v.mp4"), 4)
 
 
 def test_footage_is_filled_in_and_goes_on_at_twice_the_rate_of_its_given_frames(footage, named, monkeypatch):
@@ -119,20 +103,6 @@ def test_footage_is_filled_in_and_goes_on_at_twice_the_rate_of_its_given_frames(
     assert "--stride-frames is 6, but the record of --video s.mp4 says 3" in str(stop.value.code)
     main(["interpolate", "--again", "s.json", "--out", "same.mp4"])
     assert Path("same.mp4").read_bytes() == Path("s.mp4").read_bytes()
-
-
-def test_given_frames_stay_where_they_were_and_the_last_one_is_dropped_or_kept(named):
-    model = open_folder(str(named), "float32", "cpu")
-    frames = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
-    asked = {"num_frames": 4, "num_inference_steps": 1, "guidance_scale": 1.0}
-    job = Job("a", 0, Path("x.mp4"))
-    made = Doubling(frames, [3], keep_last=False)(model, job, asked)
-    kept = Doubling(frames, [3], keep_last=True)(model, job, asked)
-    assert len(made) == 5 and len(kept) == 6 and np.array_equal(kept[:5], made)
-    other = Doubling(frames, [3], keep_last=False)(model, job._replace(seed=1), asked)
-    assert np.array_equal(made[::2], other[::2]), "given frames are no matter of the noise"
-    assert not np.array_equal(made[1::2], other[1::2])
-    assert len(Doubling(frames, [4, 2], keep_last=False)(model, job, asked)) == 9
 
 
 def test_a_video_goes_on_from_its_last_frames(footage, named, monkeypatch):
