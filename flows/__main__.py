@@ -85,6 +85,7 @@ COMMANDS = {
     "funnel": "flows.commands.funnel",
     "ingest": "flows.commands.ingest",
     "browse": "flows.commands.browse",
+    "studio": "flows.commands.studio",
     "captions audit": "flows.commands.audit",
     "captions forecast": "flows.commands.caption_forecast",
     "why": "flows.commands.lineage",

@@ -1,6 +1,9 @@
 """The model that a command names, by --checkpoint or --pipeline, or that is taken where neither is."""
 
 import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,6 +103,21 @@ class NamedModel(NamedTuple):
             FileNotFoundError: it is not there, or a part of it.
             ValueError: it is not what it is named as, makes no videos, or has values of its own for what --set says.
         """
+        opened = partial(self._load, settings, assignments)
+        keeper = KEEPER.get()
+        return opened() if keeper is None else keeper(self, settings, opened)
+
+    def files(self) -> list[Path]:
+        """Return the files that it is read from.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        folder = self.checkpoint if self.pipeline is None else find(self.pipeline, NAMES)
+        assert folder is not None, "one of the two is chosen"
+        return sorted(path for path in folder.rglob("*") if path.is_file())
+
+    def _load(self, settings: Sections, assignments: list[str] | None) -> StivPipeline:
         for library in (diffusers, transformers):
             library.utils.logging.disable_progress_bar()  # of the second in which they load
         sampler, vae, text, latents, samples, devices = settings
@@ -120,6 +138,12 @@ class NamedModel(NamedTuple):
             return {INDEX: atomic.sha256_file(folder / INDEX), **card.hashes(folder, NAMES)}
         assert self.checkpoint is not None, "one of the two is chosen"
         return {WEIGHTS: atomic.sha256_file(self.checkpoint / WEIGHTS)}
+
+
+Keeper = Callable[[NamedModel, Sections, Callable[[], StivPipeline]], StivPipeline]
+KEEPER: ContextVar[Keeper | None] = ContextVar("keeper", default=None)
+"""Who opens a model in the place of the command: a process that makes several videos keeps it. It is told which one
+with which settings, and what loads it."""
 
 
 def choose(checkpoint: Path | None, pipeline: str | None, trained: Path = TRAINED) -> NamedModel:

@@ -6,12 +6,13 @@ They listen on the loopback interface. Secrets come in the environment, which ot
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from flows.running.web_guard import App, WebGuard
 
 TOKEN = "STIV_SERVICE_TOKEN"
-_BROWSE_PAGE = Path(__file__).parents[1] / "commands" / "browse_page.py"
+_PAGES = Path(__file__).parents[1] / "commands"
 _STREAMLIT = {
     "server.headless": True,
     "server.fileWatcherType": "none",
@@ -30,18 +31,26 @@ def prefect_server(port: int) -> App:
     return WebGuard(create_app(final=True), port)
 
 
-def browse(port: int) -> App:
-    """Return the page of `stiv browse`."""
+def page(script: str, port: int) -> App:
+    """Return a page of Streamlit; who has the token may see it.
+
+    Args:
+        script: its file, beside those of the commands.
+    """
     from streamlit import config
     from streamlit.starlette import App as StreamlitApp
 
     for name, value in _STREAMLIT.items():
         config.set_option(name, value)
     config.set_option("server.port", port)
-    return WebGuard(StreamlitApp(_BROWSE_PAGE), port, os.environ[TOKEN])
+    return WebGuard(StreamlitApp(_PAGES / script), port, os.environ[TOKEN])
 
 
-SERVICES: dict[str, Callable[[int], App]] = {"prefect": prefect_server, "browse": browse}
+SERVICES: dict[str, Callable[[int], App]] = {
+    "prefect": prefect_server,
+    "browse": partial(page, "browse_page.py"),
+    "studio": partial(page, "studio_page.py"),
+}
 
 
 def main(name: str, port: str) -> None:

@@ -1,0 +1,43 @@
+"""The folder of `stiv studio`: where its jobs, videos, given files and small pictures lie."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from tasks.applications.studio_jobs import Jobs
+
+FOLDER = "STIV_STUDIO_FOLDER"
+"""Names the folder to the page, in the environment."""
+
+
+class Folder(NamedTuple):
+    """Places in it."""
+
+    top: Path
+
+    @property
+    def videos(self) -> Path:
+        """Each with its record beside it."""
+        return self.top / "videos"
+
+    @property
+    def given(self) -> Path:
+        """Pictures and videos that people gave, by hash."""
+        return self.top / "given"
+
+    @property
+    def small(self) -> Path:
+        """Small pictures, which are made anew where they are missing."""
+        return self.top / "small"
+
+    @property
+    def lock(self) -> Path:
+        """Held as long as a studio is open here."""
+        return self.top / "open"
+
+    def jobs(self) -> Jobs:
+        """Return the jobs.
+
+        Raises:
+            ValueError: there is a file of another program in their place.
+        """
+        return Jobs(self.top / "jobs.sqlite", self.videos)
