@@ -54,7 +54,7 @@ def read(
         size = (asked.height, asked.width)
         if options.video is not None:
             video = given.open_video(opened, "--video", options.video)
-            count = _most_given(facts) if frames is None else frames
+            count = most_given(facts) if frames is None else frames
             files.append(given.last_frames(opened, video, count, asked.stride_frames, *size))
             places |= dict(enumerate(files[-1].frames))
         if options.image is not None:
@@ -67,7 +67,7 @@ def read(
     return Read(files, places)
 
 
-def _most_given(facts: ModelFacts) -> int:
+def most_given(facts: ModelFacts) -> int:
     """Return how many of the first frames the model was trained to be given, one where none."""
     known = [places for places, _ in learned_modes(facts.trained)] if facts.trained else []
     return max((len(places) for places in known if places == frozenset(range(len(places)))), default=1) or 1

@@ -1,7 +1,7 @@
-"""The folder of `stiv studio`: where its jobs, videos, given files and small pictures lie."""
+"""The folder of `stiv studio`, where its jobs, videos, given files and small pictures lie, and a job as it is run."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tasks.applications.studio_jobs import Jobs
 
@@ -41,3 +41,12 @@ class Folder(NamedTuple):
             ValueError: there is a file of another program in their place.
         """
         return Jobs(self.top / "jobs.sqlite", self.videos)
+
+
+def argv_of(options: dict[str, Any], out: Path) -> list[str]:
+    """Return options as a command line has them."""
+    words = [f"--out={out}"]
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        words += [option] if value is True else [] if value in (None, False) else [f"{option}={value}"]
+    return words

@@ -18,7 +18,7 @@ from typing import Any
 from flows.__main__ import call, explain
 from flows.commands import named_model, video_record
 from flows.commands.named_model import NamedModel, Sections
-from flows.commands.studio_folder import Folder
+from flows.commands.studio_folder import Folder, argv_of
 from stiv_model.pipeline.pipeline import StivPipeline
 from tasks.applications import studio_files
 from tasks.applications.studio_jobs import Job, Jobs, Progress
@@ -96,15 +96,6 @@ class Follower:
     def _check(self) -> None:
         if self._jobs.is_stopping(self._number):
             raise StoppedError
-
-
-def argv_of(options: dict[str, Any], out: Path) -> list[str]:
-    """Return options as a command line has them."""
-    words = [f"--out={out}"]
-    for name, value in options.items():
-        option = f"--{name.replace('_', '-')}"
-        words += [option] if value is True else [] if value in (None, False) else [f"{option}={value}"]
-    return words
 
 
 def make(job: Job, jobs: Jobs, folder: Folder, follower: Follower) -> None:

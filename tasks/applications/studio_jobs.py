@@ -184,10 +184,13 @@ class Jobs:
         side, order = ("<", "DESC") if by < 0 else (">", "ASC")
         with self._change() as database:
             here = database.execute("SELECT place FROM jobs WHERE id = ? AND state = 'queued'", (number,)).fetchone()
-            there = here and database.execute(
-                f"SELECT id, place FROM jobs WHERE state = 'queued' AND place {side} ? ORDER BY place {order} LIMIT 1",
-                (here["place"],),
-            ).fetchone()
+            there = (
+                here
+                and database.execute(
+                    f"SELECT id, place FROM jobs WHERE state = 'queued' AND place {side} ? ORDER BY place {order}",
+                    (here["place"],),
+                ).fetchone()
+            )
             if there:
                 database.execute("UPDATE jobs SET place = ? WHERE id = ?", (there["place"], number))
                 database.execute("UPDATE jobs SET place = ? WHERE id = ?", (here["place"], there["id"]))
@@ -206,12 +209,11 @@ class Jobs:
         with self._change() as database:
             database.execute("DELETE FROM jobs WHERE id = ? AND state IN ('queued', 'failed', 'cancelled')", (number,))
 
-    def queue_again(self, number: int) -> int:
-        """Queue once more, behind all others, what a failed or cancelled job asked for; it takes that job's row away."""
+    def queue_again(self, number: int) -> None:
+        """Queue once more, behind all others, what a failed or cancelled job asked for, in the place of that job."""
         job = self.find(number)
-        added = self.add(job.asked)
+        self.add(job.asked)
         self.remove(number)
-        return added
 
     # ---- by whoever makes them
 

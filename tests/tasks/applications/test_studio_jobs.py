@@ -58,9 +58,9 @@ def test_a_cancelled_job_is_never_made_and_a_running_one_is_told_to_stop(jobs):
     assert jobs.is_stopping(running) and jobs.find(running).state == "running"
     jobs.end(running, "cancelled")
     assert {job.id for job in jobs.without_video()} == {running, queued}
-    again = jobs.queue_again(running)
+    jobs.queue_again(running)
     assert waiting(jobs) == ["a"] and {job.id for job in jobs.without_video()} == {queued}
-    assert (taken := jobs.take()) and taken.id == again and not taken.is_stopping
+    assert (taken := jobs.take()) and taken.id > queued and not taken.is_stopping
 
 
 def test_what_was_being_made_when_its_process_died_is_told_and_can_be_queued_again(jobs, tmp_path):
@@ -117,7 +117,7 @@ def test_two_processes_never_take_one_job(jobs, tmp_path):
     numbers = [jobs.add(asked("a")) for _ in range(40)]
     with multiprocessing.get_context("fork").Pool(2) as pool:
         taken = pool.map(take_all, [tmp_path] * 2)
-    assert sorted(sum(taken, [])) == numbers
+    assert sorted(taken[0] + taken[1]) == numbers
 
 
 def test_another_file_is_refused_and_left_as_it_is(tmp_path):

@@ -1,0 +1,183 @@
+"""The videos that `stiv studio` made: one large, two beside each other, and all of them in pages."""
+
+import io
+import shlex
+import zipfile
+from functools import partial
+
+import streamlit as st
+
+from flows.commands import studio_form, video_record
+from flows.commands.studio_folder import Folder, argv_of
+from tasks.applications import studio_files
+from tasks.applications.studio_jobs import PAGE, Job, Jobs, Videos
+from tasks.pages.hidden_signs import visible
+
+_COLUMNS = 4
+_LIKE = 50  # videos that one is compared with, at most
+_TOGETHER = """
+<button id="together">Play together</button>
+<style>#together { font: inherit; padding: .3rem .8rem; border: 1px solid #8888; border-radius: .5rem;
+background: transparent; color: inherit; cursor: pointer }</style>
+<script>
+(() => {
+  const both = () => [...document.querySelectorAll(".st-key-compared video")];
+  const play = () => both().forEach((one) => { one.currentTime = 0; one.play(); });
+  document.getElementById("together").onclick = play;
+  const loaded = () => both().length == 2 && both().every((one) => one.readyState > 2);
+  const wait = setInterval(() => { if (loaded()) { clearInterval(wait); play(); } }, 100);
+  setTimeout(() => clearInterval(wait), 20000);
+})();
+</script>
+"""
+
+
+def current(folder: Folder, jobs: Jobs) -> None:
+    """Show the video that was opened, or the latest one, with what can be done with it."""
+    job = _opened(jobs)
+    if job is None:
+        st.caption("The first video will be shown here.")
+        return
+    other = _find(jobs, st.session_state.get("other"))
+    if not job.out.is_file():
+        st.warning("The file of this video is gone.")
+        st.text(visible(str(job.out)))
+        return
+    if other is not None and other.id != job.id and other.out.is_file():
+        _both(job, other)
+    else:
+        st.video(str(job.out), loop=True, autoplay=True, muted=True, width=420)
+        _told(job)
+    _actions(job)
+    _compare(jobs, job)
+
+
+def _opened(jobs: Jobs) -> Job | None:
+    chosen = _find(jobs, st.session_state.get("opened"))
+    return chosen or next(iter(jobs.videos(Videos())[1]), None)
+
+
+def _find(jobs: Jobs, number: int | None) -> Job | None:
+    try:
+        return None if number is None else jobs.find(number)
+    except LookupError:
+        return None
+
+
+def _told(job: Job) -> None:
+    st.text(visible(job.prompt or "no text"))
+    st.caption(f"{job.asked.mode}, seed {job.seed}, {job.asked.model.replace('_', chr(92) + '_')}")
+
+
+def _both(first: Job, second: Job) -> None:
+    with st.container(key="compared"):
+        for column, job in zip(st.columns(2), (first, second), strict=True):
+            with column:
+                st.video(str(job.out), loop=True, muted=True)
+                _told(job)
+                st.text(visible(_differences(job, second if job is first else first)))
+    st.html(_TOGETHER, unsafe_allow_javascript=True)
+
+
+def _differences(job: Job, other: Job) -> str:
+    """Return the options of a job that are not those of another one."""
+    ours, theirs = job.asked.options, other.asked.options
+    names = [name for name in ours if ours[name] != theirs.get(name) and name not in ("prompt", "seed", "pipeline")]
+    return ", ".join(f"{name.replace('_', ' ')} {ours[name]}" for name in names)
+
+
+def _actions(job: Job) -> None:
+    with st.container(horizontal=True):
+        st.button("Use these settings", key="use", on_click=studio_form.fill, args=(job,))
+        st.button("Continue from this", key="continue", on_click=studio_form.go_on_from, args=(job,))
+        st.download_button(
+            "Download with settings",
+            partial(zipped, job),
+            f"{job.out.stem}.zip",
+            "application/zip",
+            key="download",
+            on_click="ignore",
+        )
+    with st.expander("Settings"):
+        st.code(
+            shlex.join(["stiv", job.asked.verb, *argv_of(job.asked.options, job.out)]), language=None, wrap_lines=True
+        )
+        st.json(job.record or {}, expanded=1)
+        if job.said:
+            st.text(visible(job.said.strip()))
+
+
+def zipped(job: Job) -> bytes:
+    """Return a video and its record as a zip file."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for path in (job.out, video_record.beside(job.out)):
+            archive.write(path, path.name)
+    return content.getvalue()
+
+
+def _compare(jobs: Jobs, job: Job) -> None:
+    others = [one for one in jobs.videos(Videos(words=job.prompt, seed=job.seed))[1] if one.id != job.id][:_LIKE]
+    names = {one.id: f"{one.id}: {one.asked.model}, {_differences(one, job) or one.asked.mode}" for one in others}
+    if (chosen := st.session_state.get("other")) is not None and chosen not in names:
+        if found := _find(jobs, chosen):
+            names[chosen] = f"{chosen}: {found.prompt}"
+        else:
+            del st.session_state["other"]
+    st.selectbox(
+        "Compare with",
+        list(names),
+        index=None,
+        format_func=lambda number: visible(names[number]),
+        key="other",
+        placeholder="a video of the same text and seed, or ⇄ below",
+    )
+
+
+def gallery(folder: Folder, jobs: Jobs) -> None:
+    """Show a page of all videos, by the words of their prompt, seed and model."""
+    left, middle, right = st.columns([3, 1, 2])
+    words = left.text_input("Words of the prompt", key="find-words").strip()
+    seed = middle.number_input("Seed", value=None, step=1, key="find-seed", placeholder="any")
+    model = right.selectbox("Model", jobs.models(), index=None, key="find-model", placeholder="any")
+    which = Videos(words, None if seed is None else int(seed), model)
+    page = st.session_state.get("page", 0)
+    count, found = jobs.videos(which, page)
+    pages = max(1, -(-count // PAGE))
+    if page >= pages:
+        page = st.session_state["page"] = pages - 1
+        count, found = jobs.videos(which, page)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button("◀", key="before", disabled=page == 0, on_click=_turn, args=(page - 1,))
+        st.text(f"{count} videos, page {page + 1} of {pages}")
+        st.button("▶", key="after", disabled=page == pages - 1, on_click=_turn, args=(page + 1,))
+    for start in range(0, len(found), _COLUMNS):
+        for column, job in zip(st.columns(_COLUMNS), found[start : start + _COLUMNS], strict=False):
+            with column:
+                _small(folder, job)
+
+
+def _turn(page: int) -> None:
+    st.session_state["page"] = page
+
+
+def _small(folder: Folder, job: Job) -> None:
+    with st.container(border=True, key=f"small-{job.id}"):
+        picture = folder.small / f"{job.out.stem}.jpg"
+        if not picture.is_file() and job.out.is_file():
+            picture = studio_files.strip(job.out, folder.small)
+        if picture.is_file():
+            st.image(str(picture), width="stretch")
+        st.text(visible(job.prompt or "no text"))
+        st.caption(f"seed {job.seed}, {job.asked.model.replace('_', chr(92) + '_')}")
+        with st.container(horizontal=True):
+            st.button("Open", key=f"open-{job.id}", on_click=_open, args=(job.id, "opened"))
+            st.button(
+                "⇄", key=f"other-{job.id}", help="Compare with the open one", on_click=_open, args=(job.id, "other")
+            )
+
+
+def _open(number: int, name: str) -> None:
+    if name == "opened":
+        st.session_state["other"] = None
+    st.session_state[name] = number

@@ -1,0 +1,166 @@
+"""The page of `stiv studio`, run by Streamlit itself: what it queues, and what it shows of what was made."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from flows.commands import named_model, studio_modes, studio_worker
+from flows.commands.studio_folder import FOLDER, Folder
+from stiv_model.network.transformer import StivTransformer
+from stiv_model.weights import files
+from tasks.applications import studio_files
+from tasks.applications.studio_jobs import Asked, Jobs
+
+ROOT = Path(__file__).parents[3]
+PROMPT = "a red circle moves left"
+
+
+@pytest.fixture
+def page(workspace, named, monkeypatch) -> AppTest:
+    """The page of an empty studio, where the model of the package is the small one."""
+    # AppTest leaves its page as __main__, which every process of multiprocessing that a later test starts would run
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    monkeypatch.setenv(FOLDER, "studio")
+    for module in (named_model, studio_modes):
+        monkeypatch.setattr(module, "SHIPPED", named)
+    return AppTest.from_file(str(ROOT / "flows/commands/studio_page.py"), default_timeout=60).run()
+
+
+@pytest.fixture
+def jobs() -> Jobs:
+    return Folder(Path("studio")).jobs()
+
+
+def work(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> studio_worker.Follower:
+    """Make what waits, as the worker does."""
+    follower = studio_worker.Follower(jobs)
+    token = named_model.KEEPER.set(follower.open)
+    try:
+        while job := jobs.take():
+            studio_worker.make(job, jobs, Folder(Path("studio")), follower)
+    finally:
+        named_model.KEEPER.reset(token)
+    return follower
+
+
+def made(page: AppTest, prompt: str) -> AppTest:
+    page.text_area(key="option-prompt").set_value(prompt)
+    page.button(key="make").click().run()
+    assert not page.exception and not page.error
+    return page
+
+
+def texts(page: AppTest) -> str:
+    return "\n".join(one.value for one in page.text)
+
+
+def test_a_text_becomes_a_job_its_video_is_the_command_s_and_its_settings_fill_the_form(page, jobs, monkeypatch, named):
+    from flows.__main__ import main
+
+    page.number_input(key="option-seed").set_value(5)
+    page.number_input(key="option-num_inference_steps").set_value(1)
+    made(page, PROMPT)
+    made(page, "another text")
+    first, second = jobs.waiting()
+    assert first.asked.options == {
+        "prompt": PROMPT,
+        "seed": 5,
+        "num_inference_steps": 1,
+        "pipeline": str(named),
+    }
+    assert PROMPT in texts(page)
+    page.button(key=f"Later-{first.id}").click().run()
+    assert [job.id for job in jobs.waiting()] == [second.id, first.id]
+    page.button(key=f"Take it out of the queue-{second.id}").click().run()
+    work(jobs, monkeypatch)
+    main(["sample", "--prompt", PROMPT, "--seed", "5", "--num-inference-steps", "1", "--out", "same.mp4"])
+    job = jobs.find(first.id)
+    assert job.state == "done" and job.record
+    assert job.out.read_bytes() == Path("same.mp4").read_bytes()
+    assert job.record == json.loads(job.out.with_suffix(".json").read_text())
+    page.number_input(key="option-seed").set_value(1)
+    page.run()
+    page.button(key="use").click().run()
+    assert page.number_input(key="option-seed").value == 5
+    assert page.text_area(key="option-prompt").value == PROMPT
+    page.button(key="make").click().run()
+    (again,) = jobs.waiting()
+    assert again.asked == job.asked
+    page.button(key="continue").click().run()
+    assert page.session_state["mode"] == "Continue"
+    assert job.out.name in texts(page)
+    assert not page.exception
+
+
+def test_what_a_model_has_not_learned_is_off_and_says_why_until_it_is_meant(page, jobs, checkpoint):
+    shutil.copytree(checkpoint, "checkpoints/plain")
+    image = Path("checkpoints/t2i")
+    settings = studio_modes.params().model
+    files.save(image, StivTransformer(settings, is_video=False).state_dict().items(), settings, is_video=False)
+    page.segmented_control(key="mode").set_value("Text").run()
+    assert not page.button(key="model-checkpoints/plain").disabled, "nobody wrote down what it learned"
+    assert page.button(key="model-checkpoints/t2i").disabled
+    assert "it holds an image model" in texts(page)
+    page.segmented_control(key="mode").set_value("First and last").run()
+    assert page.button(key="make").disabled, "without pictures"
+
+
+def test_a_given_picture_lies_there_once_by_its_hash_and_has_a_small_one(page, jobs, workspace):
+    picture = workspace / "first.png"
+    Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(picture)
+    kept = [studio_files.keep(Path("studio/given"), name, picture.read_bytes()) for name in ("a.PNG", "b/../c.png")]
+    assert kept[0] == kept[1] and [path.name for path in Path("studio/given").iterdir()] == [kept[0].name]
+    page.session_state["given-image"] = str(kept[0])
+    page.segmented_control(key="mode").set_value("Image").run()
+    page.session_state["given-image"] = str(kept[0])
+    made(page, PROMPT)
+    (job,) = jobs.waiting()
+    assert job.asked.options["image"] == str(kept[0]) and job.asked.thumbnail
+    assert Image.open(job.asked.thumbnail).size == (96, 96)
+    page.session_state["given-image"] = "params.yaml"
+    page.button(key="make").click().run()
+    assert "(not_a_picture)" in texts(page) and len(jobs.waiting()) == 1
+
+
+def test_a_file_larger_than_is_taken_is_refused_with_both_numbers(monkeypatch, tmp_path):
+    monkeypatch.setattr(studio_files, "MOST_BYTES", 3)
+    with pytest.raises(ValueError, match=r"^a\.png has 4 bytes, but 3 at most"):
+        studio_files.keep(tmp_path, "a.png", b"1234")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_job_that_is_cancelled_ends_within_a_sampling_step_and_the_model_is_kept(workspace, named, jobs, monkeypatch):
+    asked = Asked(
+        "Text", "sample", {"prompt": PROMPT, "num_inference_steps": 50, "pipeline": str(named)}, "small", None
+    )
+    number, refused, good = (
+        jobs.add(asked),
+        jobs.add(asked._replace(options=asked.options | {"image": "absent.png"})),
+        jobs.add(asked._replace(options=asked.options | {"num_inference_steps": 1})),
+    )
+    steps = list[int]()
+    update = studio_worker.Follower.update
+
+    def counted(follower: studio_worker.Follower, done: int = 1) -> None:
+        steps.append(done)
+        if len(steps) == 2:
+            jobs.stop(number)
+        update(follower, done)
+
+    monkeypatch.setattr(studio_worker.Follower, "update", counted)
+    loaded = list[object]()
+    load = named_model.NamedModel._load
+    monkeypatch.setattr(named_model.NamedModel, "_load", lambda *asked: loaded.append(1) or load(*asked))
+    work(jobs, monkeypatch)
+    assert [jobs.find(one).state for one in (number, refused, good)] == ["cancelled", "failed", "done"]
+    assert len(steps) == 2 + 1 and len(loaded) == 1
+    assert not jobs.find(number).out.exists()
+    said = jobs.find(refused).error
+    assert said and "absent.png" in said and "\n" not in said
+    assert {path.name for path in Path("studio").iterdir()} == {"jobs.sqlite", "small", "videos"}
