@@ -124,6 +124,7 @@ try the model
   stiv sample --again red.json --out same.mp4   the same bytes, by the JSON beside a video
   stiv predict --video walk.mp4 --given 4 --out next.mp4   what comes after the last frames
   stiv interpolate --video walk.mp4 --factor 2 --out smooth.mp4   or --image A --last-image B
+  stiv studio                   a local page that does all of this: queue, gallery, two videos side by side
   stiv export --out pipelines/demo   a checkpoint as a folder that diffusers opens anywhere
   stiv matrix --out matrix/sft   how it does with and without text and given frames, by kinds and scales of guidance
   stiv check t2v                whether a stage could start now: settings, inputs, plan, device, disk

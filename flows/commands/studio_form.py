@@ -20,6 +20,8 @@ _TYPES = {
     "video": ["mp4", "mov", "mkv", "webm", "avi", "m4v", "mpg", "ts"],
 }
 _TYPES["last_image"] = _TYPES["image"]
+_CHOICES: dict[str, tuple[int, ...]] = {"factor": (2, 4)}
+"""What an option takes, where its type does not say it."""
 _MOST_VIDEOS = 16
 
 
@@ -99,17 +101,23 @@ def _widget(one: Option) -> Any:
     if one.name == "prompt":
         return st.text_area(name, key=key(one.name), help=one.told, height=90).strip()
     how: dict[str, Any] = {"key": key(one.name), "help": one.told}
+    if one.name in _CHOICES:
+        return st.segmented_control(name, _CHOICES[one.name], required=True, **_with_default(one, how, "default"))
     if get_origin(one.kind) is Literal:
         choices = list(get_args(one.kind))
         return st.selectbox(name, choices, index=None, placeholder="the model's own", **how)
     if one.kind is bool:
         return st.checkbox(name, value=bool(one.default), **how)
     if one.kind in (int, float):
-        if how["key"] not in st.session_state:
-            how["value"] = one.default
         step = 1 if one.kind is int else 0.5
-        return st.number_input(name, step=step, placeholder="the model's own", **({"value": None} | how))
+        how = {"value": None} | _with_default(one, how, "value")
+        return st.number_input(name, step=step, placeholder="the model's own", **how)
     return st.text_input(name, **how).strip()
+
+
+def _with_default(one: Option, how: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the arguments of a widget with its default, unless its value was put into it: Streamlit warns of both."""
+    return how if how["key"] in st.session_state else how | {name: one.default}
 
 
 def _file(name: str, folder: Folder) -> Path | None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
+State = Literal["queued", "running", "done", "cancelled", "failed"]
 PAGE = 24
 """Videos of one page of the gallery."""
 _LAYOUT = 1  # of the table
