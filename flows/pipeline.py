@@ -20,7 +20,7 @@ from stiv_model.errors import redaction
 from stiv_model.process_exit import follow_into_end
 from tasks.operations.task_runs import call
 from tasks.storage import atomic
-from tasks.training.launch import environment
+from tasks.training import launch
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list
     if unknown := [stage for stage in [*(stages or []), *(retrain or [])] if stage not in known]:
         raise ValueError(f"no stage {', '.join(unknown)} in dvc.yaml: it is one of {', '.join(known)}")
     wanted = [stage for stage in known if stages is None or stage in stages]
-    with fork_servers.started(wanted, of_ranks=environment(load_params().training)):
+    with fork_servers.started(wanted, of_ranks=launch.local_environment(load_params().training)):
         for place, stage in enumerate(wanted):
             found = None if force else flows.stages.changes(stage)
             if found:

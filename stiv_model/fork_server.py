@@ -24,6 +24,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,11 @@ _TOLD_BYTES = 2**20
 _SINGLE = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """What keeps libraries from starting threads when they are imported; pyarrow's allocator would."""
 _AT_START = dict(os.environ)
+_STARTED = time.time_ns()
+_TICK = 10_000_000
+"""Nanoseconds by which the clock of files may be behind."""
+_UNSURE = (-1, -1, -1)
+"""Of a file that may have changed between its import and the look at it."""
 
 
 class Request(NamedTuple):
@@ -172,7 +178,7 @@ def serve(
         while True:
             places = [place for place, _ in poll.poll(0 if later else None)]
             if listening.fileno() not in places:
-                imported.add(json.loads(told.recv(_TOLD_BYTES)) if places else [later.pop(0)])
+                imported.add(_names_of(lambda: json.loads(told.recv(_TOLD_BYTES))) if places else [later.pop(0)])
                 continue
             connection, _ = listening.accept()
             with connection, contextlib.suppress(OSError, ValueError):
@@ -192,17 +198,16 @@ def serve(
                             _keep(connection, streams)  # returns in the process that does the work
                             _become(request, streams, tell.dup())
                             return request
-                later = list(ahead(request))
+                later = _names_of(lambda: ahead(request))  # noqa: B023  # it is called at once
             _reap()
 
 
-@contextlib.contextmanager
-def _ending_if_it_fails() -> Iterator[None]:
-    """End a forked process that fails before it does its work: it must never go on as a second server."""
+def _names_of(named: Callable[[], Sequence[str]]) -> list[str]:
+    """Return the names of modules to import; none where they cannot be told, which is no reason for a server to end."""
     try:
-        yield
-    except BaseException:
-        os._exit(1)
+        return list(named())
+    except Exception:
+        return []
 
 
 def _receive(connection: socket.socket) -> tuple[Request, list[int]]:
@@ -238,17 +243,21 @@ class _Imported:
 
     def __init__(self) -> None:
         self.files: dict[str, tuple[int, int, int] | None] = {}
-        self._note()
+        self._note(_STARTED)
 
     def refusal(self, request: Request, prepare: Callable[[Request], None]) -> str | None:
         """Import what a request needs, and say why a process that is forked then would not be as a new one."""
         if changed := [file for file, was in self.files.items() if _stamp(file) != was]:
             return f"{changed[0]} has changed"
+        since = time.time_ns()
         try:
             prepare(request)
-        except Exception as error:  # whatever an import may raise: the process itself will say it
+        except (Exception, SystemExit) as error:  # whatever an import may raise: the process itself will say it
             return f"{type(error).__name__}: {error}"
-        self._note()
+        finally:
+            self._note(since)
+        if changed := [file for file, was in self.files.items() if was == _UNSURE]:
+            return f"{changed[0]} has changed"
         _end_idle_threads()
         if (threads := len(list(Path("/proc/self/task").iterdir()))) > 1:
             return f"what it imports has started {threads - 1} threads"
@@ -256,23 +265,28 @@ class _Imported:
 
     def add(self, names: list[str]) -> None:
         """Import what a process has imported; what cannot be imported here is for the next one."""
+        since = time.time_ns()
         for name in names:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception, SystemExit):
                 importlib.import_module(name)
-        self._note()
+        self._note(since)
 
-    def _note(self) -> None:
+    def _note(self, since: int) -> None:
+        """Note the files of modules that were imported since a moment, in ns of the epoch."""
         for module in list(sys.modules.values()):
             file = getattr(module, "__file__", None)
             if file is not None and file not in self.files:
-                self.files[file] = _stamp(file)
+                self.files[file] = _stamp(file, since)
 
 
-def _stamp(file: str) -> tuple[int, int, int] | None:
+def _stamp(file: str, since: int | None = None) -> tuple[int, int, int] | None:
+    """Return what changes with a file; one that has changed since, while it was imported, is as no file ever is."""
     try:
         found = Path(file).stat()
     except OSError:
         return None
+    if since is not None and max(found.st_mtime_ns, found.st_ctime_ns) >= since - _TICK:
+        return _UNSURE
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
@@ -289,8 +303,17 @@ def _reap() -> None:
             pass
 
 
+@contextlib.contextmanager
+def _ending_if_it_fails() -> Iterator[None]:
+    """Let no error of a forked process come to the code of the server, which it would then go on with."""
+    try:
+        yield
+    except BaseException:  # whatever it is: whoever waits hears that nobody took the work, or that it was killed
+        os._exit(1)
+
+
 def _keep(connection: socket.socket, streams: Sequence[int]) -> None:
-    """Fork the process that does the work, and end with it or with its stand-in; return in that process.
+    """Fork the process that does the work, and see to it until it ends; return in that process.
 
     It is in a process group of its own, with this one: each signal comes once, from its stand-in.
     """
@@ -307,21 +330,62 @@ def _keep(connection: socket.socket, streams: Sequence[int]) -> None:
         os.dup2(nothing, own)
     for stream in streams:  # else whoever reads from a pipe would wait for this process
         os.close(stream)
-    ended = os.pidfd_open(worker)
+    _attend(connection, worker)
+
+
+def _attend(connection: socket.socket, worker: int) -> NoReturn:
+    """Pass on the signals of a stand-in, and report how the work ended when nothing is left that it has started.
+
+    What it has started is what else is in this process group. A process group that is killed takes with it what its
+    members have started; of one whose leader is a stand-in these are not members. So they are killed here when the
+    stand-in was killed after it was asked to stop, and until they have ended there is a stand-in to kill. Where it was
+    killed without a word, what the work has started hears of its end as if nobody had stood in.
+    """
+    status, asked, running = None, False, [os.pidfd_open(worker)]
+    while running:
+        said = _heard(connection, running)
+        if said is None:
+            status = os.waitpid(worker, 0)[1] if status is None else status
+            for descriptor in running:
+                os.close(descriptor)
+            running = _others_of_group()
+        elif said:
+            asked = True
+            for descriptor in running:
+                for number in said:
+                    with contextlib.suppress(ProcessLookupError):
+                        signal.pidfd_send_signal(descriptor, number)
+        elif asked:
+            os.killpg(0, signal.SIGKILL)
+        else:
+            if status is None:
+                os.kill(worker, signal.SIGKILL)
+                os.waitpid(worker, 0)
+            os._exit(0)
+    with contextlib.suppress(OSError):
+        connection.sendall((status or 0).to_bytes(_STATUS_BYTES))
+    os._exit(0)
+
+
+def _heard(connection: socket.socket, running: Sequence[int]) -> bytes | None:
+    """Wait; return the signals that a stand-in passes on, none where it is gone; None when a process has ended."""
     poll = select.poll()
-    poll.register(ended, select.POLLIN)
-    poll.register(connection, select.POLLIN)
-    while True:
-        for place, _ in poll.poll():
-            if place == ended:
-                with contextlib.suppress(OSError):
-                    connection.sendall(os.waitpid(worker, 0)[1].to_bytes(_STATUS_BYTES))
-                os._exit(0)
-            numbers = _signals(connection)
-            if not numbers:  # the stand-in is gone
-                poll.unregister(connection)
-            for number in numbers or [signal.SIGKILL]:
-                os.kill(worker, number)
+    for place in (connection, *running):
+        poll.register(place, select.POLLIN)
+    places = {place for place, _ in poll.poll()}
+    return None if not places.isdisjoint(running) else _signals(connection)
+
+
+def _others_of_group() -> list[int]:
+    """Return descriptors of the processes in the group of this one that run."""
+    found, own = [], os.getpid()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # it ends meanwhile
+            if entry.name.isdecimal() and int(entry.name) != own:
+                state, _, group = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:3]
+                if int(group) == own and state not in "ZX":  # a zombie waits for its parent, which may never look
+                    found.append(os.pidfd_open(int(entry.name)))
+    return found
 
 
 def _signals(connection: socket.socket) -> bytes:

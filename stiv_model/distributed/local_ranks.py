@@ -29,13 +29,18 @@ _SECONDS = 10
 """That ranks whose peer has failed get to end by themselves: what they wait for does not come."""
 
 
+def inherited(caller: Mapping[str, str]) -> dict[str, str]:
+    """Return what a process that no other launcher has started is told by its caller's environment."""
+    return {name: value for name, value in caller.items() if not name.startswith(_OTHERS)}
+
+
 def environment(caller: Mapping[str, str], rank: int, ranks: int, folder: Path) -> dict[str, str]:
     """Return the environment of one rank: the caller's, but for what another launcher said.
 
     Args:
         folder: where the ranks meet.
     """
-    return {name: value for name, value in caller.items() if not name.startswith(_OTHERS)} | {
+    return inherited(caller) | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(ranks),

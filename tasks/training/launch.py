@@ -12,6 +12,7 @@ from string import Formatter
 from prefect import task
 
 from stiv_model import fork_server
+from stiv_model.distributed import local_ranks
 from stiv_model.encoders import provenance
 from stiv_model.errors.failures import PermanentError, StopRequestedError, is_worth_retrying
 from stiv_model.errors.redaction import redacted
@@ -51,6 +52,11 @@ def environment(training: TrainingSettings) -> dict[str, str]:
     if training.nodes == 1:  # nobody else is to reach what the ranks listen on
         wanted |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     return os.environ | wanted
+
+
+def local_environment(training: TrainingSettings) -> dict[str, str]:
+    """Return the environment of what belongs to a run and no cluster's launcher starts, as local ranks have it."""
+    return local_ranks.inherited(environment(training))
 
 
 def launch_command(training: TrainingSettings, work: Path) -> list[str]:
@@ -145,7 +151,8 @@ def make_start(run: Run, work: Path) -> None:
         RuntimeError: the parents' weights cannot be handed on; the message says why.
     """
     if not (work / START).exists():
-        _run(fork_server.command("ranks", "stiv_model.weights.warm_start", str(work)), run, work)
+        command = fork_server.command("ranks", "stiv_model.weights.warm_start", str(work))
+        _run(command, local_environment(run.training), work)
 
 
 def make_prompts(run: Run, work: Path) -> None:
@@ -156,10 +163,11 @@ def make_prompts(run: Run, work: Path) -> None:
     Raises:
         RuntimeError: the text encoder is missing or another one, or a prompt is too long; the message says which.
     """
-    _run(fork_server.command("ranks", "stiv_model.monitoring.prompt_features", str(work)), run, work)
+    command = fork_server.command("ranks", "stiv_model.monitoring.prompt_features", str(work))
+    _run(command, local_environment(run.training), work)
 
 
-def _run(command: list[str], run: Run, work: Path) -> None:
+def _run(command: list[str], told: dict[str, str], work: Path) -> None:
     """Run a program that notes its failures in the folder of a run.
 
     Raises:
@@ -168,7 +176,7 @@ def _run(command: list[str], run: Run, work: Path) -> None:
     """
     forget_failures(work)
     try:
-        processes.run(command, environment(run.training), _tell)
+        processes.run(command, told, _tell)
     except RuntimeError:
         if (noted := failure(work)) is None:
             raise
@@ -194,7 +202,7 @@ def run_ranks(run: Run, work: Path) -> None:
         return
     mark_stopped(work, None)
     try:
-        _run(launch_command(run.training, work), run, work)
+        _run(launch_command(run.training, work), environment(run.training), work)
     except RuntimeError:
         step = stopped_at(work)
         if step is None:

@@ -61,7 +61,7 @@ def test_killed_anywhere_the_same_command_goes_on_to_the_same_manifests(tmp_path
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     seed = random.SystemRandom().randrange(10**6)
-    with fork_servers.started(stages.in_order(), of_ranks=launch.environment(load_params().training)):
+    with fork_servers.started(stages.in_order(), of_ranks=launch.local_environment(load_params().training)):
         kills = killed_on_the_way(folder, random.Random(seed), log)
         assert kills >= 4, (seed, log.read_text()[-3000:])
         run(folder, dict(os.environ), *fork_server.command("dvc", "dvc", "repro", "t2i"))

@@ -1,5 +1,6 @@
 """Stand-ins and the processes that a real fork server forks for them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from stiv_model.distributed import local_ranks
 from stiv_model.fork_server import FOLDER
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +43,13 @@ elif verb == "raise":
     raise KeyError("raised")
 elif verb == "die":
     os.kill(os.getpid(), signal.SIGKILL)
+elif verb == "leave":
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, lambda *_: print("heard", flush=True))
+        print(os.getpid(), flush=True)
+        while True:
+            time.sleep(60)
+    os._exit(0)
 elif verb == "wait":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
     try:
@@ -95,8 +104,8 @@ def shown(folder: Path, env: dict[str, str], *words: str, before: Sequence[str] 
     return json.loads(out) | {"stand-in": process.pid}
 
 
-def is_gone(pid: int) -> bool:
-    limit = time.monotonic() + 10
+def is_gone(pid: int, within: float = 10) -> bool:
+    limit = time.monotonic() + within
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         if time.monotonic() > limit:
             return False
@@ -210,6 +219,97 @@ def test_whoever_is_not_as_the_server_does_the_work_itself(server, folder, env, 
     found = json.loads(out)
     assert found["in"] == process.pid
     assert said in server.stderr.readline()
+
+
+@contextlib.contextmanager
+def another(folder: Path, place: Path, env: dict[str, str], *modules: str, **options) -> Iterator[subprocess.Popen]:
+    """Run a server of its own, whose socket is `place`."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(place))
+        listening.listen()
+        words = ["-m", "stiv_model.fork_server", str(listening.fileno()), *modules]
+        pass_fds = [listening.fileno()]
+        process = subprocess.Popen([sys.executable, *words], cwd=folder, env=env, pass_fds=pass_fds, **options)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_of_a_stand_in_that_is_gone_before_its_work_is_taken_nothing_is_left(folder, env, tmp_path):
+    asks = """import os, socket, sys
+from stiv_model import fork_server
+send = socket.socket.sendall
+def gone(connection, said):
+    send(connection, said)
+    os._exit(0)
+socket.socket.sendall = gone
+fork_server.stand_in("gone", "work", ["show"])
+"""
+    own = env | {FOLDER: str(tmp_path)}
+    with another(folder, tmp_path / "gone", own, "ready") as server:
+        done = subprocess.run([sys.executable, "-c", asks], cwd=folder, env=own, capture_output=True, timeout=20)
+        assert done.returncode == 0  # whoever reads from its pipes has not waited for ever
+        assert shown(folder, own, name="gone")["ready"] == server.pid
+        limit = time.monotonic() + 10
+        while any(child.status() != psutil.STATUS_ZOMBIE for child in psutil.Process(server.pid).children()):
+            assert time.monotonic() < limit
+
+
+def test_a_forked_process_that_fails_before_its_work_ends_and_is_no_second_server(folder, env, tmp_path):
+    (folder / "no_second_fork.py").write_text(
+        "import os\nfork, server = os.fork, os.getpid()\n"
+        "def limited():\n    if os.getpid() != server:\n        raise BlockingIOError(11, 'no more processes')\n"
+        "    return fork()\nos.fork = limited\n"
+    )
+    own = env | {FOLDER: str(tmp_path)}
+    with another(folder, tmp_path / "full", own, "no_second_fork"):
+        process = stand_in(folder, own, "show", name="full")
+        _, err = process.communicate("", timeout=20)
+        assert (process.returncode, err) == (1, "stiv: the process that did the work was killed\n")
+
+
+def test_what_the_work_has_started_is_waited_for_and_killed_with_a_stand_in_that_was_asked(server, folder, env):
+    """As processes.run has it of a command in its own process group: asked twice, nothing goes on."""
+    process = stand_in(folder, env, "leave", process_group=0)
+    left = int(process.stdout.readline())  # the work ends, and leaves this, which saves for ever
+    time.sleep(0.1)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.stdout.readline() == "heard\n"
+    assert not is_gone(left, within=0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=20)
+    assert is_gone(left)
+
+
+def test_a_file_that_changes_while_it_is_imported_is_not_run_from_memory(folder, env, tmp_path):
+    (folder / "edited.py").write_text("from pathlib import Path\nPath(__file__).write_text('')\n")
+    own = env | {FOLDER: str(tmp_path)}
+    with another(folder, tmp_path / "edits", own, "edited", stderr=subprocess.PIPE, text=True) as server:
+        for _ in range(2):
+            found = shown(folder, own, name="edits")
+            assert found["in"] == found["stand-in"]
+            assert "edited.py has changed" in server.stderr.readline()
+
+
+def test_a_server_goes_on_when_what_it_is_told_to_import_ends_the_process(folder, env, tmp_path):
+    (folder / "ends.py").write_text("import sys\nsys.exit('ended')\n")
+    own = env | {FOLDER: str(tmp_path)}
+    with another(folder, tmp_path / "ending", own, "ends", stderr=subprocess.PIPE, text=True) as server:
+        for _ in range(2):
+            found = shown(folder, own, name="ending")
+            assert found["in"] == found["stand-in"]
+            assert "SystemExit: ended" in server.stderr.readline()
+
+
+def test_a_rank_is_forked_also_where_another_launcher_has_started_us(folder, env, tmp_path):
+    own = env | {FOLDER: str(tmp_path), "SLURM_JOB_ID": "1", "OMPI_COMM_WORLD_RANK": "0", "DS_ACCELERATOR": "cpu"}
+    words = ["-m", "stiv_model.distributed.local_ranks", "1", "-m", "work", "show"]
+    with another(folder, tmp_path / "ranks", local_ranks.inherited(own), "ready") as server:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=folder, env=own, input="", capture_output=True, text=True, timeout=20
+        )
+        assert json.loads(done.stdout)["ready"] == server.pid, done.stderr
 
 
 def test_code_that_has_changed_is_not_run_from_memory(server, folder, env):
