@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -115,6 +116,12 @@ SLOWEST = (
     *("test_checkpoints.py", "test_train.py"),
     "test_road_killed.py",  # which needs what test_road.py comes to: by then that is there
 )
+
+
+def pytest_configure() -> None:
+    # a shell's background job ignores SIGINT, and so would what is started here: tests that interrupt it would wait
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
