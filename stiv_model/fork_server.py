@@ -370,7 +370,8 @@ def _attend(connection: socket.socket, worker: int) -> NoReturn:
 def _heard(connection: socket.socket, running: Sequence[int]) -> bytes | None:
     """Wait; return the signals that a stand-in passes on, none where it is gone; None when a process has ended."""
     poll = select.poll()
-    for place in (connection, *running):
+    poll.register(connection, select.POLLIN)
+    for place in running:
         poll.register(place, select.POLLIN)
     places = {place for place, _ in poll.poll()}
     return None if not places.isdisjoint(running) else _signals(connection)
