@@ -16,6 +16,7 @@ from tasks.latents.settings import LatentSettings
 def generate(
     checkpoint: Path,
     tup: Path,
+    tasks: Path,
     out: Path,
     samples: SampleSettings,
     corpus: CorpusSettings,
@@ -30,16 +31,19 @@ def generate(
     Args:
         checkpoint: Folder of trained weights that make videos from text, and from text and a first frame.
         tup: Folder of trained weights that make the frames between given ones (temporal upsampling).
+        tasks: Folder of trained weights that make what comes after given frames, and what lies between two.
         out: Folder for the generated videos and their table.
 
     examples:
-      stiv generate --checkpoint checkpoints/unmask_sft --tup checkpoints/tup --out data/samples
+      stiv generate --checkpoint checkpoints/unmask_sft --tup checkpoints/tup --tasks checkpoints/tasks --out samples
     """
-    generate_all(checkpoint, tup, out, samples, corpus, vae, text, latents, sampler, devices.sampling)
+    generate_all(checkpoint, tup, tasks, out, samples, corpus, vae, text, latents, sampler, devices.sampling)
     show(
         "markdown",
         "samples",
         markdown=f"{samples.text_prompts} videos from text, {samples.image_prompts} from text and image, "
-        f"{samples.interpolated} interpolated in time; of seen combinations {samples.seen_text_prompts} from text and "
-        f"{samples.seen_image_prompts} from text and image: `{out}`; the gallery is in `reports/report.html`.",
+        f"{samples.interpolated} interpolated in time, {samples.cascaded} more from the model's own frames, "
+        f"{samples.predicted} from four frames, {samples.between} from the first and the last; of seen combinations "
+        f"{samples.seen_text_prompts} from text and {samples.seen_image_prompts} from text and image: `{out}`; "
+        "the gallery is in `reports/report.html`.",
     )

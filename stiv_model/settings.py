@@ -197,7 +197,7 @@ class RateDecay(Settings):
 
 
 class RecipeSettings(Settings):
-    """One training recipe. The six recipes differ in these values and in nothing else."""
+    """One training recipe. Recipes differ in these values and in nothing else."""
 
     frames: PositiveInt
     """Latent frames per sample; 1 trains text-to-image."""

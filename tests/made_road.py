@@ -18,7 +18,7 @@ from tasks.storage import atomic
 
 ROOT = Path(__file__).parents[1]
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
-RECIPES = ["t2i", "t2v", "stiv", "sft", "unmask_sft", "tup"]
+RECIPES = ["t2i", "t2v", "stiv", "sft", "unmask_sft", "tasks", "tup"]
 BIN = Path(sys.executable).parent
 # what must not depend on how often a run was killed
 MANIFESTS = {

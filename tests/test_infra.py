@@ -42,8 +42,11 @@ CLEAN_FRAMES = {
     "stiv": "first",
     "sft": "first",
     "unmask_sft": "first",
+    "tasks": ("first_four", "first_and_last"),
     "tup": "every_second",
 }
+FURTHER = {"v2v": "first_four", "interpolation": "first_and_last"}
+"""Recipes at the paper's sizes that no stage trains."""
 # What the paper does not say, by the first word of the line.
 OPEN = (
     *(
@@ -87,8 +90,10 @@ def paper_recipes(path: Path) -> dict[str, RecipeSettings]:
 
 @pytest.mark.parametrize("path", [*EMBEDDED, *FULL_SIZE], ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_params_file_fits_the_settings(path: Path):
-    recipes = load_params(path).train
-    assert list(recipes) == list(CLEAN_FRAMES), "the same six recipes in every file"
+    recipes = list(load_params(path).train)
+    further = [name for name in FURTHER if path in FULL_SIZE]
+    assert recipes[: len(CLEAN_FRAMES)] == list(CLEAN_FRAMES), "those of stages, the same in every file"
+    assert set(further) <= set(recipes[len(CLEAN_FRAMES) :])
 
 
 def test_all_sizes_of_the_paper_have_a_file():
@@ -125,8 +130,11 @@ def test_recipes_have_the_steps_batch_and_rate_of_the_paper(path: Path):
 
 @each_full_size
 def test_recipes_differ_in_frames_masks_and_dropouts_as_in_the_paper(path: Path):
-    for name, recipe in load_params(path).train.items():
-        assert recipe.clean_frames == CLEAN_FRAMES[name], name
+    recipes = load_params(path).train
+    for name, patterns in (CLEAN_FRAMES | FURTHER).items():
+        recipe = recipes[name]
+        given = tuple(mode.clean_frames for mode in recipe.modes)
+        assert given == (patterns if isinstance(patterns, tuple) else (patterns,)), name
         assert recipe.frames == (1 if name == "t2i" else 20), name
         assert recipe.mask_ratio == (0.0 if name == "unmask_sft" else 0.5), name
         assert recipe.text_dropout == 0.1, name

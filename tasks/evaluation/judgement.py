@@ -9,6 +9,8 @@ from tasks.evaluation.card import Card, Dimension
 from tasks.evaluation.judge import ATTRIBUTES, COMBINATIONS, PROPERTIES, wilson
 
 _COUNTED = (*PROPERTIES, *ATTRIBUTES)
+BESIDE = ("made_psnr", "repeated_psnr", "blended_psnr", "given_psnr", "flicker")
+"""More figures of groups that were given several frames."""
 _SEEN = {f"seen_{name}": name for name in ATTRIBUTES}
 
 
@@ -53,6 +55,8 @@ def _figures(card: Card, group: str) -> dict[str, Any]:
             figures[name] |= {"chance": chance, "above_chance": share.low > chance}
     if (psnr := card.of("first_frame_psnr", group)) is not None:
         figures["first_frame_psnr"] = psnr.value
+    if card.of(BESIDE[0], group) is not None:
+        figures |= {name: _require(card, name, group).value for name in BESIDE}
     return figures
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from tasks.evaluation import alarms, judged, likeness, moving, text_agreement
+from tasks.evaluation import alarms, between, judged, likeness, moving, text_agreement
 from tasks.evaluation.card import Alarm, Dimension
 from tasks.evaluation.metrics import Features, Metric, SetMetric
 from tasks.evaluation.settings import EvaluationSettings
 
-METRICS: tuple[Metric, ...] = (*judged.METRICS, *likeness.METRICS, *moving.METRICS)
+METRICS: tuple[Metric, ...] = (*judged.METRICS, *between.METRICS, *likeness.METRICS, *moving.METRICS)
 FEATURES: tuple[Features, ...] = (*likeness.FEATURES, *moving.FEATURES, *text_agreement.FEATURES)
 SET_METRICS: tuple[SetMetric, ...] = (*likeness.SET_METRICS, *moving.SET_METRICS, *text_agreement.SET_METRICS)
 ALARMS: tuple[Callable[[Sequence[Dimension], EvaluationSettings], list[Alarm]], ...] = alarms.ALARMS

@@ -14,7 +14,7 @@ from stiv_model.pipeline import card
 from stiv_model.pipeline.components import NAMES
 from stiv_model.pipeline.folders import INDEX, find
 from stiv_model.pipeline.pipeline import StivPipeline
-from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
+from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings, is_mixture
 from stiv_model.weights import files, metadata
 from tasks.demo.settings import CorpusSettings
 from tasks.evaluation import machine, rows
@@ -130,7 +130,14 @@ def make_shapes(maker: Maker, out: Path) -> None:
 
 
 def _modes(clean_frames: Any) -> tuple[str, ...]:
-    """Return what a model makes of the suite: every mode whose given frames it was trained with."""
+    """Return what a model makes of the suite: every mode whose given frames it was trained with.
+
+    Not mode cascade, for which there is no other model's video to be given.
+    """
+    if is_mixture(clean_frames):
+        of = [mode.clean_frames for mode in clean_frames if mode.stride == 1]
+        if several := tuple(mode for mode in ("predict", "between") if PATTERNS[mode] in of):
+            return several
     if clean_frames == PATTERNS["tup"]:
         return ("tup",)
     return ("t2v",) if clean_frames in (None, "none") else ("t2v", "ti2v")

@@ -42,7 +42,7 @@ class SampleRequest(NamedTuple):
 
     id: str
     mode: str
-    """A key of PATTERNS: t2v (from text), ti2v (from text and a first frame), tup (temporal upsampling)."""
+    """A key of PATTERNS."""
     held_out: bool
     """No training video shows the scene's combination of words; if not, training saw others of the same words."""
     scene: shapes.Scene
@@ -53,13 +53,20 @@ class SampleRequest(NamedTuple):
 
 def sample_requests(settings: SampleSettings, corpus: CorpusSettings) -> list[SampleRequest]:
     """Return what the stage generates, none of which is a video of the corpus: by mode, held-out scenes first."""
-    held_out = {"t2v": settings.text_prompts, "ti2v": settings.image_prompts, "tup": settings.interpolated}
-    seen = {"t2v": settings.seen_text_prompts, "ti2v": settings.seen_image_prompts, "tup": 0}
+    held_out = {
+        "t2v": settings.text_prompts,
+        "ti2v": settings.image_prompts,
+        "predict": settings.predicted,
+        "between": settings.between,
+        "tup": settings.interpolated,
+        "cascade": settings.cascaded,
+    }
+    seen = {"t2v": settings.seen_text_prompts, "ti2v": settings.seen_image_prompts}
     return [
         _request(mode, is_held_out, number, settings.seed, corpus)
         for mode in PATTERNS
         for is_held_out, counts in ((True, held_out), (False, seen))
-        for number in range(counts[mode])
+        for number in range(counts.get(mode, 0))
     ]
 
 
@@ -70,7 +77,23 @@ def _request(mode: str, held_out: bool, number: int, seed: int, corpus: CorpusSe
     return SampleRequest(f"{name}-{number:03d}", mode, held_out, scene, draw_seed(seed, name, number))
 
 
-PATTERNS: dict[str, Pattern] = {"t2v": "none", "ti2v": "first", "tup": "every_second"}
+PATTERNS: dict[str, Pattern] = {
+    "t2v": "none",
+    "ti2v": "first",
+    "predict": "first_four",
+    "between": "first_and_last",
+    "tup": "every_second",
+    "cascade": "every_second",
+}
+"""The frames that each mode is given: from text; from text and a first frame; what comes next (prediction); what lies
+between (interpolation); temporal upsampling of real frames, and of those that the model made as mode ti2v."""
+_BY_MODEL = {"model": ("t2v", "ti2v"), "tasks": ("predict", "between"), "tup": ("tup", "cascade")}
+"""The modes that each model makes, in the order of `PATTERNS`."""
+
+
+def is_of_several(mode: str) -> bool:
+    """Say whether a mode is given several frames, with what is made beside or between them."""
+    return mode not in _BY_MODEL["model"]
 
 
 def source_video(scene: shapes.Scene, size: PipelineDefaults, corpus: CorpusSettings) -> np.ndarray:
@@ -99,9 +122,11 @@ def generate_batch(
         mode = batch[0].mode
         size = pipeline.defaults
         sources = None if mode == "t2v" else [source_video(request.scene, size, corpus) for request in batch]
+        given = [np.load(product / f"{_cascaded(request)}.npy") for request in batch] if mode == "cascade" else sources
         prompts = [shapes.caption(request.scene) for request in batch]
         seeds = [request.seed for request in batch]
-        videos = make_videos(pipeline, prompts, seeds, PATTERNS[mode], sources)
+        asked = {"guidance_scale": settings.given_guidance_scale} if is_of_several(mode) else {}
+        videos = make_videos(pipeline, prompts, seeds, PATTERNS[mode], given, asked)
         rows = [
             _write(request, prompt, video, sources[place] if sources is not None else None, settings, product)
             for place, (request, prompt, video) in enumerate(zip(batch, prompts, videos, strict=True))
@@ -109,6 +134,11 @@ def generate_batch(
         with atomic.atomic_write(done) as tmp_path:
             tmp_path.write_text(json.dumps(rows))
     return json.loads(done.read_text())
+
+
+def _cascaded(request: SampleRequest) -> str:
+    """Return the sample of mode ti2v, of the same scene, whose frames one of mode cascade is given."""
+    return request.id.replace("cascade", "ti2v")
 
 
 def _write(
@@ -142,9 +172,9 @@ def _write(
         assert source is not None, "all modes but t2v have clean frames"
         row["image"] = f"{request.id}.png"
         cv2.imwrite(str(folder / row["image"]), source[0][..., ::-1])
-    if request.mode == "tup":
+    if is_of_several(request.mode):
         row["given_frames"] = (
-            frame_conditioning.clean_frame_mask("every_second", len(video)).nonzero().flatten().tolist()
+            frame_conditioning.clean_frame_mask(PATTERNS[request.mode], len(video)).nonzero().flatten().tolist()
         )
     return row
 
@@ -174,6 +204,7 @@ def batch_threads(device: Device) -> Iterator[ThreadPoolExecutor]:
 def generate_all(
     checkpoint: Path,
     tup: Path,
+    tasks: Path,
     out: Path,
     settings: SampleSettings,
     corpus: CorpusSettings,
@@ -183,7 +214,7 @@ def generate_all(
     sampler: SamplerSettings,
     device: Device,
 ) -> None:
-    """Generate all samples of the stage into `out`: by the weights in `checkpoint`, those of mode tup by `tup`.
+    """Generate all samples of the stage into `out`, each mode by the weights that were trained for it.
 
     Starting noise is drawn on the CPU, so that a seed means the same on each device, which decides but by rounding.
 
@@ -191,7 +222,7 @@ def generate_all(
         FileNotFoundError, ValueError: as `load`.
     """
     requests = sample_requests(settings, corpus)
-    folders = {"model": checkpoint, "tup": tup}
+    folders = {"model": checkpoint, "tasks": tasks, "tup": tup}
     run = {
         "samples": settings.model_dump(),
         "corpus": corpus.model_dump(),
@@ -208,7 +239,7 @@ def generate_all(
     def opened(folder: Path) -> StivPipeline:
         return load(folder, vae, text, latents, sampler, settings.precision, device)
 
-    models = [(partial(opened, checkpoint), ("t2v", "ti2v")), (partial(opened, tup), ("tup",))]
+    models = [(partial(opened, folder), _BY_MODEL[name]) for name, folder in folders.items()]
     listed = {"checkpoint": str(checkpoint), "sampler": sampler.model_dump()}
     listed["made"] = made | facts_of(requests, settings, corpus, latents, device)
     generate_requests(models, requests, out, run, listed, settings, corpus, device)

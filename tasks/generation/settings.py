@@ -1,6 +1,8 @@
 """Settings of the stage samples. Values live in params.yaml, types here."""
 
-from pydantic import NonNegativeInt, PositiveInt
+from typing import Annotated, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from stiv_model.settings import Precision, Settings
 
@@ -14,11 +16,21 @@ class SampleSettings(Settings):
     """Videos made from a text and its first frame, also of held-out combinations."""
     interpolated: NonNegativeInt
     """Videos made from every second frame of a scene of a held-out combination, by temporal upsampling (TUP)."""
+    predicted: NonNegativeInt
+    """Videos made from the first four frames of a scene of a held-out combination, by recipe tasks."""
+    between: NonNegativeInt
+    """Videos made from the first and the last frame of such scenes, by recipe tasks."""
+    cascaded: NonNegativeInt
+    """Videos made by temporal upsampling (TUP) from every second frame of what the model itself made from text and a
+    first frame: the first of those."""
     seen_text_prompts: NonNegativeInt
     """More videos made from text alone, of new scenes whose combinations training saw: what was not learnt is wrong
     here too, what only did not generalise is right here."""
     seen_image_prompts: NonNegativeInt
     """More videos made from a text and its first frame, also of combinations that training saw."""
+    given_guidance_scale: Annotated[float, Field(ge=1)]
+    """Guidance scale of what is made from several given frames, instead of the sampler's; 1 is none. Frames say what to
+    show, and guidance by text takes the made ones away from them."""
     batch: PositiveInt
     """Videos made at the same time."""
     fps: PositiveInt
@@ -27,3 +39,13 @@ class SampleSettings(Settings):
     """Precision of the model's weights and activations while it makes videos, here and in `stiv sample`."""
     seed: int
     """Seed of the starting noise: the same seed makes the same videos."""
+
+    @model_validator(mode="after")
+    def cascade_has_its_frames(self) -> Self:
+        """Refuse to make more of the model's own videos than it makes."""
+        if self.cascaded > self.image_prompts:
+            raise ValueError(
+                f"samples.cascaded is {self.cascaded}, but samples.image_prompts is {self.image_prompts}, of whose "
+                "videos they are made: set the former to that or less"
+            )
+        return self

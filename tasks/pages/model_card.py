@@ -12,7 +12,7 @@ from stiv_model.network.transformer import StivTransformer
 from stiv_model.pipeline import card
 from stiv_model.pipeline.components import NAMES
 from stiv_model.pipeline.pipeline import StivPipeline
-from stiv_model.settings import RUN_FILE, Run
+from stiv_model.settings import RUN_FILE, Run, is_mixture
 from stiv_model.weights import certificate, metadata
 from tasks.evaluation import judgement, sealing
 from tasks.pages.templates import template
@@ -82,8 +82,12 @@ def read_figures(path: Path, checkpoint: Path) -> dict[str, Any]:
     """
     modes = judgement.modes(sealing.read(path))
     model = metadata.read(checkpoint)
-    is_between = model.trained is not None and model.trained.clean_frames == "every_second"
-    kinds = () if not model.is_video else ("tup",) if is_between else ("t2v", "ti2v")
+    given = model.trained.clean_frames if model.trained is not None else "none"
+    kinds: tuple[str, ...] = ("tup",) if given == "every_second" else ("t2v", "ti2v")
+    if is_mixture(given):
+        kinds = ("predict", "between")
+    if not model.is_video:
+        kinds = ()
     if not (own := {kind: groups for kind, groups in modes.items() if kind in kinds}):
         raise ValueError(
             f"{path} has figures of {', '.join(modes)} and none of {checkpoint}: name another file, or leave "

@@ -278,6 +278,14 @@ FIGURES = {
 }
 """What the judge counts, and its heading."""
 
+APPLICATIONS = {
+    "predict": "what comes next, of four given frames",
+    "between": "between a first and a last frame",
+    "tup": "between every second frame of real videos (TUP)",
+    "cascade": "between every second frame of the model's own videos (TUP cascade)",
+}
+"""The modes that are given several frames, and their heading."""
+
 
 def groups(judgement: dict[str, Any]) -> list[dict[str, Any]]:
     """Return mode, combinations, held out or seen, and figures of everything that was judged apart."""
@@ -285,6 +293,15 @@ def groups(judgement: dict[str, Any]) -> list[dict[str, Any]]:
         {"mode": mode, "combinations": combinations.replace("_", " "), "figures": found}
         for mode, of_mode in judgement["modes"].items()
         for combinations, found in of_mode.items()
+    ]
+
+
+def applications(judgement: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return name and figures of every mode that was given several frames."""
+    return [
+        {"mode": mode, "name": name, "figures": judgement["modes"][mode]["held_out"]}
+        for mode, name in APPLICATIONS.items()
+        if "made_psnr" in judgement["modes"].get(mode, {}).get("held_out", {})
     ]
 
 
@@ -379,6 +396,7 @@ def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
         judged=groups(judgement),
         figure_names=FIGURES,
         judge_figure=Markup(judged_shares(judgement)),
+        applications=applications(judgement),
         learning=learning(inputs.reports / "learning.tsv", losses),
         samples=samples,
         comparison=comparison,

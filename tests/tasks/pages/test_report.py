@@ -21,7 +21,7 @@ HOSTILE = "<script>alert('x')</script> & \"quoted\""
 MODES = ("t2v", "t2v", "ti2v", "tup")
 TRUTHS = sum(mode != "t2v" for mode in MODES)
 LEARNING = ("recipe", "step", "n", "colour", "shape", "direction", "one_object", "same_object")
-RECIPES = ("t2i", "t2v", "stiv", "sft", "unmask_sft", "tup")
+RECIPES = ("t2i", "t2v", "stiv", "sft", "unmask_sft", "tasks", "tup")
 ACCOUNTS = {
     "corpus": {"corpus": (4, 4, 0, 0)},
     "videos": {"videos": (5, 4, 0, 1)},
