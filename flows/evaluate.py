@@ -10,6 +10,7 @@ from prefect import flow
 
 from flows.edit_params import params_with
 from flows.running import stage_names
+from flows.running.code_hash import code_of
 from flows.running.progress import show
 from stiv_model.settings import DeviceSettings
 from tasks.evaluation import measure, out_folder, values, video_suite
@@ -81,7 +82,8 @@ def evaluate(
     out_folder.refuse(out, (values.FILE, PAGE), inputs)
     chosen = measure.choose([*names, *(["fvd"] if fvd_curve and "fvd" not in names else [])], evaluation)
     with _opened(asked, out, sandbox, shard, set) as run:
-        what = Evaluation(run, evaluation, chosen, devices.sampling)
+        decided_by = {"code": code_of("evaluate"), "sandbox": sandbox.model_dump(mode="json")}
+        what = Evaluation(run, evaluation, chosen, devices.sampling, decided_by)
         made = call(evaluate_all, what, out, card or out / FILE, shard, card_page.build)
     if training is not None and learning is not None:
         call(judge_validations, training, stage_names.recipes(), learning)

@@ -67,6 +67,8 @@ def fvd(
         ValueError: the clips are not of one kind, or there is no figure of them.
     """
     rule = _rule(folders, frames, stride, clips, height, width)
+    if curve is not None and len(folders) == 1:
+        raise ValueError(f"--curve {curve} is of made clips against real ones, and one folder is named: name the other")
     if extractor is None and frames is not None and frames < least.I3D_FRAMES:
         raise ValueError(f"--frames is {frames}: I3D needs {least.I3D_FRAMES}")
     network = _extractor(extractor)

@@ -5,8 +5,9 @@ from pathlib import Path
 from flows.commands.named_model import Sections, choose
 from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
 from tasks.demo.settings import CorpusSettings
+from tasks.evaluation import out_folder
 from tasks.evaluation.settings import EvaluationSettings
-from tasks.generation.matrix import make_matrix, shape_scenes
+from tasks.generation.matrix import MATRIX, make_matrix, shape_scenes
 from tasks.generation.settings import SampleSettings
 from tasks.latents.settings import LatentSettings
 from tasks.pages import matrix_page
@@ -44,6 +45,7 @@ def matrix(
       stiv matrix --out matrix/sft --checkpoint checkpoints/sft
       stiv matrix --out matrix/shipped --pipeline stiv_model/embedded/shapes
     """
+    out_folder.refuse(out, (MATRIX, PAGE), {"checkpoint": checkpoint, "pipeline": pipeline})
     named = choose(checkpoint, pipeline)
     of_model = [one for one in set or [] if one.partition(".")[0] not in ("evaluation", "corpus")]
     model = named.open(Sections(sampler, vae, text, latents, samples, devices), of_model)

@@ -115,7 +115,12 @@ def _of_file(path: Path, name: str, rule: ClipRule, sandbox: Sandbox) -> FoundVi
     if timed["status"] != "ok":
         return FoundVideo(name, timed["status"], timed["reason"], [], facts)
     times = timed["times"]
-    facts["crf"] = _crf(file, probed, sandbox)
+    if probed["codec"] == "h264":  # libx264's rate factor, where the file says it
+        small = {"frames": probed["frames"], "height": 2, "width": 2}  # the frames themselves are not needed
+        told = sandbox.call("whole_video", file | small)
+        if told["status"] != "ok":
+            return FoundVideo(name, told["status"], told["reason"], [], facts)
+        facts["crf"] = told["crf"]
     height, width = rule.size or (probed["height"], probed["width"])
     taken = []
     for frames in _places(len(times), rule):
@@ -128,14 +133,6 @@ def _of_file(path: Path, name: str, rule: ClipRule, sandbox: Sandbox) -> FoundVi
     if not taken:
         return FoundVideo(name, "failed", "too_few_frames", [], facts)
     return FoundVideo(name, "ok", None, taken, facts)
-
-
-def _crf(file: dict[str, Any], probed: dict[str, Any], sandbox: Sandbox) -> float | None:
-    """Return libx264's rate factor, where the file says it."""
-    if probed["codec"] != "h264":
-        return None
-    small = {"frames": probed["frames"], "height": 2, "width": 2}  # the frames themselves are not needed
-    return sandbox.call("whole_video", file | small).get("crf")
 
 
 def _places(there: int, rule: ClipRule) -> list[slice]:

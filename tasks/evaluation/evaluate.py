@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,8 @@ class Evaluation(NamedTuple):
     chosen: measure.Chosen
     device: str
     """Of networks: cpu or cuda."""
+    decided_by: Mapping[str, Any] = MappingProxyType({})
+    """What decides about rows besides: the code that measures, and the limits within which files are opened."""
 
     def on(self) -> Machine:
         """Return what it is measured on; torch's switches count where a metric has a network."""
@@ -55,6 +58,7 @@ class Evaluation(NamedTuple):
             "metrics": self.chosen.told(),
             "settings": self.settings.model_dump(mode="json", exclude=DECIDE_NO_ROW),
             "machine": self.on().model_dump(mode="json"),
+            **self.decided_by,
         }
 
 

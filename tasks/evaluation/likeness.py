@@ -163,7 +163,10 @@ def reference_for(facts: Mapping[str, Any], settings: EvaluationSettings) -> tup
         stride=1, clips_per_video=1, **known,
     )  # fmt: skip
     there.protocol.refuse_unlike(made, "the reference", "these videos")
-    return there.features, made.model_dump(mode="json") | {"reference_sha256": there.sha256}
+    told = made.model_dump(mode="json") | {"reference_sha256": there.sha256}
+    if facts["fps"] is None:
+        told["fps_is"] = "the reference's: the videos do not say theirs"
+    return there.features, told
 
 
 def _fvd(rows: Rows) -> Figure:
@@ -172,7 +175,9 @@ def _fvd(rows: Rows) -> Figure:
     real, protocol = reference_for(rows.facts, rows.settings)
     found = distances.compare(real, rows.features)
     floor = None if found.floor is None else distances.as_json(found.floor)
-    counts = {"n_real": found.made.n_real, "n_made": found.made.n_made, "floor": floor}
+    counts: dict[str, Any] = {"n_real": found.made.n_real, "n_made": found.made.n_made, "floor": floor}
+    if found.made_at_floor is not None:  # the floor is of fewer clips than the figure
+        counts["made_at_floor"] = distances.as_json(found.made_at_floor)
     return Figure(found.made.distance, *found.made.interval, protocol | counts)
 
 

@@ -76,6 +76,11 @@ class Maker(NamedTuple):
             machine=Machine.model_validate(machine.facts(self.sections.devices.sampling, has_networks=True)),
         )
 
+    def encoders(self) -> dict[str, Any]:
+        """Return the settings of a checkpoint's encoders, which decide about its videos; a pipeline has its own."""
+        of = self.sections
+        return {} if self.checkpoint is None else {"vae": of.vae.model_dump(), "text": of.text.model_dump()}
+
     def _weights(self) -> dict[str, str]:
         if self.pipeline is not None:
             folder = find(self.pipeline, NAMES)
@@ -120,7 +125,7 @@ def make_shapes(maker: Maker, out: Path) -> None:
     sampler = made.pop("sampler")
     made |= facts_of(requests, settings, corpus, pipeline.defaults, maker.sections.devices.sampling)
     run = {"made": made, "sampler": sampler, "size": pipeline.defaults.model_dump(mode="json")}
-    run |= {"samples": settings.model_dump(), "corpus": corpus.model_dump()}
+    run |= {"samples": settings.model_dump(), "corpus": corpus.model_dump(), **maker.encoders()}
     noted = out / MANIFEST
     if noted.is_file() and json.loads(noted.read_text()) == json.loads(json.dumps(run)):
         return
@@ -222,7 +227,7 @@ def make_prompts(prompts: Path, rewritten: Path | None, maker: Maker, out: Path,
     model = maker.facts(pipeline)
     told: dict[str, Any] = {"model": model.model_dump(mode="json"), "asked": hash_of(asked)}
     told |= {"makes": pipeline.defaults.model_dump(mode="json"), "batch": maker.sections.samples.batch}
-
+    told |= maker.encoders()
     _open_folder(out, told)
     for first in range(0, len(asked), batch):
         these = asked[first : first + batch]

@@ -133,6 +133,8 @@ def _headline(one: Dimension) -> str:
     said += f"{_number(one)} {_unit(one)}".strip() + (f" [{interval}]" if interval else "") + f", n = {one.n}"
     if isinstance(floor, Mapping):
         said += f"; real clips against real ones {number(float(str(floor['distance'])), one.unit)}"
+        if isinstance(same := one.protocol.get("made_at_floor"), Mapping):
+            said += f", and as many made ones {number(float(str(same['distance'])), one.unit)}, n = {same['n_made']}"
     return said
 
 

@@ -1,9 +1,12 @@
 """`stiv evaluate` with a model: what is missing is made, the same in shards and after a kill; refusals are one line."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from flows.__main__ import main
 from tasks.evaluation import sealing, values
@@ -68,6 +71,17 @@ def test_samples_of_shapes_are_made_in_the_modes_that_a_model_was_trained_for(wo
     assert Path("out_videos", tables.SAMPLE_LIST).stat().st_mtime_ns == before
 
 
+def test_videos_of_a_checkpoint_are_not_taken_for_those_of_other_encoders(prompts, checkpoint):
+    shutil.copytree(checkpoint, "ema")
+    weights = load_file("ema/model.safetensors")
+    with safe_open("ema/model.safetensors", "pt") as file:
+        save_file(weights, "ema/model.safetensors", {**(file.metadata() or {}), "averaged": "ema 0.9 after 6 steps"})
+    words = ["--suite", "prompts", "--prompts", prompts, "--checkpoint", "ema", "--out", "out"]
+    evaluate(*words, "--set", "sampler.steps=1")
+    said = refused(*words, "--set", "sampler.steps=1", "vae.precision=bfloat16")
+    assert "out_videos holds videos that were made otherwise (vae differs): name another --out" in said
+
+
 def test_what_cannot_be_evaluated_is_refused_in_one_line(prompts, checkpoint, named):
     asked = ["--suite", "prompts", "--prompts", prompts, "--out", "out"]
     assert "does not say that it holds averaged weights (EMA)" in refused(*asked, "--checkpoint", checkpoint)
@@ -96,6 +110,8 @@ def test_no_folder_is_replaced_but_one_that_an_evaluation_made(workspace, named)
     assert "has files and no values.parquet among them" in refused(*words, "--out", "other")
     assert "has files and no values.parquet" in refused(*words, "--out", "other", "--shard", "1/1")
     assert "is a file" in refused(*words, "--out", "params.yaml")
+    with pytest.raises(SystemExit, match=r"has files and no matrix\.json among them"):
+        main(["matrix", "--pipeline", str(named), "--out", "other"])
     (workspace / "other").rename("out_videos")
     assert "out_videos would be replaced by what is made" in refused("--pipeline", named, "--out", "out")
     assert Path("out_videos/thesis.txt").exists() and (mine / "a.npy").exists()

@@ -136,6 +136,7 @@ def test_i3d_is_never_asked_about_fewer_than_nine_frames(folders):
         (("real", "none"), "none is no folder"),
         (("empty",), "empty holds no video"),
         (("real", "--clips", "2"), "state --frames"),
+        (("real", "--curve", "curve.svg"), "one folder is named: name the other"),
         (("real", "--height", "64"), "state both"),
         (("real", "--height", "64", "--width", "64"), "taken as they are"),
         (("real", "--extractor", "params.yaml"), "an extractor is"),

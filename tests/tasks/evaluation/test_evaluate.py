@@ -111,6 +111,15 @@ def test_what_is_shown_of_rows_makes_none_of_them_again(samples):
     assert identity() != identity(seed=SETTINGS.seed + 1)
 
 
+def test_rows_of_other_code_or_other_limits_are_measured_again(samples):
+    def identity(**decided_by: object) -> dict:
+        chosen = measure.choose([], SETTINGS)
+        return Evaluation(suites.shapes(samples), SETTINGS, chosen, "cpu", decided_by).identity()
+
+    assert identity(code="a") != identity(code="b")
+    assert identity(sandbox={"max_side": 1}) != identity(sandbox={"max_side": 2})
+
+
 def killed_runs(samples: Path, folder: Path, kills: int) -> tuple[bytes, set[int]]:
     """Kill an evaluation at random points, then let it end.
 
