@@ -125,7 +125,8 @@ def generate_batch(
         given = [np.load(product / f"{_cascaded(request)}.npy") for request in batch] if mode == "cascade" else sources
         prompts = [shapes.caption(request.scene) for request in batch]
         seeds = [request.seed for request in batch]
-        asked = {"guidance_scale": settings.given_guidance_scale} if is_of_several(mode) else {}
+        several = {"guidance_scale": settings.given_guidance_scale, "num_inference_steps": settings.given_steps}
+        asked = several if is_of_several(mode) else {}
         videos = make_videos(pipeline, prompts, seeds, PATTERNS[mode], given, asked)
         rows = [
             _write(request, prompt, video, sources[place] if sources is not None else None, settings, product)

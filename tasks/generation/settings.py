@@ -31,6 +31,9 @@ class SampleSettings(Settings):
     given_guidance_scale: Annotated[float, Field(ge=1)]
     """Guidance scale of what is made from several given frames, instead of the sampler's; 1 is none. Frames say what to
     show, and guidance by text takes the made ones away from them."""
+    given_steps: PositiveInt
+    """Sampling steps of what is made from several given frames, instead of the sampler's: few come out nearer to the
+    mean of what may lie between, many sharper."""
     batch: PositiveInt
     """Videos made at the same time."""
     fps: PositiveInt
