@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What make fast runs: what one breaks while editing, and what is checked in seconds.
 FAST := tests/stiv_model/network tests/stiv_model/diffusion tests/tasks/storage tests/tasks/scores tests/flows/test_params.py tests/test_repository.py
 
-.PHONY: help demo learn evaluate test tests test-long fast setup vbench-env check lint types fix docs lock clean
+.PHONY: help demo learn evaluate views test tests test-long fast setup vbench-env check lint types fix docs lock clean
 
 # A target is in the help if a comment of two hashes stands behind it.
 help:
@@ -35,6 +35,11 @@ learn: $(STAMP)  ## the same with an hour's training, in learn/ -> learn/reports
 evaluate: $(STAMP)  ## FVD and KVD of the demo's videos with their floor, and PSNR, SSIM and LPIPS -> reports/fvd/card.html
 	@test -f data/samples/samples.json || { echo "make: data/samples has no videos: make demo makes them"; exit 1; }
 	$(BIN)/python -m flows evaluate --samples data/samples --metrics fvd kvd psnr ssim lpips --out reports/fvd
+
+# From checkpoints/stiv, on the procedural set: views/dvc.yaml.
+views: $(STAMP)  ## multi-view: renders, trains and measures on objects kept apart -> checkpoints/views, reports/views/views.md
+	@test -d checkpoints/stiv || { echo "make: checkpoints/stiv is not here, which the training starts from: make demo makes it"; exit 1; }
+	$(BIN)/python -m flows pipeline --stages views_corpus views_latents views views_table
 
 fix: $(STAMP)  ## format, and mend what ruff can mend
 	$(BIN)/ruff format .

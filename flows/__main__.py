@@ -65,6 +65,9 @@ FLOWS = {
     "generate": "flows.generate",
     "evaluate": "flows.evaluate",
     "report": "flows.report",
+    "views-corpus": "flows.views",
+    "views-latents": "flows.views",
+    "views-table": "flows.views",
     "pipeline": "flows.pipeline",
 }
 COMMANDS = {
@@ -75,6 +78,7 @@ COMMANDS = {
     "sample": "flows.commands.sample",
     "predict": "flows.commands.predict",
     "interpolate": "flows.commands.interpolate",
+    "views": "flows.commands.views",
     "export": "flows.commands.export",
     "compare": "flows.commands.compare",
     "check": "flows.commands.check",
@@ -100,7 +104,7 @@ COMMANDS = {
     "vbench score": "flows.commands.vbench",
 }
 
-ANYWHERE = ("sample", "predict", "interpolate")
+ANYWHERE = ("sample", "predict", "interpolate", "views")
 """Verbs that need no workspace: in a folder without params.yaml, that of the embedded default names device, precision
 and limits; size and sampler are those of a pipeline folder."""
 
@@ -124,6 +128,7 @@ try the model
   stiv sample --again red.json --out same.mp4   the same bytes, by the JSON beside a video
   stiv predict --video walk.mp4 --given 4 --out next.mp4   what comes after the last frames
   stiv interpolate --video walk.mp4 --factor 2 --out smooth.mp4   or --image A --last-image B
+  stiv views --image chair.png --out chair   an object from six more sides, from one picture of it
   stiv studio                   a local page that does all of this: queue, gallery, two videos side by side
   stiv export --out pipelines/demo   a checkpoint as a folder that diffusers opens anywhere
   stiv matrix --out matrix/sft   how it does with and without text and given frames, by kinds and scales of guidance

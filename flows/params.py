@@ -35,6 +35,7 @@ from tasks.latents.settings import LatentSettings
 from tasks.sandbox.settings import SandboxSettings
 from tasks.scores.settings import ScoreSettings
 from tasks.videos.settings import ShotSettings, VideoSettings
+from tasks.views.settings import ViewSettings
 
 PARAMS = Path("params.yaml")
 RENAMED = {"fence": "sandbox", "model.positions.moments": "model.positions.num_temporal"}
@@ -71,6 +72,7 @@ class Params(Settings):
     sampler: SamplerSettings
     samples: SampleSettings
     evaluation: EvaluationSettings
+    views: ViewSettings
 
     @model_validator(mode="after")
     def sections_agree(self) -> Self:
@@ -80,7 +82,7 @@ class Params(Settings):
                 "an image encoder there, or set clips.duplicate_similarity: null"
             )
         for name, recipe in self.train.items():
-            if recipe.span > self.latents.frames:
+            if recipe.clean_frames != "views" and recipe.span > self.latents.frames:  # those of views have their own
                 apart = "" if recipe.span == recipe.frames else f" at strides up to {recipe.span} frames of a clip"
                 raise ValueError(
                     f"train.{name}.frames is {recipe.frames}{apart}, but latents.frames is only {self.latents.frames}"

@@ -52,7 +52,8 @@ def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list
       stiv pipeline --retrain t2v               although only the code has, and the last run took long
 
     Args:
-        stages: Stages of dvc.yaml to bring up to date, in the order of the pipeline; without it, all of them.
+        stages: Stages of dvc.yaml to bring up to date, in the order of the pipeline; without it, all of them. Those of
+            views/dvc.yaml run only where they are named here.
         force: Run them although nothing has changed.
         retrain: Trainings to repeat although only code has changed, however long their last run took.
 
@@ -64,10 +65,11 @@ def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list
         follow_into_end(int(served_by))
     redaction.install()  # a worker runs this without our command
     show_ours()
-    known = flows.stages.in_order()
+    of_itself = flows.stages.in_order()
+    known = [*of_itself, *flows.stages.optional()]
     if unknown := [stage for stage in [*(stages or []), *(retrain or [])] if stage not in known]:
         raise ValueError(f"no stage {', '.join(unknown)} in dvc.yaml: it is one of {', '.join(known)}")
-    wanted = [stage for stage in known if stages is None or stage in stages]
+    wanted = of_itself if stages is None else [stage for stage in known if stage in stages]
     with fork_servers.started(wanted, of_ranks=launch.local_environment(load_params().training)):
         for place, stage in enumerate(wanted):
             found = None if force else flows.stages.changes(stage)
@@ -76,7 +78,7 @@ def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list
                     refuse_retraining(stage, found, load_params().pipeline.retrain_hours)
                 if found.removes:
                     check_start(stage)
-            if (force or found) and not set(wanted[place:]).isdisjoint(stage_names.recipes()):
+            if (force or found) and any(words.startswith("train ") for words in stage_names.commands(wanted[place:])):
                 fork_servers.import_ahead()
             call(reproduce, stage, force)
 

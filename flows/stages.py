@@ -21,7 +21,8 @@ from dvc.scm import SCMError
 from dvc.stage import PipelineStage
 from safetensors import SafetensorError, safe_open
 
-from flows.running.code_hash import file_hashes, is_code
+from flows.running import stage_names
+from flows.running.code_hash import OPTIONAL, file_hashes, is_code
 from stiv_model import fork_server
 from stiv_model.settings import NULL_TEXT
 from tasks.operations import processes
@@ -79,14 +80,24 @@ def make_workspace(folder: Path) -> None:
 
 
 def in_order() -> list[str]:
-    """Return stage names, each after every stage it depends on.
+    """Return the names of the pipeline's stages, each after every stage it depends on; none of the optional ones.
 
     Raises:
         ValueError: DVC cannot read the workspace; the message says why.
     """
     with _repository() as repo:
         upstream_first = networkx.topological_sort(repo.index.graph.reverse())
-        return [stage.addressing for stage in upstream_first if stage.cmd]
+        return [name for stage in upstream_first if stage.cmd and not (name := stage.addressing).startswith(OPTIONAL)]
+
+
+def optional() -> list[str]:
+    """Return the names of the stages that run only where they are named, in their order; none where they are not."""
+    return list(stage_names.optional()) if Path(OPTIONAL).is_file() else []
+
+
+def _address(stage: str) -> str:
+    """Return what DVC calls a stage: an optional one by its file too."""
+    return f"{OPTIONAL}:{stage}" if stage in stage_names.optional() else stage
 
 
 class Changes(NamedTuple):
@@ -106,8 +117,8 @@ def changes(stage: str) -> Changes | None:
     A stage that never ran is one whose data has changed. Outputs that are missing or were changed by hand count not.
     """
     with Repo() as repo, repo.lock:
-        found = repo.stage.get_target(stage)
-        status = found.status().get(stage, [])
+        found = repo.stage.get_target(_address(stage))
+        status = found.status().get(found.addressing, [])
         if not status:
             return None
         locked = _locked_code(found)
@@ -133,7 +144,7 @@ def note_code(stage: str) -> None:
     DVC keeps one hash of a room, by which nobody can tell which of its modules has changed.
     """
     with Repo() as repo:
-        locked = _locked_code(repo.stage.get_target(stage))
+        locked = _locked_code(repo.stage.get_target(_address(stage)))
     CODE.mkdir(parents=True, exist_ok=True)
     with atomic.atomic_write(CODE / f"{stage}.json") as tmp_path:
         noted = {dep: {"md5": md5, "files": file_hashes(dep)} for dep, md5 in locked.items()}
@@ -165,7 +176,7 @@ def command(stage: str) -> list[str]:
     """
     with _repository() as repo:
         try:
-            words = shlex.split(repo.stage.get_target(stage).cmd)
+            words = shlex.split(repo.stage.get_target(_address(stage)).cmd)
         except DvcException as error:
             raise ValueError(f"dvc.yaml has no stage {stage}: {error}") from None
     if words[:3] != ["python", "-m", "flows"]:
@@ -178,7 +189,7 @@ def command(stage: str) -> list[str]:
 def data_of(stage: str) -> list[Path]:
     """Return the files and folders of data that a stage depends on, those in a bucket left out."""
     with Repo() as repo:
-        deps = repo.stage.get_target(stage).deps
+        deps = repo.stage.get_target(_address(stage)).deps
         here = Path(repo.root_dir)
         named = [Path(dep.fs_path) for dep in deps if dep.protocol == "local" and not isinstance(dep, ParamsDependency)]
     return [path for path in named if not (path.is_relative_to(here) and is_code(str(path.relative_to(here))))]
@@ -202,7 +213,7 @@ def reproduce(stage: str, force: bool, environment: dict[str, str], on_line: Cal
         on_line(line)
 
     try:
-        _dvc(["repro", "--single-item", stage, *(["--force"] if force else [])], environment, listen)
+        _dvc(["repro", "--single-item", _address(stage), *(["--force"] if force else [])], environment, listen)
     except RuntimeError as error:
         raise RuntimeError(f"stage {stage} failed: {said or error}") from None
     note_code(stage)
@@ -267,7 +278,7 @@ def check_inputs(stage: str, days: float) -> int:
     known = KnownHashes(CHECKED, "md5", days)
     with Repo() as repo:
         made = {out.fs_path: out for out in repo.index.outs if out.use_cache}
-        asked = repo.stage.get_target(stage)
+        asked = repo.stage.get_target(_address(stage))
         inputs = [made[dep.fs_path] for dep in asked.deps if dep.fs_path in made]
         wanted = {path: md5 for out in inputs for path, md5 in _files(out, known)}
         parts = _parts_of_latents(asked.cmd, wanted)

@@ -18,7 +18,8 @@ from flows.params import is_settings, load_params, section
 from flows.running.code_hash import PACKAGES, is_code
 
 ROOT = Path(__file__).parents[1]
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = PIPELINE | yaml.safe_load((ROOT / "views/dvc.yaml").read_text())["stages"]
 SOURCE = load_params(ROOT / "params.yaml").source
 IMPORTS = grimp.build_graph("flows", "tasks", "stiv_model", cache_dir=None)
 TRACKED_BY_VALUE = {name for name in IMPORTS.modules if name.endswith(".settings")}  # through `params`
@@ -57,7 +58,7 @@ BORDER: set[tuple[str, str]] = {
 
 The protocol Observer hands on no weight, a task run what its task returns.
 """
-SHOW = {"comparison", "report", "samples", "evaluate"}
+SHOW = {"comparison", "report", "samples", "evaluate", "views_table"}
 """Stages that make what is looked at: a page; videos, by the pipeline; what is counted in them."""
 DECIDE_ABOUT_NO_BYTE = {"engine", "devices", "monitoring"}  # sections of params.yaml
 FILE_NAME = re.compile(r"[\w./*-]*\w[\w*-]*\.(parquet|jsonl?|safetensors|tar|html|ya?ml|[tc]sv|txt|mp4|png|svg|lock)")
@@ -229,7 +230,7 @@ def test_every_option_of_every_verb_says_what_it_is(verb):
 
 def test_prefect_yaml_has_the_pipeline_and_every_stage_and_its_schedule_is_off():
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    assert {deployment["name"] for deployment in deployments} == {"full-pipeline", *STAGES}
+    assert {deployment["name"] for deployment in deployments} == {"full-pipeline", *PIPELINE}
     for deployment in deployments[1:]:
         assert deployment["parameters"]["stages"] == [deployment["name"]]
     (schedule,) = deployments[0]["schedules"]

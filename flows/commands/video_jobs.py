@@ -22,6 +22,7 @@ from stiv_model.pipeline.one_video import make_video
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings_errors import checked
 from tasks.applications.given import Given
+from tasks.applications.view_files import CameraRecord
 from tasks.generation.videos import check_is_video
 from tasks.sandbox.settings import SandboxSettings
 
@@ -61,6 +62,8 @@ class Work(NamedTuple):
     """What of it the model was never trained for, beside what a call itself says."""
     make: Callable[[StivPipeline, Job, dict[str, Any]], np.ndarray] | None = None
     """How a video is made, uint8 RGB (T, H, W, 3), where that takes more than one call."""
+    cameras: tuple[CameraRecord, ...] | None = None
+    """Of the pictures that are made, where they are views of an object."""
 
 
 Prepare = Callable[[VideoOptions, dict[str, Any], ModelFacts, SandboxSettings], Work]
@@ -124,6 +127,7 @@ def run(
                 untrained,
                 work.fps,
                 work.stride_frames,
+                work.cameras,
             )
             sha256 = video_record.write(job.out, _made(model, job, options, work), record)
             if before is not None:

@@ -14,6 +14,7 @@ from stiv_model import settings_errors
 from stiv_model.encoders.video_file import CODEC, CRF, write_video
 from stiv_model.settings import Device, Precision, SamplerSettings, Settings, TextSettings, VaeSettings
 from tasks.applications.given import Given
+from tasks.applications.view_files import CameraRecord
 from tasks.latents.settings import LatentSettings
 from tasks.storage import atomic
 
@@ -81,6 +82,8 @@ class VideoRecord(Settings):
     """Of torch on the CPU: the last bits of sums depend on them."""
     versions: dict[str, str]
     """Of the packages that make the bytes."""
+    cameras: tuple[CameraRecord, ...] | None = None
+    """Of the pictures that were made, where they are views of an object."""
     file: str | None = None
     """Name of the video beside this record; null in the record that the video carries."""
     sha256: str | None = None
@@ -104,6 +107,7 @@ def describe(
     untrained: str | None,
     fps: Fraction,
     stride_frames: int,
+    cameras: tuple[CameraRecord, ...] | None = None,
 ) -> VideoRecord:
     """Return the record of a video that is about to be made here."""
     files = [
@@ -141,6 +145,7 @@ def describe(
         encoding={"codec": CODEC, "crf": CRF},
         threads=torch.get_num_threads(),
         versions={name: version(name) for name in _LIBRARIES},
+        cameras=cameras,
     )
 
 

@@ -4,14 +4,17 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
-from flows.running.code_hash import ROOT
+from flows.running.code_hash import DECLARATION, OPTIONAL, ROOT, declared
 
 
 def recipes() -> tuple[str, ...]:
     """Return the stages that train, in the order of dvc.yaml."""
     return tuple(name for name, stage in _declared().items() if _words(stage)[:1] == ["train"])
+
+
+def optional() -> tuple[str, ...]:
+    """Return the stages that no pipeline runs unless they are named, in the order of their file."""
+    return tuple(declared(ROOT / OPTIONAL))
 
 
 def commands(stages: Sequence[str]) -> list[str]:
@@ -20,8 +23,8 @@ def commands(stages: Sequence[str]) -> list[str]:
     Left out are those of other programs, and stages that are not declared by their own name: of another folder, or of
     a `foreach` or `matrix`.
     """
-    declared = _declared()
-    return [shlex.join(words) for stage in stages if (words := _words(declared.get(stage, {})))]
+    known = declared(ROOT / OPTIONAL) | _declared()
+    return [shlex.join(words) for stage in stages if (words := _words(known.get(stage, {})))]
 
 
 def with_account() -> tuple[str, ...]:
@@ -31,8 +34,8 @@ def with_account() -> tuple[str, ...]:
 
 def with_table() -> tuple[str, ...]:
     """Return the stages that keep account and have a table in `data/STAGE`, in the order of dvc.yaml."""
-    declared = _declared()
-    return tuple(name for name in with_account() if f"data/{name}" in _paths(declared[name], "outs"))
+    known = _declared()
+    return tuple(name for name in with_account() if f"data/{name}" in _paths(known[name], "outs"))
 
 
 def outputs(stage: str) -> tuple[str, ...]:
@@ -74,5 +77,4 @@ def _keeps_account(name: str, stage: dict[str, Any]) -> bool:
 
 
 def _declared() -> dict[str, Any]:
-    # by the loader in C, ten times as fast: a command reads it several times
-    return yaml.load((ROOT / "dvc.yaml").read_text(), yaml.CSafeLoader)["stages"]
+    return declared(ROOT / DECLARATION)

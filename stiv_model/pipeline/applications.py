@@ -9,6 +9,7 @@ import numpy as np
 
 from stiv_model.pipeline import continuation, interpolation
 from stiv_model.pipeline.one_video import VideoModel
+from stiv_model.pipeline.views import views as make_views
 
 
 class Applications:
@@ -77,3 +78,19 @@ class Applications:
         return interpolation.interpolate(
             self, frames, prompt, factor, stride_frames, keep_last, seed, num_frames, **call
         )
+
+    def views(self: VideoModel, image: np.ndarray, seed: int = 0, **call: Any) -> np.ndarray:
+        """Return six views of an object from the paper's cameras, `cameras.CAMERAS`.
+
+        Args:
+            image: the object from azimuth 0, uint8 RGB (H, W, 3).
+            seed: of the noise.
+            call: more arguments of the call; where they say nothing, `guidance` is joint and `guidance_scale` 3.5.
+
+        Returns:
+            the views, uint8 RGB (6, H, W, 3).
+
+        Raises:
+            ValueError: as the call.
+        """
+        return make_views(self, image, seed, **call)

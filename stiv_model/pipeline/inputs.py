@@ -127,7 +127,7 @@ _RECIPES: dict[Pattern, str] = {
     "first_four": "v2v",
     "first_and_last": "interpolation",
     "every_second": "tup",
-    "views": "multi_view",
+    "views": "views",
 }
 """Recipes of params.yaml and docs/model.md that learn each pattern of given frames."""
 

@@ -18,6 +18,7 @@ RAW_VIDEO = "A raw video is not used, or not as asked"
 SANDBOX = "The process that opened the video was ended"
 SHOT = "A shot is no clip"
 CLIP = "A clip has no caption, no latent or no verdict"
+VIEWS = "An object of multi-view is not used"
 INGEST = "A sample of `stiv ingest` is not taken in"
 
 _SAME_FILE = "Look whether the file is whole; if it plays elsewhere, encode it again (ffmpeg -i OLD -c:v libx264 NEW)."
@@ -308,6 +309,28 @@ REASONS: dict[str, dict[str, Reason]] = {
         "no_truth": Reason(
             "The prompt says of no colour, shape and direction what would be right.",
             "Nothing: only prompts of the generated shapes can be judged by rules.",
+        ),
+    },
+    VIEWS: {
+        "missing_view": Reason(
+            "One of the seven pictures is not in the object's folder.",
+            "Render it again: the given view is 000.png, those from the paper's cameras are 001.png to 006.png.",
+        ),
+        "no_cameras": Reason(
+            "The object's folder has no cameras.json, so that nobody knows whence its pictures were taken.",
+            "Write it: stiv views-corpus makes folders that show what it holds.",
+        ),
+        "bad_cameras": Reason(
+            "The object's cameras.json is no JSON of that form, or larger than a megabyte.",
+            "Give it `views`, a list of an `elevation` and an `azimuth` in degrees for each picture.",
+        ),
+        "other_cameras": Reason(
+            "The pictures were not taken from the paper's cameras: elevations 30 and -20 in turn, azimuths 30 to 330 "
+            "by 60, counted from the given view.",
+            "Render it again from these: the model is not told the cameras, and knows no others.",
+        ),
+        "unlike_sizes": Reason(
+            "The object's pictures are of several sizes.", "Render them again, all with the same height and width."
         ),
     },
     INGEST: {

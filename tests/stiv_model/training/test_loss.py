@@ -75,7 +75,7 @@ def test_a_mixture_survives_the_card_of_a_checkpoint(long_video):
 def test_the_recipes_of_the_documentation_are_settings_only():
     (text,) = re.findall(r"```yaml\n(v2v:.*?)```", (ROOT / "docs/model.md").read_text(), re.DOTALL)
     found = {name: RecipeSettings.model_validate(values) for name, values in yaml.safe_load(text).items()}
-    spans = {"v2v": 20, "interpolation": 20, "multi_view": 8, "long_video": 362}
+    spans = {"v2v": 20, "interpolation": 20, "views": 8, "long_video": 362}
     assert {name: recipe.span for name, recipe in found.items()} == spans
 
 

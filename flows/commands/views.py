@@ -1,0 +1,141 @@
+"""`stiv views`: an object from six more sides, from one picture of it."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from flows.commands import given_files, video_jobs
+from flows.commands.named_model import TRAINED, ModelFacts, Sections
+from flows.commands.video_jobs import Job, Machine, Work
+from flows.commands.video_options import VideoOptions
+from stiv_model.diffusion.cameras import CAMERAS, FRAMES, GIVEN_FRAMES, GUIDANCE_SCALE
+from stiv_model.pipeline.pipeline import StivPipeline
+from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
+from tasks.applications import given, view_files
+from tasks.generation.settings import SampleSettings
+from tasks.latents.settings import LatentSettings
+from tasks.sandbox.settings import SandboxSettings
+
+_VIEWS = TRAINED.with_name("views")
+"""The weights that multi-view is trained to."""
+_FPS = Fraction(2)
+"""Of the orbit, whose seven pictures are as many degrees apart as its cameras."""
+_OTHERS = {
+    "prompt": "views are made without a text",
+    "prompts": "views are made without a text",
+    "negative_prompt": "views are made without a text",
+    "last_image": "one view is given, --image",
+    "video": "one view is given, --image",
+    "num_frames": f"there are {len(CAMERAS)} views, from the paper's cameras",
+}
+"""Shared options that views have no use for."""
+
+
+def views(
+    options: VideoOptions,
+    sampler: SamplerSettings,
+    vae: VaeSettings,
+    text: TextSettings,
+    latents: LatentSettings,
+    samples: SampleSettings,
+    devices: DeviceSettings,
+    sandbox: SandboxSettings,
+    set: list[str] | None = None,
+) -> None:
+    """Show an object from six more sides, from one picture of it (multi-view), from the cameras of the paper.
+
+    They are made by checkpoints/views where no model is named, without a text, at a guidance scale of 3.5. In the
+    folder --out lie the six views (view-1.png to view-6.png), all of them in one picture, the given one with a blue
+    frame (grid.png), the way around the object (orbit.mp4) and what made it, the cameras too (orbit.json). With
+    --num-videos each seed has a folder of its own in there. The picture shows one object before white, or transparent.
+
+    Args:
+        set: Use other values than those of params.yaml, such as sampler.steps=20; of a pipeline folder only devices,
+            samples and sandbox may be set.
+
+    examples:
+      stiv views --image chair.png --out chair
+      stiv views --image chair.png --out chairs --num-videos 4 --num-inference-steps 30
+      stiv views --again chair/orbit.json --out same
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: a request that cannot be followed.
+    """
+    if options.again is None:
+        _check(options)
+        scale = GUIDANCE_SCALE if options.guidance_scale is None else options.guidance_scale
+        usual = {"prompt": "", "num_frames": FRAMES, "guidance": options.guidance or "joint", "guidance_scale": scale}
+        options = options.model_copy(update=usual)
+    machine = Machine(Sections(sampler, vae, text, latents, samples, devices), sandbox, set)
+    for one in _one_by_one(options):
+        view_files.check_folder("--out", one.out)
+        one = one.model_copy(update={"out": one.out / view_files.ORBIT})
+        video_jobs.run("views", one, {}, machine, _prepared, _VIEWS)
+
+
+def _check(options: VideoOptions) -> None:
+    if options.image is None:
+        raise ValueError("no picture is given: name the one to show from other sides, --image FILE")
+    for name, reason in _OTHERS.items():
+        if (value := getattr(options, name)) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}, but {reason}: leave it out")
+
+
+def _one_by_one(options: VideoOptions) -> list[VideoOptions]:
+    if options.num_videos == 1:
+        return [options]
+    seeds = range(options.seed, options.seed + options.num_videos)
+    one = {"num_videos": 1}
+    return [options.model_copy(update=one | {"seed": seed, "out": options.out / f"seed{seed}"}) for seed in seeds]
+
+
+def _prepared(options: VideoOptions, own: dict[str, Any], facts: ModelFacts, sandbox: SandboxSettings) -> Work:
+    asked = video_jobs.asked_of(options, facts, stride_frames=1)
+    read = given_files.read(options, asked, facts, sandbox, frames=None)
+    picture = read.places[0]
+    return Work(
+        read.files,
+        dict.fromkeys(range(GIVEN_FRAMES), picture),
+        asked,
+        given.rate(options.fps) if options.fps else _FPS,
+        asked.stride_frames,
+        _not_trained(facts),
+        Around(picture),
+        view_files.records(),
+    )
+
+
+def _not_trained(facts: ModelFacts) -> str | None:
+    """Say that the model makes no views; None where it does, or nobody wrote down what it does."""
+    if facts.trained is None or facts.trained.clean_frames == "views":
+        return None
+    return (
+        f"the model was trained (recipe {facts.trained.recipe_name}) to make videos, not views of an object: that "
+        "needs a training with clean_frames: views, as recipe views has it (make views)"
+    )
+
+
+@dataclass(frozen=True)
+class Around:
+    """How views are made, and shown one after the other."""
+
+    picture: np.ndarray
+    """The given view, uint8 RGB (H, W, 3)."""
+
+    def __call__(self, model: StivPipeline, job: Job, asked: dict[str, Any]) -> np.ndarray:
+        """Write the views beside the video that is to be, and return its pictures, uint8 RGB (7, H, W, 3)."""
+        made = model.views(self.picture, job.seed, **asked)
+        _write(job.out.parent, self.picture, made)
+        return np.concatenate([self.picture[None], made])
+
+
+def _write(folder: Path, picture: np.ndarray, made: np.ndarray) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, view in zip(view_files.VIEWS, made, strict=True):
+        Image.fromarray(view).save(folder / name)
+    Image.fromarray(view_files.grid(picture, made)).save(folder / view_files.GRID)
