@@ -121,7 +121,7 @@ _MADE_BY = ("weights", "recipes", "precision", "machine")
 
 def _shape(row: dict[str, Any], folder: Path, known: dict[str, Any]) -> Entry:
     asked = {name: row[name] for name in ("id", "mode", "held_out", "prompt", *ATTRIBUTES)}
-    for given in ("image", "truth"):
+    for given in ("image", "truth", "truth_array"):
         if row.get(given):
             asked[given] = stamp_of(folder / row[given])
     group = f"{row['mode']} {COMBINATIONS[row['held_out']]}"
@@ -142,12 +142,19 @@ def _load_shape(row: dict[str, Any], group: str, folder: Path, known: dict[str, 
         prompt=row["prompt"],
         image=_picture(folder / row["image"]) if row.get("image") else None,
         given_frames=tuple(row.get("given_frames") or ([0] if row.get("image") else [])),
-        truth=read_video(folder / row["truth"]) if row.get("truth") else None,
+        truth=_truth(row, folder),
         mode=row["mode"],
         held_out=row["held_out"],
         **{name: row[name] for name in ATTRIBUTES},
     )
     return Loaded(entry, known | {"pixels": "arrays", "codec": None, "crf": None})
+
+
+def _truth(row: dict[str, Any], folder: Path) -> np.ndarray | None:
+    """Return the real video, uint8 RGB (T, H, W, 3): as it was drawn where that is there, else from its file."""
+    if row.get("truth_array"):
+        return load_array(folder / row["truth_array"])
+    return read_video(folder / row["truth"]) if row.get("truth") else None
 
 
 TRUTH_FILE = {"codec": CODEC, "crf": CRF}

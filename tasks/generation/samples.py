@@ -174,6 +174,10 @@ def _write(
         row["image"] = f"{request.id}.png"
         cv2.imwrite(str(folder / row["image"]), source[0][..., ::-1])
     if is_of_several(request.mode):
+        assert source is not None, "all modes but t2v have clean frames"
+        # frames are measured against it: an mp4 blurs colours, which blended frames would gain by
+        row["truth_array"] = f"{request.id}-truth.npy"
+        np.save(folder / row["truth_array"], source)
         row["given_frames"] = (
             frame_conditioning.clean_frame_mask(PATTERNS[request.mode], len(video)).nonzero().flatten().tolist()
         )
