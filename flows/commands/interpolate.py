@@ -11,7 +11,7 @@ from flows.commands import given_files, video_jobs, video_record
 from flows.commands.named_model import TRAINED, ModelFacts, Sections
 from flows.commands.video_jobs import Job, Machine, Work
 from flows.commands.video_options import VideoOptions
-from stiv_model.pipeline.interpolation import check_factor, learned_strides, strides_of
+from stiv_model.pipeline.interpolation import check_factor, check_window, learned_strides, strides_of
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
 from tasks.applications import given
@@ -21,6 +21,7 @@ from tasks.latents.settings import LatentSettings
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import SandboxSettings
 
+_FACTOR = 2
 _TUP = TRAINED.with_name("tup")
 """The weights that temporal upsampling is trained to."""
 
@@ -34,7 +35,7 @@ def interpolate(
     samples: SampleSettings,
     devices: DeviceSettings,
     sandbox: SandboxSettings,
-    factor: int = 2,
+    factor: int | None = None,
     stride_frames: int | None = None,
     keep_last: bool = False,
     set: list[str] | None = None,
@@ -48,7 +49,7 @@ def interpolate(
     checkpoints/tup where no model is named. The prompt may be left out.
 
     Args:
-        factor: How many times as many frames are made of --video: 2 or 4.
+        factor: How many times as many frames are made of --video: 2 or 4 (default: 2).
         stride_frames: Source frames from one frame of --video to the next, where its frames are not those of footage.
         keep_last: Keep the frame that an even number of frames leaves beyond the last given one.
         set: Use other values than those of params.yaml, such as sampler.steps=20; of a pipeline folder only devices,
@@ -66,20 +67,27 @@ def interpolate(
     """
     own = {"factor": factor, "stride_frames": stride_frames, "keep_last": keep_last}
     if options.again is None:
-        _check(options, factor, stride_frames)
+        _check(options, own)
+        if options.video is not None:
+            own["factor"] = factor or _FACTOR
         options = video_jobs.with_empty_prompt(options)
     machine = Machine(Sections(sampler, vae, text, latents, samples, devices), sandbox, set)
     is_of_pictures = options.image is not None
     video_jobs.run("interpolate", options, own, machine, _prepared, TRAINED if is_of_pictures else _TUP)
 
 
-def _check(options: VideoOptions, factor: int, stride_frames: int | None) -> None:
+def _check(options: VideoOptions, own: dict[str, Any]) -> None:
+    factor, stride_frames = own["factor"], own["stride_frames"]
     pictures = [options.image, options.last_image]
     if options.video is None and None in pictures:
         raise ValueError("name what lies on both sides: --image FIRST and --last-image LAST, or --video FILE")
     if options.video is not None and pictures != [None, None]:
         raise ValueError(f"--video {options.video} and pictures are both given: leave one of them out")
-    check_factor("--factor", factor)
+    for name, value in own.items() if options.video is None else ():
+        if value not in (None, False):
+            raise ValueError(f"--{name.replace('_', '-')} goes with --video, but pictures are given: leave it out")
+    if factor is not None:
+        check_factor("--factor", factor)
     if stride_frames is not None and stride_frames < 1:
         raise ValueError(f"--stride-frames is {stride_frames}: frames are one source frame apart at least")
 
@@ -92,6 +100,7 @@ def _prepared(options: VideoOptions, own: dict[str, Any], facts: ModelFacts, san
         return Work(read.files, read.places, asked, fps, asked.stride_frames)
     stated = _stated(options.video, own["stride_frames"])
     window = options.num_frames or facts.defaults.frames
+    check_window("--num-frames", window)
     strides = strides_of(facts.trained, facts.defaults.stride_frames, window, own["factor"], stated)
     asked = video_jobs.asked_of(options, facts, strides[0])
     apart = 1 if stated else 2 * strides[0]
@@ -159,7 +168,7 @@ def _frames(options: VideoOptions, window: int, apart: int, size: tuple[int, int
         least = 1 + (len(range(0, window, 2)) - 1) * apart
         if len(video.times) < least:
             raise ValueError(
-                f"--video {options.video} has {len(video.times)} frames, but the model fills in between "
+                f"--video {options.video} has {given.frames_of(len(video.times))}, but the model fills in between "
                 f"{len(range(0, window, 2))} that are {apart} apart in the file: that takes {least}"
             )
         return given.every_frame(opened, video, apart, *size)

@@ -1,15 +1,25 @@
 """`stiv predict`: what comes after the last frames of a video."""
 
+import math
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
+
+import numpy as np
 
 from flows.commands import given_files, video_jobs
 from flows.commands.named_model import ModelFacts, Sections
-from flows.commands.video_jobs import Machine, Work
+from flows.commands.video_jobs import Job, Machine, Work
 from flows.commands.video_options import VideoOptions
+from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
 from tasks.generation.settings import SampleSettings
 from tasks.latents.settings import LatentSettings
 from tasks.sandbox.settings import SandboxSettings
+
+_MILLISECOND = Fraction(1, 1000)
+_LONGEST = 3600
+"""Seconds: the whole video is in memory."""
 
 
 def predict(
@@ -22,6 +32,7 @@ def predict(
     devices: DeviceSettings,
     sandbox: SandboxSettings,
     given: int | None = None,
+    seconds: float | None = None,
     set: list[str] | None = None,
 ) -> None:
     """Go on with a video: its last frames are given, and the model makes what comes next.
@@ -32,12 +43,15 @@ def predict(
     Args:
         given: Frames that are given, the last ones of the video (default: as many as the model was trained to be
             given).
+        seconds: Length of the file, the given frames among it, in place of --num-frames: longer than the model makes
+            at once, it goes on in windows, each of which is given the last frames of the one before.
         set: Use other values than those of params.yaml, such as sampler.steps=20; of a pipeline folder only devices,
             samples and sandbox may be set.
 
     examples:
       stiv predict --video walk.mp4 --given 4 --checkpoint checkpoints/v2v --out next.mp4
       stiv predict --video red.mp4 --given 1 --prompt "a red circle moves left" --out next.mp4
+      stiv predict --video walk.mp4 --given 4 --seconds 10 --checkpoint checkpoints/v2v --out next.mp4
       stiv predict --video walk.mp4 --num-videos 4 --out futures
       stiv predict --again next.json --out same.mp4
 
@@ -50,9 +64,16 @@ def predict(
             raise ValueError("no video is given: name the one to go on with, --video FILE")
         if given is not None and given < 1:
             raise ValueError(f"--given is {given}: one frame is given at least")
+        if seconds is not None and not 0 < seconds <= _LONGEST:
+            raise ValueError(f"--seconds is {seconds:g}: use more than 0, and {_LONGEST} at most")
+        if seconds is not None and options.num_frames is not None:
+            raise ValueError(
+                f"--seconds {seconds:g} and --num-frames {options.num_frames} both say how long the video is: leave "
+                "one of them out"
+            )
         options = video_jobs.with_empty_prompt(options)
     machine = Machine(Sections(sampler, vae, text, latents, samples, devices), sandbox, set)
-    video_jobs.run("predict", options, {"given": given}, machine, _prepared)
+    video_jobs.run("predict", options, {"given": given, "seconds": seconds}, machine, _prepared)
 
 
 def _prepared(options: VideoOptions, own: dict[str, Any], facts: ModelFacts, sandbox: SandboxSettings) -> Work:
@@ -61,6 +82,54 @@ def _prepared(options: VideoOptions, own: dict[str, Any], facts: ModelFacts, san
     if frames is not None and frames >= asked.frames:
         raise ValueError(f"--given is {frames}, but the video has {asked.frames} frames: leave one to make")
     read = given_files.read(options, asked, facts, sandbox, frames)
+    fps = given_files.rate(options, read.files, asked.stride_frames)
+    if own["seconds"] is None:
+        return Work(read.files, read.places, asked, fps, asked.stride_frames)
+    total = _frames(own["seconds"], fps)
+    if total <= len(read.places):
+        raise ValueError(
+            f"--seconds {own['seconds']:g} is {total} frames at {float(fps):g} per second, of which {len(read.places)} "
+            "are given: leave one to make"
+        )
     return Work(
-        read.files, read.places, asked, given_files.rate(options, read.files, asked.stride_frames), asked.stride_frames
+        read.files,
+        read.places,
+        asked,
+        fps,
+        asked.stride_frames,
+        make=_Windows(np.stack([*read.places.values()]), total),
     )
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """How a video is made that is longer than one call makes."""
+
+    given: np.ndarray
+    """Frames, uint8 RGB (T, H, W, 3)."""
+    frames: int
+    """Of the whole video."""
+
+    def __call__(self, model: StivPipeline, job: Job, asked: dict[str, Any]) -> np.ndarray:
+        """Return the video, uint8 RGB (frames, H, W, 3)."""
+        return model.predict(self.given, job.prompt, self.frames, job.seed, **asked)
+
+
+def _frames(seconds: float, fps: Fraction) -> int:
+    """Return how many frames a video of a length has.
+
+    Raises:
+        ValueError: no number of frames lasts so long, to the millisecond.
+    """
+    asked = Fraction(seconds) * fps
+    frames = round(asked)
+    if abs(frames / fps - Fraction(seconds)) > _MILLISECOND:
+        below = math.floor(asked)
+        near = [
+            f"{float(each / fps):.3f}".rstrip("0").rstrip(".") + f" ({each})" for each in (below, below + 1) if each
+        ]
+        raise ValueError(
+            f"--seconds {seconds:g} at {float(fps):g} frames per second is {float(asked):.2f} frames: use "
+            f"{' or '.join(near)}"
+        )
+    return frames

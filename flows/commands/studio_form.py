@@ -101,8 +101,9 @@ def _widget(one: Option) -> Any:
     if one.name == "prompt":
         return st.text_area(name, key=key(one.name), help=one.told, height=90).strip()
     how: dict[str, Any] = {"key": key(one.name), "help": one.told}
-    if one.name in _CHOICES:
-        return st.segmented_control(name, _CHOICES[one.name], required=True, **_with_default(one, how, "default"))
+    if known := _CHOICES.get(one.name):
+        first = one._replace(default=one.default or known[0])
+        return st.segmented_control(name, known, required=True, **_with_default(first, how, "default"))
     if get_origin(one.kind) is Literal:
         choices = list(get_args(one.kind))
         return st.selectbox(name, choices, index=None, placeholder="the model's own", **how)

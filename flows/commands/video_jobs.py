@@ -21,6 +21,7 @@ from stiv_model.pipeline.inputs import check_frames, not_trained
 from stiv_model.pipeline.one_video import make_video
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings_errors import checked
+from stiv_model.weights.metadata import WEIGHTS
 from tasks.applications.given import Given
 from tasks.applications.view_files import CameraRecord
 from tasks.generation.videos import check_is_video
@@ -81,7 +82,7 @@ def run(
 
     Args:
         command: its verb.
-        own: its options beside the shared ones.
+        own: its options beside the shared ones; what was not asked for is None or False.
         prepare: reads what is given, and says what the model is called with.
         trained: the checkpoint that makes them where it is here and no model is named.
 
@@ -93,6 +94,10 @@ def run(
     if options.again is not None:
         before, options, own, machine = _again(command, options, own, machine)
     jobs = jobs_of(options)
+    _check_fps(options.fps)
+    for job in jobs:
+        _check_apart(job.out, options)
+        video_record.check_replaceable(job.out)
     named = choose(options.checkpoint, options.pipeline, trained)
     if named.checkpoint is not None and before is None and not PARAMS.exists():
         raise FileNotFoundError(
@@ -102,7 +107,7 @@ def run(
     facts = named.facts(machine.sections)
     check_is_video(facts.is_video, named.checkpoint or named.pipeline)
     check_frames(options.num_frames or facts.temporal_patch, facts.temporal_patch)
-    with locks.output(options.out, command):
+    with locks.video(options.out, command):
         work = prepare(options, own, facts, machine.sandbox)
         for each in work.given:
             print(each.told, file=sys.stderr)
@@ -110,9 +115,11 @@ def run(
         untrained = work.not_trained or not_trained(places, size.frames, size.stride_frames, facts.trained)
         if untrained and not options.untrained:
             raise ValueError(f"{untrained}; --untrained goes on all the same")
+        is_there = named.checkpoint is None or (named.checkpoint / WEIGHTS).is_file()
+        hashes = named.sha256() if is_there else {}  # what it is else, `open` says
         if before is not None:
             assert options.again is not None, "whence it was read"
-            video_record.check_same(before, named, work.given, options.again)
+            video_record.check_same(before, hashes, work.given, options.again)
         model = named.open(machine.sections, machine.assignments)
         check_lengths(model.tokenizer, [job.prompt for job in jobs], size.text_tokens)
         model.set_progress_bar_config(disable=False, desc="sampling steps")  # type: ignore[no-untyped-call]
@@ -121,6 +128,7 @@ def run(
                 command,
                 told_options(options, own, job),
                 named,
+                hashes,
                 machine.sections,
                 size,
                 work.given,
@@ -135,6 +143,27 @@ def run(
             print(job.out)
 
 
+_LEAST_FPS, _MOST_FPS = 0.01, 1000
+
+
+def _check_fps(fps: float | None) -> None:
+    if fps is not None and not _LEAST_FPS <= fps <= _MOST_FPS:
+        raise ValueError(f"--fps is {fps:g}: a file has {_LEAST_FPS} to {_MOST_FPS} frames per second")
+
+
+def _check_apart(out: Path, options: VideoOptions) -> None:
+    """Refuse to write over a file that is read.
+
+    Raises:
+        ValueError: with the option that names it.
+    """
+    made = {video_record.beside(out).resolve(): f"the record of --out {out}", out.resolve(): f"--out {out}"}
+    for name in ("again", "video", "image", "last_image", "prompts"):
+        file = getattr(options, name)
+        if file is not None and (what := made.get(file.resolve())):
+            raise ValueError(f"{what} would take the place of --{name.replace('_', '-')} {file}: name another --out")
+
+
 def _made(model: StivPipeline, job: Job, options: VideoOptions, work: Work) -> np.ndarray:
     asked = {
         "negative_prompt": options.negative_prompt,
@@ -145,6 +174,7 @@ def _made(model: StivPipeline, job: Job, options: VideoOptions, work: Work) -> n
         "num_inference_steps": options.num_inference_steps,
         "guidance": options.guidance,
         "guidance_scale": options.guidance_scale,
+        "image_guidance_scale": options.image_guidance_scale,
         "untrained": options.untrained,
     }
     if work.make is not None:
@@ -167,6 +197,12 @@ def _again(
     if more := sorted(options.model_dump(exclude_defaults=True).keys() - _WITH_AGAIN):
         option = more[0].replace("_", "-")
         raise ValueError(f"--again {options.again} says all of what to make: leave --{option} out")
+    if more := [name for name, value in own.items() if value not in (None, False)]:
+        option = more[0].replace("_", "-")
+        raise ValueError(f"--again {options.again} says all of what to make: leave --{option} out")
+    for assignment in machine.assignments or ():
+        if not assignment.startswith("sandbox."):
+            raise ValueError(f"--again {options.again} says all of what to make: leave --set {assignment} out")
     record = video_record.read(options.again, command)
     told = {name: value for name, value in record.options.items() if name not in own}
     own = own | {name: value for name, value in record.options.items() if name in own}
@@ -248,5 +284,12 @@ def asked_of(options: VideoOptions, facts: ModelFacts, stride_frames: int | None
         "steps": options.num_inference_steps,
         "guidance": options.guidance,
         "guidance_scale": options.guidance_scale,
+        "image_guidance_scale": options.image_guidance_scale,
     }
-    return facts.defaults.replaced(size, sampler)
+    asked = facts.defaults.replaced(size, sampler)
+    if options.image_guidance_scale is not None and asked.sampler.guidance != "separate":
+        raise ValueError(
+            f"--image-guidance-scale is {options.image_guidance_scale}, but guidance is {asked.sampler.guidance}, "
+            "which has one scale for all: add --guidance separate, or leave it out"
+        )
+    return asked

@@ -40,6 +40,8 @@ class VideoOptions(Options):
     """What guidance strengthens: text, text and image together (joint), or each by a scale of its own (separate)."""
     guidance_scale: NonNegativeFloat | None = None
     """How much the video follows the prompt; 1 is no guidance."""
+    image_guidance_scale: NonNegativeFloat | None = None
+    """How much the video follows its given frames, with --guidance separate; 1 is no guidance."""
     seed: int = 0
     """Seed of the starting noise: the same seed makes the same video."""
     num_videos: PositiveInt = 1

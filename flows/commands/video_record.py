@@ -11,7 +11,7 @@ import torch
 
 from flows.commands.named_model import NamedModel, Sections
 from stiv_model import settings_errors
-from stiv_model.encoders.video_file import CODEC, CRF, write_video
+from stiv_model.encoders.video_file import CODEC, CRF, PRESET, THREADS, write_video
 from stiv_model.settings import Device, Precision, SamplerSettings, Settings, TextSettings, VaeSettings
 from tasks.applications.given import Given
 from tasks.applications.view_files import CameraRecord
@@ -101,6 +101,7 @@ def describe(
     command: str,
     options: dict[str, Any],
     model: NamedModel,
+    sha256: dict[str, str],
     sections: Sections,
     asked: Settings,
     given: list[Given],
@@ -109,7 +110,11 @@ def describe(
     stride_frames: int,
     cameras: tuple[CameraRecord, ...] | None = None,
 ) -> VideoRecord:
-    """Return the record of a video that is about to be made here."""
+    """Return the record of a video that is about to be made here.
+
+    Args:
+        sha256: of the model's files, as `NamedModel.sha256` said before it was loaded.
+    """
     files = [
         GivenRecord(
             option=each.option,
@@ -130,7 +135,7 @@ def describe(
         model=ModelRecord(
             checkpoint=None if names.get("checkpoint") is None else str(names["checkpoint"]),
             pipeline=names.get("pipeline"),
-            sha256=model.sha256(),
+            sha256=sha256,
         ),
         settings=None
         if model.checkpoint is None
@@ -142,7 +147,7 @@ def describe(
         untrained=untrained,
         fps=str(fps),
         stride_frames=stride_frames,
-        encoding={"codec": CODEC, "crf": CRF},
+        encoding={"codec": CODEC, "crf": CRF, "preset": PRESET, "threads": THREADS},
         threads=torch.get_num_threads(),
         versions={name: version(name) for name in _LIBRARIES},
         cameras=cameras,
@@ -152,6 +157,45 @@ def describe(
 def beside(video: Path) -> Path:
     """Return where the record of a video lies."""
     return video.with_suffix(".json")
+
+
+_OF_A_RECORD = {"layout", "command", "options", "model", "asked"}
+"""Keys of the record of every release, by which one is known."""
+
+
+def check_replaceable(video: Path) -> None:
+    """Refuse to put a video, or its record, in the place of a file that no record of ours describes.
+
+    A video of ours, which the record beside it describes, is replaced, as ffmpeg's users ask for with -y: it can be
+    made again.
+
+    Args:
+        video: where it is to be.
+
+    Raises:
+        ValueError: with the file.
+    """
+    path = beside(video)
+    told = _values(path)
+    if path.exists() and not told.keys() >= _OF_A_RECORD:
+        raise ValueError(
+            f"{path}, where the record of --out {video} goes, is there and is no record of a video: name another "
+            "--out, or move it away"
+        )
+    if video.exists() and told.get("sha256") != atomic.sha256_file(video):
+        raise ValueError(
+            f"--out {video} is there, and no {path.name} beside it says that it was made by stiv: name another file, "
+            "or move it away"
+        )
+
+
+def _values(path: Path) -> dict[str, Any]:
+    """Return what a file of JSON says; nothing where it is of another program, or there is none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def write(video: Path, frames: np.ndarray, record: VideoRecord) -> str:
@@ -197,23 +241,23 @@ def stride_of(video: Path) -> int | None:
         ValueError: the record beside it cannot be read.
     """
     path = beside(video)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None  # of another program, or none
-    if not isinstance(values, dict) or values.get("sha256") != atomic.sha256_file(video):
+    values = _values(path)
+    if "sha256" not in values or values["sha256"] != atomic.sha256_file(video):
         return None
     record = settings_errors.checked(VideoRecord, values, path)
     return record.stride_frames
 
 
-def check_same(record: VideoRecord, model: NamedModel, given: list[Given], path: Path) -> None:
+def check_same(record: VideoRecord, sha256: dict[str, str], given: list[Given], path: Path) -> None:
     """Refuse to make a video again from other weights or files than made it.
+
+    Args:
+        sha256: of the model's files, by name.
 
     Raises:
         ValueError: with the file and both hashes.
     """
-    here = dict(model.sha256()) | {str(each.file): each.sha256 for each in given}
+    here = sha256 | {str(each.file): each.sha256 for each in given}
     there = record.model.sha256 | {each.file: each.sha256 for each in record.given}
     for name in sorted(here.keys() | there.keys()):
         if here.get(name) != there.get(name):

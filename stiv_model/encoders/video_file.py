@@ -9,6 +9,9 @@ import numpy as np
 
 CODEC: Final = "libx264"
 CRF = 12  # small pictures: nearly without loss
+PRESET: Final = "veryfast"
+THREADS = 1
+"""Of the encoder: slices, and so bytes, depend on them, and by default they are those of the machine."""
 
 
 def write_video(path: Path, frames_THWC: np.ndarray, fps: int | Fraction, comment: str | None = None) -> None:
@@ -20,7 +23,8 @@ def write_video(path: Path, frames_THWC: np.ndarray, fps: int | Fraction, commen
     with av.open(str(path), "w", format="mp4") as container:
         if comment is not None:
             container.metadata["comment"] = comment
-        stream = container.add_stream(CODEC, rate=Fraction(fps), options={"crf": str(CRF), "preset": "veryfast"})
+        stream = container.add_stream(CODEC, rate=Fraction(fps), options={"crf": str(CRF), "preset": PRESET})
+        stream.codec_context.thread_count = THREADS
         stream.height, stream.width = frames_THWC.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for frame in frames_THWC:

@@ -91,8 +91,8 @@ def last_frames(sandbox: Sandbox, video: Video, frames: int, stride_frames: int,
     there, needed = len(video.times), (frames - 1) * stride_frames + 1
     if there < needed:
         raise ValueError(
-            f"{video.option} {video.file} has {_frames(there)}, but {_frames(frames)} that are {stride_frames} apart "
-            f"are to be given: that takes {needed}"
+            f"{video.option} {video.file} has {frames_of(there)}, but {frames_of(frames)} that are {stride_frames} "
+            f"apart are to be given: that takes {needed}"
         )
     return _taken(sandbox, video, there - needed, frames, stride_frames, height, width)
 
@@ -134,7 +134,8 @@ def _asked(sandbox: Sandbox, function: str, option: str, file: Path, **asked: An
     return found
 
 
-def _frames(number: int) -> str:
+def frames_of(number: int) -> str:
+    """Return a number of frames in words."""
     return "one frame" if number == 1 else f"{number} frames"
 
 

@@ -114,6 +114,17 @@ def test_a_video_goes_on_from_its_last_frames(footage, named, monkeypatch):
     assert len(read_video(Path("next.mp4"))) == 4
 
 
+def test_a_video_goes_on_for_as_many_seconds_as_are_asked_for(footage, named, monkeypatch):
+    monkeypatch.chdir(footage)
+    model = ["--pipeline", str(named), "--num-inference-steps", "1"]
+    main(["predict", "--video", "square.mp4", "--given", "1", "--seconds", "1.25", *model, "--out", "long.mp4"])
+    made = read_video(Path("long.mp4"))
+    assert len(made) == 10, "8 frames per second, of which a call makes 3 new ones"
+    assert json.loads(Path("long.json").read_text())["options"]["seconds"] == 1.25
+    main(["predict", "--again", "long.json", "--out", "long again.mp4"])
+    assert Path("long again.mp4").read_bytes() == Path("long.mp4").read_bytes()
+
+
 def test_what_lies_between_two_pictures_has_both_at_its_ends(footage, named, monkeypatch):
     monkeypatch.chdir(footage)
     for name, level in (("dark.png", 20), ("light.png", 230)):
@@ -137,6 +148,20 @@ def test_what_lies_between_two_pictures_has_both_at_its_ends(footage, named, mon
             ("predict", "--video", "square.mp4", "--given", "12", "--num-frames", "20"),
             "has 30 frames, but 12 frames that",
         ),
+        (
+            ("predict", "--video", "square.mp4", "--seconds", "1.3"),
+            "--seconds 1.3 at 8 frames per second is 10.40 frames: use 1.25 (10) or 1.375 (11)",
+        ),
+        (("predict", "--video", "square.mp4", "--seconds", "0.1"), "is 0.80 frames: use 0.125 (1)"),
+        (
+            ("predict", "--video", "square.mp4", "--seconds", "0.125"),
+            "is 1 frames at 8 per second, of which 1 are given",
+        ),
+        (("predict", "--video", "square.mp4", "--seconds", "0"), "--seconds is 0: use more than 0, and 3600 at most"),
+        (
+            ("predict", "--video", "square.mp4", "--seconds", "2", "--num-frames", "4"),
+            "--seconds 2 and --num-frames 4 both say how long the video is",
+        ),
         (("predict", "--video", "square.mp4", "--image", "a.png"), "both begin the video: leave one out"),
         (("predict", "--video", "square.mp4", "--num-frames", "7"), "the temporal patch is 2: use 6 or 8"),
         (("interpolate",), "name what lies on both sides"),
@@ -147,7 +172,12 @@ def test_what_lies_between_two_pictures_has_both_at_its_ends(footage, named, mon
         ),
         (("interpolate", "--video", "square.mp4", "--factor", "3"), "--factor is 3: frames are doubled once or twice"),
         (("interpolate", "--video", "square.mp4", "--stride-frames", "0"), "--stride-frames is 0"),
-        (("interpolate", "--video", "one.mp4"), "--video one.mp4 has 1 frames, but the model fills in between 2"),
+        (("interpolate", "--video", "square.mp4", "--num-frames", "2"), "--num-frames is 2, in which no frame lies"),
+        (
+            ("interpolate", "--image", "a.png", "--last-image", "b.png", "--factor", "2"),
+            "--factor goes with --video, but pictures are given: leave it out",
+        ),
+        (("interpolate", "--video", "one.mp4"), "--video one.mp4 has one frame, but the model fills in between 2"),
         (
             ("interpolate", "--image", "wide.png", "--last-image", "tall.png"),
             "is 16 x 32 pixels, but --image wide.png is",

@@ -157,6 +157,7 @@ def test_a_video_is_made_again_byte_for_byte(several, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("change", "words", "said"),
     [
+        ({}, ("--set", "sampler.steps=4"), "--again x.json says all of what to make: leave --set sampler.steps=4 out"),
         ({}, ("--seed", "3"), "--again x.json says all of what to make: leave --seed out"),
         ({"command": "predict"}, (), "--again x.json is of stiv predict: give it to that command"),
         ({"layout": 9}, (), "--again x.json: layout: Input should be 1"),
@@ -187,6 +188,7 @@ def test_a_record_that_cannot_be_followed_is_refused(several, named, tmp_path, m
         (("--prompt", "a", "--prompts", "p.txt"), "--prompt and --prompts p.txt are both given"),
         (("--prompts", "p.txt"), "--prompts p.txt: line 2 is empty"),
         (("--prompt", "a", "--num-videos", "2"), "--out x.mp4 is one file, but 2 videos are asked for: name a folder"),
+        (("--prompt", "a", "--fps", "0.0001"), "--fps is 0.0001: a file has 0.01 to 1000 frames per second"),
         (("--prompt", "a", "--num-videos", "0"), "options: num_videos: Input should be greater than 0"),
         (("--prompt", "a", "--checkpoint", "checkpoints/sft"), "params.yaml is not here, and says size and sampler of"),
     ],
@@ -199,8 +201,44 @@ def test_options_that_do_not_go_together_are_refused_before_anything_is_read(tmp
     assert said in str(stop.value.code)
 
 
-def test_two_commands_for_one_file_are_one(several, named, monkeypatch):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--image", "kept.mp4"), "--out kept.mp4 would take the place of --image kept.mp4: name another --out"),
+        (("--prompts", "kept.json"), "the record of --out kept.mp4 would take the place of --prompts kept.json"),
+        ((), "--out kept.mp4 is there, and no kept.json beside it says that it was made by stiv: name another"),
+    ],
+)
+def test_nobody_s_file_is_written_over(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    Path("kept.mp4").write_bytes(b"of a person")
+    if words == ("--prompts", "kept.json"):
+        Path("kept.json").write_text("a\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", *(words if "--prompts" in words else ("--prompt", "a", *words)), "--out", "kept.mp4"])
+    assert said in str(stop.value.code) and Path("kept.mp4").read_bytes() == b"of a person"
+
+
+def test_a_json_of_another_program_stays_and_a_video_of_ours_is_replaced(several, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("x.json").write_text('{"of": "another"}')
+    asked = ["--pipeline", str(named), "--num-inference-steps", "1", "--prompt", "a"]
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", *asked, "--out", "x.mp4"])
+    assert "x.json, where the record of --out x.mp4 goes, is there and is no record of a video" in str(stop.value.code)
+    for ending in ("mp4", "json"):
+        shutil.copy(several / f"made/000-seed7.{ending}", f"y.{ending}")
+    main(["sample", *asked, "--guidance", "separate", "--image-guidance-scale", "2.5", "--out", "y.mp4"])
+    record = json.loads(Path("y.json").read_text())
+    assert record["options"]["prompt"] == "a" and record["asked"]["sampler"]["image_guidance_scale"] == 2.5
+    assert record["encoding"] == {"codec": "libx264", "crf": 12, "preset": "veryfast", "threads": 1}
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", *asked, "--guidance", "joint", "--image-guidance-scale", "2.5", "--out", "y.mp4"])
+    assert "--image-guidance-scale is 2.5, but guidance is joint" in str(stop.value.code)
+
+
+def test_two_commands_for_one_file_are_one_from_whatever_folder_they_were_started(several, named, monkeypatch):
     monkeypatch.chdir(several)
-    with locks.output(Path("x.mp4"), "sample"), pytest.raises(SystemExit) as stop:
+    with locks.video(several / "x.mp4", "sample"), pytest.raises(SystemExit) as stop:
         main(["sample", "--prompt", "a", "--pipeline", str(named), "--out", "x.mp4"])
     assert "is making x.mp4: wait for it, or end it" in str(stop.value.code)
