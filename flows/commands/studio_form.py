@@ -68,7 +68,8 @@ def form(folder: Folder, jobs: Jobs, models: list[Model], sandbox: Callable[[], 
     values = {one.name: _widget(one) for one in options if one.name in mode.first}
     left, right = st.columns(2)
     with left:
-        seed = int(st.number_input("Seed", value=0, step=1, key=key("seed"), help=_told(options, "seed")))
+        st.session_state.setdefault(key("seed"), 0)
+        seed = int(st.number_input("Seed", step=1, value=None, key=key("seed"), help=_told(options, "seed")) or 0)
     with right:
         count = int(
             st.number_input("Videos", 1, _MOST_VIDEOS, key="count", help="with this seed and the next ones, a job each")
