@@ -101,19 +101,14 @@ class Person:
         self.tab.click(x, y)
 
     def write(self, place: str, text: str) -> None:
-        self.click(place)
-        for modifiers in (2, 0):  # all that is there, then what takes its place
-            if modifiers:
-                key = {
-                    "key": "a",
-                    "code": "KeyA",
-                    "windowsVirtualKeyCode": 65,
-                    "modifiers": 2,
-                    "commands": ["selectAll"],
-                }
-                self.tab._send("Input.dispatchKeyEvent", type="keyDown", **key)
-            else:
-                self.tab._send("Input.insertText", text=text)
+        found = f"document.querySelector('{place}')"
+        self.sees(found)
+        limit = time.monotonic() + 30
+        while self.tab.value(f"{found}?.value") != text:  # a page that is drawn anew may put the old value back
+            assert time.monotonic() < limit, (place, text)
+            self.tab.value(f"{found}?.focus(), {found}?.select()")
+            self.tab._send("Input.insertText", text=text)
+            time.sleep(0.3)
         self.tab.value("document.activeElement.blur()")
 
     def give(self, place: str, file: Path) -> None:
@@ -174,6 +169,7 @@ def check_text_and_queue(person: Person, jobs: Jobs) -> None:
     until(jobs, "done", 1)
     person.sees(PLAYS)
     person.tab._send("Page.reload")
+    time.sleep(2)  # a page that goes away answers nothing
     person.sees(PLAYS)
     (first,) = jobs.videos(Videos())[1]
     main(["sample", "--prompt", PROMPT, "--seed", "3", "--out", "same.mp4"])
@@ -204,6 +200,9 @@ def check_cancel_and_picture(person: Person, jobs: Jobs, folder: Path) -> None:
     person.mode("Image")
     person.sees("document.querySelector('.st-key-upload-image input[type=file]')")
     person.give(".st-key-upload-image input[type=file]", picture)
+    person.sees("!document.querySelector('.st-key-make button').disabled")
+    person.click("[data-testid=stExpander] summary")  # of another mode it is another one, and shut
+    time.sleep(1)
     person.write(".st-key-option-num_inference_steps input", "2")
     person.click(".st-key-make button")
     until(jobs, "done", 5)
