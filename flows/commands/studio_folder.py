@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tasks.applications import view_files
 from tasks.applications.studio_jobs import Jobs
 
+INSIDE = {"views": view_files.ORBIT}
+"""By verb that makes a folder, the video in there."""
 FOLDER = "STIV_STUDIO_FOLDER"
 """Names the folder to the page, in the environment."""
 
@@ -40,12 +43,12 @@ class Folder(NamedTuple):
         Raises:
             ValueError: there is a file of another program in their place.
         """
-        return Jobs(self.top / "jobs.sqlite", self.videos)
+        return Jobs(self.top / "jobs.sqlite", self.videos, INSIDE)
 
 
-def argv_of(options: dict[str, Any], out: Path) -> list[str]:
-    """Return options as a command line has them."""
-    words = [f"--out={out}"]
+def argv_of(verb: str, options: dict[str, Any], video: Path) -> list[str]:
+    """Return options as the command line of a verb has them, which makes a video."""
+    words = [f"--out={video.parent if verb in INSIDE else video}"]
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
         words += [option] if value is True else [] if value in (None, False) else [f"{option}={value}"]

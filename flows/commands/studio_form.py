@@ -199,7 +199,7 @@ def _queue(
             thumbnail = str(studio_files.thumbnail(sandbox(), option, Path(asked[name]), folder.small))
         for one in range(seed, seed + count):
             options = asked | {"seed": one}
-            check(mode.verb, argv_of(options, folder.videos))
+            check(mode.verb, argv_of(mode.verb, options, folder.videos / mode.verb))
             jobs.add(Asked(mode.name, mode.verb, options, model.name, thumbnail))
     except (OSError, ValueError) as error:
         st.error("It cannot be made.")

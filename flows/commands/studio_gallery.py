@@ -93,15 +93,14 @@ def _actions(job: Job) -> None:
         st.download_button(
             "Download with settings",
             partial(zipped, job),
-            f"{job.out.stem}.zip",
+            f"{job.name}.zip",
             "application/zip",
             key="download",
             on_click="ignore",
         )
     with st.expander("Settings"):
-        st.code(
-            shlex.join(["stiv", job.asked.verb, *argv_of(job.asked.options, job.out)]), language=None, wrap_lines=True
-        )
+        words = ["stiv", job.asked.verb, *argv_of(job.asked.verb, job.asked.options, job.out)]
+        st.code(shlex.join(words), language=None, wrap_lines=True)
         st.json(job.record or {}, expanded=1)
         if job.said:
             st.text(visible(job.said.strip()))
@@ -163,9 +162,9 @@ def _turn(page: int) -> None:
 
 def _small(folder: Folder, job: Job) -> None:
     with st.container(border=True, key=f"small-{job.id}"):
-        picture = folder.small / f"{job.out.stem}.jpg"
+        picture = folder.small / f"{job.name}.jpg"
         if not picture.is_file() and job.out.is_file():
-            picture = studio_files.strip(job.out, folder.small)
+            picture = studio_files.strip(job.out, picture)
         if picture.is_file():
             st.image(str(picture), width="stretch")
         st.text(visible(job.prompt or "no text"))

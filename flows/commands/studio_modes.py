@@ -8,6 +8,7 @@ from flows.__main__ import COMMANDS, module_of
 from flows.command_line import ROOT, describe, documented, is_options, parser_of, plain, with_options
 from flows.commands.given_files import most_given
 from flows.commands.named_model import ModelFacts, NamedModel, Sections
+from flows.commands.views import not_trained as views_not_trained
 from flows.params import PARAMS, Params, is_settings, load_params
 from stiv_model.errors import redaction
 from stiv_model.pipeline.folders import INDEX, SHIPPED
@@ -42,7 +43,7 @@ _ALL = (
     Mode("First and last", "sample", ("image", "last_image")),
     Mode("Continue", "predict", ("video",), ("prompt", "given", "seconds")),
     Mode("Smoother", "interpolate", ("video",), ("prompt", "factor")),
-    Mode("Views", "views", ("image",)),
+    Mode("Views", "views", ("image",), (), ("prompt", "negative_prompt", "num_frames")),
     Mode("Long", "long", (), ("prompt", "seconds")),
 )
 
@@ -152,6 +153,8 @@ def why_not(mode: Mode, model: Model, asked: Mapping[str, Any]) -> str | None:
     if model.facts is None or not model.facts.is_video or model.facts.trained is None:
         return None
     facts = model.facts
+    if mode.verb == "views":
+        return views_not_trained(facts)
     frames = asked.get("num_frames") or facts.defaults.frames
     places = _places(mode, facts, frames, asked)
     if places is None:

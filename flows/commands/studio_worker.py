@@ -104,9 +104,9 @@ def make(job: Job, jobs: Jobs, folder: Folder, follower: Follower) -> None:
     follower.begin(job)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
-            call(job.asked.verb, argv_of(job.asked.options, job.out))
+            call(job.asked.verb, argv_of(job.asked.verb, job.asked.options, job.out))
         record = json.loads(video_record.beside(job.out).read_text(encoding="utf-8"))
-        studio_files.strip(job.out, folder.small)
+        studio_files.strip(job.out, folder.small / f"{job.name}.jpg")
     except StoppedError:
         jobs.end(job.id, "cancelled")
     except (Exception, SystemExit) as error:  # whatever stops one job stops no other

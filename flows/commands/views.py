@@ -104,13 +104,13 @@ def _prepared(options: VideoOptions, own: dict[str, Any], facts: ModelFacts, san
         asked,
         given.rate(options.fps) if options.fps else _FPS,
         asked.stride_frames,
-        _not_trained(facts),
+        not_trained(facts),
         Around(picture),
         view_files.records(),
     )
 
 
-def _not_trained(facts: ModelFacts) -> str | None:
+def not_trained(facts: ModelFacts) -> str | None:
     """Say that the model makes no views; None where it does, or nobody wrote down what it does."""
     if facts.trained is None or facts.trained.clean_frames == "views":
         return None

@@ -63,13 +63,12 @@ def thumbnail(sandbox: Sandbox, option: str, file: Path, folder: Path) -> Path:
     return path
 
 
-def strip(video: Path, folder: Path) -> Path:
+def strip(video: Path, path: Path) -> Path:
     """Write the first, the middle and the last frame of a video of ours beside each other, and return where.
 
     Args:
-        folder: that small pictures go to.
+        path: of the picture.
     """
-    path = folder / f"{video.stem}.jpg"
     with av.open(str(video)) as container:
         count = container.streams.video[0].frames
         places = {0, count // 2, count - 1}

@@ -104,6 +104,11 @@ class Job(NamedTuple):
     error: str | None
     """Why it failed, in one line."""
 
+    @property
+    def name(self) -> str:
+        """That no other job has, for files."""
+        return f"{self.id:06d}-seed{self.seed}"
+
 
 class Videos(NamedTuple):
     """Which videos to find; None and '' allow all."""
@@ -119,13 +124,14 @@ class Jobs:
     Args:
         file: of the database; made where it is not there.
         videos: folder that the videos go to.
+        inside: by verb that makes a folder, the name of the video in there.
 
     Raises:
         ValueError: it is no database of ours.
     """
 
-    def __init__(self, file: Path, videos: Path) -> None:
-        self._file, self._videos = file, videos
+    def __init__(self, file: Path, videos: Path, inside: Mapping[str, str] | None = None) -> None:
+        self._file, self._videos, self._inside = file, videos, inside or {}
         file.parent.mkdir(parents=True, exist_ok=True)
         remedy = f"move {file} away, and the studio begins with none; videos stay where they are"
         try:
@@ -175,7 +181,9 @@ class Jobs:
                 ),
             ).lastrowid
             assert number is not None, "a row was inserted"
-            out = self._videos / f"{number:06d}-seed{seed}.mp4"
+            name = f"{number:06d}-seed{seed}"
+            inside = self._inside.get(asked.verb)
+            out = self._videos / (f"{name}.mp4" if inside is None else f"{name}/{inside}")
             database.execute("UPDATE jobs SET out = ? WHERE id = ?", (str(out), number))
         return number
 

@@ -48,6 +48,15 @@ def test_every_job_has_a_file_of_its_own_in_the_folder_of_videos(jobs, tmp_path)
     assert [job.out for job in jobs.waiting()] == outs
 
 
+def test_a_verb_that_makes_a_folder_has_its_video_in_one_of_its_own(tmp_path):
+    jobs = Jobs(tmp_path / "jobs.sqlite", tmp_path / "videos", {"views": "orbit.mp4"})
+    jobs.add(asked("")._replace(verb="views"))
+    jobs.add(asked("red"))
+    views, video = jobs.waiting()
+    assert views.out == tmp_path / "videos" / views.name / "orbit.mp4"
+    assert video.out == tmp_path / "videos" / f"{video.name}.mp4"
+
+
 def test_a_cancelled_job_is_never_made_and_a_running_one_is_told_to_stop(jobs):
     running, queued = jobs.add(asked("a")), jobs.add(asked("b"))
     assert jobs.take()
