@@ -79,6 +79,7 @@ COMMANDS = {
     "predict": "flows.commands.predict",
     "interpolate": "flows.commands.interpolate",
     "views": "flows.commands.views",
+    "long": "flows.commands.long",
     "export": "flows.commands.export",
     "compare": "flows.commands.compare",
     "check": "flows.commands.check",
@@ -104,7 +105,7 @@ COMMANDS = {
     "vbench score": "flows.commands.vbench",
 }
 
-ANYWHERE = ("sample", "predict", "interpolate", "views")
+ANYWHERE = ("sample", "predict", "interpolate", "views", "long")
 """Verbs that need no workspace: in a folder without params.yaml, that of the embedded default names device, precision
 and limits; size and sampler are those of a pipeline folder."""
 
@@ -129,6 +130,7 @@ try the model
   stiv predict --video walk.mp4 --given 4 --out next.mp4   what comes after the last frames
   stiv interpolate --video walk.mp4 --factor 2 --out smooth.mp4   or --image A --last-image B
   stiv views --image chair.png --out chair   an object from six more sides, from one picture of it
+  stiv long --prompt "a red circle moves left" --seconds 16 --out long.mp4   longer than a call makes, by key frames
   stiv studio                   a local page that does all of this: queue, gallery, two videos side by side
   stiv export --out pipelines/demo   a checkpoint as a folder that diffusers opens anywhere
   stiv matrix --out matrix/sft   how it does with and without text and given frames, by kinds and scales of guidance

@@ -65,6 +65,8 @@ class Work(NamedTuple):
     """How a video is made, uint8 RGB (T, H, W, 3), where that takes more than one call."""
     cameras: tuple[CameraRecord, ...] | None = None
     """Of the pictures that are made, where they are views of an object."""
+    write: Callable[[StivPipeline, Job, dict[str, Any], video_record.VideoRecord], str] | None = None
+    """Makes and writes a video that is not held in memory; returns the sha256 of its bytes."""
 
 
 Prepare = Callable[[VideoOptions, dict[str, Any], ModelFacts, SandboxSettings], Work]
@@ -137,7 +139,7 @@ def run(
                 work.stride_frames,
                 work.cameras,
             )
-            sha256 = video_record.write(job.out, _made(model, job, options, work), record)
+            sha256 = _write(model, job, options, work, record)
             if before is not None:
                 video_record.check_bytes(before, record, sha256, job.out)
             print(job.out)
@@ -164,7 +166,8 @@ def _check_apart(out: Path, options: VideoOptions) -> None:
             raise ValueError(f"{what} would take the place of --{name.replace('_', '-')} {file}: name another --out")
 
 
-def _made(model: StivPipeline, job: Job, options: VideoOptions, work: Work) -> np.ndarray:
+def _write(model: StivPipeline, job: Job, options: VideoOptions, work: Work, record: video_record.VideoRecord) -> str:
+    """Make and write a video; return the sha256 of its bytes."""
     asked = {
         "negative_prompt": options.negative_prompt,
         "height": work.asked.height,
@@ -177,9 +180,11 @@ def _made(model: StivPipeline, job: Job, options: VideoOptions, work: Work) -> n
         "image_guidance_scale": options.image_guidance_scale,
         "untrained": options.untrained,
     }
+    if work.write is not None:
+        return work.write(model, job, asked, record)
     if work.make is not None:
-        return work.make(model, job, asked)
-    return make_video(model, job.prompt, job.seed, work.places, **asked)
+        return video_record.write(job.out, work.make(model, job, asked), record)
+    return video_record.write(job.out, make_video(model, job.prompt, job.seed, work.places, **asked), record)
 
 
 def told_options(options: VideoOptions, own: dict[str, Any], job: Job) -> dict[str, Any]:

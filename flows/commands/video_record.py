@@ -89,6 +89,11 @@ class VideoRecord(Settings):
     sha256: str | None = None
     """Of the video's bytes, as `file`."""
 
+    @property
+    def comment(self) -> str:
+        """What the video carries of it."""
+        return self.model_dump_json(exclude={"file", "sha256"})
+
     def sections(self, here: Sections) -> Sections:
         """Return the sections of params.yaml that the video was made with; of what it says nothing, those of today."""
         own = dict(self.settings) if self.settings else {}
@@ -204,14 +209,31 @@ def write(video: Path, frames: np.ndarray, record: VideoRecord) -> str:
     Returns:
         the sha256 of the video's bytes.
     """
-    comment = record.model_dump_json(exclude={"file", "sha256"})
     video.parent.mkdir(parents=True, exist_ok=True)
     with atomic.atomic_write(video) as made:
-        write_video(made, frames, Fraction(record.fps), comment)
-        sha256 = atomic.sha256_file(made)
-        told = record.model_copy(update={"file": video.name, "sha256": sha256})
-        with atomic.atomic_write(beside(video)) as text:
-            text.write_text(told.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_video(made, frames, Fraction(record.fps), record.comment)
+        return _write_beside(video, made, record)
+
+
+def put(made: Path, video: Path, record: VideoRecord) -> str:
+    """Give a written video its name, and write its record beside it, as `write` does.
+
+    Args:
+        made: the file, on the file system of the video.
+
+    Returns:
+        the sha256 of the video's bytes.
+    """
+    with atomic.atomic_write(video) as named:
+        made.replace(named)
+        return _write_beside(video, named, record)
+
+
+def _write_beside(video: Path, made: Path, record: VideoRecord) -> str:
+    sha256 = atomic.sha256_file(made)
+    told = record.model_copy(update={"file": video.name, "sha256": sha256})
+    with atomic.atomic_write(beside(video)) as text:
+        text.write_text(told.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return sha256
 
 

@@ -1,5 +1,6 @@
 """Frames to a file that browsers play, and back from such a file of ours."""
 
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -20,15 +21,28 @@ def write_video(path: Path, frames_THWC: np.ndarray, fps: int | Fraction, commen
     Args:
         comment: text that the file carries about itself.
     """
+    write_windows(path, [frames_THWC], *frames_THWC.shape[1:3], fps, comment)
+
+
+def write_windows(
+    path: Path, windows: Iterable[np.ndarray], height: int, width: int, fps: int | Fraction, comment: str | None = None
+) -> None:
+    """Write a video as `write_video` does, whose frames come in windows, of which one is held at a time.
+
+    Args:
+        windows: uint8 RGB frames (T, H, W, 3), in their order.
+        height: of a frame in pixels, even, as `width`.
+    """
     with av.open(str(path), "w", format="mp4") as container:
         if comment is not None:
             container.metadata["comment"] = comment
         stream = container.add_stream(CODEC, rate=Fraction(fps), options={"crf": str(CRF), "preset": PRESET})
         stream.codec_context.thread_count = THREADS
-        stream.height, stream.width = frames_THWC.shape[1:3]
+        stream.height, stream.width = height, width
         stream.pix_fmt = "yuv420p"
-        for frame in frames_THWC:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        for frames_THWC in windows:
+            for frame in frames_THWC:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode())
 
 

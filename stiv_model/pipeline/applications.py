@@ -3,11 +3,12 @@
 Shapes: T frames, H height, W width, in pixels; colours are RGB.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from stiv_model.pipeline import continuation, interpolation
+from stiv_model.pipeline import continuation, interpolation, long_video
 from stiv_model.pipeline.one_video import VideoModel
 from stiv_model.pipeline.views import views as make_views
 
@@ -94,3 +95,32 @@ class Applications:
             ValueError: as the call.
         """
         return make_views(self, image, seed, **call)
+
+    def long(
+        self: VideoModel,
+        prompt: str | Sequence[str],
+        frames: int,
+        image: np.ndarray | None = None,
+        seed: int = 0,
+        num_frames: int | None = None,
+        stride_frames: int | None = None,
+        **call: Any,
+    ) -> Iterator[np.ndarray]:
+        """Make a video longer than a call makes: key frames, and what lies between each two; one window at a time.
+
+        Args:
+            prompt: what the video shows, in words; or one for each key frame, of which two are num_frames - 1 apart.
+            frames: of the whole video.
+            image: its first frame, uint8 RGB (H, W, 3); None makes it too.
+            seed: of the noise of the first call; those of the others are drawn from it.
+            num_frames: that one call makes; None is as in the training.
+            stride_frames: source frames from one frame to the next; None is as in the training.
+            call: more arguments of each call.
+
+        Returns:
+            what gives its frames in their order, window after window, uint8 RGB (T, H, W, 3).
+
+        Raises:
+            ValueError: fewer than two frames, prompts for other key frames than there are, or as the call.
+        """
+        return long_video.long(self, prompt, frames, image, seed, num_frames, stride_frames, **call)

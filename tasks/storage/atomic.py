@@ -54,6 +54,14 @@ def other_run(out: Path, run: dict[str, Any]) -> str | None:
     return _first_unlike(json.loads(run_file.read_text()), json.loads(json.dumps(run)))
 
 
+def begun_run(out: Path) -> Any:
+    """Return what unfinished work on `out` says of itself, as JSON has it; None where it says nothing that is read."""
+    try:
+        return json.loads((out.with_name(f"{out.name}.partial") / "run.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def _first_unlike(there: dict[str, Any], asked: dict[str, Any]) -> str | None:
     for key in sorted(there.keys() | asked.keys()):
         ours, theirs = there.get(key), asked.get(key)
