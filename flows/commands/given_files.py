@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from flows.commands import video_record
 from flows.commands.named_model import ModelFacts
 from flows.commands.video_options import VideoOptions
 from stiv_model.pipeline.components import PipelineDefaults
@@ -55,7 +57,7 @@ def read(
         if options.video is not None:
             video = given.open_video(opened, "--video", options.video)
             count = most_given(facts) if frames is None else frames
-            files.append(given.last_frames(opened, video, count, asked.stride_frames, *size))
+            files.append(given.last_frames(opened, video, count, _apart(options.video, asked.stride_frames), *size))
             places |= dict(enumerate(files[-1].frames))
         if options.image is not None:
             files.append(given.read_picture(opened, "--image", options.image, *size))
@@ -93,5 +95,24 @@ def rate(options: VideoOptions, files: list[Given], stride_frames: int) -> Fract
     """
     if options.fps is not None:
         return given.rate(options.fps)
-    known = [each.fps for each in files if each.fps is not None]
-    return given.rate(known[0]) / stride_frames if known else Fraction(FPS)
+    known = [each for each in files if each.fps is not None]
+    if not known or known[0].fps is None:
+        return Fraction(FPS)
+    return given.rate(known[0].fps) / _apart(known[0].file, stride_frames)
+
+
+def _apart(video: Path, stride_frames: int) -> int:
+    """Return how many frames of a file lie from one that is given to the next: fewer where stiv made it by a stride.
+
+    Raises:
+        ValueError: its frames are further apart than those that are to be made, or fall beside them.
+    """
+    recorded = video_record.stride_of(video)
+    if not recorded:
+        return stride_frames
+    if stride_frames % recorded:
+        raise ValueError(
+            f"--video {video} has frames {recorded} source frames apart, as its record says, but the model makes them "
+            f"{stride_frames} apart: name a video whose frames are nearer"
+        )
+    return stride_frames // recorded

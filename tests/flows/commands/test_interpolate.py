@@ -122,6 +122,9 @@ def test_a_video_goes_on_for_as_many_seconds_as_are_asked_for(footage, named, mo
     assert len(made) == 10, "8 frames per second, of which a call makes 3 new ones"
     assert json.loads(Path("long.json").read_text())["options"]["seconds"] == 1.25
     main(["predict", "--again", "long.json", "--out", "long again.mp4"])
+    main(["predict", "--video", "long.mp4", "--given", "2", *model, "--out", "longer.mp4"])
+    record = json.loads(Path("longer.json").read_text())
+    assert record["given"][0]["places"] == [8, 9] and record["fps"] == "8", "as far apart as they were made"
     assert Path("long again.mp4").read_bytes() == Path("long.mp4").read_bytes()
 
 
