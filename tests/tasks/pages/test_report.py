@@ -190,7 +190,8 @@ def write_samples(folder: Path) -> None:
             **truth,
             "status": "ok",
         }
-        row |= {"file": f"{name}.npy", "video": f"{name}.mp4", "image": None, "truth": None, "given_frames": [0, 2]}
+        row |= {"file": f"{name}.npy", "video": f"{name}.mp4", "image": None, "truth": None}
+        row |= {"given_frames": [0, 2]} if mode == "tup" else {}
         if mode != "t2v":
             row["truth"] = f"{name}-truth.mp4"
             write_video(folder / row["truth"], video)
