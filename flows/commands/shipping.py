@@ -48,7 +48,14 @@ def pack(out: Path) -> int:
     with atomic.scratch(out) as aside:
         product = aside / out.name
         with contextlib.redirect_stdout(None):  # it prints where the folder is, which is moved from there
-            export(product, *settings, Path(made["checkpoint"]), text_encoder="named", figures=Path(card))
+            export(
+                product,
+                *settings,
+                Path(made["checkpoint"]),
+                text_encoder="named",
+                figures=Path(card),
+                licence="apache-2.0",
+            )
         _pack_samples(made, judged["verdicts"], samples, product / SAMPLES)
         figures = {name: value for name, value in judged.items() if name != "verdicts"}
         (product / JUDGEMENT).write_text(json.dumps(figures, indent=2) + "\n")

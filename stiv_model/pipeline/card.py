@@ -1,6 +1,7 @@
 """The model card of a pipeline folder, README.md, as far as it states what its weights are.
 
-Its front matter has, under `stiv`, the key `sha256`: the hash of every file of weights, by its path in the folder.
+Its front matter has, under `stiv`, the key `sha256`: the hash of every file of weights, by its path in the folder; and
+where `stiv export` wrote it, `checkpoint`: the hash of the weights that were exported.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from huggingface_hub import RepoCard
 from huggingface_hub.repocard import metadata_load
 
 FILE = "README.md"
-SECTION, HASHES = "stiv", "sha256"
+SECTION, HASHES, CHECKPOINT = "stiv", "sha256", "checkpoint"
 _DIGITS = re.compile("[0-9a-f]{64}")
 _SAVED_AGAIN = """
 > **The weights beside this card were saved again after it was written.** What it says of training and of figures is of
@@ -32,22 +33,36 @@ def stated(folder: Path) -> dict[str, str] | None:
     Raises:
         ValueError: its front matter is no YAML, or what stands there are no hashes.
     """
-    path = folder / FILE
-    if not path.is_file():
-        return None
-    try:
-        section = (metadata_load(path) or {}).get(SECTION)
-    except Exception as error:  # whatever the reader of YAML raises
-        raise ValueError(
-            f"{path} does not begin with YAML that can be read ({' '.join(str(error).split())[:200]}): mend it, or "
-            "delete it"
-        ) from error
+    path, section = folder / FILE, _section(folder)
     if section is None or (isinstance(section, dict) and HASHES not in section):
         return None
     found: Any = section[HASHES] if isinstance(section, dict) else None
     if not isinstance(found, dict) or not all(_DIGITS.fullmatch(str(value)) for value in found.values()):
         raise ValueError(f"{path}: {SECTION}.{HASHES} does not map files to hashes of 64 digits: {_remedy(folder)}")
     return {str(name): str(value) for name, value in found.items()}
+
+
+def exported_from(folder: Path) -> str | None:
+    """Return the sha256 of the weights that a folder was exported from; None where its card does not say.
+
+    Raises:
+        ValueError: its front matter is no YAML.
+    """
+    section = _section(folder)
+    return str(section[CHECKPOINT]) if isinstance(section, dict) and CHECKPOINT in section else None
+
+
+def _section(folder: Path) -> Any:
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        return (metadata_load(path) or {}).get(SECTION)
+    except Exception as error:  # whatever the reader of YAML raises
+        raise ValueError(
+            f"{path} does not begin with YAML that can be read ({' '.join(str(error).split())[:200]}): mend it, or "
+            "delete it"
+        ) from error
 
 
 def check(folder: Path, read: Collection[str], parts: Collection[str]) -> None:
@@ -93,7 +108,7 @@ def keep_true(folder: Path, new: Path, parts: Collection[str]) -> None:
     if listed is None or listed == hashes(new, parts):
         return
     card = RepoCard.load(folder / FILE)
-    section = {key: value for key, value in card.data[SECTION].items() if key != HASHES}
+    section = {key: value for key, value in card.data[SECTION].items() if key not in (HASHES, CHECKPOINT)}
     card.data[SECTION] = section or None  # None is not written
     card.text = _SAVED_AGAIN + card.text
     card.save(new / FILE)

@@ -17,7 +17,7 @@ from stiv_model.network.transformer import StivTransformer
 from stiv_model.pipeline.folders import INDEX
 from stiv_model.settings import ModelSettings, SamplerSettings, Settings, of_earlier_release
 from stiv_model.weights import files, metadata
-from stiv_model.weights.metadata import Trained
+from stiv_model.weights.metadata import CheckpointMetadata, Trained
 
 _ARGUMENTS: dict[Any, str] = {"frames": "num_frames", "steps": "num_inference_steps"}
 """Of a call, where they are not called as the settings: diffusers' names."""
@@ -80,12 +80,7 @@ class StivTransformerModel(StivTransformer, ModelMixin, ConfigMixin):
             FileNotFoundError: there is no checkpoint.
             ValueError: weights are missing, unknown or of another shape, or the folder is a pipeline's.
         """
-        if (checkpoint / INDEX).is_file():
-            raise ValueError(
-                f"{checkpoint} is a pipeline folder ({INDEX}), not a checkpoint: open it with --pipeline "
-                "of stiv sample, or with StivPipeline.from_pretrained"
-            )
-        found = metadata.read(checkpoint)
+        found = read_checkpoint(checkpoint)
         trained = None if found.trained is None else found.trained.model_dump(mode="json")
         with torch.device("meta"):
             model = cls(found.model.model_dump(mode="json"), found.is_video, trained)
@@ -130,6 +125,21 @@ class StivTransformerModel(StivTransformer, ModelMixin, ConfigMixin):
         if offload_type != "leaf_level":
             raise ValueError(f'offload_type is {offload_type!r}, but this model moves by layers: use "leaf_level"')
         super().enable_group_offload(onload_device, offload_device, offload_type, **kwargs)
+
+
+def read_checkpoint(checkpoint: Path) -> CheckpointMetadata:
+    """Return what a checkpoint folder says of itself.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: the folder is a pipeline's, or as `metadata.read`.
+    """
+    if (checkpoint / INDEX).is_file():
+        raise ValueError(
+            f"{checkpoint} is a pipeline folder ({INDEX}), not a checkpoint: open it with --pipeline "
+            "of stiv sample, or with StivPipeline.from_pretrained"
+        )
+    return metadata.read(checkpoint)
 
 
 NAMES = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler")

@@ -6,11 +6,12 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from diffusers.schedulers.scheduling_utils import SCHEDULER_CONFIG_NAME
-from huggingface_hub import snapshot_download
+from huggingface_hub import get_cached_repo_tree, snapshot_download
+from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError
 
 from stiv_model.encoders import pinned, vae_files
 from stiv_model.pipeline import card
@@ -19,6 +20,8 @@ from stiv_model.weights import durable, metadata
 INDEX = "model_index.json"
 SHIPPED = Path(__file__).parents[1] / "embedded" / "shapes"
 """The pipeline folder that comes with the package."""
+KIND = "StivPipeline"
+"""The class of a pipeline folder, as its index names it."""
 SUFFIXES = (".json", ".safetensors", ".txt", ".model")
 """Of the files that are read: configurations, weights and vocabularies; no code and no pickle."""
 _LIBRARIES = ("diffusers", "transformers", "stiv_model")
@@ -27,32 +30,29 @@ _NO_CODE = (
     "export the checkpoint again"
 )
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_CODE = (".py", ".pyc", ".pyd", ".so", ".ipynb")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 
 
-def find(name: str, parts: Collection[str], **hub: Any) -> Path:
+def find(name: str, parts: Collection[str], kinds: Collection[str] = (KIND,), **hub: Any) -> Path:
     """Return a folder as it is, or of a repository of the hub what is read of it.
 
     Args:
         name: a folder, or `ORGANISATION/NAME`.
         parts: the components that are to be read; nothing is fetched for others.
+        kinds: names that the class of the pipeline may have in a repository.
         hub: where to look and with what, as `huggingface_hub.snapshot_download` takes it.
 
     Raises:
         FileNotFoundError: it is neither, or the hub cannot be reached or does not have it.
+        ValueError: the repository has code or a pickle, or is of another class.
     """
     if Path(name).is_dir():
         folder = Path(name)
     elif not _HUB_NAME.fullmatch(name):
         raise FileNotFoundError(f"{name}: no such folder, and no name of a hub repository, ORGANISATION/NAME, either")
     else:
-        wanted = [INDEX, card.FILE, *(f"{part}/*{suffix}" for part in sorted(parts) for suffix in SUFFIXES)]
-        try:
-            folder = Path(snapshot_download(name, allow_patterns=wanted, **hub))
-        except (OSError, ValueError) as error:
-            raise FileNotFoundError(
-                f"{name}: no such folder here, and as a hub repository it cannot be loaded ({type(error).__name__}): "
-                "check name, revision and token, or fetch it where the hub can be reached and name the folder"
-            ) from error
+        folder = _fetched(name, parts, kinds, hub)
     if not (folder / INDEX).is_file():
         meant = (
             "; it is a checkpoint, which --checkpoint of stiv sample opens" if metadata.is_checkpoint(folder) else ""
@@ -61,6 +61,51 @@ def find(name: str, parts: Collection[str], **hub: Any) -> Path:
             f"{name} has no {INDEX}: name a folder that save_pretrained or `stiv export` wrote{meant}"
         )
     return folder
+
+
+def _fetched(name: str, parts: Collection[str], kinds: Collection[str], hub: dict[str, Any]) -> Path:
+    """Fetch a repository of the hub, its index first: of one that is refused nothing else comes here."""
+    wanted = [INDEX, card.FILE, *(f"{part}/*{suffix}" for part in sorted(parts) for suffix in SUFFIXES)]
+    try:
+        first = Path(snapshot_download(name, allow_patterns=wanted[:2], **hub))
+        listed = get_cached_repo_tree(name, revision=first.name, cache_dir=hub.get("cache_dir"))
+        refuse_foreign(name, [file.path for file in listed])
+        if (first / INDEX).is_file():
+            _check_kind(f"{name}/{INDEX}", pinned.read_json(first / INDEX), kinds)
+        # by its commit, in whose list nothing was found: a branch may have moved
+        return Path(snapshot_download(name, allow_patterns=wanted, **(hub | {"revision": first.name})))
+    except (OSError, CachedRepoTreeNotFoundError, HFValidationError) as error:
+        raise FileNotFoundError(
+            f"{name}: no such folder here, and as a hub repository it cannot be loaded ({type(error).__name__}): "
+            "check name, revision and token, or fetch it where the hub can be reached and name the folder"
+        ) from error
+
+
+def refuse_foreign(name: str, files: Collection[str]) -> None:
+    """Refuse a repository of the hub that has code or a pickle: nothing here would read them, and others might.
+
+    Args:
+        files: all of it, by their paths.
+
+    Raises:
+        ValueError: with the first.
+    """
+    for file in sorted(files):
+        ending = PurePosixPath(file).suffix.lower()
+        if ending in (*_CODE, *_PICKLES):
+            what = "code" if ending in _CODE else "a pickle, which can hold code"
+            raise ValueError(
+                f"{name} has {file}, {what}: a repository of a {KIND} has none, and none of this one was loaded; ask "
+                "its owner to take it out, or name a revision without"
+            )
+
+
+def _check_kind(place: object, index: dict[str, Any], kinds: Collection[str]) -> None:
+    kind = index.get("_class_name")
+    if isinstance(kind, list):  # with which diffusers names a file of code
+        raise ValueError(f"{place} is of {kind!r}: {_NO_CODE}")
+    if kind not in kinds:
+        raise ValueError(f"{place} is of a {kind}: open it with the class of that name")
 
 
 def check(
@@ -79,11 +124,7 @@ def check(
         ValueError: it is of another class, or a part is of none of the libraries that are read, or no such file; or as
             `card.check`.
     """
-    kind = index.get("_class_name")
-    if isinstance(kind, list):  # with which diffusers names a file of code
-        raise ValueError(f"{folder / INDEX} is of {kind!r}: {_NO_CODE}")
-    if kind not in kinds:
-        raise ValueError(f"{folder / INDEX} is of a {kind}: open it with the class of that name")
+    _check_kind(folder / INDEX, index, kinds)
     for part in sorted(parts):
         named = index.get(part)
         words = named if isinstance(named, list) and all(isinstance(word, str) for word in named) else []

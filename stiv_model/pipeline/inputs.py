@@ -157,20 +157,20 @@ def not_trained(given: Collection[int], frames: int, stride_frames: int, trained
     learned = learned_modes(trained)
     strides = sorted({stride for places, stride in learned if places == frozenset(given)})
     if not strides:
-        known = " or ".join(sorted({_named(places) for places, _ in learned}, reverse=True))
+        known = " or ".join(sorted({named_places(places) for places, _ in learned}, reverse=True))
         pattern = _pattern_of(frozenset(given), frames)
         recipe = f", as recipe {_RECIPES[pattern]} has it" if isinstance(pattern, str) else ""
         asked = pattern if isinstance(pattern, str) else list(pattern)
         verb = "are" if len(given) > 1 else "is"
         return (
-            f"{_named(given)} {verb} given, but the model was trained (recipe {trained.recipe_name}) with {known}: "
-            f"that needs a training with clean_frames: {asked}{recipe}"
+            f"{named_places(given)} {verb} given, but the model was trained (recipe {trained.recipe_name}) with "
+            f"{known}: that needs a training with clean_frames: {asked}{recipe}"
         )
     if frames > 1 and stride_frames not in strides:
         known = " or ".join(map(str, strides))
         return (
             f"stride_frames is {stride_frames}, but the model was trained (recipe {trained.recipe_name}) with {known} "
-            f"for {_named(given)} given"
+            f"for {named_places(given)} given"
         )
     return None
 
@@ -196,7 +196,8 @@ def _pattern_of(given: frozenset[int], frames: int) -> Pattern:
     return next(named, tuple(sorted(given)))
 
 
-def _named(given: Collection[int]) -> str:
+def named_places(given: Collection[int]) -> str:
+    """Return the places of given frames in words."""
     if not given:
         return "no frame"
     *others, last = map(str, sorted(given))

@@ -190,18 +190,19 @@ class StivPipeline(CallProperties, Applications, DiffusionPipeline):
         Raises:
             FileNotFoundError: there is no such folder, and no such repository that can be reached; weights of the model
                 card are missing; or a text encoder that is named is not there.
-            ValueError: weights are missing, unknown or not those of the model card, an encoder is not the one that was
-                written with the transformer, the folder names another class, a part is None, or an argument cannot be
-                followed or would let in code or other files.
+            ValueError: a repository of the hub has code or a pickle; weights are missing, unknown or not those of the
+                model card, an encoder is not the one that was written with the transformer, the folder names another
+                class, a part is None, or an argument cannot be followed or would let in code or other files.
         """
         _refuse(kwargs, _REFUSED)
         check_present(kwargs)
         dtype = kwargs.get("dtype") or kwargs.get("torch_dtype")
         _check_dtype(dtype)
         hub = {key: kwargs.pop(key) for key in _FROM_HUB if key in kwargs}
-        folder = folders.find(str(pretrained_model_name_or_path), set(NAMES) - kwargs.keys(), **hub)
+        kinds, parts = [each.__name__ for each in cls.__mro__], set(NAMES) - kwargs.keys()
+        folder = folders.find(str(pretrained_model_name_or_path), parts, kinds, **hub)
         index = pinned.read_json(folder / cls.config_name)
-        folders.check(folder, index, [each.__name__ for each in cls.__mro__], set(NAMES) - kwargs.keys(), NAMES)
+        folders.check(folder, index, kinds, parts, NAMES)
         encoders = pipeline_encoders.read(folder, index, set(pipeline_encoders.PARTS) - kwargs.keys(), dtype)
         # without accelerate, diffusers would warn that it falls back to this
         memory = {"low_cpu_mem_usage": is_accelerate_available()}

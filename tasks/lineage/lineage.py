@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +24,8 @@ from tasks.lineage import draws
 from tasks.lineage.draws import Seen
 from tasks.storage import tables
 
+UNSTATED = "not stated"
+"""Where a video's row has no licence or no address."""
 _ROWS_AT_ONCE = 1 << 16
 
 
@@ -175,12 +178,22 @@ def trained_on(checkpoint: Path) -> pa.Table:
 
 def licences(runs: Iterable[pa.Table]) -> Counter[str]:
     """Count the videos of some runs, as `trained_on` gives them, by licence: each once, by its last row."""
+    return Counter(licence or UNSTATED for licence in _last(runs, "licence").values())
+
+
+def hosts(runs: Iterable[pa.Table]) -> Counter[str]:
+    """Count the videos of some runs by the host that each was got from: each once, by its last row."""
+    return Counter(urlsplit(url or "").hostname or UNSTATED for url in _last(runs, "source_url").values())
+
+
+def _last(runs: Iterable[pa.Table], column: str) -> dict[str, str | None]:
+    """Return what the last row of each video has in a column."""
     found: dict[str, str | None] = {}
     for clips in runs:
-        last = ("licence", "last", pc.ScalarAggregateOptions(skip_nulls=False))
+        last = (column, "last", pc.ScalarAggregateOptions(skip_nulls=False))
         videos = clips.group_by("video", use_threads=False).aggregate([last])
-        found |= zip(videos["video"].to_pylist(), videos["licence_last"].to_pylist(), strict=True)
-    return Counter(licence or "not stated" for licence in found.values())
+        found |= zip(videos["video"].to_pylist(), videos[f"{column}_last"].to_pylist(), strict=True)
+    return found
 
 
 def has_seen(checkpoint: Path, video: str) -> bool:

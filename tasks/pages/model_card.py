@@ -1,6 +1,10 @@
 """The model card of a pipeline folder: README.md as model hubs take it, with the hash of every file of weights."""
 
 import csv
+import html
+import re
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,21 +15,43 @@ from stiv_model import settings_errors
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.pipeline import card
 from stiv_model.pipeline.components import NAMES
+from stiv_model.pipeline.inputs import learned_modes, named_places
 from stiv_model.pipeline.pipeline import StivPipeline
-from stiv_model.settings import RUN_FILE, Run, is_mixture
+from stiv_model.settings import RUN_FILE, Run
 from stiv_model.weights import certificate, metadata
 from tasks.evaluation import judgement, sealing
+from tasks.evaluation.judge import BY_MODEL
 from tasks.pages.templates import template
 from tasks.storage import atomic
 
 _SHOWN = ("colour", "shape", "direction", "moved", "one_object", "same_object")
 """Figures of the judge's, in the order of the table."""
-_FILTERS = {"percent": lambda share: f"{100 * share:.1f} %", "number": lambda count: f"{count:,}"}
+
+
+def _cell(text: str) -> str:
+    """Write what others wrote as text of one cell, which is no markup."""
+    plain = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|!])", r"\\\1", plain)
+
+
+def _started(parent: tuple[str, str]) -> str:
+    folder, sha256 = parent
+    return f"{_cell(Path(folder).name)} {sha256[:12]}"
+
+
+_FILTERS: dict[str, Callable[..., str]] = {
+    "percent": lambda share: f"{100 * share:.1f} %",
+    "number": lambda count: f"{count:,}",
+    "cell": _cell,
+    "started": _started,
+}
 
 
 class Training(NamedTuple):
     """One of the trainings that weights went through."""
 
+    folder: Path
+    """Where its weights are."""
     run: Run
     seconds: float | None
     """That its steps took; None where no table of them is left."""
@@ -38,6 +64,37 @@ class History(NamedTuple):
     """The earliest first."""
     lost: list[str]
     """Hashes of weights that the first ones started from, whose trainings are not there any more."""
+
+
+class Data(NamedTuple):
+    """Of how many videos the trainings learned, by what is known of each."""
+
+    licences: Counter[str]
+    """By licence, as the videos' rows say."""
+    sources: Counter[str]
+    """By the host of the address that each was got from."""
+    is_whole: bool
+    """Whether every training is told; else these are the videos of some of them."""
+
+
+class Figures(NamedTuple):
+    """The judge's figures, or why there are none."""
+
+    modes: dict[str, Any]
+    """By mode and combinations of words; empty where there are none."""
+    seal: str | None
+    """The sha256 that the score card is sealed with."""
+    why_none: str | None
+
+
+class Named(NamedTuple):
+    """What who exports a model says of it."""
+
+    title: str
+    address: str
+    """What `from_pretrained` opens it by."""
+    licence: str
+    """Of the weights, as model hubs name it."""
 
 
 def history(checkpoint: Path, curves: Path) -> History:
@@ -66,61 +123,64 @@ def history(checkpoint: Path, curves: Path) -> History:
             earlier = history(parent, curves)
             before += [one for one in earlier.trainings if one not in before]
             lost += earlier.lost
-    return History([*before, Training(run, _seconds(curves / f"{run.recipe_name}.tsv", run.recipe.steps))], lost)
+    return History(
+        [*before, Training(checkpoint, run, _seconds(curves / f"{run.recipe_name}.tsv", run.recipe.steps))], lost
+    )
 
 
-def read_figures(path: Path, checkpoint: Path) -> dict[str, Any]:
-    """Return the judge's figures of a checkpoint's model, by mode and combinations of words.
+def read_figures(path: Path, checkpoint: Path) -> Figures:
+    """Return the judge's figures of a checkpoint's weights.
 
     Args:
         path: the score card (JSON), which has figures of several models.
-        checkpoint: folder of weights; of which modes its figures are, its training says.
+        checkpoint: folder of weights.
 
     Raises:
         FileNotFoundError: there is no such file, or no checkpoint.
-        ValueError: it is no card of suite shapes, or was changed, or has no figures of such a model.
+        ValueError: it is no card of suite shapes, or was changed, or has no figures of these weights.
     """
-    modes = judgement.modes(sealing.read(path))
-    model = metadata.read(checkpoint)
-    given = model.trained.clean_frames if model.trained is not None else "none"
-    kinds: tuple[str, ...] = ("tup",) if given == "every_second" else ("t2v", "ti2v")
-    if is_mixture(given):
-        kinds = ("predict", "between")
-    if not model.is_video:
-        kinds = ()
-    if not (own := {kind: groups for kind, groups in modes.items() if kind in kinds}):
+    content = sealing.read(path)
+    modes = judgement.modes(content)
+    sha256 = certificate.sha256(checkpoint / metadata.WEIGHTS)
+    measured = content.model.weights or {}
+    kinds = {kind for role, found in measured.items() if found == sha256 for kind in BY_MODEL.get(role, ())}
+    own = {kind: groups for kind, groups in modes.items() if kind in kinds}
+    if not own:
+        told = ", ".join(f"{role} {found[:12]}" for role, found in measured.items()) or "weights that it does not name"
         raise ValueError(
-            f"{path} has figures of {', '.join(modes)} and none of {checkpoint}: name another file, or leave "
-            "--figures out"
+            f"{path} has figures of {told}, and none of {checkpoint}, whose weights are {sha256[:12]}: name another "
+            "file, or measure these weights (dvc repro evaluate)"
         )
-    return own
+    return Figures(own, content.seal.sha256, None)
 
 
-def write(folder: Path, pipeline: StivPipeline, made: History, modes: dict[str, Any], licence: str, name: str) -> None:
+def write(
+    folder: Path, pipeline: StivPipeline, checkpoint: Path, made: History, data: Data, figures: Figures, named: Named
+) -> None:
     """Write README.md into a pipeline folder.
 
     Args:
         folder: as `save_pretrained` wrote it.
         pipeline: what it holds.
-        modes: as `read_figures` returns them; empty where nothing was measured.
-        licence: of the weights, as model hubs name it.
-        name: of the pipeline.
+        checkpoint: the folder of weights that it was made of.
     """
     model: StivTransformer = pipeline.transformer
     trained = pipeline.transformer.trained
-    hashes: Any = {card.SECTION: {card.HASHES: card.hashes(folder, NAMES)}}
-    data = ModelCardData(
-        license=licence,
+    weights = certificate.sha256(checkpoint / metadata.WEIGHTS)
+    section: Any = {card.SECTION: {card.HASHES: card.hashes(folder, NAMES), card.CHECKPOINT: weights}}
+    front = ModelCardData(
+        license=named.licence,
         library_name="diffusers",
         pipeline_tag="text-to-video" if model.is_video else "text-to-image",
         tags=["stiv", "rectified-flow", "diffusion-transformer", "safetensors"],
-        **hashes,
+        **section,
     )
     text = template("model_card.md.jinja", _FILTERS).render(
-        front=data.to_yaml(),
-        name=name,
+        front=front.to_yaml(),
+        named=named,
         makes=_makes(model.is_video, trained),
         trained=trained,
+        learned=_learned(trained),
         defaults=pipeline.defaults,
         model=metadata.flat(model.settings),
         parameters=sum(weight.numel() for weight in model.parameters()),
@@ -129,11 +189,20 @@ def write(folder: Path, pipeline: StivPipeline, made: History, modes: dict[str, 
         vae=type(pipeline.vae).__name__,
         trainings=made.trainings,
         lost=made.lost,
-        modes=modes,
+        data=data,
+        figures=figures,
         shown=_SHOWN,
     )
     with atomic.atomic_write(folder / card.FILE) as tmp_path:
         tmp_path.write_text(text, encoding="utf-8")
+
+
+def _learned(trained: metadata.Trained | None) -> list[str]:
+    """Return which given frames a training had, and how far apart its frames were."""
+    if trained is None:
+        return []
+    told = [f"{named_places(places)} given, frames {stride} apart" for places, stride in learned_modes(trained)]
+    return list(dict.fromkeys(told))
 
 
 def _makes(is_video: bool, trained: metadata.Trained | None) -> str:
