@@ -11,7 +11,6 @@ from typing import Any
 
 from diffusers.schedulers.scheduling_utils import SCHEDULER_CONFIG_NAME
 from huggingface_hub import get_cached_repo_tree, snapshot_download
-from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError
 
 from stiv_model.encoders import pinned, vae_files
 from stiv_model.pipeline import card
@@ -66,15 +65,23 @@ def find(name: str, parts: Collection[str], kinds: Collection[str] = (KIND,), **
 def _fetched(name: str, parts: Collection[str], kinds: Collection[str], hub: dict[str, Any]) -> Path:
     """Fetch a repository of the hub, its index first: of one that is refused nothing else comes here."""
     wanted = [INDEX, card.FILE, *(f"{part}/*{suffix}" for part in sorted(parts) for suffix in SUFFIXES)]
-    try:
+    with _fetching(name):
         first = Path(snapshot_download(name, allow_patterns=wanted[:2], **hub))
         listed = get_cached_repo_tree(name, revision=first.name, cache_dir=hub.get("cache_dir"))
-        refuse_foreign(name, [file.path for file in listed])
-        if (first / INDEX).is_file():
-            _check_kind(f"{name}/{INDEX}", pinned.read_json(first / INDEX), kinds)
-        # by its commit, in whose list nothing was found: a branch may have moved
+    refuse_foreign(name, [file.path for file in listed])
+    if (first / INDEX).is_file():
+        _check_kind(f"{name}/{INDEX}", pinned.read_json(first / INDEX), kinds)
+    with _fetching(name):  # by its commit, in whose list nothing was found: a branch may have moved
         return Path(snapshot_download(name, allow_patterns=wanted, **(hub | {"revision": first.name})))
-    except (OSError, CachedRepoTreeNotFoundError, HFValidationError) as error:
+
+
+@contextmanager
+def _fetching(name: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the hub's client, or that of HTTP beneath, raises
         raise FileNotFoundError(
             f"{name}: no such folder here, and as a hub repository it cannot be loaded ({type(error).__name__}): "
             "check name, revision and token, or fetch it where the hub can be reached and name the folder"

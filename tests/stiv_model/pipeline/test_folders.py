@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
-from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from stiv_model.pipeline import StivPipeline
 from stiv_model.pipeline.components import NAMES, StivTransformerModel
+from stiv_model.pipeline.folders import refuse_foreign
 from tests.stiv_model.pipeline import hub
 from tests.stiv_model.pipeline.test_pipeline import ROOT, latents, seeded
 
@@ -201,15 +201,11 @@ def test_arguments_of_loading_that_cannot_be_followed_are_refused(exported, aske
 
 @pytest.fixture
 def repository(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., hub.Hub]]:
-    """A hub that has the folder as `org/name`, with what a stranger might add; libraries of this process ask it."""
-    (exported / "transformer" / "evil.py").write_text("raise SystemExit")
-    (exported / "vae" / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    """A hub that has the folder as `org/name`, with what is not read; libraries of this process ask it."""
+    (exported / "transformer" / "notes.md").write_text("of its owner")
+    (exported / "vae" / "flax_model.msgpack").write_bytes(b"weights of another library")
     with hub.serve({"org/name": exported}) as here:
-        monkeypatch.setattr(constants, "ENDPOINT", here.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", here.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
+        hub.ask(monkeypatch, here.url)
         yield here
 
 
@@ -242,6 +238,58 @@ def test_a_repository_that_is_not_there_is_refused_in_one_line(repository, tmp_p
     ) as e:
         StivPipeline.from_pretrained("org/other", cache_dir=tmp_path / "cache")
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("transformer/model.py", "code"),
+        ("vae/diffusion_pytorch_model.bin", "a pickle"),
+    ],
+)
+def test_a_repository_with_code_or_a_pickle_is_refused_and_nothing_of_it_is_fetched(
+    repository, exported, tmp_path, file, what
+):
+    (exported / file).parent.mkdir(exist_ok=True)
+    (exported / file).write_bytes(b"raise SystemExit")
+    with pytest.raises(ValueError, match=rf"^org/name has {file}, {what}.*: a repository of a StivPipeline has") as e:
+        StivPipeline.from_pretrained("org/name", cache_dir=tmp_path / "cache")
+    assert "\n" not in str(e.value)
+    assert repository.fetched <= {"model_index.json", "README.md"}
+    repository.faults[""] = 503  # what is in the cache of a hub that is down is refused as well
+    with pytest.raises(ValueError, match=f"^org/name has {file}"):
+        StivPipeline.from_pretrained("org/name", cache_dir=tmp_path / "cache", local_files_only=True)
+
+
+def test_code_and_pickles_are_told_by_the_endings_of_files_anywhere_in_a_repository():
+    for file in ("pipeline.py", "old/last.ckpt", "weights.PT", "extra.pkl", "a/b.so"):
+        with pytest.raises(ValueError, match=f"^org/name has {file}, "):
+            refuse_foreign("org/name", ["README.md", file])
+    refuse_foreign("org/name", ["README.md", ".gitattributes", "vae/config.json", "picture.png", "notes.python"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("WanPipeline", r"^org/name/model_index\.json is of a WanPipeline: open it with the class of that name"),
+        (["pipeline", "StivPipeline"], r"^org/name/model_index\.json is of \['pipeline', .*: it takes a class of "),
+    ],
+)
+def test_a_repository_of_another_class_is_refused_before_its_weights_are_fetched(
+    repository, exported, tmp_path, name, message
+):
+    index = json.loads((exported / "model_index.json").read_text())
+    (exported / "model_index.json").write_text(json.dumps(index | {"_class_name": name}))
+    with pytest.raises(ValueError, match=message) as e:
+        StivPipeline.from_pretrained("org/name", cache_dir=tmp_path / "cache")
+    assert "\n" not in str(e.value) and repository.fetched <= {"model_index.json", "README.md"}
+
+
+def test_a_repository_that_was_fetched_opens_when_the_hub_is_gone(repository, exported, tmp_path):
+    opened = StivPipeline.from_pretrained("org/name", cache_dir=tmp_path / "cache")
+    repository.faults[""] = 503
+    again = StivPipeline.from_pretrained("org/name", cache_dir=tmp_path / "cache")
+    assert torch.equal(latents(again), latents(opened))
 
 
 FROM_HUB = """

@@ -144,13 +144,10 @@ def test_only_what_is_the_same_on_every_machine_can_be_named(source, where, revi
 
 
 def test_a_commit_of_the_hub_can_be_named(named, package, source, tmp_path, monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     pipe = StivPipeline.from_pretrained(named)
     with hub.serve({"org/text": package / "model"}) as here:
-        monkeypatch.setattr(constants, "ENDPOINT", here.url)
-        template = here.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        hub.ask(monkeypatch, here.url)
         pipe.text_source = source.model_copy(update={"source": "org/text", "revision": hub.COMMIT})
         pipe.save_pretrained(named)
         opened = StivPipeline.from_pretrained(named)

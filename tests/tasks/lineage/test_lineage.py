@@ -173,6 +173,11 @@ def test_the_videos_of_runs_are_counted_once_by_licence(space: Workspace):
     assert lineage.licences([]) == {}
     lost = runs[0].set_column(3, "licence", pa.array([None] * len(runs[0]), pa.string()))
     assert lineage.licences([*runs, lost]) == {"not stated": 3}
+    told = runs[0].set_column(
+        4, "source_url", pa.array(["https://me:secret@Example.org/0"] * len(runs[0]), pa.string())
+    )
+    assert lineage.hosts(runs) == {"not stated": 3}
+    assert set(lineage.hosts([told])) == {"example.org"}
 
 
 def without(space: Workspace, checkpoint: Path, video: str) -> None:

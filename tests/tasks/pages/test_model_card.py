@@ -6,7 +6,7 @@ import pytest
 
 from stiv_model.settings import RUN_FILE
 from stiv_model.weights import certificate, metadata
-from tasks.pages.model_card import history
+from tasks.pages.model_card import _cell, _started, history
 from tests.stiv_model.runs import describe
 
 
@@ -69,3 +69,8 @@ def test_a_record_that_cannot_be_read_is_refused(tmp_path):
     (t2i / RUN_FILE).write_text("{}")
     with pytest.raises(ValueError, match=rf"^{t2i / RUN_FILE}: .*train {t2i} again"):
         history(t2i, tmp_path)
+
+
+def test_what_others_wrote_is_text_in_a_table_and_no_markup():
+    assert _cell("CC0 | <b>x</b>\n[a](b)") == r"CC0 \| &lt;b&gt;x&lt;/b&gt; \[a\](b)"
+    assert _started(("a/b/t2_v", 64 * "0")) == r"t2\_v 000000000000"
