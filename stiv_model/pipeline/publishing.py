@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from diffusers.schedulers.scheduling_utils import SCHEDULER_CONFIG_NAME
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -27,17 +28,7 @@ from stiv_model.pipeline.folders import INDEX, KIND
 
 MAIN = "main"
 """The branch that a repository begins with."""
-_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "spiece.model",
-)
-_CONFIGS = {"scheduler": ("scheduler_config.json",), "tokenizer": _TOKENIZER}
+_CONFIGS = {"scheduler": (SCHEDULER_CONFIG_NAME,), "tokenizer": pinned.TOKENIZER_FILES}
 _SHOWN = 200  # characters of what a hub or its library says
 
 
@@ -158,7 +149,9 @@ def _is_made(name: str) -> bool:
     if name in (card.FILE, INDEX):
         return True
     part, _, file = name.partition("/")
-    return part in NAMES and (file in _CONFIGS.get(part, (pinned.CONFIG,)) or file.endswith(".safetensors.index.json"))
+    return part in NAMES and (
+        file in _CONFIGS.get(part, (pinned.CONFIG,)) or file.endswith(f".safetensors{pinned.INDEX}")
+    )
 
 
 def _is_weights(name: str) -> bool:

@@ -12,8 +12,6 @@ ATTRIBUTES = ("colour", "shape", "direction")
 PROPERTIES = ("moved", "one_object", "same_object")
 """What a good video has whatever its prompt says."""
 COMBINATIONS = {True: "held_out", False: "seen"}
-BY_MODEL = {"model": ("t2v", "ti2v"), "tasks": ("predict", "between"), "tup": ("tup", "cascade")}
-"""The modes of samples that each model makes, in the order of stage samples."""
 BEST_PSNR = 100.0  # dB, stands for "identical": infinity has no JSON
 
 

@@ -28,7 +28,6 @@ from stiv_model.weights import metadata
 from tasks.demo import shapes
 from tasks.demo.settings import CorpusSettings
 from tasks.evaluation import machine
-from tasks.evaluation.judge import BY_MODEL
 from tasks.generation.settings import SampleSettings
 from tasks.generation.videos import load, make_videos
 from tasks.latents.settings import LatentSettings
@@ -88,11 +87,13 @@ PATTERNS: dict[str, Pattern] = {
 }
 """The frames that each mode is given: from text; from text and a first frame; what comes next (prediction); what lies
 between (interpolation); temporal upsampling of real frames, and of those that the model made as mode ti2v."""
+_BY_MODEL = {"model": ("t2v", "ti2v"), "tasks": ("predict", "between"), "tup": ("tup", "cascade")}
+"""The modes that each model makes, in the order of `PATTERNS`."""
 
 
 def is_of_several(mode: str) -> bool:
     """Say whether a mode is given several frames, with what is made beside or between them."""
-    return mode not in BY_MODEL["model"]
+    return mode not in _BY_MODEL["model"]
 
 
 def source_video(scene: shapes.Scene, size: PipelineDefaults, corpus: CorpusSettings) -> np.ndarray:
@@ -243,7 +244,7 @@ def generate_all(
     def opened(folder: Path) -> StivPipeline:
         return load(folder, vae, text, latents, sampler, settings.precision, device)
 
-    models = [(partial(opened, folder), BY_MODEL[name]) for name, folder in folders.items()]
+    models = [(partial(opened, folder), _BY_MODEL[name]) for name, folder in folders.items()]
     listed = {"checkpoint": str(checkpoint), "sampler": sampler.model_dump()}
     listed["made"] = made | facts_of(requests, settings, corpus, latents, device)
     generate_requests(models, requests, out, run, listed, settings, corpus, device)

@@ -20,7 +20,6 @@ from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import RUN_FILE, Run
 from stiv_model.weights import certificate, metadata
 from tasks.evaluation import judgement, sealing
-from tasks.evaluation.judge import BY_MODEL
 from tasks.pages.templates import template
 from tasks.storage import atomic
 
@@ -39,6 +38,8 @@ def _started(parent: tuple[str, str]) -> str:
     return f"{_cell(Path(folder).name)} {sha256[:12]}"
 
 
+_KINDS = {"model": ("t2v", "ti2v"), "tasks": ("predict", "between"), "tup": ("tup",)}
+"""The modes that each of the weights of a score card makes by itself; a cascade takes two."""
 _FILTERS: dict[str, Callable[..., str]] = {
     "percent": lambda share: f"{100 * share:.1f} %",
     "number": lambda count: f"{count:,}",
@@ -143,7 +144,7 @@ def read_figures(path: Path, checkpoint: Path) -> Figures:
     modes = judgement.modes(content)
     sha256 = certificate.sha256(checkpoint / metadata.WEIGHTS)
     measured = content.model.weights or {}
-    kinds = {kind for role, found in measured.items() if found == sha256 for kind in BY_MODEL.get(role, ())}
+    kinds = {kind for role, found in measured.items() if found == sha256 for kind in _KINDS.get(role, ())}
     own = {kind: groups for kind, groups in modes.items() if kind in kinds}
     if not own:
         told = ", ".join(f"{role} {found[:12]}" for role, found in measured.items()) or "weights that it does not name"

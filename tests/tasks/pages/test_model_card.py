@@ -37,7 +37,7 @@ def test_the_trainings_are_told_from_the_first_with_the_seconds_that_are_known(t
     curve(tmp_path / "losses", "t2i", (6, 20.0), (12, 41.5))
     curve(tmp_path / "losses", "t2v", (6, 20.0))  # of another training: this one had 12 steps
     made = history(stiv, tmp_path / "losses")
-    assert [(run.recipe_name, seconds) for run, seconds in made.trainings] == [
+    assert [(run.recipe_name, seconds) for _, run, seconds in made.trainings] == [
         ("t2i", 41.5),
         ("t2v", None),
         ("stiv", None),
@@ -51,7 +51,7 @@ def test_a_training_that_two_parents_share_is_told_once(tmp_path):
     temporal = {"temporal_parent": "checkpoints/t2v", "temporal_parent_sha256": sha256(t2v)}
     both = trained(tmp_path, "t2v_high", high, **temporal)
     made = history(both, tmp_path)
-    assert [run.recipe_name for run, _ in made.trainings] == ["t2i", "t2i_high", "t2v", "t2v_high"]
+    assert [run.recipe_name for _, run, _ in made.trainings] == ["t2i", "t2i_high", "t2v", "t2v_high"]
 
 
 @pytest.mark.parametrize("lost", ["gone", "trained again"])
@@ -61,7 +61,7 @@ def test_weights_that_are_not_at_their_place_any_more_are_told_by_their_hash(tmp
     before = sha256(t2i)
     (t2i / metadata.WEIGHTS).unlink() if lost == "gone" else (t2i / metadata.WEIGHTS).write_text("others")
     made = history(t2v, tmp_path)
-    assert ([run.recipe_name for run, _ in made.trainings], made.lost) == (["t2v"], [before])
+    assert ([run.recipe_name for _, run, _ in made.trainings], made.lost) == (["t2v"], [before])
 
 
 def test_a_record_that_cannot_be_read_is_refused(tmp_path):
