@@ -21,7 +21,8 @@ def write_video(path: Path, frames_THWC: np.ndarray, fps: int | Fraction, commen
     Args:
         comment: text that the file carries about itself.
     """
-    write_windows(path, [frames_THWC], *frames_THWC.shape[1:3], fps, comment)
+    _, height, width, _ = frames_THWC.shape
+    write_windows(path, [frames_THWC], height, width, fps, comment)
 
 
 def write_windows(

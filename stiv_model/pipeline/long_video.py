@@ -25,7 +25,8 @@ class KeyFrames(NamedTuple):
 
     first: int
     """Number of the first of them, from 0."""
-    count: int
+    number: int
+    """How many."""
     prompt: str
 
 
@@ -108,7 +109,7 @@ def not_trained(video: LongVideo, has_image: bool, trained: Trained | None) -> s
     """Say which of the two modes that a long video takes the training never had; None where it had both."""
     calls = list(video.calls())
     keys = {(0,) if has_image else (), *((0,) for _ in calls[1:])}
-    asked = [("key frames", given, video.key_stride) for given in sorted(keys)]
+    asked: list[tuple[str, tuple[int, ...], int]] = [("key frames", given, video.key_stride) for given in sorted(keys)]
     asked.append(("the frames between key frames", (0, video.window - 1), video.stride_frames))
     for what, given, stride in asked:
         if reason := inputs.not_trained(given, video.window, stride, trained):
@@ -201,7 +202,7 @@ def _key_frames(
     sizes = {"num_frames": video.window, "stride_frames": video.key_stride}
     made = make_video(model, call.prompt, own, given, **(asked | sizes))
     skipped = 0 if call.first == 0 else 1
-    return made[skipped : skipped + call.count]
+    return made[skipped : skipped + call.number]
 
 
 def _between(

@@ -66,9 +66,9 @@ def test_calls_cover_all_key_frames_each_with_one_prompt(frames, prompts, keys, 
     video = LongVideo(frames, 4, 2, prompts)
     assert (video.key_frames, video.windows, video.key_stride) == (keys, keys - 1, 6)
     made = list(video.calls())
-    assert [(one.first, one.count) for one in made] == calls
+    assert [(one.first, one.number) for one in made] == calls
     assert [one.prompt for one in made] == [video.prompt(one.first) for one in made]
-    assert all(one.first + one.count == after.first for one, after in pairwise(made))
+    assert all(one.first + one.number == after.first for one, after in pairwise(made))
 
 
 @pytest.mark.parametrize("frames", [2, 4, 5, 7, 12, 13, 14])
