@@ -46,7 +46,8 @@ def interpolate(
     made in windows, which share the frame where they meet. The frames between which the model fills in are as far apart
     as in its training: of footage every so many-th frame is taken; a video that stiv made, whose JSON lies beside it,
     or of which --stride-frames says it, must have them so, or is refused with both numbers. A video is made by
-    checkpoints/tup where no model is named. The prompt may be left out.
+    checkpoints/tup where no model is named. The prompt may be left out. A checkpoint is sampled with
+    samples.given_guidance_scale and samples.given_steps, where nothing else is said.
 
     Args:
         factor: How many times as many frames are made of --video: 2 or 4 (default: 2).
@@ -72,8 +73,10 @@ def interpolate(
             own["factor"] = factor or _FACTOR
         options = video_jobs.with_empty_prompt(options)
     machine = Machine(Sections(sampler, vae, text, latents, samples, devices), sandbox, set)
-    is_of_pictures = options.image is not None
-    video_jobs.run("interpolate", options, own, machine, _prepared, TRAINED if is_of_pictures else _TUP)
+    trained = TRAINED if options.image is not None else _TUP
+    if options.again is None:
+        options = video_jobs.with_sampling_between(options, machine, trained)
+    video_jobs.run("interpolate", options, own, machine, _prepared, trained)
 
 
 def _check(options: VideoOptions, own: dict[str, Any]) -> None:

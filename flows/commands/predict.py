@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flows.commands import given_files, video_jobs
-from flows.commands.named_model import ModelFacts, Sections
+from flows.commands.named_model import TRAINED, ModelFacts, Sections
 from flows.commands.video_jobs import Job, Machine, Work
 from flows.commands.video_options import VideoOptions
 from stiv_model.pipeline.pipeline import StivPipeline
@@ -38,7 +38,9 @@ def predict(
     """Go on with a video: its last frames are given, and the model makes what comes next.
 
     The video is opened in the sandbox. Its frames are taken as far apart as those of the training were, so that one of
-    30 frames per second makes one of 10 where the model learned every third. The prompt may be left out.
+    30 frames per second makes one of 10 where the model learned every third. The prompt may be left out. Where --given
+    is more than 1, a checkpoint is sampled with samples.given_guidance_scale and samples.given_steps, where nothing
+    else is said.
 
     Args:
         given: Frames that are given, the last ones of the video (default: as many as the model was trained to be
@@ -73,6 +75,8 @@ def predict(
             )
         options = video_jobs.with_empty_prompt(options)
     machine = Machine(Sections(sampler, vae, text, latents, samples, devices), sandbox, set)
+    if options.again is None and given is not None and given > 1:
+        options = video_jobs.with_sampling_between(options, machine, TRAINED)
     video_jobs.run("predict", options, {"given": given, "seconds": seconds}, machine, _prepared)
 
 

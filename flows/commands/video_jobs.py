@@ -273,6 +273,29 @@ def with_empty_prompt(options: VideoOptions) -> VideoOptions:
     return options.model_copy(update={"prompt": ""}) if is_silent else options
 
 
+def with_sampling_between(options: VideoOptions, machine: Machine, trained: Path) -> VideoOptions:
+    """Return options that ask for what stage samples takes where several frames are given, unless they say otherwise.
+
+    These are `samples.given_guidance_scale` and `samples.given_steps`, of a checkpoint: a pipeline folder has values of
+    its own. What --set says of the sampler stays.
+
+    Args:
+        trained: the checkpoint that is taken where it is here and no model is named.
+    """
+    if options.pipeline is not None or (options.checkpoint is None and not trained.exists()):
+        return options
+    samples = machine.sections.samples
+    usual = {
+        "guidance_scale": ("sampler.guidance_scale", samples.given_guidance_scale),
+        "num_inference_steps": ("sampler.steps", samples.given_steps),
+    }
+    stated = {assignment.partition("=")[0] for assignment in machine.assignments or []}
+    missing = {
+        name: value for name, (key, value) in usual.items() if getattr(options, name) is None and key not in stated
+    }
+    return options.model_copy(update=missing)
+
+
 def asked_of(options: VideoOptions, facts: ModelFacts, stride_frames: int | None = None) -> PipelineDefaults:
     """Return what the model is called with: its own values, in the place of which stand those that are asked for.
 

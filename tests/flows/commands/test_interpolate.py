@@ -12,6 +12,7 @@ import pytest
 from flows.__main__ import main
 from flows.commands import interpolate
 from flows.commands.named_model import ModelFacts
+from flows.params import load_params
 from stiv_model.encoders.video_file import read_video
 from stiv_model.pipeline.components import PipelineDefaults
 from stiv_model.pipeline.interpolation import strides_of
@@ -199,3 +200,16 @@ def test_what_cannot_be_followed_is_refused_in_one_line(
         main([*words, "--pipeline", str(named), "--out", "refused.mp4"])
     assert said in str(stop.value.code) and "\n" not in str(stop.value.code)
     assert not Path("refused.mp4").exists()
+
+
+def test_a_checkpoint_is_sampled_between_frames_as_stage_samples_does_it(workspace, checkpoint, footage):
+    words = ["interpolate", "--video", str(footage / "square.mp4"), "--untrained", "--checkpoint", str(checkpoint)]
+    samples = load_params().samples
+    main([*words, "--out", "a.mp4"])
+    asked = json.loads(Path("a.json").read_text())["asked"]["sampler"]
+    assert (asked["guidance_scale"], asked["steps"]) == (samples.given_guidance_scale, samples.given_steps)
+    main([*words, "--out", "b.mp4", "--guidance-scale", "2", "--set", "sampler.steps=1"])
+    asked = json.loads(Path("b.json").read_text())["asked"]["sampler"]
+    assert (asked["guidance_scale"], asked["steps"]) == (2.0, 1)
+    main(["interpolate", "--again", "b.json", "--out", "c.mp4"])
+    assert Path("c.mp4").read_bytes() == Path("b.mp4").read_bytes()
