@@ -11,7 +11,7 @@ from stiv_model.training.run_files import LOSSES
 from tests.stiv_model.runs import RECIPE, TRAINING, incidents, poison, prepare, table
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
 def test_one_number_that_is_none_never_reaches_the_weights_and_its_clip_is_named(
     tmp_path, latents, forkserver, precision
 ):
