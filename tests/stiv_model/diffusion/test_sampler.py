@@ -13,7 +13,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from stiv_model.diffusion.frame_conditioning import replace_frames
+from stiv_model.diffusion.frame_conditioning import clean_frame_mask, null_image, replace_frames
 from stiv_model.diffusion.rectified_flow import interpolate, shift_timesteps
 from stiv_model.diffusion.sampler import (
     FrameCondition,
@@ -27,9 +27,11 @@ from stiv_model.diffusion.sampler import (
 )
 from stiv_model.network.conditions import Text
 from stiv_model.settings import SamplerSettings
+from tests.stiv_model.runs import random_text
 
 SOLVERS = ["euler", "heun", "euler_maruyama", "heun_sde"]
 GUIDANCES = ["text", "joint", "separate"]
+PATTERNS = ["none", "first", "first_and_last", "first_four", "every_second", "views", (1, 4)]
 MEAN = torch.tensor([1.0, -2.0], dtype=torch.float64)
 COVARIANCE = torch.tensor([[1.2, 0.9], [0.9, 0.8]], dtype=torch.float64)
 EIGENVALUES, AXES = torch.linalg.eigh(COVARIANCE)
@@ -67,6 +69,18 @@ def ask(inputs):
 
     call.noise, call.text, call.null_text, call.micro, call.first = noise, text, null_text, micro, first
     return call
+
+
+@pytest.fixture
+def runs_of_six():
+    """Draw noise, clean latents, text, null text and micro-conditions of a batch of six latent frames."""
+
+    def draw(batch):
+        noise, clean = torch.randn(2, batch, 6, 4, 4, 4, generator=torch.Generator().manual_seed(7))
+        text, null_text = random_text(batch), random_text(batch)
+        return noise, clean, text, null_text, torch.rand(batch, 6) * 100
+
+    return draw
 
 
 def evaluations(model) -> list:
@@ -236,6 +250,24 @@ def test_given_frames_come_out_bit_for_bit(lively, ask, solver, kind, image_cond
     assert torch.equal(out[:, 0], clean[:, 0])
     assert out.isfinite().all()
     assert not torch.allclose(out[:, 1], clean[:, 1], atol=0.1)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_frames_of_every_mode_come_out_bit_for_bit(lively, runs_of_six, pattern, solver):
+    model = lively(is_video=True)
+    seen = evaluations(model)
+    is_clean = clean_frame_mask(pattern, 6)
+    for batch, (scale, passes) in product((1, 4), ((1.0, 1), (2.0, 2))):
+        noise, clean, *conditions = runs_of_six(batch)
+        settings = sampling(solver=solver, guidance_scale=scale, steps=2)
+        given = FrameCondition(clean, is_clean.expand(batch, -1))
+        more = {"draw_noise": lambda noise=noise: noise.flip(0, 1), "null_image": null_image(pattern)}
+        seen.clear()
+        out = sample(model, noise, *conditions, settings, given, **more)
+        assert {len(x) for x, *_ in seen} == {batch * passes}
+        assert torch.equal(out[:, is_clean], clean[:, is_clean])
+        assert ((out - clean)[:, ~is_clean].abs().amax((2, 3, 4)) > 0.1).all(), "the others are made"
 
 
 @pytest.mark.parametrize("image_condition", ["replacement", "cross_attention", "both"])

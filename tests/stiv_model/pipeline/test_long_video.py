@@ -8,6 +8,7 @@ import pytest
 
 from stiv_model.pipeline import long_video
 from stiv_model.pipeline.long_video import LongVideo
+from stiv_model.pipeline.one_video import make_video
 from stiv_model.settings import Encoders, Mode
 from stiv_model.weights.metadata import Trained
 
@@ -100,6 +101,24 @@ def test_a_given_picture_is_the_first_key_frame_and_prompts_lead_up_to_theirs():
     assert np.array_equal(made[0], picture)
     prompts = [(call["prompt"], sorted(call["frames"])) for call in model.calls]
     assert prompts == [("a", [0]), ("b", [0]), ("b", [0, 3]), ("c", [0]), ("c", [0, 3])]
+
+
+def test_both_key_frames_of_a_window_come_out_bit_for_bit_as_they_were_given(pipe):
+    picture = np.random.default_rng(1).integers(0, 256, (16, 16, 3), np.uint8)
+    keys, written = [], []
+
+    def keep(name, part):
+        made = part()
+        (keys if name.startswith("keys") else written).extend(made)
+        return made
+
+    video = LongVideo(13, 4, 2, ("a",))
+    call = {"untrained": True, "num_inference_steps": 1}
+    made = np.concatenate(list(long_video.windows(pipe, video, 0, picture, call, keep)))
+    assert len(keys) == 5 and np.array_equal(made[::3], keys), "none goes through the VAE once more"
+    assert np.array_equal(made[:-1], written)
+    again = make_video(pipe, "a", 0, {0: keys[1]}, **call)
+    assert not np.array_equal(again[0], keys[1]), "this VAE loses something"
 
 
 def test_what_is_kept_is_not_made_again_and_all_else_is_the_same():
