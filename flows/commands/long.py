@@ -98,10 +98,9 @@ def _checked(options: VideoOptions, seconds: float | None) -> tuple[VideoOptions
 def _prepared(
     options: VideoOptions, own: dict[str, Any], facts: ModelFacts, sandbox: SandboxSettings, restart: bool
 ) -> Work:
-    window = options.num_frames or long_video.window_of(facts.trained, facts.defaults.frames)
+    window, stride_frames = _window(facts, options.num_frames)
     if window < 3:
         raise ValueError(f"a window of {window} frames has none between its key frames: name --num-frames, 3 at least")
-    stride_frames = long_video.learned_stride(facts.trained, window) or facts.defaults.stride_frames
     one = options.model_copy(update={"num_frames": window})
     asked = video_jobs.asked_of(one, facts, stride_frames * (window - 1))
     read = given_files.read(one, asked, facts, sandbox, frames=None)
@@ -120,6 +119,26 @@ def _prepared(
         long_video.not_trained(video, bool(read.places), facts.trained),
         write=_Writing(video, read.places.get(0), (asked.height, asked.width), restart),
     )
+
+
+def _window(facts: ModelFacts, num_frames: int | None) -> tuple[int, int]:
+    """Return the frames of a window, and the source frames from one of them to the next."""
+    window = num_frames or long_video.window_of(facts.trained, facts.defaults.frames)
+    return window, long_video.learned_stride(facts.trained, window) or facts.defaults.stride_frames
+
+
+def not_trained(facts: ModelFacts, num_frames: int | None, frames: int | None) -> str | None:
+    """Say why a model was not trained for a long video that begins with text; None where it was, or nobody knows.
+
+    Args:
+        num_frames: of a window; None takes those of the training.
+        frames: of the video; None takes as many as one call's key frames are for.
+    """
+    window, stride_frames = _window(facts, num_frames)
+    if window < 3:
+        return None
+    video = LongVideo(frames or (window - 1) ** 2 + 1, window, stride_frames, ("",))
+    return long_video.not_trained(video, has_image=False, trained=facts.trained)
 
 
 def frames_of(seconds: float, fps: Fraction) -> int:

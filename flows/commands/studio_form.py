@@ -39,9 +39,12 @@ def fill(job: Job) -> None:
     state["mode"] = job.asked.mode
     state["model"] = job.asked.model
     state["untrained"] = bool(options.get("untrained"))
+    state[key("prompt")] = job.prompt
     for name, value in options.items():
         if name in _GIVEN_NAMES:
             state[f"given-{name}"] = value
+        elif name == "prompts":
+            continue  # the prompt is all of them
         else:
             state[key(name)] = value
 
@@ -54,6 +57,8 @@ def go_on_from(job: Job) -> None:
         if name not in (key("prompt"), key("seed")):
             del state[name]
     state["mode"] = "Continue"
+    if job.asked.verb == "long":
+        state[key("prompt")] = job.prompt.rpartition("\n")[2]  # of the last key frame
     state["given-video"] = str(job.out)
 
 
@@ -66,6 +71,8 @@ def form(folder: Folder, jobs: Jobs, models: list[Model], sandbox: Callable[[], 
     files = {name: _file(name, folder) for name in mode.given}
     options = options_of(mode)
     values = {one.name: _widget(one) for one in options if one.name in mode.first}
+    if mode.verb == "long":
+        st.caption("More than one line: a prompt for each key frame.")
     left, right = st.columns(2)
     with left:
         st.session_state.setdefault(key("seed"), 0)
@@ -197,10 +204,14 @@ def _queue(
         for name in mode.given[:1]:
             option = f"--{name.replace('_', '-')}"
             thumbnail = str(studio_files.thumbnail(sandbox(), option, Path(asked[name]), folder.small))
+        prompt = asked.get("prompt", "")
+        if mode.verb == "long" and "\n" in prompt:
+            asked = {name: value for name, value in asked.items() if name != "prompt"}
+            asked["prompts"] = str(studio_files.keep(folder.given, "prompts.txt", f"{prompt}\n".encode()))
         for one in range(seed, seed + count):
             options = asked | {"seed": one}
             check(mode.verb, argv_of(mode.verb, options, folder.videos / mode.verb))
-            jobs.add(Asked(mode.name, mode.verb, options, model.name, thumbnail))
+            jobs.add(Asked(mode.name, mode.verb, options, model.name, thumbnail), prompt)
     except (OSError, ValueError) as error:
         st.error("It cannot be made.")
         st.text(visible(str(error)))

@@ -14,6 +14,7 @@ from tasks.applications.studio_jobs import PAGE, Job, Jobs, Videos
 from tasks.pages.hidden_signs import visible
 
 _COLUMNS = 4
+_SAME = ("prompt", "prompts", "seed", "pipeline")  # options that two videos differ in without it being told
 _LIKE = 50  # videos that one is compared with, at most
 _TOGETHER = """
 <button id="together">Play together</button>
@@ -82,7 +83,7 @@ def _both(first: Job, second: Job) -> None:
 def _differences(job: Job, other: Job) -> str:
     """Return the options of a job that are not those of another one."""
     ours, theirs = job.asked.options, other.asked.options
-    names = [name for name in ours if ours[name] != theirs.get(name) and name not in ("prompt", "seed", "pipeline")]
+    names = [name for name in ours if ours[name] != theirs.get(name) and name not in _SAME]
     return ", ".join(f"{name.replace('_', ' ')} {ours[name]}" for name in names)
 
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from flows.__main__ import COMMANDS, module_of
 from flows.command_line import ROOT, describe, documented, is_options, parser_of, plain, with_options
-from flows.commands.given_files import most_given
+from flows.commands.given_files import FPS, most_given
+from flows.commands.long import not_trained as long_not_trained
 from flows.commands.named_model import ModelFacts, NamedModel, Sections
 from flows.commands.views import not_trained as views_not_trained
 from flows.params import PARAMS, Params, is_settings, load_params
@@ -118,11 +119,16 @@ def params() -> Params:
     return load_params(PARAMS if PARAMS.exists() else ROOT / PARAMS)
 
 
-def models(settings: Params) -> list[Model]:
-    """Return the models of checkpoints/ and pipelines/ in the order of their names, behind the one of the package."""
-    sections = Sections(
+def sections_of(settings: Params) -> Sections:
+    """Return the settings that a model is opened by."""
+    return Sections(
         *(settings.sampler, settings.vae, settings.text, settings.latents, settings.samples, settings.devices)
     )
+
+
+def models(settings: Params) -> list[Model]:
+    """Return the models of checkpoints/ and pipelines/ in the order of their names, behind the one of the package."""
+    sections = sections_of(settings)
     found = [_model(f"{SHIPPED.name} (of the package)", {"pipeline": str(SHIPPED)}, sections)]
     for folder in sorted(Path("pipelines").glob("*")):
         if (folder / INDEX).is_file():
@@ -155,6 +161,10 @@ def why_not(mode: Mode, model: Model, asked: Mapping[str, Any]) -> str | None:
     facts = model.facts
     if mode.verb == "views":
         return views_not_trained(facts)
+    if mode.verb == "long":
+        seconds = asked.get("seconds")
+        frames = None if seconds is None else max(2, round(seconds * (asked.get("fps") or FPS)))
+        return long_not_trained(facts, asked.get("num_frames"), frames)
     frames = asked.get("num_frames") or facts.defaults.frames
     places = _places(mode, facts, frames, asked)
     if places is None:

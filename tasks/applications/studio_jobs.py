@@ -167,9 +167,14 @@ class Jobs:
 
     # ---- by whoever asks
 
-    def add(self, asked: Asked) -> int:
-        """Queue a job behind all others, and return its number."""
-        seed, prompt = int(asked.options.get("seed", 0)), str(asked.options.get("prompt", ""))
+    def add(self, asked: Asked, prompt: str | None = None) -> int:
+        """Queue a job behind all others, and return its number.
+
+        Args:
+            prompt: the text, where it is not an option; with a line for each prompt where there are several.
+        """
+        seed = int(asked.options.get("seed", 0))
+        prompt = str(asked.options.get("prompt", "")) if prompt is None else prompt
         with self._change() as database:
             place = database.execute("SELECT coalesce(max(place), 0) + 1 FROM jobs").fetchone()[0]
             number = database.execute(
@@ -220,7 +225,7 @@ class Jobs:
     def queue_again(self, number: int) -> None:
         """Queue once more, behind all others, what a failed or cancelled job asked for, in the place of that job."""
         job = self.find(number)
-        self.add(job.asked)
+        self.add(job.asked, job.prompt)
         self.remove(number)
 
     # ---- by whoever makes them

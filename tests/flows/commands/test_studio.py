@@ -1,6 +1,5 @@
 """`stiv studio` as a person has it: the command, its page in a browser, its worker, its folder."""
 
-import json
 import os
 import re
 import signal
@@ -23,7 +22,9 @@ from flows.commands.studio import studio
 from flows.commands.studio_folder import Folder
 from flows.running import locks
 from flows.running.server import free_port
-from tasks.applications.studio_jobs import PAGE, Jobs, Videos
+from stiv_model.encoders.video_file import write_video
+from tasks.applications import studio_files
+from tasks.applications.studio_jobs import PAGE, Asked, Jobs, Videos
 from tests.browser import PROGRAM, Browser, Tab, browser
 from tests.flows.commands.test_browse import answers
 
@@ -124,7 +125,7 @@ class Person:
 
 
 def until(jobs: Jobs, state: str, count: int) -> None:
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 300  # a machine may have other work
     while True:
         found = jobs.videos(Videos())[0] if state == "done" else sum(j.state == state for j in jobs.without_video())
         if found >= count:
@@ -135,7 +136,7 @@ def until(jobs: Jobs, state: str, count: int) -> None:
 
 @pytest.mark.long
 @pytest.mark.skipif(PROGRAM is None, reason="needs a Chromium")
-def test_a_person_makes_videos_in_a_browser(tmp_path, monkeypatch, capsys):
+def test_a_person_makes_videos_in_a_browser(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     jobs = Folder(Path("studio")).jobs()
     with browser(tmp_path / "chromium") as shown:
@@ -152,13 +153,19 @@ def test_a_person_makes_videos_in_a_browser(tmp_path, monkeypatch, capsys):
             check_worker_killed(person, jobs, worker)
             assert process.poll() is None
         assert jobs.running() is None
-        fill(jobs)
-        with served() as (_, address, _):
-            seconds = [opened(shown, address) for _ in range(3)]
-            with capsys.disabled():
-                print(f"{MANY} videos opened in {min(seconds):.2f} s", end=" ")
-            assert min(seconds) < 2, seconds
     assert {path.name for path in Path("studio").iterdir()} >= {"given", "jobs.sqlite", "small", "videos"}
+
+
+@pytest.mark.long
+@pytest.mark.skipif(PROGRAM is None, reason="needs a Chromium")
+def test_a_gallery_of_many_videos_opens_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    fill(Folder(Path("studio")))
+    with browser(tmp_path / "chromium") as shown, served() as (_, address, _):
+        seconds = [opened(shown, address) for _ in range(6)]
+    with capsys.disabled():
+        print(f"{MANY} videos opened in {', '.join(f'{each:.2f}' for each in seconds)} s", end=" ")
+    assert min(seconds) < 2, seconds
 
 
 def check_text_and_queue(person: Person, jobs: Jobs) -> None:
@@ -226,18 +233,21 @@ def check_worker_killed(person: Person, jobs: Jobs, worker: psutil.Process) -> N
     assert said and re.search(r"exit code -9, killed from outside.*: queue it again", said)
 
 
-def fill(jobs: Jobs) -> None:
-    """Let a studio have many videos: copies of one."""
-    (job, *_) = jobs.videos(Videos())[1]
-    folder = Folder(Path("studio"))
-    for seed in range(jobs.videos(Videos())[0], MANY):
-        jobs.add(job.asked._replace(options=job.asked.options | {"seed": seed}))
+def fill(folder: Folder) -> None:
+    """Let a studio have many videos: one video, under many names."""
+    jobs = folder.jobs()
+    folder.videos.mkdir()
+    video, picture = Path("one.mp4"), Path("one.jpg")
+    write_video(video, np.random.default_rng(0).integers(0, 255, (16, 64, 64, 3), np.uint8), 8)
+    studio_files.strip(video, folder.small / picture)
+    options = {"prompt": PROMPT, "pipeline": "pipelines/one"}
+    for seed in range(MANY):
+        jobs.add(Asked("Text", "sample", options | {"seed": seed}, "pipelines/one", None))
         added = jobs.take()
         assert added
-        for path in (job.out, job.out.with_suffix(".json"), folder.small / f"{job.out.stem}.jpg"):
-            os.link(path, path.with_name(f"{added.out.stem}{path.suffix}"))
-        jobs.end(added.id, "done", record=job.record)
-    assert json.loads(job.out.with_suffix(".json").read_text()) == job.record
+        added.out.hardlink_to(video)
+        (folder.small / f"{added.name}.jpg").hardlink_to(folder.small / picture)
+        jobs.end(added.id, "done", record={"seed": seed})
 
 
 def opened(shown: Browser, address: str) -> float:

@@ -11,11 +11,13 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from flows.commands import named_model, studio_modes, studio_worker
+from flows.commands.named_model import NamedModel
 from flows.commands.studio_folder import FOLDER, Folder
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.weights import files
 from tasks.applications import studio_files
 from tasks.applications.studio_jobs import Asked, Jobs
+from tests.stiv_model.pipeline.test_long_video import modes, trained
 
 ROOT = Path(__file__).parents[3]
 PROMPT = "a red circle moves left"
@@ -111,6 +113,15 @@ def test_what_a_model_has_not_learned_is_off_and_says_why_until_it_is_meant(page
         page.segmented_control(key="mode").set_value(mode.name).run()
         assert page.button(key="make").disabled == bool(mode.given), "without what it is given"
         assert not page.exception
+
+
+@pytest.mark.parametrize(("clean_frames", "said"), [("first", "key frames"), (modes(keys=9, between=3), None)])
+def test_a_long_video_asks_for_a_model_that_learned_both_of_its_parts(named, clean_frames, said):
+    (mode,) = (mode for mode in studio_modes.modes() if mode.name == "Long")
+    facts = NamedModel(None, str(named)).facts(studio_modes.sections_of(studio_modes.params()))
+    facts = facts._replace(trained=trained(clean_frames, stride_frames=3))
+    reason = studio_modes.why_not(mode, studio_modes.Model("ours", {}, facts, None), {"seconds": 1.25})
+    assert (said is None and reason is None) or (reason and said in reason and "recipe long_video" in reason)
 
 
 def test_a_given_picture_lies_there_once_by_its_hash_and_has_a_small_one(page, jobs, workspace):

@@ -85,6 +85,14 @@ def test_what_was_being_made_when_its_process_died_is_told_and_can_be_queued_aga
     assert waiting(here) == ["b", "a"]
 
 
+def test_a_prompt_for_each_key_frame_is_kept_when_a_job_is_queued_again(jobs):
+    number = jobs.add(Asked("Long", "long", {"prompts": "given/a.txt", "seed": 1}, "ours", None), "one\nthe other")
+    jobs.stop(number)
+    jobs.queue_again(number)
+    (again,) = jobs.waiting()
+    assert again.prompt == "one\nthe other" and again.asked.options == {"prompts": "given/a.txt", "seed": 1}
+
+
 def test_a_video_is_found_by_words_seed_and_model_and_never_removed(jobs):
     for seed in range(3):
         for model in ("shapes", "checkpoints/sft"):
