@@ -36,7 +36,7 @@ evaluate: $(STAMP)  ## FVD and KVD of the demo's videos with their floor, and PS
 	@test -f data/samples/samples.json || { echo "make: data/samples has no videos: make demo makes them"; exit 1; }
 	$(BIN)/python -m flows evaluate --samples data/samples --metrics fvd kvd psnr ssim lpips --out reports/fvd
 
-# From checkpoints/stiv, on the procedural set: views/dvc.yaml.
+# From checkpoints/stiv, on the procedural set: views/stages.yaml.
 views: $(STAMP)  ## multi-view: renders, trains and measures on objects kept apart -> checkpoints/views, reports/views/views.md
 	@test -d checkpoints/stiv || { echo "make: checkpoints/stiv is not here, which the training starts from: make demo makes it"; exit 1; }
 	$(BIN)/python -m flows pipeline --stages views_corpus views_latents views views_table

@@ -53,7 +53,7 @@ def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list
 
     Args:
         stages: Stages of dvc.yaml to bring up to date, in the order of the pipeline; without it, all of them. Those of
-            views/dvc.yaml run only where they are named here.
+            views/stages.yaml run only where they are named here.
         force: Run them although nothing has changed.
         retrain: Trainings to repeat although only code has changed, however long their last run took.
 
@@ -70,6 +70,7 @@ def pipeline(stages: list[str] | None = None, force: bool = False, retrain: list
     if unknown := [stage for stage in [*(stages or []), *(retrain or [])] if stage not in known]:
         raise ValueError(f"no stage {', '.join(unknown)} in dvc.yaml: it is one of {', '.join(known)}")
     wanted = of_itself if stages is None else [stage for stage in known if stage in stages]
+    flows.stages.take_up(wanted)
     with fork_servers.started(wanted, of_ranks=launch.local_environment(load_params().training)):
         for place, stage in enumerate(wanted):
             found = None if force else flows.stages.changes(stage)

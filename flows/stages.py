@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +31,9 @@ from tasks.storage.records import KnownHashes
 
 CODE = Path(".cache/code")
 """A file per stage: the hashes of every file of its code when it was last up to date."""
+
+_TAKEN_UP = "views/dvc.yaml"
+"""Where DVC finds the optional stages once one of them was asked for."""
 
 CHECKED = Path(".cache/checked.json")
 """What is known of the files that stages took: `tasks/storage/records.py`."""
@@ -87,7 +90,7 @@ def in_order() -> list[str]:
     """
     with _repository() as repo:
         upstream_first = networkx.topological_sort(repo.index.graph.reverse())
-        return [name for stage in upstream_first if stage.cmd and not (name := stage.addressing).startswith(OPTIONAL)]
+        return [name for stage in upstream_first if stage.cmd and not (name := stage.addressing).startswith(_TAKEN_UP)]
 
 
 def optional() -> list[str]:
@@ -97,7 +100,16 @@ def optional() -> list[str]:
 
 def _address(stage: str) -> str:
     """Return what DVC calls a stage: an optional one by its file too."""
-    return f"{OPTIONAL}:{stage}" if stage in stage_names.optional() else stage
+    return f"{_TAKEN_UP}:{stage}" if stage in stage_names.optional() else stage
+
+
+def take_up(stages: Collection[str]) -> None:
+    """Let DVC know the optional stages where one of them is to run; from then on they are in all that it tells.
+
+    Before, `dvc status` and `dvc pull` would miss the outputs of stages that nobody has asked for.
+    """
+    if not Path(_TAKEN_UP).exists() and not {*stages}.isdisjoint(optional()):
+        Path(_TAKEN_UP).symlink_to(Path(OPTIONAL).name)
 
 
 class Changes(NamedTuple):

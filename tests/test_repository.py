@@ -19,7 +19,7 @@ from flows.running.code_hash import PACKAGES, is_code
 
 ROOT = Path(__file__).parents[1]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-STAGES = PIPELINE | yaml.safe_load((ROOT / "views/dvc.yaml").read_text())["stages"]
+STAGES = PIPELINE | yaml.safe_load((ROOT / "views/stages.yaml").read_text())["stages"]
 SOURCE = load_params(ROOT / "params.yaml").source
 IMPORTS = grimp.build_graph("flows", "tasks", "stiv_model", cache_dir=None)
 TRACKED_BY_VALUE = {name for name in IMPORTS.modules if name.endswith(".settings")}  # through `params`

@@ -11,8 +11,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("flows", "tasks", "stiv_model")
 DECLARATION = "dvc.yaml"
-OPTIONAL = f"views/{DECLARATION}"
-"""Stages that no pipeline runs unless they are named."""
+OPTIONAL = "views/stages.yaml"
+"""Stages that no pipeline runs unless they are named, and that DVC does not know before."""
 
 
 @cache

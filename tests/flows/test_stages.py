@@ -1,6 +1,7 @@
 """DVC as a child of ours."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,3 +124,20 @@ def test_a_child_whose_parent_ended_before_it_was_tied_to_it_ends():
     code = "import sys; from stiv_model.process_exit import die_with_parent; die_with_parent(parent=int(sys.argv[1]))"
     ends = [subprocess.run([sys.executable, "-c", code, str(pid)], cwd=ROOT).returncode for pid in (os.getpid(), 1)]
     assert ends == [0, -signal.SIGKILL]
+
+
+def test_optional_stages_are_known_to_dvc_once_one_of_them_was_asked_for(tmp_path, environment, monkeypatch):
+    assert dvc(tmp_path, environment, "init", "-q", "--no-scm").returncode == 0
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").write_text("stages: {only: {cmd: echo >out, outs: [out]}}")
+    (tmp_path / "views").mkdir()
+    shutil.copy(ROOT / "views/stages.yaml", "views/stages.yaml")
+    assert dvc(tmp_path, environment, "repro").returncode == 0
+    stages.take_up(["only"])
+    assert "up to date" in dvc(tmp_path, environment, "status").stdout
+    assert stages.in_order() == ["only"] and "views" in stages.optional()
+    stages.take_up(["only", "views"])
+    stages.take_up(["views"])
+    assert stages.in_order() == ["only"]
+    assert "views/dvc.yaml:views" in dvc(tmp_path, environment, "status").stdout
+    assert stages.changes("views") is not None
