@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flows.commands import video_record
 from tasks.applications import view_files
-from tasks.applications.studio_jobs import Jobs
+from tasks.applications.studio_jobs import Job, Jobs
+from tasks.pages.hidden_signs import visible
 
 INSIDE = {"views": view_files.ORBIT}
 """By verb that makes a folder, the video in there."""
@@ -44,6 +46,18 @@ class Folder(NamedTuple):
             ValueError: there is a file of another program in their place.
         """
         return Jobs(self.top / "jobs.sqlite", self.videos, INSIDE)
+
+
+def text_of(job: Job) -> str:
+    """Return what a job shows, safe to be shown; of several prompts one after the other."""
+    return " / ".join(visible(line) for line in job.prompt.splitlines()) or "no text"
+
+
+def files_of(job: Job) -> list[Path]:
+    """Return what a job has made: the video and its record; of a verb that makes a folder all in there."""
+    if job.asked.verb in INSIDE:
+        return sorted(path for path in job.out.parent.iterdir() if path.is_file())
+    return [job.out, video_record.beside(job.out)]
 
 
 def argv_of(verb: str, options: dict[str, Any], video: Path) -> list[str]:

@@ -7,8 +7,8 @@ from functools import partial
 
 import streamlit as st
 
-from flows.commands import studio_form, video_record
-from flows.commands.studio_folder import Folder, argv_of
+from flows.commands import studio_form
+from flows.commands.studio_folder import Folder, argv_of, files_of, text_of
 from tasks.applications import studio_files
 from tasks.applications.studio_jobs import PAGE, Job, Jobs, Videos
 from tasks.pages.hidden_signs import visible
@@ -66,7 +66,7 @@ def _find(jobs: Jobs, number: int | None) -> Job | None:
 
 
 def _told(job: Job) -> None:
-    st.text(visible(job.prompt or "no text"))
+    st.text(text_of(job))
     st.caption(f"{job.asked.mode}, seed {job.seed}, {job.asked.model.replace('_', chr(92) + '_')}")
 
 
@@ -108,10 +108,10 @@ def _actions(job: Job) -> None:
 
 
 def zipped(job: Job) -> bytes:
-    """Return a video and its record as a zip file."""
+    """Return what a job has made as a zip file."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        for path in (job.out, video_record.beside(job.out)):
+        for path in files_of(job):
             archive.write(path, path.name)
     return content.getvalue()
 
@@ -168,7 +168,7 @@ def _small(folder: Folder, job: Job) -> None:
             picture = studio_files.strip(job.out, picture)
         if picture.is_file():
             st.image(str(picture), width="stretch")
-        st.text(visible(job.prompt or "no text"))
+        st.text(text_of(job))
         st.caption(f"seed {job.seed}, {job.asked.model.replace('_', chr(92) + '_')}")
         with st.container(horizontal=True):
             st.button("Open", key=f"open-{job.id}", on_click=_open, args=(job.id, "opened"))

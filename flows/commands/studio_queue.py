@@ -5,6 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from flows.commands.studio_folder import text_of
 from tasks.applications.studio_jobs import Job, Jobs, Progress
 from tasks.pages.hidden_signs import visible
 
@@ -105,5 +106,5 @@ def _prompt(job: Job) -> None:
         left.image(picture, width=48)
     else:
         right = st.container()
-    right.text(visible(job.prompt or "no text"))
+    right.text(text_of(job))
     right.caption(f"{job.asked.mode}, seed {job.seed}, {job.asked.model.replace('_', chr(92) + '_')}")
