@@ -24,11 +24,13 @@ ASKED = ("--prompt", "a red circle moves left", "--seconds", "1.75", *SMALL)  # 
 
 @pytest.fixture(scope="module")
 def here(named, tmp_path_factory) -> Path:
-    """A folder with a long video that was made without a stop."""
-    folder = tmp_path_factory.mktemp("long")
+    """A folder with a long video that was made without a stop, by one thread as the one that is killed."""
+    folder, threads = tmp_path_factory.mktemp("long"), torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        torch.set_num_threads(1)
         main(["long", *ASKED, "--pipeline", str(named), "--out", "whole.mp4"])
+        torch.set_num_threads(threads)
     return folder
 
 
