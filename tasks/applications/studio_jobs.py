@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 State = Literal["queued", "running", "done", "cancelled", "failed"]
-PAGE = 24
+PAGE = 12
 """Videos of one page of the gallery."""
 _LAYOUT = 1  # of the table
 _WAIT_SECONDS = 30  # for another process that writes

@@ -96,9 +96,9 @@ def test_a_killed_video_goes_on_at_the_next_window_and_is_the_same(here, named, 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_video_killed_anywhere_is_the_same_twenty_times_of_twenty(here, named, monkeypatch, capfd, seed):
     monkeypatch.chdir(here)
-    windows = random.Random(seed).randint(1, 4)
-    _goes_on(["long", *ASKED, "--pipeline", str(named), "--out", "killed.mp4"], Path("killed.mp4"), windows, capfd)
-    assert Path("killed.mp4").read_bytes() == Path("whole.mp4").read_bytes()
+    windows, out = random.Random(seed).randint(1, 4), Path(f"killed-{seed}.mp4")
+    _goes_on(["long", *ASKED, "--pipeline", str(named), "--out", str(out)], out, windows, capfd)
+    assert out.read_bytes() == Path("whole.mp4").read_bytes()
 
 
 def test_what_another_request_began_is_refused_and_begins_anew_when_asked(here, named, monkeypatch):

@@ -111,6 +111,7 @@ class Person:
             self.tab._send("Input.insertText", text=text)
             time.sleep(0.3)
         self.tab.value("document.activeElement.blur()")
+        time.sleep(1)  # the page is drawn anew with it
 
     def give(self, place: str, file: Path) -> None:
         top = self.tab._send("DOM.getDocument")["root"]["nodeId"]
