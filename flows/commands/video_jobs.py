@@ -199,10 +199,8 @@ def _again(
 ) -> tuple[video_record.VideoRecord, VideoOptions, dict[str, Any], Machine]:
     """Return the record that a video is to be made again by, and what it says in the place of options and settings."""
     assert options.again is not None, "who calls has seen it"
-    if more := sorted(options.model_dump(exclude_defaults=True).keys() - _WITH_AGAIN):
-        option = more[0].replace("_", "-")
-        raise ValueError(f"--again {options.again} says all of what to make: leave --{option} out")
-    if more := [name for name, value in own.items() if value not in (None, False)]:
+    shared = sorted(options.model_dump(exclude_defaults=True).keys() - _WITH_AGAIN)
+    if more := [*shared, *(name for name, value in own.items() if value not in (None, False))]:
         option = more[0].replace("_", "-")
         raise ValueError(f"--again {options.again} says all of what to make: leave --{option} out")
     for assignment in machine.assignments or ():
