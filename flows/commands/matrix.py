@@ -48,9 +48,9 @@ def matrix(
     out_folder.refuse(out, (MATRIX, PAGE), {"checkpoint": checkpoint, "pipeline": pipeline})
     named = choose(checkpoint, pipeline)
     of_model = [one for one in set or [] if one.partition(".")[0] not in ("evaluation", "corpus")]
+    told = {"model": named.sha256(), "corpus": corpus.model_dump(mode="json")}
     model = named.open(Sections(sampler, vae, text, latents, samples, devices), of_model)
     scenes = shape_scenes(evaluation, model.defaults, corpus)
-    told = {"model": named.sha256(), "corpus": corpus.model_dump(mode="json")}
     content = make_matrix(model, scenes, out, told, evaluation, devices.sampling)
     (out / PAGE).write_text(matrix_page.build(content, out), encoding="utf-8")
     print(out / PAGE)

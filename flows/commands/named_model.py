@@ -11,9 +11,8 @@ import diffusers
 import transformers
 
 from stiv_model.encoders import pinned
-from stiv_model.pipeline import card
 from stiv_model.pipeline.components import NAMES, PipelineDefaults
-from stiv_model.pipeline.folders import INDEX, SHIPPED, find
+from stiv_model.pipeline.folders import INDEX, SHIPPED, find, hashes
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
 from stiv_model.settings_errors import checked
@@ -54,10 +53,12 @@ class ModelFacts(NamedTuple):
 
 
 class NamedModel(NamedTuple):
-    """A checkpoint, or a pipeline folder or its name on a hub: one of the two."""
+    """A checkpoint, or a pipeline folder or its name on a hub: one of the two, as `resolve` returns it."""
 
     checkpoint: Path | None
     pipeline: str | None
+    folder: Path
+    """Where its files lie; of a repository of a hub those of one commit, wherever its branch moves meanwhile."""
 
     @property
     def is_shipped(self) -> bool:
@@ -71,13 +72,11 @@ class NamedModel(NamedTuple):
             FileNotFoundError, ValueError: as `open`.
         """
         if self.pipeline is not None:
-            folder = find(self.pipeline, NAMES)
-            index, model = (pinned.read_json(folder / name) for name in (INDEX, f"transformer/{pinned.CONFIG}"))
-            trained = None if model.get("trained") is None else checked(Trained, model["trained"], folder)
-            defaults = checked(PipelineDefaults, index.get("defaults"), folder / INDEX)
+            index, model = (pinned.read_json(self.folder / name) for name in (INDEX, f"transformer/{pinned.CONFIG}"))
+            trained = None if model.get("trained") is None else checked(Trained, model["trained"], self.folder)
+            defaults = checked(PipelineDefaults, index.get("defaults"), self.folder / INDEX)
             patch = int(model.get("model", {}).get("temporal_patch", 1))
             return ModelFacts(defaults, trained, bool(model.get("is_video")), patch)
-        assert self.checkpoint is not None, "one of the two is chosen"
         size = settings.latents
         defaults = PipelineDefaults(
             height=size.height,
@@ -88,9 +87,9 @@ class NamedModel(NamedTuple):
             vae_batch_frames=settings.vae.batch_frames,
             sampler=settings.sampler,
         )
-        if not metadata.is_checkpoint(self.checkpoint):
+        if not metadata.is_checkpoint(self.folder):
             return ModelFacts(defaults, None, True, 1)  # what it is else, `open` says
-        said = metadata.read(self.checkpoint)
+        said = metadata.read(self.folder)
         return ModelFacts(defaults, said.trained, said.is_video, said.model.temporal_patch)
 
     def open(self, settings: Sections, assignments: list[str] | None) -> StivPipeline:
@@ -108,14 +107,8 @@ class NamedModel(NamedTuple):
         return opened() if keeper is None else keeper(self, settings, opened)
 
     def files(self) -> list[Path]:
-        """Return the files that it is read from.
-
-        Raises:
-            FileNotFoundError: it is not there.
-        """
-        folder = self.checkpoint if self.pipeline is None else find(self.pipeline, NAMES)
-        assert folder is not None, "one of the two is chosen"
-        return sorted(path for path in folder.rglob("*") if path.is_file())
+        """Return the files that it is read from."""
+        return sorted(path for path in self.folder.rglob("*") if path.is_file())
 
     def _load(self, settings: Sections, assignments: list[str] | None) -> StivPipeline:
         for library in (diffusers, transformers):
@@ -123,21 +116,23 @@ class NamedModel(NamedTuple):
         sampler, vae, text, latents, samples, devices = settings
         if self.pipeline is not None:
             _check_set(assignments or [], self.pipeline)
-            return open_folder(self.pipeline, samples.precision, devices.sampling)
-        assert self.checkpoint is not None, "one of the two is chosen"
-        return load(self.checkpoint, vae, text, latents, sampler, samples.precision, devices.sampling)
+            return open_folder(str(self.folder), samples.precision, devices.sampling)
+        return load(self.folder, vae, text, latents, sampler, samples.precision, devices.sampling)
 
     def sha256(self) -> dict[str, str]:
         """Return the sha256 of its files of weights, and of the index, which names encoders, by their names within it.
 
+        To be asked before it is loaded, so that files which are replaced meanwhile are found. Nothing where it has no
+        weights: what it is else, `open` says.
+
         Raises:
             OSError: one cannot be read.
+            ValueError: as `folders.hashes`.
         """
         if self.pipeline is not None:
-            folder = find(self.pipeline, NAMES)
-            return {INDEX: atomic.sha256_file(folder / INDEX), **card.hashes(folder, NAMES)}
-        assert self.checkpoint is not None, "one of the two is chosen"
-        return {WEIGHTS: atomic.sha256_file(self.checkpoint / WEIGHTS)}
+            return hashes(self.folder, NAMES)
+        weights = self.folder / WEIGHTS
+        return {WEIGHTS: atomic.sha256_file(weights)} if weights.is_file() else {}
 
 
 Keeper = Callable[[NamedModel, Sections, Callable[[], StivPipeline]], StivPipeline]
@@ -153,23 +148,38 @@ def choose(checkpoint: Path | None, pipeline: str | None, trained: Path = TRAINE
         trained: the checkpoint that is taken where it is here.
 
     Raises:
-        FileNotFoundError: there is no model at all.
-        ValueError: both were asked for.
+        FileNotFoundError: there is no model at all; or as `resolve`.
+        ValueError: both were asked for; or as `resolve`.
     """
     if checkpoint is not None and pipeline is not None:
         raise ValueError(f"--checkpoint {checkpoint} and --pipeline {pipeline} are two models: name one of them")
     if checkpoint is not None or pipeline is not None:
-        return NamedModel(checkpoint, pipeline)
+        return resolve(checkpoint, pipeline)
     if trained.exists():
         print(f"made by {trained}, which was trained here", file=sys.stderr)
-        return NamedModel(trained, None)
+        return resolve(trained, None)
     if (SHIPPED / INDEX).is_file():
         print(f"{trained} is not here: made by the model that comes with the package, {SHIPPED.name}", file=sys.stderr)
-        return NamedModel(None, str(SHIPPED))
+        return resolve(None, str(SHIPPED))
     raise FileNotFoundError(
         f"{trained} is not here, nor a model that came with the package ({SHIPPED}): train one (make demo), or name "
         "--checkpoint or --pipeline"
     )
+
+
+def resolve(checkpoint: Path | None, pipeline: str | None) -> NamedModel:
+    """Return a model with the folder of its files, which are fetched where they are on a hub.
+
+    Args:
+        checkpoint: a folder; or None, and `pipeline` a folder or `ORGANISATION/NAME`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `folders.find`.
+    """
+    if pipeline is not None:
+        return NamedModel(None, pipeline, find(pipeline, NAMES))
+    assert checkpoint is not None, "one of the two is named"
+    return NamedModel(checkpoint, None, checkpoint)
 
 
 def _check_set(assignments: list[str], pipeline: str) -> None:

@@ -8,7 +8,7 @@ from flows.__main__ import COMMANDS, module_of
 from flows.command_line import ROOT, describe, documented, is_options, parser_of, plain, with_options
 from flows.commands.given_files import FPS, most_given
 from flows.commands.long import not_trained as long_not_trained
-from flows.commands.named_model import ModelFacts, NamedModel, Sections
+from flows.commands.named_model import ModelFacts, Sections, resolve
 from flows.commands.views import not_trained as views_not_trained
 from flows.params import PARAMS, Params, is_settings, load_params
 from stiv_model.errors import redaction
@@ -144,7 +144,7 @@ def _model(name: str, options: dict[str, str], sections: Sections) -> Model:
     try:
         if checkpoint is not None and not PARAMS.exists():
             raise FileNotFoundError(f"{PARAMS} is not here, and says its size and sampler")
-        facts = NamedModel(checkpoint, options.get("pipeline")).facts(sections)
+        facts = resolve(checkpoint, options.get("pipeline")).facts(sections)
     except (OSError, ValueError) as error:
         return Model(name, options, None, str(error))
     return Model(name, options, facts, None if facts.is_video else "it holds an image model")

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from flows.commands import first_frame
-from flows.commands.named_model import NamedModel, Sections, choose
+from flows.commands.named_model import Sections, choose
 from flows.running import locks
 from stiv_model.encoders.text import check_lengths
 from stiv_model.encoders.video_file import CODEC, CRF, write_video
@@ -97,9 +97,10 @@ def sample(
     sections = Sections(sampler, vae, text, latents, samples, devices)
     named = choose(checkpoint, pipeline)
     with locks.output(out / shard, "vbench sample"):
+        sha256_of = named.sha256()
         model = named.open(sections, set)
         check_lengths(model.tokenizer, [video.text for video in videos], model.defaults.text_tokens)
-        settings = given | _settings(named, model, sections, fps)
+        settings = given | _settings(sha256_of, model, sections, fps)
         notes = {"model": str(named.checkpoint or named.pipeline), "torch": torch.__version__}
         folder = SampledFolder(out, settings, notes, shard)
         made = _make(folder, videos, model, images, samples.batch, fps)
@@ -147,12 +148,12 @@ def _given(suite: Path | None, images: Path | None, prompts: Path | None, entrie
     }
 
 
-def _settings(named: NamedModel, model: StivPipeline, sections: Sections, fps: int) -> dict[str, Any]:
+def _settings(sha256_of: dict[str, str], model: StivPipeline, sections: Sections, fps: int) -> dict[str, Any]:
     """Return what makes the videos, as far as it decides about them."""
     return {
         "schema": _SCHEMA,
         "seeds": suites.SEEDS,
-        "model": {"sha256": named.sha256()},
+        "model": {"sha256": sha256_of},
         "makes": model.defaults.model_dump(mode="json"),
         "precision": sections.samples.precision,
         "device": sections.devices.sampling,

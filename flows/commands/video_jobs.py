@@ -21,7 +21,6 @@ from stiv_model.pipeline.inputs import check_frames, not_trained
 from stiv_model.pipeline.one_video import make_video
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings_errors import checked
-from stiv_model.weights.metadata import WEIGHTS
 from tasks.applications.given import Given
 from tasks.applications.view_files import CameraRecord
 from tasks.generation.videos import check_is_video
@@ -117,8 +116,7 @@ def run(
         untrained = work.not_trained or not_trained(places, size.frames, size.stride_frames, facts.trained)
         if untrained and not options.untrained:
             raise ValueError(f"{untrained}; --untrained goes on all the same")
-        is_there = named.checkpoint is None or (named.checkpoint / WEIGHTS).is_file()
-        hashes = named.sha256() if is_there else {}  # what it is else, `open` says
+        hashes = named.sha256()
         if before is not None:
             assert options.again is not None, "whence it was read"
             video_record.check_same(before, hashes, work.given, options.again)

@@ -24,7 +24,7 @@ _SAVED_AGAIN = """
 
 def hashes(folder: Path, parts: Collection[str]) -> dict[str, str]:
     """Return the sha256 of every file of weights in the folders of `parts`, by its path in `folder`."""
-    return {name: _sha256(folder / name) for name in _weights(folder, parts)}
+    return {name: sha256(folder / name) for name in _weights(folder, parts)}
 
 
 def stated(folder: Path) -> dict[str, str] | None:
@@ -89,7 +89,7 @@ def check(folder: Path, read: Collection[str], parts: Collection[str]) -> None:
     for name in there:
         if name not in listed:
             raise ValueError(f"{folder / name} is not in {FILE} ({SECTION}.{HASHES}): {_remedy(folder)}")
-        found = _sha256(folder / name)
+        found = sha256(folder / name)
         if found != listed[name]:
             raise ValueError(
                 f"{folder / name} has sha256 {found[:12]}, but {FILE} says {listed[name][:12]}: {_remedy(folder)}"
@@ -118,7 +118,8 @@ def _weights(folder: Path, parts: Collection[str]) -> list[str]:
     return [f"{part}/{path.name}" for part in sorted(parts) for path in sorted((folder / part).glob("*.safetensors"))]
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return the hash of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -144,6 +144,23 @@ def check(
         pinned.read_json(folder / "scheduler" / SCHEDULER_CONFIG_NAME)
 
 
+def hashes(folder: Path, parts: Collection[str]) -> dict[str, str]:
+    """Return the sha256 of the index and of every file of weights, by their names in the folder.
+
+    Where the model card states those of the weights, these are they: loading compares them with the files, which need
+    not be read once more for it.
+
+    Args:
+        parts: names of all components.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: as `card.stated`.
+    """
+    weights = card.stated(folder) or card.hashes(folder, parts)
+    return {INDEX: card.sha256(folder / INDEX), **dict(sorted(weights.items()))}
+
+
 @contextmanager
 def replaced(folder: Path, kind: str, parts: Collection[str]) -> Iterator[Path]:
     """Give an empty folder to write to, whose content then takes the place of an earlier one of the same kind.

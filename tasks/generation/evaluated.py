@@ -10,9 +10,8 @@ import numpy as np
 
 from stiv_model.encoders.text import check_lengths
 from stiv_model.latents.order import draw_seed
-from stiv_model.pipeline import card
 from stiv_model.pipeline.components import NAMES
-from stiv_model.pipeline.folders import INDEX, find
+from stiv_model.pipeline.folders import find, hashes
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings, is_mixture
 from stiv_model.weights import files, metadata
@@ -52,41 +51,35 @@ class Maker(NamedTuple):
     pipeline: str | None
     sections: Sections
 
-    def open(self) -> StivPipeline:
-        """Load it.
+    def open(self) -> tuple[StivPipeline, Model]:
+        """Load it, and return what the card says of it too, whose hashes are taken before.
 
         Raises:
             OSError, ValueError: as `load` and `open_folder`; or the weights are not averaged.
         """
         of = self.sections
+        precision, device = of.samples.precision, of.devices.sampling
         if self.pipeline is not None:
-            return open_folder(self.pipeline, of.samples.precision, of.devices.sampling)
-        assert self.checkpoint is not None, "one of the two is named"
-        check_averaged(self.checkpoint)
-        return load(self.checkpoint, of.vae, of.text, of.latents, of.sampler, of.samples.precision, of.devices.sampling)
-
-    def facts(self, pipeline: StivPipeline) -> Model:
-        """Return what the card says of it."""
-        defaults = pipeline.defaults.model_dump(mode="json")
-        return Model(
-            weights=self._weights(),
+            folder = find(self.pipeline, NAMES)
+            weights = hashes(folder, NAMES)
+            pipeline = open_folder(str(folder), precision, device)
+        else:
+            assert self.checkpoint is not None, "one of the two is named"
+            check_averaged(self.checkpoint)
+            weights = {"model": atomic.sha256_file(self.checkpoint / metadata.WEIGHTS)}
+            pipeline = load(self.checkpoint, of.vae, of.text, of.latents, of.sampler, precision, device)
+        return pipeline, Model(
+            weights=weights,
             recipes={"model": trained.recipe_name} if (trained := pipeline.transformer.trained) else None,
-            sampler=defaults["sampler"],
-            precision=self.sections.samples.precision,
-            machine=Machine.model_validate(machine.facts(self.sections.devices.sampling, has_networks=True)),
+            sampler=pipeline.defaults.model_dump(mode="json")["sampler"],
+            precision=precision,
+            machine=Machine.model_validate(machine.facts(device, has_networks=True)),
         )
 
     def encoders(self) -> dict[str, Any]:
         """Return the settings of a checkpoint's encoders, which decide about its videos; a pipeline has its own."""
         of = self.sections
         return {} if self.checkpoint is None else {"vae": of.vae.model_dump(), "text": of.text.model_dump()}
-
-    def _weights(self) -> dict[str, str]:
-        if self.pipeline is not None:
-            folder = find(self.pipeline, NAMES)
-            return {INDEX: atomic.sha256_file(folder / INDEX), **card.hashes(folder, NAMES)}
-        assert self.checkpoint is not None, "one of the two is named"
-        return {"model": atomic.sha256_file(self.checkpoint / metadata.WEIGHTS)}
 
 
 def check_averaged(checkpoint: Path) -> None:
@@ -116,12 +109,12 @@ def make_shapes(maker: Maker, out: Path) -> None:
     Raises:
         OSError, ValueError: as `Maker.open`.
     """
-    pipeline = maker.open()
+    pipeline, model = maker.open()
     trained = pipeline.transformer.trained
     modes = _modes(None if trained is None else trained.clean_frames)
     settings, corpus = maker.sections.samples, maker.sections.corpus
     requests = [one for one in sample_requests(settings, corpus) if one.mode in modes]
-    made = maker.facts(pipeline).model_dump(mode="json")
+    made = model.model_dump(mode="json")
     sampler = made.pop("sampler")
     made |= facts_of(requests, settings, corpus, pipeline.defaults, maker.sections.devices.sampling)
     run = {"made": made, "sampler": sampler, "size": pipeline.defaults.model_dump(mode="json")}
@@ -222,9 +215,8 @@ def make_prompts(prompts: Path, rewritten: Path | None, maker: Maker, out: Path,
     asked = asked_videos(prompts, rewritten, settings)
     batch = maker.sections.samples.batch
     share = {one.id for one in rows.share(asked, shard, batch)}
-    pipeline = maker.open()
+    pipeline, model = maker.open()
     check_lengths(pipeline.tokenizer, [one.text for one in asked], pipeline.defaults.text_tokens)
-    model = maker.facts(pipeline)
     told: dict[str, Any] = {"model": model.model_dump(mode="json"), "asked": hash_of(asked)}
     told |= {"makes": pipeline.defaults.model_dump(mode="json"), "batch": maker.sections.samples.batch}
     told |= maker.encoders()

@@ -11,7 +11,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from flows.commands import named_model, studio_modes, studio_worker
-from flows.commands.named_model import NamedModel
+from flows.commands.named_model import resolve
 from flows.commands.studio_folder import FOLDER, Folder
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.weights import files
@@ -118,7 +118,7 @@ def test_what_a_model_has_not_learned_is_off_and_says_why_until_it_is_meant(page
 @pytest.mark.parametrize(("clean_frames", "said"), [("first", "key frames"), (modes(keys=9, between=3), None)])
 def test_a_long_video_asks_for_a_model_that_learned_both_of_its_parts(named, clean_frames, said):
     (mode,) = (mode for mode in studio_modes.modes() if mode.name == "Long")
-    facts = NamedModel(None, str(named)).facts(studio_modes.sections_of(studio_modes.params()))
+    facts = resolve(None, str(named)).facts(studio_modes.sections_of(studio_modes.params()))
     facts = facts._replace(trained=trained(clean_frames, stride_frames=3))
     reason = studio_modes.why_not(mode, studio_modes.Model("ours", {}, facts, None), {"seconds": 1.25})
     assert (said is None and reason is None) or (reason and said in reason and "recipe long_video" in reason)
