@@ -34,7 +34,6 @@ from flows.command_line import (
     describe,
     function_name,
     parser_of,
-    takes_settings,
     with_options,
     with_sections,
 )
@@ -216,7 +215,7 @@ def call(verb: str, argv: list[str]) -> None:
     for name, value in values.items():
         redaction.refuse(value, f"--{name.replace('_', '-')}")  # Prefect stores what a flow is called with
     said = values["set"] if "set" in described.signature.parameters else values.pop("set", None)
-    if takes_settings(described) or verb in FLOWS:
+    if described.sections or verb in FLOWS:
         params = params_with(said, _params_file(verb))
         values = with_sections(described, values, params)
     values = with_options(described, values)

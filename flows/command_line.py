@@ -15,7 +15,7 @@ import types
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -51,6 +51,20 @@ class Verb(NamedTuple):
     @property
     def arguments(self) -> list[inspect.Parameter]:
         return list(self.signature.parameters.values())
+
+    @property
+    def sections(self) -> dict[str, type[Settings]]:
+        """The settings that it reads, by the name of the option that says which section of params.yaml they are."""
+        return {name: kind for arg in self.arguments for name, kind in sections_in(arg).items()}
+
+
+def sections_in(arg: inspect.Parameter) -> dict[str, type[Settings]]:
+    """Return the settings that an argument stands for, by name: itself, or each field of a NamedTuple of settings."""
+    if is_settings(arg.annotation):
+        return {arg.name: arg.annotation}
+    is_named_tuple = inspect.isclass(arg.annotation) and hasattr(arg.annotation, "_fields")
+    fields = get_type_hints(arg.annotation) if is_named_tuple else {}
+    return {name: kind for name, kind in fields.items() if is_settings(kind)}
 
 
 def function_name(verb: str) -> str:
@@ -128,7 +142,8 @@ class _Parser(argparse.ArgumentParser):
 def parser_of(name: str, verb: Verb) -> argparse.ArgumentParser:
     """Return the parser of one verb: an option for each argument, its help from the section Args of the docstring.
 
-    A settings argument is an option that names a section of params.yaml; one that is no section's name is required.
+    A settings argument is an option that names a section of params.yaml; one that is no section's name is required. A
+    NamedTuple of settings, which several verbs share, is an option for each of them.
     Every verb that reads settings takes `--set` too, unless it has an option of that name.
     """
     text, helps = _parts(verb.doc)
@@ -141,9 +156,15 @@ def parser_of(name: str, verb: Verb) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     for arg in verb.arguments:
-        for option, told in _shared(arg) if is_options(arg.annotation) else [(arg, helps.get(arg.name, ""))]:
-            _add(parser, option, told)
-    if takes_settings(verb) and "set" not in verb.signature.parameters:
+        if is_options(arg.annotation):
+            for option, told in _shared(arg):
+                _add(parser, option, told)
+        elif sections := sections_in(arg):
+            for name in sections:
+                _add_section(parser, name, helps.get(name, ""))
+        else:
+            _add(parser, arg, helps.get(arg.name, ""))
+    if verb.sections and "set" not in verb.signature.parameters:
         parser.add_argument(
             "--set",
             metavar="KEY=VALUE",
@@ -161,8 +182,12 @@ def with_sections(verb: Verb, values: dict[str, Any], params: Params) -> dict[st
     Raises:
         ValueError: there is no such section, or it is of another kind.
     """
-    named = {arg.name: arg.annotation for arg in verb.arguments if is_settings(arg.annotation)}
-    return values | {name: section_of(params, values[name], kind, f"--{name}") for name, kind in named.items()}
+    found = {name: section_of(params, values[name], kind, f"--{name}") for name, kind in verb.sections.items()}
+    values = values | found
+    for arg in verb.arguments:
+        if (sections := sections_in(arg)) and not is_settings(arg.annotation):
+            values[arg.name] = arg.annotation(**{name: values.pop(name) for name in sections})
+    return values
 
 
 def with_options(verb: Verb, values: dict[str, Any]) -> dict[str, Any]:
@@ -187,19 +212,20 @@ def _shared(arg: inspect.Parameter) -> Iterator[tuple[inspect.Parameter, str]]:
         yield option, texts[name]
 
 
-def takes_settings(verb: Verb) -> bool:
-    """Say whether a verb reads a section of params.yaml."""
-    return any(is_settings(arg.annotation) for arg in verb.arguments)
+def _add_section(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    known = name in Params.model_fields
+    default = f"section of params.yaml to read these settings from (default: {name})" if known else ""
+    how: dict[str, Any] = {"default": name} if known else {"required": True}
+    told = _joined(text, default) or "section of params.yaml"
+    parser.add_argument(_option(name), metavar="SECTION", help=told, **how)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _add(parser: argparse.ArgumentParser, arg: inspect.Parameter, text: str) -> None:
-    option = f"--{arg.name.replace('_', '-')}"
-    if is_settings(arg.annotation):
-        known = arg.name in Params.model_fields
-        default = f"section of params.yaml to read these settings from (default: {arg.name})" if known else ""
-        how: dict[str, Any] = {"default": arg.name} if known else {"required": True}
-        parser.add_argument(option, metavar="SECTION", help=_joined(text, default) or "section of params.yaml", **how)
-        return
+    option = _option(arg.name)
     kind = plain(arg.annotation)
     if get_origin(kind) is Literal:
         asked: dict[str, Any] = {"required": True} if arg.default is arg.empty else {"default": arg.default}
@@ -213,7 +239,7 @@ def _add(parser: argparse.ArgumentParser, arg: inspect.Parameter, text: str) -> 
         return
     needed = arg.default is arg.empty
     shown = "" if needed or arg.default in (None, False) else f"default: {arg.default}"
-    how = {"help": _joined(text, shown)} | ({"required": True} if needed else {"default": arg.default})
+    how: dict[str, Any] = {"help": _joined(text, shown)} | ({"required": True} if needed else {"default": arg.default})
     if kind is bool:
         parser.add_argument(option, action="store_true", help=how["help"])
     elif getattr(kind, "__origin__", None) in (list, Sequence):
@@ -265,12 +291,11 @@ def _examples(text: str) -> tuple[str, str]:
 def _sections(verb: Verb) -> Iterator[str]:
     """Give a text for each section that a verb reads: its keys, with type, value and meaning."""
     values = yaml.load(PARAMS.read_text(encoding="utf-8"), yaml.CSafeLoader) if PARAMS.is_file() else {}
-    for arg in verb.arguments:
-        if is_settings(arg.annotation):
-            known = values.get(arg.name) if isinstance(values, dict) else None
-            title = arg.name if arg.name in Params.model_fields else f"--{arg.name} SECTION"
-            lines = [line for key in _keys(arg.annotation, known, "") for line in key]
-            yield "\n".join([f"settings: {title}", *lines])
+    for name, kind in verb.sections.items():
+        known = values.get(name) if isinstance(values, dict) else None
+        title = name if name in Params.model_fields else f"--{name} SECTION"
+        lines = [line for key in _keys(kind, known, "") for line in key]
+        yield "\n".join([f"settings: {title}", *lines])
 
 
 def _keys(kind: type[Settings], values: Any, prefix: str) -> Iterator[list[str]]:

@@ -14,7 +14,7 @@ import yaml
 
 from flows.__main__ import COMMANDS, FLOWS, load, module_of, split_verb
 from flows.command_line import Verb, describe, parser_of
-from flows.params import is_settings, load_params, section
+from flows.params import load_params, section
 from flows.running.code_hash import PACKAGES, is_code
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +92,7 @@ def described(verb: str) -> Verb:
 
 def sections(stage: str) -> set[str]:
     flow, options = command(stage)
-    return {options.get(a.name, a.name) for a in described(flow).arguments if is_settings(a.annotation)}
+    return {options.get(name, name) for name in described(flow).sections}
 
 
 def module(path: str) -> str:

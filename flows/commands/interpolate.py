@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 
 from flows.commands import given_files, video_jobs, video_record
-from flows.commands.named_model import TRAINED, ModelFacts, Sections
+from flows.commands.named_model import TRAINED, ModelFacts
+from flows.commands.sections import Sections
 from flows.commands.video_jobs import Job, Machine, Work
 from flows.commands.video_options import VideoOptions
 from stiv_model.pipeline.interpolation import check_factor, check_window, learned_strides, strides_of
 from stiv_model.pipeline.pipeline import StivPipeline
-from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
 from tasks.applications import given
 from tasks.applications.given import Given
-from tasks.generation.settings import SampleSettings
-from tasks.latents.settings import LatentSettings
 from tasks.sandbox.pool import Sandbox
 from tasks.sandbox.settings import SandboxSettings
 
@@ -28,12 +26,7 @@ _TUP = TRAINED.with_name("tup")
 
 def interpolate(
     options: VideoOptions,
-    sampler: SamplerSettings,
-    vae: VaeSettings,
-    text: TextSettings,
-    latents: LatentSettings,
-    samples: SampleSettings,
-    devices: DeviceSettings,
+    sections: Sections,
     sandbox: SandboxSettings,
     factor: int | None = None,
     stride_frames: int | None = None,
@@ -72,7 +65,7 @@ def interpolate(
         if options.video is not None:
             own["factor"] = factor or _FACTOR
         options = video_jobs.with_empty_prompt(options)
-    machine = Machine(Sections(sampler, vae, text, latents, samples, devices), sandbox, set)
+    machine = Machine(sections, sandbox, set)
     trained = TRAINED if options.image is not None else _TUP
     if options.again is None:
         options = video_jobs.with_sampling_between(options, machine, trained)

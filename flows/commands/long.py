@@ -15,7 +15,8 @@ import torch
 from tqdm import tqdm
 
 from flows.commands import given_files, video_jobs, video_record
-from flows.commands.named_model import ModelFacts, Sections
+from flows.commands.named_model import ModelFacts
+from flows.commands.sections import Sections
 from flows.commands.video_jobs import Job, Machine, Work
 from flows.commands.video_options import VideoOptions
 from flows.commands.video_record import VideoRecord
@@ -24,10 +25,7 @@ from stiv_model.encoders.video_file import write_windows
 from stiv_model.pipeline import long_video
 from stiv_model.pipeline.long_video import LongVideo
 from stiv_model.pipeline.pipeline import StivPipeline
-from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
 from tasks.applications import parts
-from tasks.generation.settings import SampleSettings
-from tasks.latents.settings import LatentSettings
 from tasks.sandbox.settings import SandboxSettings
 
 _SHOWN = Fraction(1, 1000)
@@ -36,12 +34,7 @@ _SHOWN = Fraction(1, 1000)
 
 def long(
     options: VideoOptions,
-    sampler: SamplerSettings,
-    vae: VaeSettings,
-    text: TextSettings,
-    latents: LatentSettings,
-    samples: SampleSettings,
-    devices: DeviceSettings,
+    sections: Sections,
     sandbox: SandboxSettings,
     seconds: float | None = None,
     restart: bool = False,
@@ -75,7 +68,7 @@ def long(
         options, own["key_prompts"] = _checked(options, seconds)
     elif seconds is not None:
         raise ValueError(f"--again {options.again} says all of what to make: leave --seconds out")
-    machine = Machine(Sections(sampler, vae, text, latents, samples, devices), sandbox, set)
+    machine = Machine(sections, sandbox, set)
     video_jobs.run("long", options, own, machine, partial(_prepared, restart=restart))
 
 

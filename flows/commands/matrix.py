@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from flows.commands.named_model import Sections, choose
-from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
+from flows.commands.named_model import choose
+from flows.commands.sections import Sections
 from tasks.demo.settings import CorpusSettings
 from tasks.evaluation import out_folder
 from tasks.evaluation.settings import EvaluationSettings
 from tasks.generation.matrix import MATRIX, make_matrix, shape_scenes
-from tasks.generation.settings import SampleSettings
-from tasks.latents.settings import LatentSettings
 from tasks.pages import matrix_page
 
 PAGE = "matrix.html"
@@ -19,12 +17,7 @@ def matrix(
     out: Path,
     evaluation: EvaluationSettings,
     corpus: CorpusSettings,
-    sampler: SamplerSettings,
-    vae: VaeSettings,
-    text: TextSettings,
-    latents: LatentSettings,
-    samples: SampleSettings,
-    devices: DeviceSettings,
+    sections: Sections,
     checkpoint: Path | None = None,
     pipeline: str | None = None,
     set: list[str] | None = None,
@@ -49,8 +42,8 @@ def matrix(
     named = choose(checkpoint, pipeline)
     of_model = [one for one in set or [] if one.partition(".")[0] not in ("evaluation", "corpus")]
     told = {"model": named.sha256(), "corpus": corpus.model_dump(mode="json")}
-    model = named.open(Sections(sampler, vae, text, latents, samples, devices), of_model)
+    model = named.open(sections, of_model)
     scenes = shape_scenes(evaluation, model.defaults, corpus)
-    content = make_matrix(model, scenes, out, told, evaluation, devices.sampling)
+    content = make_matrix(model, scenes, out, told, evaluation, sections.devices.sampling)
     (out / PAGE).write_text(matrix_page.build(content, out), encoding="utf-8")
     print(out / PAGE)

@@ -10,34 +10,21 @@ from typing import NamedTuple
 import diffusers
 import transformers
 
+from flows.commands.sections import Sections
 from stiv_model.encoders import pinned
 from stiv_model.pipeline.components import NAMES, PipelineDefaults
 from stiv_model.pipeline.folders import INDEX, SHIPPED, find, hashes
 from stiv_model.pipeline.pipeline import StivPipeline
-from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
 from stiv_model.settings_errors import checked
 from stiv_model.weights import metadata
 from stiv_model.weights.metadata import WEIGHTS, Trained
-from tasks.generation.settings import SampleSettings
 from tasks.generation.videos import load, open_folder
-from tasks.latents.settings import LatentSettings
 from tasks.storage import atomic
 
 TRAINED = Path("checkpoints/unmask_sft")
 """The weights that the pipeline's last recipe makes."""
 _OF_THE_MACHINE = ("devices", "samples", "sandbox")
 """Sections of params.yaml that act on a pipeline folder too: device, precision, and limits on files that are given."""
-
-
-class Sections(NamedTuple):
-    """What params.yaml says of a model that makes videos."""
-
-    sampler: SamplerSettings
-    vae: VaeSettings
-    text: TextSettings
-    latents: LatentSettings
-    samples: SampleSettings
-    devices: DeviceSettings
 
 
 class ModelFacts(NamedTuple):

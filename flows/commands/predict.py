@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 
 from flows.commands import given_files, video_jobs
-from flows.commands.named_model import TRAINED, ModelFacts, Sections
+from flows.commands.named_model import TRAINED, ModelFacts
+from flows.commands.sections import Sections
 from flows.commands.video_jobs import Job, Machine, Work
 from flows.commands.video_options import VideoOptions
 from stiv_model.pipeline.pipeline import StivPipeline
-from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
-from tasks.generation.settings import SampleSettings
-from tasks.latents.settings import LatentSettings
 from tasks.sandbox.settings import SandboxSettings
 
 _MILLISECOND = Fraction(1, 1000)
@@ -24,12 +22,7 @@ _LONGEST = 3600
 
 def predict(
     options: VideoOptions,
-    sampler: SamplerSettings,
-    vae: VaeSettings,
-    text: TextSettings,
-    latents: LatentSettings,
-    samples: SampleSettings,
-    devices: DeviceSettings,
+    sections: Sections,
     sandbox: SandboxSettings,
     given: int | None = None,
     seconds: float | None = None,
@@ -74,7 +67,7 @@ def predict(
                 "one of them out"
             )
         options = video_jobs.with_empty_prompt(options)
-    machine = Machine(Sections(sampler, vae, text, latents, samples, devices), sandbox, set)
+    machine = Machine(sections, sandbox, set)
     if options.again is None and given is not None and given > 1:
         options = video_jobs.with_sampling_between(options, machine, TRAINED)
     video_jobs.run("predict", options, {"given": given, "seconds": seconds}, machine, _prepared)

@@ -3,23 +3,16 @@
 from typing import Any
 
 from flows.commands import given_files, video_jobs
-from flows.commands.named_model import ModelFacts, Sections
+from flows.commands.named_model import ModelFacts
+from flows.commands.sections import Sections
 from flows.commands.video_jobs import Machine, Work
 from flows.commands.video_options import VideoOptions
-from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
-from tasks.generation.settings import SampleSettings
-from tasks.latents.settings import LatentSettings
 from tasks.sandbox.settings import SandboxSettings
 
 
 def sample(
     options: VideoOptions,
-    sampler: SamplerSettings,
-    vae: VaeSettings,
-    text: TextSettings,
-    latents: LatentSettings,
-    samples: SampleSettings,
-    devices: DeviceSettings,
+    sections: Sections,
     sandbox: SandboxSettings,
     set: list[str] | None = None,
 ) -> None:
@@ -45,7 +38,6 @@ def sample(
         OSError: a file cannot be read or written.
         ValueError: a request that cannot be followed.
     """
-    sections = Sections(sampler, vae, text, latents, samples, devices)
     video_jobs.run("sample", options, {}, Machine(sections, sandbox, set), _prepared)
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.__main__ import COMMANDS, module_of
-from flows.command_line import ROOT, describe, documented, is_options, parser_of, plain, with_options
+from flows.command_line import ROOT, describe, documented, is_options, parser_of, plain, sections_in, with_options
 from flows.commands.given_files import FPS, most_given
 from flows.commands.long import not_trained as long_not_trained
-from flows.commands.named_model import ModelFacts, Sections, resolve
+from flows.commands.named_model import ModelFacts, resolve
+from flows.commands.sections import Sections
 from flows.commands.views import not_trained as views_not_trained
-from flows.params import PARAMS, Params, is_settings, load_params
+from flows.params import PARAMS, Params, load_params
 from stiv_model.errors import redaction
 from stiv_model.pipeline.folders import INDEX, SHIPPED
 from stiv_model.pipeline.inputs import learned_modes, not_trained
@@ -90,7 +91,7 @@ def _options(verb: str) -> Iterator[Option]:
             texts = documented(arg.annotation)
             for name, field in arg.annotation.model_fields.items():
                 yield Option(name, plain(field.annotation), field.get_default(), texts[name])
-        elif not is_settings(arg.annotation) and arg.name != "set":
+        elif not sections_in(arg) and arg.name != "set":
             yield Option(arg.name, plain(arg.annotation), arg.default, helps[arg.name])
 
 
@@ -121,9 +122,7 @@ def params() -> Params:
 
 def sections_of(settings: Params) -> Sections:
     """Return the settings that a model is opened by."""
-    return Sections(
-        *(settings.sampler, settings.vae, settings.text, settings.latents, settings.samples, settings.devices)
-    )
+    return Sections(**{name: getattr(settings, name) for name in Sections._fields})
 
 
 def models(settings: Params) -> list[Model]:

@@ -17,7 +17,8 @@ from typing import Any
 
 from flows.__main__ import call, explain
 from flows.commands import named_model, video_record
-from flows.commands.named_model import NamedModel, Sections
+from flows.commands.named_model import NamedModel
+from flows.commands.sections import Sections
 from flows.commands.studio_folder import Folder, argv_of
 from stiv_model.pipeline.pipeline import StivPipeline
 from tasks.applications import studio_files

@@ -11,18 +11,16 @@ import torch
 from tqdm import tqdm
 
 from flows.commands import first_frame
-from flows.commands.named_model import Sections, choose
+from flows.commands.named_model import choose
+from flows.commands.sections import Sections
 from flows.running import locks
 from stiv_model.encoders.text import check_lengths
 from stiv_model.encoders.video_file import CODEC, CRF, write_video
 from stiv_model.pipeline.pipeline import StivPipeline
-from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
 from tasks.evaluation.vbench import suite as suites
 from tasks.evaluation.vbench.sampled import VIDEOS, SampledFolder
 from tasks.evaluation.vbench.suite import Entry, PlannedVideo
-from tasks.generation.settings import SampleSettings
 from tasks.generation.videos import make_videos
-from tasks.latents.settings import LatentSettings
 from tasks.storage import atomic
 
 _SCHEMA = 1
@@ -30,12 +28,7 @@ _SCHEMA = 1
 
 def sample(
     out: Path,
-    sampler: SamplerSettings,
-    vae: VaeSettings,
-    text: TextSettings,
-    latents: LatentSettings,
-    samples: SampleSettings,
-    devices: DeviceSettings,
+    sections: Sections,
     checkpoint: Path | None = None,
     pipeline: str | None = None,
     suite: Path | None = None,
@@ -94,7 +87,6 @@ def sample(
     if fps < 1:
         raise ValueError(f"--fps {fps}: a video has one frame per second at least")
     given = _given(suite, images, prompts, entries)
-    sections = Sections(sampler, vae, text, latents, samples, devices)
     named = choose(checkpoint, pipeline)
     with locks.output(out / shard, "vbench sample"):
         sha256_of = named.sha256()
@@ -103,7 +95,7 @@ def sample(
         settings = given | _settings(sha256_of, model, sections, fps)
         notes = {"model": str(named.checkpoint or named.pipeline), "torch": torch.__version__}
         folder = SampledFolder(out, settings, notes, shard)
-        made = _make(folder, videos, model, images, samples.batch, fps)
+        made = _make(folder, videos, model, images, sections.samples.batch, fps)
     print(f"{folder.videos}: {len(videos)} videos of shard {shard}, {made} of them made now")
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from flows.commands import video_record
-from flows.commands.named_model import TRAINED, ModelFacts, Sections, choose
+from flows.commands.named_model import TRAINED, ModelFacts, choose
+from flows.commands.sections import Sections
 from flows.commands.video_options import VideoOptions
 from flows.params import PARAMS
 from flows.running import locks

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from flows.commands.named_model import NamedModel, Sections
+from flows.commands.named_model import NamedModel
+from flows.commands.sections import Sections
 from stiv_model import settings_errors
 from stiv_model.encoders.video_file import CODEC, CRF, PRESET, THREADS, write_video
 from stiv_model.settings import Device, Precision, SamplerSettings, Settings, TextSettings, VaeSettings

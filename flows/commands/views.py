@@ -9,15 +9,13 @@ import numpy as np
 from PIL import Image
 
 from flows.commands import given_files, video_jobs
-from flows.commands.named_model import TRAINED, ModelFacts, Sections
+from flows.commands.named_model import TRAINED, ModelFacts
+from flows.commands.sections import Sections
 from flows.commands.video_jobs import Job, Machine, Work
 from flows.commands.video_options import VideoOptions
 from stiv_model.diffusion.cameras import CAMERAS, FRAMES, GIVEN_FRAMES, GUIDANCE_SCALE
 from stiv_model.pipeline.pipeline import StivPipeline
-from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
 from tasks.applications import given, view_files
-from tasks.generation.settings import SampleSettings
-from tasks.latents.settings import LatentSettings
 from tasks.sandbox.settings import SandboxSettings
 
 _VIEWS = TRAINED.with_name("views")
@@ -37,12 +35,7 @@ _OTHERS = {
 
 def views(
     options: VideoOptions,
-    sampler: SamplerSettings,
-    vae: VaeSettings,
-    text: TextSettings,
-    latents: LatentSettings,
-    samples: SampleSettings,
-    devices: DeviceSettings,
+    sections: Sections,
     sandbox: SandboxSettings,
     set: list[str] | None = None,
 ) -> None:
@@ -71,7 +64,7 @@ def views(
         scale = GUIDANCE_SCALE if options.guidance_scale is None else options.guidance_scale
         usual = {"prompt": "", "num_frames": FRAMES, "guidance": options.guidance or "joint", "guidance_scale": scale}
         options = options.model_copy(update=usual)
-    machine = Machine(Sections(sampler, vae, text, latents, samples, devices), sandbox, set)
+    machine = Machine(sections, sandbox, set)
     for one in _one_by_one(options):
         view_files.check_folder("--out", one.out)
         one = one.model_copy(update={"out": one.out / view_files.ORBIT})

@@ -207,6 +207,16 @@ def test_a_recipe_must_be_named(capsys):
     assert "required: --recipe" in capsys.readouterr().err
 
 
+def test_each_of_the_settings_that_commands_share_is_named_by_an_option_of_its_own(here, monkeypatch, capsys):
+    monkeypatch.chdir(here)
+    with pytest.raises(SystemExit):
+        main(["sample", "--help"])
+    told = capsys.readouterr().out
+    assert re.search(r"--latents SECTION +section of params\.yaml to read", told) and "settings: latents\n" in told
+    with pytest.raises(SystemExit, match=r"^stiv sample: --latents is text, .* it is one of latents$"):
+        main(["sample", "--prompt", "red", "--out", "red.mp4", "--latents", "text"])
+
+
 @pytest.mark.parametrize(
     ("assignment", "said"),
     [
