@@ -29,14 +29,13 @@ def predict(
             f"video has {given} frames, but {min(window, total)} are to be made of which they are the first: give one "
             "at least, and leave one to make"
         )
-    made: np.ndarray | None = None
+    last, parts = video_THWC, list[np.ndarray]()
     for place in range(windows(total, given, window)):
-        last = video_THWC if made is None else made[-given:]
         own = seed if place == 0 else draw_seed(seed, "window", place)
         part = make_video(model, prompt, own, dict(enumerate(last)), num_frames=window, **call)
-        made = part if made is None else np.concatenate([made, part[given:]])
-    assert made is not None, "one window at least"
-    return made[:total]
+        parts.append(part if place == 0 else part[given:])  # its given frames are there, coded once less
+        last = np.concatenate([last, parts[-1]])[-given:]
+    return np.concatenate(parts)[:total]
 
 
 def windows(frames: int, given: int, window: int) -> int:

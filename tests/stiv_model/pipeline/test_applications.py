@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from stiv_model.latents.order import draw_seed
 from stiv_model.pipeline import continuation
 from stiv_model.pipeline.interpolation import strides_of, windows
 from stiv_model.pipeline.one_video import make_video
@@ -54,6 +55,15 @@ def test_a_video_goes_on_in_windows_that_are_given_the_last_frames_of_what_there
     other = pipe.predict(noise(2), "a", frames=9, seed=4, **CALL)
     assert np.array_equal(long[:2], other[:2]) and not np.array_equal(long[4:6], other[4:6])
     assert not np.array_equal(long[2:4], long[4:6]), "a window has noise of its own"
+
+
+def test_a_window_is_given_frames_as_the_video_has_them_and_not_as_the_window_before_gave_them_back(pipe):
+    given, made = noise(3), make_video(pipe, "a", 3, dict(enumerate(noise(3))), **CALL)
+    for place in (1, 2):
+        part = make_video(pipe, "a", draw_seed(3, "window", place), dict(enumerate(made[-3:])), **CALL)
+        assert not np.array_equal(part[:3], made[-3:]), "a frame that was coded is another"
+        made = np.concatenate([made, part[3:]])
+    assert np.array_equal(pipe.predict(given, "a", frames=6, seed=3, **CALL), made)
 
 
 @pytest.mark.parametrize(
