@@ -31,6 +31,7 @@ class Cut(NamedTuple):
         return picture[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
+@decode.answering("decode_error")
 def clip_frames(
     path: str,
     limits: Limits,
@@ -59,19 +60,12 @@ def clip_frames(
         Or status failed with reason frame_not_found, too_few_frames, damaged, decode_error ..., or rejected with
         size_changes.
     """
-    try:
-        with decode.open_video(path, limits, repairs) as opened:
-            marks = packets.Marks()
-            decoding = decoded_from(opened, start_pts, marks)
-            wanted = _between(decoding, start_pts, end_pts)
-            taken, cut, times = _take(opened, wanted, frames, stride_frames, height, width)
-            _refuse_damage(opened, decoding, times, marks)
-    except decode.Refused as refused:
-        return refused.result()
-    except av.error.MemoryError:
-        raise
-    except av.error.FFmpegError:
-        return {"status": "failed", "reason": "decode_error"}
+    with decode.open_video(path, limits, repairs) as opened:
+        marks = packets.Marks()
+        decoding = decoded_from(opened, start_pts, marks)
+        wanted = _between(decoding, start_pts, end_pts)
+        taken, cut, times = _take(opened, wanted, frames, stride_frames, height, width)
+        _refuse_damage(opened, decoding, times, marks)
     return {"status": "ok", "reason": None, "frames": np.stack(taken), "crop_top": cut.top, "crop_left": cut.left}
 
 

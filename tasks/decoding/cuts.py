@@ -201,6 +201,7 @@ class Cutter:
             self._current.take(self._waiting.popleft())
 
 
+@decode.answering("decode_error")
 def split(
     path: str,
     limits: Limits,
@@ -227,20 +228,13 @@ def split(
         status, reason, and if ok `frames` decoded and `shots`, which cover every frame once: the columns of
         tables.SHOTS that do not name the video, and `stills` as base64 of JPEG.
     """
-    try:
-        with decode.open_video(path, limits, repairs) as opened:
-            all_rules, marks, time_base = Rules(**rules, fps=fps), packets.Marks(), opened.time_base
-            pieces, times = _pieces(opened, _frames(opened, part, marks), analysis_pixels, all_rules)
-            if part is None:
-                decode.check_decoded(opened, len(times) - 1, claimed_frames)
-            pieces = _parted(pieces, times, marks)
-            shots = list(shots_of(pieces, times, float(time_base), all_rules))
-    except decode.Refused as refused:
-        return refused.result()
-    except av.error.MemoryError:
-        raise
-    except av.error.FFmpegError:
-        return {"status": "failed", "reason": "decode_error"}
+    with decode.open_video(path, limits, repairs) as opened:
+        all_rules, marks, time_base = Rules(**rules, fps=fps), packets.Marks(), opened.time_base
+        pieces, times = _pieces(opened, _frames(opened, part, marks), analysis_pixels, all_rules)
+        if part is None:
+            decode.check_decoded(opened, len(times) - 1, claimed_frames)
+        pieces = _parted(pieces, times, marks)
+        shots = list(shots_of(pieces, times, float(time_base), all_rules))
     text = f"{time_base.numerator}/{time_base.denominator}"
     shots = [shot | {"time_base": text} for shot in shots]
     return {"status": "ok", "reason": None, "frames": len(times) - 1, "shots": shots}

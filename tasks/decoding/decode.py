@@ -7,11 +7,12 @@ x.mp4 can be a playlist that opens other files; `protocol_whitelist=none` does n
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, BinaryIO, NamedTuple, cast
+from functools import wraps
+from typing import Any, BinaryIO, NamedTuple, ParamSpec, cast
 
 import av
 import numpy as np
@@ -19,6 +20,8 @@ import numpy as np
 from tasks.decoding import packets, planes, tone
 from tasks.decoding.limits import MIN_DECODED, DecodeBudget, Limits
 
+_Parameters = ParamSpec("_Parameters")
+_Answer = dict[str, Any]
 # FFmpeg names some of these codecs after the library that decodes them
 _DECODERS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}
 _MOV_BOXES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot"))
@@ -38,6 +41,30 @@ class Refused(Exception):  # noqa: N818 (a verdict on the file, not a fault of o
 
     def result(self) -> dict[str, Any]:
         return {"status": self.status, "reason": self.reason}
+
+
+def answering(failure: str) -> Callable[[Callable[_Parameters, _Answer]], Callable[_Parameters, _Answer]]:
+    """Let a function that reads a file answer with status and reason where that is refused, or FFmpeg gives it up.
+
+    Args:
+        failure: the reason of the latter; the status is failed. A lack of memory says nothing about the file.
+    """
+
+    def with_answers(read: Callable[_Parameters, _Answer]) -> Callable[_Parameters, _Answer]:
+        @wraps(read)
+        def answered(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Answer:
+            try:
+                return read(*args, **kwargs)
+            except Refused as refused:
+                return refused.result()
+            except av.error.MemoryError:
+                raise
+            except av.error.FFmpegError:
+                return {"status": "failed", "reason": failure}
+
+        return answered
+
+    return with_answers
 
 
 class Opened(NamedTuple):

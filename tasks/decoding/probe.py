@@ -7,7 +7,7 @@ import av
 from av.video.reformatter import ColorPrimaries, ColorTrc
 
 from tasks.decoding import packets, planes
-from tasks.decoding.decode import Opened, Refused, claimed_frames, may_jump, open_video, shown
+from tasks.decoding.decode import Opened, Refused, answering, claimed_frames, may_jump, open_video, shown
 from tasks.decoding.limits import MIN_DECODED, Limits
 
 _SAME_RATE = 0.02  # a rate that a header claims is that of the packets, if they differ by no more
@@ -15,6 +15,7 @@ _SAME_LENGTH = 1.5  # times what a frame is said to last, within which times in 
 _NOT_SAID = 2  # of colours, by ITU-T H.273
 
 
+@answering("unreadable")
 def probe(path: str, limits: Limits) -> dict[str, Any]:
     """Say what a video is: codec, width, height, fps, seconds, frames, repairs, and how its colours are coded.
 
@@ -22,15 +23,8 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
     noticed here. Decoded is the first frame alone: width and height are of the picture as it is shown, upright and
     with square pixels.
     """
-    try:
-        with open_video(path, limits) as opened:
-            return {"status": "ok", "reason": None, **_measure(opened)}
-    except Refused as refused:
-        return refused.result()
-    except av.error.MemoryError:
-        raise
-    except av.error.FFmpegError:
-        return {"status": "failed", "reason": "unreadable"}
+    with open_video(path, limits) as opened:
+        return {"status": "ok", "reason": None, **_measure(opened)}
 
 
 def _measure(opened: Opened) -> dict[str, Any]:

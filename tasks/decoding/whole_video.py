@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, cast
 
-import av
 import numpy as np
 
 from tasks.decoding import clip_frames, decode
@@ -15,6 +14,7 @@ _X264 = re.compile(rb"x264 - core [^\x00]{0,400}? options: [^\x00]{0,2000}?\bcrf
 _PACKETS = 4  # among which the first of the picture is
 
 
+@decode.answering("decode_error")
 def whole_video(
     path: str, limits: Limits, frames: int, height: int, width: int, repairs: Sequence[str] = ()
 ) -> dict[str, Any]:
@@ -29,18 +29,11 @@ def whole_video(
         `frames`: uint8 (T, height, width, 3) RGB, T at most `frames`; `crf`: libx264's rate factor, null where the file
         does not say. Or status failed or rejected with a reason.
     """
-    try:
-        with decode.open_video(path, limits) as opened:
-            crf = _crf(opened)
-        with decode.open_video(path, limits, repairs) as opened:
-            taken = _all(opened, frames, height, width)
-            decode.check_decoded(opened, len(taken), frames)
-    except decode.Refused as refused:
-        return refused.result()
-    except av.error.MemoryError:
-        raise
-    except av.error.FFmpegError:
-        return {"status": "failed", "reason": "decode_error"}
+    with decode.open_video(path, limits) as opened:
+        crf = _crf(opened)
+    with decode.open_video(path, limits, repairs) as opened:
+        taken = _all(opened, frames, height, width)
+        decode.check_decoded(opened, len(taken), frames)
     return {"status": "ok", "reason": None, "frames": np.stack(taken), "crf": crf}
 
 
