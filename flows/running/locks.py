@@ -52,9 +52,17 @@ def _locked(lock: Path, refusal: str) -> TextIO:
     return file
 
 
-def output(out: Path, verb: str) -> contextlib.AbstractContextManager[None]:
-    """Return the lock on what a stage makes, however the stage was started."""
-    return _making(LOCKS, out, verb, stays=True)
+@contextlib.contextmanager
+def output(out: Path, verb: str) -> Iterator[None]:
+    """Hold the lock on what a stage makes, however and wherever the stage was started.
+
+    It is two: that of the folder where the stage runs, which machines that share it see, and that of `video`.
+
+    Raises:
+        ValueError: another process holds one of them.
+    """
+    with _making(LOCKS, out, verb, stays=True), video(out, verb):
+        yield
 
 
 def video(out: Path, verb: str) -> contextlib.AbstractContextManager[None]:

@@ -36,6 +36,16 @@ def test_an_output_is_made_by_one_at_a_time_however_it_is_named_and_a_killed_one
     assert not Path("data").exists(), "the lock is beside nothing that is made"
 
 
+def test_an_output_is_made_by_one_at_a_time_from_whichever_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with holding(HOLDS, "data/clips") as first:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        with pytest.raises(ValueError, match=rf"process {first.pid} .* is making \.\./data/clips"):  # noqa: SIM117
+            with output(Path("../data/clips"), "select"):
+                pass
+
+
 def test_a_name_with_braces_is_told_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with output(Path("a{b}"), "one"), pytest.raises(ValueError, match=r"is making a\{b\}"), output(Path("a{b}"), "two"):
