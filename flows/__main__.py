@@ -126,10 +126,10 @@ try the model
   stiv sample --prompt "a red circle moves left" --out red.mp4
   stiv sample --prompt "a red circle moves left" --image first.png --out red.mp4
   stiv sample --again red.json --out same.mp4   the same bytes, by the JSON beside a video
-  stiv predict --video walk.mp4 --given 4 --out next.mp4   what comes after the last frames
+  stiv predict --video walk.mp4 --out next.mp4   what comes after the last frames
   stiv interpolate --video walk.mp4 --factor 2 --out smooth.mp4   or --image A --last-image B
   stiv views --image chair.png --out chair   an object from six more sides, from one picture of it
-  stiv long --prompt "a red circle moves left" --seconds 16 --out long.mp4   longer than a call makes, by key frames
+  stiv long --prompt "a red circle moves left" --seconds 16 --checkpoint checkpoints/long_video --out long.mp4
   stiv studio                   a local page that does all of this: queue, gallery, two videos side by side
   stiv export --out pipelines/demo   a checkpoint as a folder that diffusers opens anywhere
   stiv matrix --out matrix/sft   how it does with and without text and given frames, by kinds and scales of guidance

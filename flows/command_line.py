@@ -140,14 +140,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser_of(name: str, verb: Verb) -> argparse.ArgumentParser:
-    """Return the parser of one verb: an option for each argument, its help from the section Args of the docstring.
+    """Return the parser of one verb: an option for each argument, its help what `told` says.
 
     A settings argument is an option that names a section of params.yaml; one that is no section's name is required. A
     NamedTuple of settings, which several verbs share, is an option for each of them.
     Every verb that reads settings takes `--set` too, unless it has an option of that name.
     """
-    text, helps = _parts(verb.doc)
-    description, examples = _examples(text)
+    helps = told(verb)
+    description, examples = _examples(_parts(verb.doc)[0])
     parser = _Parser(
         prog=f"stiv {name}",
         description=description,
@@ -156,14 +156,11 @@ def parser_of(name: str, verb: Verb) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     for arg in verb.arguments:
-        if is_options(arg.annotation):
-            for option, told in _shared(arg):
-                _add(parser, option, told)
-        elif sections := sections_in(arg):
-            for name in sections:
-                _add_section(parser, name, helps.get(name, ""))
-        else:
-            _add(parser, arg, helps.get(arg.name, ""))
+        for name in sections_in(arg).keys() - Params.model_fields.keys():
+            parser.add_argument(_option(name), metavar="SECTION", required=True, help=_joined(helps.get(name, "")))
+        if not sections_in(arg):
+            for option in _shared(arg) if is_options(arg.annotation) else [arg]:
+                _add(parser, option, helps.get(option.name, ""))
     if verb.sections and "set" not in verb.signature.parameters:
         parser.add_argument(
             "--set",
@@ -173,7 +170,17 @@ def parser_of(name: str, verb: Verb) -> argparse.ArgumentParser:
             "does not know of them: it makes the output again from params.yaml. To keep a value, edit params.yaml, or "
             "use dvc exp run -S",
         )
+    for name in verb.sections:
+        if name in Params.model_fields:  # last: what a user asks for stands before
+            text = f"section of params.yaml to read these settings from (default: {name})"
+            parser.add_argument(_option(name), metavar="SECTION", default=name, help=text)
     return parser
+
+
+def told(verb: Verb) -> dict[str, str]:
+    """Return what options are, by name: as the section Args of the docstring says, else as a class of options does."""
+    shared = [documented(arg.annotation) for arg in verb.arguments if is_options(arg.annotation)]
+    return {name: text for texts in [*shared, _parts(verb.doc)[1]] for name, text in texts.items()}
 
 
 def with_sections(verb: Verb, values: dict[str, Any], params: Params) -> dict[str, Any]:
@@ -204,20 +211,10 @@ def with_options(verb: Verb, values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _shared(arg: inspect.Parameter) -> Iterator[tuple[inspect.Parameter, str]]:
-    texts = documented(arg.annotation)
+def _shared(arg: inspect.Parameter) -> Iterator[inspect.Parameter]:
     for name, field in arg.annotation.model_fields.items():
         default = inspect.Parameter.empty if field.is_required() else field.default
-        option = inspect.Parameter(name, arg.KEYWORD_ONLY, default=default, annotation=field.annotation)
-        yield option, texts[name]
-
-
-def _add_section(parser: argparse.ArgumentParser, name: str, text: str) -> None:
-    known = name in Params.model_fields
-    default = f"section of params.yaml to read these settings from (default: {name})" if known else ""
-    how: dict[str, Any] = {"default": name} if known else {"required": True}
-    told = _joined(text, default) or "section of params.yaml"
-    parser.add_argument(_option(name), metavar="SECTION", help=told, **how)
+        yield inspect.Parameter(name, arg.KEYWORD_ONLY, default=default, annotation=field.annotation)
 
 
 def _option(name: str) -> str:
@@ -238,7 +235,8 @@ def _add(parser: argparse.ArgumentParser, arg: inspect.Parameter, text: str) -> 
         parser.add_argument(arg.name, metavar=arg.name.rstrip("s").upper(), type=kind, nargs="*", help=text)
         return
     needed = arg.default is arg.empty
-    shown = "" if needed or arg.default in (None, False) else f"default: {arg.default}"
+    values = arg.default if isinstance(arg.default, list | tuple) else [arg.default]
+    shown = "" if needed or arg.default is None or kind is bool else f"default: {' '.join(map(str, values))}"
     how: dict[str, Any] = {"help": _joined(text, shown)} | ({"required": True} if needed else {"default": arg.default})
     if kind is bool:
         parser.add_argument(option, action="store_true", help=how["help"])

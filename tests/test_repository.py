@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from flows.__main__ import COMMANDS, FLOWS, load, module_of, split_verb
-from flows.command_line import Verb, describe, parser_of
+from flows.command_line import Verb, describe, parser_of, told
 from flows.params import load_params, section
 from flows.running.code_hash import PACKAGES, is_code
 
@@ -226,6 +226,12 @@ def test_what_is_read_from_the_source_of_a_verb_is_what_python_makes_of_it(verb)
 def test_every_option_of_every_verb_says_what_it_is(verb):
     actions = parser_of(verb, described(verb))._actions
     assert [action.dest for action in actions if len(re.sub(r"default: .*", "", action.help or "")) < 8] == []
+
+
+@pytest.mark.parametrize("verb", sorted(FLOWS | COMMANDS))
+def test_what_a_verb_says_of_its_options_is_of_options_that_it_has(verb):
+    options = {action.dest for action in parser_of(verb, described(verb))._actions}
+    assert told(described(verb)).keys() <= options
 
 
 def test_prefect_yaml_has_the_pipeline_and_every_stage_and_its_schedule_is_off():

@@ -15,7 +15,7 @@ def audit(
     shots: Path = Path("data/shots"),
     out: Path = Path("audits"),
     who: str | None = None,
-    port: int = 8502,
+    port: int = 8503,
     dsg: DsgSettings,
 ) -> None:
     """Show the objects that captions name, one by one, and take down whether they are there, until Ctrl-C.
@@ -41,7 +41,7 @@ def audit(
         ValueError: there is no such port, it is in use, or the verdicts are damaged.
     """
     if not 1 <= port <= 65535:
-        raise ValueError(f"--port is {port}: give one from 1024 to 65535, such as 8502")
+        raise ValueError(f"--port is {port}: give one from 1024 to 65535, such as 8503")
     if clips < 1:
         raise ValueError(f"--clips is {clips}: name one clip at least")
     refuse_taken(port)

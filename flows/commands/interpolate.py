@@ -43,6 +43,9 @@ def interpolate(
     samples.given_guidance_scale and samples.given_steps, where nothing else is said.
 
     Args:
+        video: Video file between whose frames more are made.
+        num_frames: Frames of a window of --video, or of what is made between two pictures, the given ones among them
+            (default: those of the model, as height, width, steps and guidance are).
         factor: How many times as many frames are made of --video: 2 or 4 (default: 2).
         stride_frames: Source frames from one frame of --video to the next, where its frames are not those of footage.
         keep_last: Keep the frame that an even number of frames leaves beyond the last given one.
@@ -52,7 +55,7 @@ def interpolate(
     examples:
       stiv interpolate --video walk.mp4 --factor 2 --out smooth.mp4
       stiv interpolate --video walk.mp4 --factor 2 --stride-frames 4 --checkpoint checkpoints/tup --out smooth.mp4
-      stiv interpolate --image first.png --last-image last.png --checkpoint checkpoints/interpolation --out between.mp4
+      stiv interpolate --image first.png --last-image last.png --checkpoint checkpoints/tasks --out between.mp4
       stiv interpolate --again smooth.json --out same.mp4
 
     Raises:

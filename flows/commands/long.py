@@ -49,6 +49,11 @@ def long(
     kill goes on at the next one; the video is the same, byte for byte.
 
     Args:
+        prompts: Text file with a prompt on each line, in place of --prompt: of one key frame after the other.
+        last_image: Not taken: a long video begins with text or --image.
+        video: Not taken: a long video begins with text or --image.
+        num_frames: Frames of a window, its key frames among them (default: those that the model was trained for;
+            height, width, steps and guidance are the model's too).
         seconds: Length of the video; --prompts FILE says it too, by its number of lines.
         restart: Delete what another request for the same --out has begun.
         set: Use other values than those of params.yaml, such as sampler.steps=20; of a pipeline folder only devices,

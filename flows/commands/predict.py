@@ -36,6 +36,7 @@ def predict(
     else is said.
 
     Args:
+        video: Video file to go on with: its last frames become the first ones.
         given: Frames that are given, the last ones of the video (default: as many as the model was trained to be
             given).
         seconds: Length of the file, the given frames among it, in place of --num-frames: longer than the model makes
@@ -44,9 +45,9 @@ def predict(
             samples and sandbox may be set.
 
     examples:
-      stiv predict --video walk.mp4 --given 4 --checkpoint checkpoints/v2v --out next.mp4
+      stiv predict --video walk.mp4 --given 4 --checkpoint checkpoints/tasks --out next.mp4
       stiv predict --video red.mp4 --given 1 --prompt "a red circle moves left" --out next.mp4
-      stiv predict --video walk.mp4 --given 4 --seconds 10 --checkpoint checkpoints/v2v --out next.mp4
+      stiv predict --video walk.mp4 --given 4 --seconds 10 --checkpoint checkpoints/tasks --out next.mp4
       stiv predict --video walk.mp4 --num-videos 4 --out futures
       stiv predict --again next.json --out same.mp4
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.__main__ import COMMANDS, module_of
-from flows.command_line import ROOT, describe, documented, is_options, parser_of, plain, sections_in, with_options
+from flows.command_line import ROOT, describe, is_options, parser_of, plain, sections_in, told, with_options
 from flows.commands.given_files import FPS, most_given
 from flows.commands.long import not_trained as long_not_trained
 from flows.commands.named_model import ModelFacts, resolve
@@ -85,14 +85,13 @@ def options_of(mode: Mode) -> list[Option]:
 
 def _options(verb: str) -> Iterator[Option]:
     described = describe(module_of(verb), verb)
-    helps = {action.dest: (action.help or "").replace("%%", "%") for action in parser_of(verb, described)._actions}
+    texts = told(described)
     for arg in described.arguments:
         if is_options(arg.annotation):
-            texts = documented(arg.annotation)
             for name, field in arg.annotation.model_fields.items():
                 yield Option(name, plain(field.annotation), field.get_default(), texts[name])
         elif not sections_in(arg) and arg.name != "set":
-            yield Option(arg.name, plain(arg.annotation), arg.default, helps[arg.name])
+            yield Option(arg.name, plain(arg.annotation), arg.default, texts[arg.name])
 
 
 def check(verb: str, argv: list[str]) -> None:

@@ -47,7 +47,7 @@ class VideoOptions(Options):
     num_videos: PositiveInt = 1
     """Videos of each prompt, with this seed and the next ones."""
     fps: PositiveFloat | None = None
-    """Frames per second of the file."""
+    """Frames per second of the file (default: those that follow from --video, else 8)."""
     checkpoint: Path | None = None
     """Folder of trained weights, as a training stage wrote it; size and sampler are those of params.yaml."""
     pipeline: str | None = None

@@ -47,6 +47,19 @@ def views(
     --num-videos each seed has a folder of its own in there. The picture shows one object before white, or transparent.
 
     Args:
+        out: Folder for the pictures, the video and what made them.
+        image: Picture file of the object: turned upright, scaled to cover the size of a view, and cut at its centre.
+        prompt: Not taken: views are made without a text.
+        prompts: Not taken: views are made without a text.
+        negative_prompt: Not taken: views are made without a text.
+        last_image: Not taken: one view is given.
+        video: Not taken: one view is given.
+        num_frames: Not taken: there are six views.
+        height: Of a view, pixels (default: those of the model, as width, steps and guidance are).
+        width: Of a view, pixels.
+        guidance_scale: How much the views follow the given one; 1 is no guidance (default: 3.5).
+        num_videos: Times that the object is shown, with this seed and the next ones.
+        fps: Pictures per second of orbit.mp4 (default: 2).
         set: Use other values than those of params.yaml, such as sampler.steps=20; of a pipeline folder only devices,
             samples and sandbox may be set.
 

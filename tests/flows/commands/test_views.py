@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from flows.__main__ import main
+from flows.command_line import describe, told
 from stiv_model.diffusion.cameras import CAMERAS
 from stiv_model.encoders.video_file import read_video
 from tasks.applications import view_files
@@ -81,6 +82,15 @@ def test_what_views_have_no_use_for_is_refused(picture, tmp_path, words, said):
     with pytest.raises(SystemExit) as stopped:
         main(["views", "--image", str(picture), "--out", str(tmp_path / "out"), *words])
     assert said in str(stopped.value)
+
+
+def test_what_the_help_says_is_not_taken_is_refused(workspace):
+    texts = told(describe("flows.commands.views", "views"))
+    not_taken = [name for name, text in texts.items() if text.startswith("Not taken: ")]
+    assert len(not_taken) == 6
+    for name in not_taken:
+        with pytest.raises(SystemExit, match=rf"--{name.replace('_', '-')} is 1, but .*: leave it out$"):
+            main(["views", "--image", "a.png", "--out", "out", f"--{name.replace('_', '-')}", "1"])
 
 
 def test_a_folder_with_other_files_is_left_alone(picture, model, tmp_path):
