@@ -37,6 +37,8 @@ def _leave_the_callers_prefect_alone() -> None:
 
 
 _leave_the_callers_prefect_alone()  # Prefect reads them when it is imported
+# as `flows` has it, before torch is imported: threads of two workers that wait would spin where the other computes
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 tiny_vlm.let_torchvision_import()  # does nothing where there is none
 
 
