@@ -17,7 +17,7 @@ from stiv_model.pipeline import card
 from stiv_model.pipeline.components import NAMES
 from stiv_model.pipeline.inputs import learned_modes, named_places
 from stiv_model.pipeline.pipeline import StivPipeline
-from stiv_model.settings import RUN_FILE, Run
+from stiv_model.settings import RUN_FILE, Mode, Pattern, Run, is_mixture
 from stiv_model.weights import certificate, metadata
 from tasks.evaluation import judgement, sealing
 from tasks.pages.templates import template
@@ -38,6 +38,13 @@ def _started(parent: tuple[str, str]) -> str:
     return f"{_cell(Path(folder).name)} {sha256[:12]}"
 
 
+def _given(clean_frames: Pattern | tuple[Mode, ...]) -> str:
+    """Say which frames a recipe gives, by its own words: of a mixture each of its modes."""
+    if is_mixture(clean_frames):
+        return ", ".join(_given(mode.clean_frames) for mode in clean_frames)
+    return clean_frames if isinstance(clean_frames, str) else named_places(clean_frames)
+
+
 _KINDS = {"model": ("t2v", "ti2v"), "tasks": ("predict", "between"), "tup": ("tup",)}
 """The modes that each of the weights of a score card makes by itself; a cascade takes two."""
 _FILTERS: dict[str, Callable[..., str]] = {
@@ -45,6 +52,7 @@ _FILTERS: dict[str, Callable[..., str]] = {
     "number": lambda count: f"{count:,}",
     "cell": _cell,
     "started": _started,
+    "given": _given,
 }
 
 

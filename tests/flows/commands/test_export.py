@@ -1,5 +1,6 @@
 """`stiv export`: what is in the folder, and what a person sees who asks for what cannot be."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,16 @@ from huggingface_hub.repocard import metadata_load
 
 from flows.__main__ import main
 from stiv_model import package_files
-from stiv_model.pipeline import card
+from stiv_model.pipeline import StivPipeline, card
 from stiv_model.pipeline.components import NAMES
+from stiv_model.settings import Mode
 from stiv_model.weights import certificate, metadata
 from tasks.evaluation import sealing
 from tasks.evaluation.card import Dimension
+from tasks.pages import model_card
+from tasks.pages.model_card import Data, Figures, History, Named
 from tests.made_card import made_card, share
+from tests.stiv_model.weights.test_warm_start import TRAINED
 
 _OF_A_GROUP = {
     "colour": share(90, 96, chance=1 / 6),
@@ -76,6 +81,19 @@ def test_the_card_has_the_figures_of_the_modes_that_the_model_is_for(workspace, 
     assert "| ti2v | held out | first frame as given | | 96 | 27.2 dB | | |" in text
     assert "| tup |" not in text
     assert metadata_load(Path("out/README.md"))["license"] == "cc-by-4.0"
+
+
+def test_the_card_of_a_mixture_says_which_frames_it_was_given_and_how_far_apart(named, checkpoint, tmp_path):
+    modes = [Mode(clean_frames="first", stride=3, weight=1), Mode(clean_frames="first_and_last", stride=1, weight=2)]
+    pipeline = StivPipeline.from_pretrained(named)
+    pipeline.transformer.trained = TRAINED.model_copy(update={"clean_frames": tuple(modes), "image_dropout": 0.1})
+    pipeline.save_pretrained(tmp_path)
+    told = Data(Counter(), Counter(), False), Figures({}, None, "nobody measured"), Named("any", "FOLDER", "unknown")
+    model_card.write(tmp_path, pipeline, checkpoint, History([], []), *told)
+    learned = ["frame 0 given, frames 9 apart", "no frame given, frames 9 apart"]
+    learned += ["frames 0 and 3 given, frames 3 apart", "no frame given, frames 3 apart"]
+    text = (tmp_path / "README.md").read_text()
+    assert f"- It has learned from: {'; '.join(learned)} (counted in frames of the source)." in text
 
 
 @pytest.mark.parametrize("content", [None, "[", "{}", '{"schema": "stiv-card/1", "seal": {}}'])

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from stiv_model.settings import RUN_FILE
+from stiv_model.settings import RUN_FILE, Mode
 from stiv_model.weights import certificate, metadata
-from tasks.pages.model_card import _cell, _started, history
+from tasks.pages.model_card import _cell, _given, _started, history
 from tests.stiv_model.runs import describe
 
 
@@ -69,6 +69,21 @@ def test_a_record_that_cannot_be_read_is_refused(tmp_path):
     (t2i / RUN_FILE).write_text("{}")
     with pytest.raises(ValueError, match=rf"^{t2i / RUN_FILE}: .*train {t2i} again"):
         history(t2i, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("clean_frames", "said"),
+    [
+        ("first", "first"),
+        ((0, 1), "frames 0 and 1"),
+        (
+            (Mode(clean_frames="first", stride=9, weight=1), Mode(clean_frames=(0, 3), stride=1, weight=2)),
+            "first, frames 0 and 3",
+        ),
+    ],
+)
+def test_a_training_is_told_with_the_frames_that_it_gave(clean_frames, said):
+    assert _given(clean_frames) == said
 
 
 def test_what_others_wrote_is_text_in_a_table_and_no_markup():
