@@ -217,6 +217,8 @@ def _learned(trained: metadata.Trained | None) -> list[str]:
 def _makes(is_video: bool, trained: metadata.Trained | None) -> str:
     if not is_video:
         return "pictures from a text"
+    if trained is not None and trained.clean_frames == "views":
+        return "six views of an object from one picture of it"
     given = trained is not None and trained.clean_frames != "none"
     return f"videos from a text{', and from a text and given frames' if given else ''}"
 

@@ -83,16 +83,27 @@ def test_the_card_has_the_figures_of_the_modes_that_the_model_is_for(workspace, 
     assert metadata_load(Path("out/README.md"))["license"] == "cc-by-4.0"
 
 
-def test_the_card_of_a_mixture_says_which_frames_it_was_given_and_how_far_apart(named, checkpoint, tmp_path):
-    modes = [Mode(clean_frames="first", stride=3, weight=1), Mode(clean_frames="first_and_last", stride=1, weight=2)]
+def card_of(named: Path, checkpoint: Path, folder: Path, **trained: object) -> str:
+    """Return the card of a pipeline of which no more is known than what it was trained for."""
     pipeline = StivPipeline.from_pretrained(named)
-    pipeline.transformer.trained = TRAINED.model_copy(update={"clean_frames": tuple(modes), "image_dropout": 0.1})
-    pipeline.save_pretrained(tmp_path)
+    pipeline.transformer.trained = TRAINED.model_copy(update=trained)
+    pipeline.save_pretrained(folder)
     told = Data(Counter(), Counter(), False), Figures({}, None, "nobody measured"), Named("any", "FOLDER", "unknown")
-    model_card.write(tmp_path, pipeline, checkpoint, History([], []), *told)
+    model_card.write(folder, pipeline, checkpoint, History([], []), *told)
+    return (folder / "README.md").read_text()
+
+
+def test_the_card_of_a_model_for_views_shows_how_these_are_made(named, checkpoint, tmp_path):
+    text = card_of(named, checkpoint, tmp_path, clean_frames="views", frames=8)
+    assert "makes six views of an object from one picture of it, with its VAE" in text
+    assert "pipe.views(picture)" in text and "stiv views --pipeline FOLDER" in text and 'pipe("' not in text
+
+
+def test_the_card_of_a_mixture_says_which_frames_it_was_given_and_how_far_apart(named, checkpoint, tmp_path):
+    modes = (Mode(clean_frames="first", stride=3, weight=1), Mode(clean_frames="first_and_last", stride=1, weight=2))
+    text = card_of(named, checkpoint, tmp_path, clean_frames=modes, image_dropout=0.1)
     learned = ["frame 0 given, frames 9 apart", "no frame given, frames 9 apart"]
     learned += ["frames 0 and 3 given, frames 3 apart", "no frame given, frames 3 apart"]
-    text = (tmp_path / "README.md").read_text()
     assert f"- It has learned from: {'; '.join(learned)} (counted in frames of the source)." in text
 
 
