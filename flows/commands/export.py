@@ -14,7 +14,7 @@ from stiv_model.pipeline.components import read_checkpoint
 from stiv_model.pipeline.pipeline import StivPipeline
 from stiv_model.pipeline.text_source import TextSource
 from stiv_model.settings import SamplerSettings, TextSettings, VaeSettings
-from stiv_model.weights import certificate, metadata
+from stiv_model.weights import certificate, files, metadata
 from tasks.latents.settings import LatentSettings
 from tasks.lineage import lineage
 from tasks.pages import model_card
@@ -81,8 +81,9 @@ def export(
     """
     read_checkpoint(checkpoint)
     target = _target(push, private, branch, message)
-    if not _is_there(out, checkpoint, is_pushed=target is not None):
-        found = _figures(figures, checkpoint)
+    weights = certificate.sha256(files.check_there(checkpoint / metadata.WEIGHTS))  # of what is loaded below
+    if not _is_there(out, checkpoint, weights, is_pushed=target is not None):
+        found = _figures(figures, checkpoint, weights)
         size = (latents.height, latents.width, latents.frames, latents.stride_frames)
         whole = {"precision": "float32"}
         encoders = vae.model_copy(update=whole), text.model_copy(update=whole)
@@ -90,11 +91,11 @@ def export(
         if text_encoder == "named":
             sha256 = sha256_of(text.kind, text.tokens, pipeline.text_encoder, pipeline.tokenizer)
             pipeline.text_source = TextSource(source=text.source, revision=text.revision, kind=text.kind, sha256=sha256)
-        made = model_card.history(checkpoint, curves)
+        made = model_card.history(checkpoint, weights, curves)
         product = atomic.open_workdir(out, {"export": str(checkpoint)}) / "product"
         pipeline.save_pretrained(product)
         named = Named(out.name, push or "FOLDER", licence)
-        model_card.write(product, pipeline, checkpoint, made, _data(made), found, named)
+        model_card.write(product, pipeline, weights, made, _data(made), found, named)
         atomic.finish(product, out)
         atomic.discard_workdir(out)
     print(out)
@@ -118,8 +119,11 @@ def _target(push: str | None, private: bool, branch: str, message: str | None) -
     return target
 
 
-def _is_there(out: Path, checkpoint: Path, is_pushed: bool) -> bool:
+def _is_there(out: Path, checkpoint: Path, weights: str, is_pushed: bool) -> bool:
     """Say whether the checkpoint was exported to `out` before, and is to be uploaded as it is.
+
+    Args:
+        weights: sha256 of the checkpoint's.
 
     Raises:
         ValueError: something else is there, or nothing is to be uploaded.
@@ -127,30 +131,29 @@ def _is_there(out: Path, checkpoint: Path, is_pushed: bool) -> bool:
     if not out.exists():
         return False
     if is_pushed and (made_from := card.exported_from(out)) is not None:
-        here = certificate.sha256(checkpoint / metadata.WEIGHTS)
-        if made_from != here:
+        if made_from != weights:
             raise ValueError(
-                f"--out {out} was exported from weights {made_from[:12]}, and those of {checkpoint} are {here[:12]}: "
-                "name a new folder, or the checkpoint that it is of"
+                f"--out {out} was exported from weights {made_from[:12]}, and those of {checkpoint} are "
+                f"{weights[:12]}: name a new folder, or the checkpoint that it is of"
             )
         print(f"{out} was exported from these weights before: it is uploaded as it is", file=sys.stderr)
         return True
     raise ValueError(f"--out {out} exists already: name a new folder, or delete it")
 
 
-def _figures(asked: Path | None, checkpoint: Path) -> Figures:
+def _figures(asked: Path | None, checkpoint: Path, weights: str) -> Figures:
     """Return the figures that were asked for; of the workspace's own card, where they are of these weights, else why.
 
     Raises:
         OSError, ValueError: as `model_card.read_figures`, of a card that was asked for.
     """
     if asked is not None:
-        return model_card.read_figures(asked, checkpoint)
+        return model_card.read_figures(asked, checkpoint, weights)
     own = Path(stage_names.metrics("evaluate")[0])
     if not own.is_file():
         return Figures({}, None, "these weights were not measured where they were exported")
     try:
-        return model_card.read_figures(own, checkpoint)
+        return model_card.read_figures(own, checkpoint, weights)
     except ValueError as error:
         print(f"the card has no figures: {error}", file=sys.stderr)
         return Figures({}, None, "the score card that was there is not of these weights, or was changed")

@@ -73,6 +73,17 @@ def build(settings: ModelSettings, is_video: bool, weights: Mapping[str, Tensor]
     return model.eval().requires_grad_(False)
 
 
+def check_there(path: Path) -> Path:
+    """Return the path of a file of weights, if there is one.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: train {path.parent} again")
+    return path
+
+
 def read(path: Path, settings: ModelSettings, is_video: bool) -> dict[str, Tensor]:
     """Return the weights of such a model, mapped into memory: pages are read when they are used.
 
@@ -80,10 +91,8 @@ def read(path: Path, settings: ModelSettings, is_video: bool) -> dict[str, Tenso
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or a name is missing, too many, or of another shape.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: train {path.parent} again")
     try:
-        found = load_file(path)
+        found = load_file(check_there(path))
     except SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file ({error}): train {path.parent} again") from error
     wanted = shapes(settings, is_video)

@@ -106,11 +106,12 @@ class Named(NamedTuple):
     """Of the weights, as model hubs name it."""
 
 
-def history(checkpoint: Path, curves: Path) -> History:
+def history(checkpoint: Path, weights: str, curves: Path) -> History:
     """Follow a checkpoint's starting weights to the first training.
 
     Args:
         checkpoint: folder of weights, with the run.json of `stiv train` where that made them.
+        weights: sha256 of that file.
         curves: folder with a table of the losses of each recipe (TSV), which has the seconds.
 
     Raises:
@@ -118,7 +119,7 @@ def history(checkpoint: Path, curves: Path) -> History:
     """
     path = checkpoint / RUN_FILE
     if not path.is_file():
-        return History([], [certificate.sha256(checkpoint / metadata.WEIGHTS)])
+        return History([], [weights])
     try:
         run = Run.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -129,7 +130,7 @@ def history(checkpoint: Path, curves: Path) -> History:
         if (parent := _found([Path(folder), checkpoint.parent / Path(folder).name], sha256)) is None:
             lost.append(sha256)
         else:
-            earlier = history(parent, curves)
+            earlier = history(parent, sha256, curves)
             before += [one for one in earlier.trainings if one not in before]
             lost += earlier.lost
     return History(
@@ -137,45 +138,44 @@ def history(checkpoint: Path, curves: Path) -> History:
     )
 
 
-def read_figures(path: Path, checkpoint: Path) -> Figures:
+def read_figures(path: Path, checkpoint: Path, weights: str) -> Figures:
     """Return the judge's figures of a checkpoint's weights.
 
     Args:
         path: the score card (JSON), which has figures of several models.
-        checkpoint: folder of weights.
+        checkpoint: folder of the weights, for the message.
+        weights: sha256 of their file.
 
     Raises:
-        FileNotFoundError: there is no such file, or no checkpoint.
+        FileNotFoundError: there is no such file.
         ValueError: it is no card of suite shapes, or was changed, or has no figures of these weights.
     """
     content = sealing.read(path)
     modes = judgement.modes(content)
-    sha256 = certificate.sha256(checkpoint / metadata.WEIGHTS)
     measured = content.model.weights or {}
-    kinds = {kind for role, found in measured.items() if found == sha256 for kind in _KINDS.get(role, ())}
+    kinds = {kind for role, found in measured.items() if found == weights for kind in _KINDS.get(role, ())}
     own = {kind: groups for kind, groups in modes.items() if kind in kinds}
     if not own:
         told = ", ".join(f"{role} {found[:12]}" for role, found in measured.items()) or "weights that it does not name"
         raise ValueError(
-            f"{path} has figures of {told}, and none of {checkpoint}, whose weights are {sha256[:12]}: name another "
+            f"{path} has figures of {told}, and none of {checkpoint}, whose weights are {weights[:12]}: name another "
             "file, or measure these weights (dvc repro evaluate)"
         )
     return Figures(own, content.seal.sha256, None)
 
 
 def write(
-    folder: Path, pipeline: StivPipeline, checkpoint: Path, made: History, data: Data, figures: Figures, named: Named
+    folder: Path, pipeline: StivPipeline, weights: str, made: History, data: Data, figures: Figures, named: Named
 ) -> None:
     """Write README.md into a pipeline folder.
 
     Args:
         folder: as `save_pretrained` wrote it.
         pipeline: what it holds.
-        checkpoint: the folder of weights that it was made of.
+        weights: sha256 of the checkpoint's that it was made of.
     """
     model: StivTransformer = pipeline.transformer
     trained = pipeline.transformer.trained
-    weights = certificate.sha256(checkpoint / metadata.WEIGHTS)
     section: Any = {card.SECTION: {card.HASHES: card.hashes(folder, NAMES), card.CHECKPOINT: weights}}
     front = ModelCardData(
         license=named.licence,

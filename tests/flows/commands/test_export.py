@@ -89,7 +89,7 @@ def card_of(named: Path, checkpoint: Path, folder: Path, **trained: object) -> s
     pipeline.transformer.trained = TRAINED.model_copy(update=trained)
     pipeline.save_pretrained(folder)
     told = Data(Counter(), Counter(), False), Figures({}, None, "nobody measured"), Named("any", "FOLDER", "unknown")
-    model_card.write(folder, pipeline, checkpoint, History([], []), *told)
+    model_card.write(folder, pipeline, sha256(checkpoint), History([], []), *told)
     return (folder / "README.md").read_text()
 
 

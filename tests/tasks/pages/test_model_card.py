@@ -36,7 +36,7 @@ def test_the_trainings_are_told_from_the_first_with_the_seconds_that_are_known(t
     stiv = trained(tmp_path, "stiv", t2v)
     curve(tmp_path / "losses", "t2i", (6, 20.0), (12, 41.5))
     curve(tmp_path / "losses", "t2v", (6, 20.0))  # of another training: this one had 12 steps
-    made = history(stiv, tmp_path / "losses")
+    made = history(stiv, sha256(stiv), tmp_path / "losses")
     assert [(run.recipe_name, seconds) for _, run, seconds in made.trainings] == [
         ("t2i", 41.5),
         ("t2v", None),
@@ -50,7 +50,7 @@ def test_a_training_that_two_parents_share_is_told_once(tmp_path):
     high, t2v = trained(tmp_path, "t2i_high", t2i), trained(tmp_path, "t2v", t2i)
     temporal = {"temporal_parent": "checkpoints/t2v", "temporal_parent_sha256": sha256(t2v)}
     both = trained(tmp_path, "t2v_high", high, **temporal)
-    made = history(both, tmp_path)
+    made = history(both, sha256(both), tmp_path)
     assert [run.recipe_name for _, run, _ in made.trainings] == ["t2i", "t2i_high", "t2v", "t2v_high"]
 
 
@@ -60,7 +60,7 @@ def test_weights_that_are_not_at_their_place_any_more_are_told_by_their_hash(tmp
     t2v = trained(tmp_path, "t2v", t2i)
     before = sha256(t2i)
     (t2i / metadata.WEIGHTS).unlink() if lost == "gone" else (t2i / metadata.WEIGHTS).write_text("others")
-    made = history(t2v, tmp_path)
+    made = history(t2v, sha256(t2v), tmp_path)
     assert ([run.recipe_name for _, run, _ in made.trainings], made.lost) == (["t2v"], [before])
 
 
@@ -68,7 +68,7 @@ def test_a_record_that_cannot_be_read_is_refused(tmp_path):
     t2i = trained(tmp_path, "t2i")
     (t2i / RUN_FILE).write_text("{}")
     with pytest.raises(ValueError, match=rf"^{t2i / RUN_FILE}: .*train {t2i} again"):
-        history(t2i, tmp_path)
+        history(t2i, sha256(t2i), tmp_path)
 
 
 @pytest.mark.parametrize(
