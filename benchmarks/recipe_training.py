@@ -154,8 +154,7 @@ class _Batches:
         micro = recipe_data.micro_conditions(len(rows), frames, stage.every)
         batch = Batch(rows, latents, type(self.text)(*(part[rows] for part in self.text)), micro)
         spatial = height * width // stage.model.spatial_patch**2
-        shape = (recipe.frames, channels, height, width)
-        draws = draw(list(positions), shape, frames, spatial, recipe, self.training)
+        draws = draw(list(positions), (frames, channels, height, width), spatial, recipe, self.training)
         return losses(model, batch, draws, self.null_text, recipe, self.training).mean()
 
 

@@ -15,6 +15,7 @@ from flows.running.progress import show
 from stiv_model.settings import DeviceSettings
 from tasks.evaluation import measure, out_folder, values, video_suite
 from tasks.evaluation.card import FILE, Card
+from tasks.evaluation.drift import measure_long
 from tasks.evaluation.evaluate import PAGE, Evaluation, evaluate_all
 from tasks.evaluation.learning import judge_validations
 from tasks.evaluation.settings import EvaluationSettings, SuiteName
@@ -44,6 +45,7 @@ def evaluate(
     metrics: list[str] | None = None,
     training: Path | None = None,
     learning: Path | None = None,
+    long: Path | None = None,
     fvd_curve: bool = False,
     set: list[str] | None = None,
 ) -> None:
@@ -67,6 +69,7 @@ def evaluate(
         metrics: What is measured besides what always is, such as fvd; in place of evaluation.metrics.
         training: Folder with what the trainings show; their validation videos are judged too.
         learning: File for the figures of the validation videos (TSV), a line per validation.
+        long: File for the figures of the long videos among the samples (JSON): drift by window, and jumps.
         fvd_curve: Measure FVD, and draw it over the number of clips, extrapolated to infinity: OUT/fvd_curve.svg, and
             .json beside.
         set: Use other values than those of params.yaml, such as sampler.steps=20.
@@ -87,6 +90,8 @@ def evaluate(
         made = call(evaluate_all, what, out, card or out / FILE, shard, card_page.build)
     if training is not None and learning is not None:
         call(judge_validations, training, stage_names.recipes(), learning)
+    if samples is not None and long is not None:
+        call(measure_long, samples, long)
     if made is not None and fvd_curve:
         _draw_curve(out, made, evaluation)
     if made is not None:

@@ -81,17 +81,24 @@ class Params(Settings):
                 f"clips.duplicate_similarity is {self.clips.duplicate_similarity}, but scores.embedding is null: name "
                 "an image encoder there, or set clips.duplicate_similarity: null"
             )
+        tasks = self.train.get("tasks")
+        if self.samples.long and not (tasks and tasks.makes_long_videos):
+            raise ValueError(
+                f"samples.long is {self.samples.long}, but train.tasks has no modes for key frames and what lies "
+                "between them: set it to 0, or add the modes (docs/model.md, long_video)"
+            )
         for name, recipe in self.train.items():
             if recipe.clean_frames != "views" and recipe.span > self.latents.frames:  # those of views have their own
                 apart = "" if recipe.span == recipe.frames else f" at strides up to {recipe.span} frames of a clip"
                 raise ValueError(
                     f"train.{name}.frames is {recipe.frames}{apart}, but latents.frames is only {self.latents.frames}"
                 )
-            if recipe.frames > 1 and recipe.frames % self.model.temporal_patch:
-                raise ValueError(
-                    f"train.{name}.frames is {recipe.frames}, but model.temporal_patch is "
-                    f"{self.model.temporal_patch}: use a multiple of {self.model.temporal_patch}"
-                )
+            for frames in recipe.lengths:
+                if frames > 1 and frames % self.model.temporal_patch:
+                    raise ValueError(
+                        f"train.{name}.{recipe.length_key(frames)} is {frames}, but model.temporal_patch is "
+                        f"{self.model.temporal_patch}: use a multiple of {self.model.temporal_patch}"
+                    )
             num_temporal = recipe.frames // self.model.temporal_patch if recipe.frames > 1 else 1
             at = self.model.positions
             if isinstance(at, LearnedSettings) and at.num_temporal < num_temporal:

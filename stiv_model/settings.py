@@ -176,6 +176,8 @@ class Mode(Settings):
     """Latent frames from one frame of a sample to the next."""
     weight: PositiveFloat
     """Share of the samples, when all weights are divided by their sum."""
+    frames: PositiveInt | None = None
+    """Latent frames per sample; None: as many as the recipe has. All samples of a step have the same length."""
 
 
 class ConstantRate(Settings):
@@ -200,7 +202,7 @@ class RecipeSettings(Settings):
     """One training recipe. Recipes differ in these values and in nothing else."""
 
     frames: PositiveInt
-    """Latent frames per sample; 1 trains text-to-image."""
+    """Latent frames per sample, the most where modes have fewer; 1 trains text-to-image."""
     steps: PositiveInt
     """Optimizer steps to train for."""
     batch: PositiveInt
@@ -228,23 +230,40 @@ class RecipeSettings(Settings):
     and the samples of each category in turn."""
 
     @property
-    def modes(self) -> tuple[Mode, ...]:
-        """The ways in which frames are given: the mixture, or the one pattern on neighbouring frames."""
-        if is_mixture(self.clean_frames):
-            return self.clean_frames
-        return (Mode(clean_frames=self.clean_frames, stride=1, weight=1.0),)
+    def lengths(self) -> dict[int, tuple[Mode, ...]]:
+        """The ways in which frames are given, by latent frames per sample: a mixture, or one on neighbouring frames."""
+        return modes_by_length(self.clean_frames, self.frames)
+
+    @property
+    def makes_long_videos(self) -> bool:
+        """Whether it learns key frames and, at a stride that fits these, what lies between two of them."""
+        for frames, modes in self.lengths.items():
+            keys = {mode.stride for mode in modes if mode.clean_frames == "first"}
+            if any(m.clean_frames == "first_and_last" and m.stride * (frames - 1) in keys for m in modes):
+                return True
+        return False
+
+    def length_key(self, frames: int) -> str:
+        """Return the key under which the recipe says a length, for messages."""
+        return "frames" if frames == self.frames else "clean_frames, frames of a mode,"
 
     @property
     def span(self) -> int:
         """Latent frames of a clip that a sample needs."""
-        return max((self.frames - 1) * mode.stride + 1 for mode in self.modes)
+        return max((frames - 1) * mode.stride + 1 for frames, modes in self.lengths.items() for mode in modes)
 
     @model_validator(mode="after")
     def clean_frames_are_in_the_video(self) -> Self:
         """Refuse patterns that the frames of a sample do not suit, and mixtures of two null images."""
-        for mode in self.modes:
-            _check_pattern(mode.clean_frames, self.frames)
-        if is_mixture(self.clean_frames) and "views" in [mode.clean_frames for mode in self.modes]:
+        for frames, modes in self.lengths.items():
+            if frames > self.frames or (frames == 1) != (self.frames == 1):
+                least = min(2, self.frames)
+                raise ValueError(
+                    f"a mode has frames {frames}, and the recipe {self.frames}: use {least} to {self.frames}"
+                )
+            for mode in modes:
+                _check_pattern(mode.clean_frames, frames)
+        if is_mixture(self.clean_frames) and "views" in [mode.clean_frames for mode in self.clean_frames]:
             raise ValueError("clean_frames is a mixture with views, whose null image is another: make two recipes")
         return self
 
@@ -260,6 +279,17 @@ class RecipeSettings(Settings):
                 f"{self.warmup_steps + self.decay.steps} or more"
             )
         return self
+
+
+def modes_by_length(clean_frames: Pattern | tuple[Mode, ...], frames: int) -> dict[int, tuple[Mode, ...]]:
+    """Return the modes of a mixture by the latent frames per sample, or one pattern as the only mode of `frames`."""
+    if not is_mixture(clean_frames):
+        return {frames: (Mode(clean_frames=clean_frames, stride=1, weight=1.0),)}
+    found: dict[int, tuple[Mode, ...]] = {}
+    for mode in clean_frames:
+        length = mode.frames or frames
+        found[length] = (*found.get(length, ()), mode)
+    return found
 
 
 def is_mixture(clean_frames: Pattern | tuple[Mode, ...]) -> TypeIs[tuple[Mode, ...]]:

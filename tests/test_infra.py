@@ -133,7 +133,8 @@ def test_recipes_differ_in_frames_masks_and_dropouts_as_in_the_paper(path: Path)
     recipes = load_params(path).train
     for name, patterns in (CLEAN_FRAMES | FURTHER).items():
         recipe = recipes[name]
-        given = tuple(mode.clean_frames for mode in recipe.modes)
+        (modes,) = recipe.lengths.values()
+        given = tuple(mode.clean_frames for mode in modes)
         assert given == (patterns if isinstance(patterns, tuple) else (patterns,)), name
         assert recipe.frames == (1 if name == "t2i" else 20), name
         assert recipe.mask_ratio == (0.0 if name == "unmask_sft" else 0.5), name

@@ -82,7 +82,7 @@ def run_all(started: float, port: int = 0, progress: Progress | None = None) -> 
             state = asyncio.run(_run(started, serving, progress))
     if not state.is_completed():
         raise ValueError(f"{state.name}: {state.message}; once that is mended, the same command goes on from there")
-    (card,) = stage_names.metrics("evaluate")
+    card, _ = stage_names.metrics("evaluate")
     for line in card_lines(Path(card)):
         say(started, line)
 

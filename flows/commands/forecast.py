@@ -71,7 +71,7 @@ def forecast(
     training = params.training
     share = data_plan.micro_batch(recipe, training)
     shape = SampleShape(recipe.frames, *sides(data, params, downsampling), params.text.tokens)
-    sample, fixed = cost(params.model, training, shape, recipe.mask_ratio)
+    sample, fixed = cost(params.model, training, recipe, shape)
     if training.activation_checkpointing:
         flops, activation_bytes = sample.checkpointed_training_flops, sample.checkpointed_activation_bytes
     else:
@@ -90,12 +90,11 @@ def forecast(
 
 @cache
 def cost(
-    model: ModelSettings, training: TrainingSettings, shape: SampleShape, mask_ratio: float
+    model: ModelSettings, training: TrainingSettings, recipe: RecipeSettings, shape: SampleShape
 ) -> tuple[SampleCost, GpuBytes]:
     """Return what a sample costs, and what a rank keeps besides; the same for many recipes."""
-    is_video = shape.frames > 1
-    fixed = memory.per_gpu(costs.build_on_meta(model, is_video), training, training.ranks)
-    return costs.sample_cost(model, training, is_video, shape, mask_ratio), fixed
+    fixed = memory.per_gpu(costs.build_on_meta(model, shape.frames > 1), training, training.ranks)
+    return costs.recipe_cost(model, training, recipe, shape), fixed
 
 
 def count(name: str, recipe: RecipeSettings, latents: Path | None, params: Params) -> tuple[Plan | None, str | None]:

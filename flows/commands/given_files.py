@@ -71,7 +71,7 @@ def read(
 
 def most_given(facts: ModelFacts) -> int:
     """Return how many of the first frames the model was trained to be given, one where none."""
-    known = [places for places, _ in learned_modes(facts.trained)] if facts.trained else []
+    known = [mode.given for mode in learned_modes(facts.trained)] if facts.trained else []
     return max((len(places) for places in known if places == frozenset(range(len(places)))), default=1) or 1
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.commands.clip_size import latent_sides
-from flows.commands.forecast import Prices, cost
+from flows.commands.forecast import Prices
 from flows.params import Params
 from stiv_model.diffusion.frame_conditioning import clean_frame_mask
-from stiv_model.monitoring.costs import SampleShape
+from stiv_model.monitoring.costs import SampleShape, sample_cost
 from stiv_model.settings import Device, Precision, TextSettings, VaeSettings
 
 KNOWN = Path("infra/encoders")
@@ -82,7 +82,7 @@ def sampling(params: Params, downsampling: int) -> Work:
     from stiv_model.monitoring.inference_costs import video_cost  # seconds of imports, for who asks
 
     shape = SampleShape(params.latents.frames, *latent_sides(params, downsampling), params.text.tokens)
-    once = cost(params.model, params.training, shape, 0.0)[0].forward_flops
+    once = sample_cost(params.model, params.training, shape.frames > 1, shape, 0.0).forward_flops
     encoders = _encoders(params.vae, params.text, (params.latents.height, params.latents.width))
     interpolated = int(clean_frame_mask("every_second", shape.frames).sum())
     given = {"from text": 0, "from text and image": 1, "interpolated in time": interpolated}

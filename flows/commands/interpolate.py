@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flows.commands import given_files, video_jobs, video_record
-from flows.commands.named_model import TRAINED, ModelFacts
+from flows.commands.named_model import TRAINED, ModelFacts, for_tasks
 from flows.commands.sections import Sections
 from flows.commands.video_jobs import Job, Machine, Work
 from flows.commands.video_options import VideoOptions
@@ -69,9 +69,9 @@ def interpolate(
             own["factor"] = factor or _FACTOR
         options = video_jobs.with_empty_prompt(options)
     machine = Machine(sections, sandbox, set)
-    trained = TRAINED if options.image is not None else _TUP
+    trained = for_tasks() if options.image is not None else _TUP
     if options.again is None:
-        options = video_jobs.with_sampling_between(options, machine, trained)
+        options = video_jobs.with_sampling_of_given(options, machine, trained)
     video_jobs.run("interpolate", options, own, machine, _prepared, trained)
 
 

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from flows.commands import given_files, video_jobs, video_record
-from flows.commands.named_model import ModelFacts
+from flows.commands.named_model import ModelFacts, for_tasks
 from flows.commands.sections import Sections
 from flows.commands.video_jobs import Job, Machine, Work
 from flows.commands.video_options import VideoOptions
@@ -42,11 +42,12 @@ def long(
 ) -> None:
     """Make a video longer than one call makes: key frames first, then the frames between each two of them.
 
-    One model that has learned both makes them (docs/model.md, long_video): key frames far apart, and what lies between
-    a first and a last frame. Key frames of windows of n frames are n - 1 apart; neighbouring windows share one.
-    --num-frames are those of a window. With --prompts each line is of one key frame: what the video shows on the way to
-    it. Memory does not grow with the length: windows go into OUT.partial as they are made, and the same command after a
-    kill goes on at the next one; the video is the same, byte for byte.
+    One model that has learned both makes them (recipe tasks, or docs/model.md, long_video): key frames far apart, and
+    what lies between a first and a last frame. Key frames of windows of n frames are n - 1 apart; neighbouring windows
+    share one. --num-frames are those of a window. With --prompts each line is of one key frame: what the video shows on
+    the way to it. Memory does not grow with the length: windows go into OUT.partial as they are made, and the same
+    command after a kill goes on at the next one; the video is the same, byte for byte. A checkpoint is sampled with
+    samples.given_guidance_scale and samples.long_steps, where nothing else is said.
 
     Args:
         prompts: Text file with a prompt on each line, in place of --prompt: of one key frame after the other.
@@ -74,7 +75,10 @@ def long(
     elif seconds is not None:
         raise ValueError(f"--again {options.again} says all of what to make: leave --seconds out")
     machine = Machine(sections, sandbox, set)
-    video_jobs.run("long", options, own, machine, partial(_prepared, restart=restart))
+    trained = for_tasks()
+    if options.again is None:
+        options = video_jobs.with_sampling_of_given(options, machine, trained, sections.samples.long_steps)
+    video_jobs.run("long", options, own, machine, partial(_prepared, restart=restart), trained)
 
 
 def _checked(options: VideoOptions, seconds: float | None) -> tuple[VideoOptions, list[str] | None]:
@@ -96,7 +100,7 @@ def _checked(options: VideoOptions, seconds: float | None) -> tuple[VideoOptions
 def _prepared(
     options: VideoOptions, own: dict[str, Any], facts: ModelFacts, sandbox: SandboxSettings, restart: bool
 ) -> Work:
-    window, stride_frames = _window(facts, options.num_frames)
+    window, stride_frames = long_video.window_of(facts.trained, options.num_frames, facts.defaults)
     if window < 3:
         raise ValueError(f"a window of {window} frames has none between its key frames: name --num-frames, 3 at least")
     one = options.model_copy(update={"num_frames": window})
@@ -119,12 +123,6 @@ def _prepared(
     )
 
 
-def _window(facts: ModelFacts, num_frames: int | None) -> tuple[int, int]:
-    """Return the frames of a window, and the source frames from one of them to the next."""
-    window = num_frames or long_video.window_of(facts.trained, facts.defaults.frames)
-    return window, long_video.learned_stride(facts.trained, window) or facts.defaults.stride_frames
-
-
 def not_trained(facts: ModelFacts, num_frames: int | None, frames: int | None) -> str | None:
     """Say why a model was not trained for a long video that begins with text; None where it was, or nobody knows.
 
@@ -132,7 +130,7 @@ def not_trained(facts: ModelFacts, num_frames: int | None, frames: int | None) -
         num_frames: of a window; None takes those of the training.
         frames: of the video; None takes as many as one call's key frames are for.
     """
-    window, stride_frames = _window(facts, num_frames)
+    window, stride_frames = long_video.window_of(facts.trained, num_frames, facts.defaults)
     if window < 3:
         return None
     video = LongVideo(frames or (window - 1) ** 2 + 1, window, stride_frames, ("",))

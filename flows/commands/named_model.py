@@ -23,6 +23,7 @@ from tasks.storage import atomic
 
 TRAINED = Path("checkpoints/unmask_sft")
 """The weights that the pipeline's last recipe makes."""
+_TASKS = TRAINED.with_name("tasks")
 _OF_THE_MACHINE = ("devices", "samples", "sandbox")
 """Sections of params.yaml that act on a pipeline folder too: device, precision, and limits on files that are given."""
 
@@ -126,6 +127,11 @@ Keeper = Callable[[NamedModel, Sections, Callable[[], StivPipeline]], StivPipeli
 KEEPER: ContextVar[Keeper | None] = ContextVar("keeper", default=None)
 """Who opens a model in the place of the command: a process that makes several videos keeps it. It is told which one
 with which settings, and what loads it."""
+
+
+def for_tasks() -> Path:
+    """Return the weights that go on from several frames, fill in between two and make long videos, if they are here."""
+    return _TASKS if _TASKS.exists() else TRAINED
 
 
 def choose(checkpoint: Path | None, pipeline: str | None, trained: Path = TRAINED) -> NamedModel:

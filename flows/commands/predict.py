@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flows.commands import given_files, video_jobs
-from flows.commands.named_model import TRAINED, ModelFacts
+from flows.commands.named_model import TRAINED, ModelFacts, for_tasks
 from flows.commands.sections import Sections
 from flows.commands.video_jobs import Job, Machine, Work
 from flows.commands.video_options import VideoOptions
@@ -69,9 +69,11 @@ def predict(
             )
         options = video_jobs.with_empty_prompt(options)
     machine = Machine(sections, sandbox, set)
-    if options.again is None and given is not None and given > 1:
-        options = video_jobs.with_sampling_between(options, machine, TRAINED)
-    video_jobs.run("predict", options, {"given": given, "seconds": seconds}, machine, _prepared)
+    is_of_several = given is not None and given > 1
+    trained = for_tasks() if is_of_several else TRAINED
+    if options.again is None and is_of_several:
+        options = video_jobs.with_sampling_of_given(options, machine, trained)
+    video_jobs.run("predict", options, {"given": given, "seconds": seconds}, machine, _prepared, trained)
 
 
 def _prepared(options: VideoOptions, own: dict[str, Any], facts: ModelFacts, sandbox: SandboxSettings) -> Work:

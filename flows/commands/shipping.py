@@ -42,7 +42,7 @@ def pack(out: Path) -> int:
 
     refuse_others(out)
     params = load_params()
-    samples, (card,) = Path(stage_names.outputs("samples")[0]), stage_names.metrics("evaluate")
+    samples, (card, _) = Path(stage_names.outputs("samples")[0]), stage_names.metrics("evaluate")
     made, judged = json.loads((samples / tables.SAMPLE_LIST).read_text()), judgement.read(Path(card))
     settings = params.sampler, params.vae, params.text, params.latents
     with atomic.scratch(out) as aside:

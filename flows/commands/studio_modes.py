@@ -167,7 +167,8 @@ def why_not(mode: Mode, model: Model, asked: Mapping[str, Any]) -> str | None:
     places = _places(mode, facts, frames, asked)
     if places is None:
         return None
-    strides = [stride for known, stride in learned_modes(model.facts.trained) if known == frozenset(places)]
+    learned = learned_modes(model.facts.trained)
+    strides = [one.stride_frames for one in learned if (one.given, one.frames) == (frozenset(places), frames)]
     is_of_any_stride = mode.verb == "interpolate" and strides  # it takes frames as far apart as they are to be
     return not_trained(places, frames, strides[0] if is_of_any_stride else facts.defaults.stride_frames, facts.trained)
 

@@ -270,7 +270,9 @@ def with_empty_prompt(options: VideoOptions) -> VideoOptions:
     return options.model_copy(update={"prompt": ""}) if is_silent else options
 
 
-def with_sampling_between(options: VideoOptions, machine: Machine, trained: Path) -> VideoOptions:
+def with_sampling_of_given(
+    options: VideoOptions, machine: Machine, trained: Path, steps: int | None = None
+) -> VideoOptions:
     """Return options that ask for what stage samples takes where several frames are given, unless they say otherwise.
 
     These are `samples.given_guidance_scale` and `samples.given_steps`, of a checkpoint: a pipeline folder has values of
@@ -278,13 +280,14 @@ def with_sampling_between(options: VideoOptions, machine: Machine, trained: Path
 
     Args:
         trained: the checkpoint that is taken where it is here and no model is named.
+        steps: in the place of `samples.given_steps`.
     """
     if options.pipeline is not None or (options.checkpoint is None and not trained.exists()):
         return options
     samples = machine.sections.samples
     usual = {
         "guidance_scale": ("sampler.guidance_scale", samples.given_guidance_scale),
-        "num_inference_steps": ("sampler.steps", samples.given_steps),
+        "num_inference_steps": ("sampler.steps", steps or samples.given_steps),
     }
     stated = {assignment.partition("=")[0] for assignment in machine.assignments or []}
     missing = {

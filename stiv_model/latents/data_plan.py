@@ -140,17 +140,19 @@ def check(name: str, recipe: RecipeSettings, model: ModelSettings, training: Tra
         ValueError: one line with the value, the place and the remedy.
     """
     micro_batch(recipe, training)
-    if recipe.frames > 1 and recipe.frames % model.temporal_patch:
-        raise ValueError(
-            f"train.{name}.frames is {recipe.frames}, but model.temporal_patch is {model.temporal_patch}: "
-            f"use a multiple of {model.temporal_patch} in params.yaml"
-        )
-    moments, sharing = recipe.frames // model.temporal_patch, together(recipe, training)
-    if moments % sharing:
-        raise ValueError(
-            f"train.{name}.frames {recipe.frames} / model.temporal_patch {model.temporal_patch} are {moments} temporal "
-            f"tokens, which training.sequence_ranks {sharing} ranks cannot share: use a divisor of {moments}"
-        )
+    for frames in recipe.lengths:
+        key = f"train.{name}.{recipe.length_key(frames)}"
+        if frames > 1 and frames % model.temporal_patch:
+            raise ValueError(
+                f"{key} is {frames}, but model.temporal_patch is {model.temporal_patch}: "
+                f"use a multiple of {model.temporal_patch} in params.yaml"
+            )
+        moments, sharing = frames // model.temporal_patch, together(recipe, training)
+        if moments % sharing:
+            raise ValueError(
+                f"{key} {frames} / model.temporal_patch {model.temporal_patch} are {moments} temporal tokens, which "
+                f"training.sequence_ranks {sharing} ranks cannot share: use a divisor of {moments}"
+            )
     cores = len(os.sched_getaffinity(0))
     if training.device == "cpu" and training.ranks_per_node > cores:
         raise ValueError(

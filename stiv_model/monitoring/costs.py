@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
 from stiv_model.network.masking import TokenMask
 from stiv_model.network.transformer import StivTransformer
-from stiv_model.settings import ModelSettings, TrainingSettings
+from stiv_model.settings import ModelSettings, RecipeSettings, TrainingSettings
 
 REST = "rest"
 """Patches, text projection, singleton condition, mask token, last layer."""
@@ -146,6 +147,35 @@ def sample_cost(
         checkpointed_activation_bytes=outside
         + sum(times * block.input_bytes for times, block in repeated)
         + max(block.recomputed_bytes for _, block in repeated),
+    )
+
+
+def recipe_cost(
+    settings: ModelSettings, training: TrainingSettings, recipe: RecipeSettings, shape: SampleShape
+) -> SampleCost:
+    """Return what a sample of a recipe costs: the mean over its lengths, as they weigh, and the most activations.
+
+    Args:
+        settings: of the model.
+        training: its precision.
+        recipe: its lengths and mask.
+        shape: of a sample, whose frames are those of the recipe.
+
+    Raises:
+        ValueError: as `sample_cost`.
+    """
+    is_video = recipe.frames > 1
+    each = [
+        sample_cost(settings, training, is_video, shape._replace(frames=frames), recipe.mask_ratio)
+        for frames in recipe.lengths
+    ]
+    weights = [sum(mode.weight for mode in modes) for modes in recipe.lengths.values()]
+    most = {"activation_bytes", "checkpointed_activation_bytes"}
+    return SampleCost(
+        *(
+            max(values) if name in most else round(float(np.average(values, weights=weights)))
+            for name, values in zip(SampleCost._fields, zip(*each, strict=True), strict=True)
+        )
     )
 
 

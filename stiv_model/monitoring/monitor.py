@@ -96,6 +96,6 @@ def measure(run: Run, data: LatentData, device: torch.device) -> Speed | None:
     _, _, height, width = data.parts["latents"].shape
     shape = costs.SampleShape(run.recipe.frames, height, width, data.null_text.tokens_BLE.shape[1])
     with torch.enable_grad():  # backward is counted, on the meta device
-        cost = costs.sample_cost(run.model, training, run.recipe.frames > 1, shape, run.recipe.mask_ratio)
+        cost = costs.recipe_cost(run.model, training, run.recipe, shape)
     flops = cost.checkpointed_training_flops if training.activation_checkpointing else cost.training_flops
     return Speed(cost.tokens, flops, peak.item())

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from stiv_model.diffusion.frame_conditioning import clean_frame_mask, null_image
 from stiv_model.diffusion.sampler import sample
-from stiv_model.latents.dataset import LatentData
+from stiv_model.latents.dataset import Batch, LatentData
 from stiv_model.latents.order import draw_seed
 from stiv_model.monitoring import prompt_features
 from stiv_model.network.conditions import MICRO_CONDITIONS, FrameCondition, Text
 from stiv_model.network.transformer import StivTransformer
-from stiv_model.settings import RecipeSettings, Run, SamplerSettings, TrainingSettings
+from stiv_model.settings import Mode, RecipeSettings, Run, SamplerSettings, TrainingSettings
 from stiv_model.training.loss import micro_conditions, take_frames
 
 
@@ -42,31 +42,43 @@ def validation_videos(run: Run, work: Path, data: LatentData) -> list[Validation
     Raises:
         FileNotFoundError: the features of the prompts are missing.
     """
-    recipe, count = run.recipe, len(run.training.validation_prompts)
+    count = len(run.training.validation_prompts)
     batch = data.batch([number * len(data.samples) // count for number in range(count)]).to(torch.device("cpu"))
-    modes = [recipe.modes[number % len(recipe.modes)] for number in range(count)]
+    prompts = Text(**load_file(work / prompt_features.FILE))
+    modes = [(frames, mode) for frames, modes in run.recipe.lengths.items() for mode in modes]
+    of_number = [modes[number % len(modes)] for number in range(count)]
+    found: list[ValidationVideos] = []
+    for frames in run.recipe.lengths:
+        numbers = [number for number, (length, _) in enumerate(of_number) if length == frames]
+        if numbers:
+            own = [of_number[number][1] for number in numbers]
+            found += _of_length(run.training.seed, frames, own, numbers, batch, prompts)
+    return found
+
+
+def _of_length(
+    seed: int, frames: int, modes: list[Mode], numbers: list[int], batch: Batch, prompts: Text
+) -> list[ValidationVideos]:
+    """Return the videos of these numbers, all of one length, by the prompts and of the clips that have them."""
     stride_V = torch.tensor([mode.stride for mode in modes])
-    latents_VFCHW = take_frames(batch.latents_BFCHW, torch.zeros_like(stride_V), stride_V, recipe.frames)
-    micro_VM = micro_conditions(batch.micro_BM, stride_V, recipe.frames)
+    latents_VFCHW = take_frames(batch.latents_BFCHW[numbers], torch.zeros_like(stride_V), stride_V, frames)
+    micro_VM = micro_conditions(batch.micro_BM[numbers], stride_V, frames)
     micro_VM[:, [MICRO_CONDITIONS.index(name) for name in ("crop_top", "crop_left")]] = 0
-    is_clean_VF = torch.stack([clean_frame_mask(mode.clean_frames, recipe.frames) for mode in modes])
+    is_clean_VF = torch.stack([clean_frame_mask(mode.clean_frames, frames) for mode in modes])
 
     def names(kind: str) -> list[str]:
-        return [f"{kind} {number}" for number in range(count)]
+        return [f"{kind} {number}" for number in numbers]
 
     def noise(kind: str) -> Tensor:
-        seeds = [draw_seed(run.training.seed, f"validation {kind}", number) for number in range(count)]
+        seeds = [draw_seed(seed, f"validation {kind}", number) for number in numbers]
         shape = latents_VFCHW.shape[1:]
         return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
-    found = [
-        ValidationVideos(
-            names("prompt"), Text(**load_file(work / prompt_features.FILE)), micro_VM, None, noise("prompt")
-        )
-    ]
+    texts, captions = (Text(*(part[numbers] for part in text)) for text in (prompts, batch.text))
+    found = [ValidationVideos(names("prompt"), texts, micro_VM, None, noise("prompt"))]
     if is_clean_VF.any():
         condition = FrameCondition(latents_VFCHW, is_clean_VF)
-        found.append(ValidationVideos(names("clip"), batch.text, micro_VM, condition, noise("clip")))
+        found.append(ValidationVideos(names("clip"), captions, micro_VM, condition, noise("clip")))
     return found
 
 

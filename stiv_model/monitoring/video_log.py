@@ -88,5 +88,7 @@ class VideoLog:
 
 
 def strip(videos: Sequence[np.ndarray]) -> np.ndarray:
-    """Return one picture (H, W, 3) of videos (T, H, W, 3): a row per video, a column per frame."""
-    return np.concatenate([np.concatenate(list(frames_THWC), axis=1) for frames_THWC in videos])
+    """Return one picture (H, W, 3) of videos (T, H, W, 3): a row per video, a column per frame; black is none."""
+    rows = [np.concatenate(list(frames_THWC), axis=1) for frames_THWC in videos]
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])

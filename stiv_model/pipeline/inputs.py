@@ -5,7 +5,7 @@ Shapes: P prompts, F frames, C channels, H height, W width, M micro-conditions.
 
 from collections.abc import Callable, Collection, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -17,7 +17,7 @@ from stiv_model.diffusion.frame_conditioning import clean_frame_mask
 from stiv_model.encoders.text import encode as encode_text
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
 from stiv_model.pipeline.components import PipelineDefaults
-from stiv_model.settings import LearnedSettings, ModelSettings, Pattern, SamplerSettings, is_mixture
+from stiv_model.settings import LearnedSettings, ModelSettings, Pattern, SamplerSettings, modes_by_length
 from stiv_model.weights.metadata import Trained
 
 Texts = str | Sequence[str]
@@ -152,12 +152,14 @@ def not_trained(given: Collection[int], frames: int, stride_frames: int, trained
     """
     if trained is None:
         return None
-    if frames != trained.frames:
-        return f"num_frames is {frames}, but the model was trained (recipe {trained.recipe_name}) with {trained.frames}"
-    learned = learned_modes(trained)
-    strides = sorted({stride for places, stride in learned if places == frozenset(given)})
+    every = learned_modes(trained)
+    learned = [mode for mode in every if mode.frames == frames]
+    if not learned:
+        known = " or ".join(map(str, sorted({mode.frames for mode in every})))
+        return f"num_frames is {frames}, but the model was trained (recipe {trained.recipe_name}) with {known}"
+    strides = sorted({mode.stride_frames for mode in learned if mode.given == frozenset(given)})
     if not strides:
-        known = " or ".join(sorted({named_places(places) for places, _ in learned}, reverse=True))
+        known = " or ".join(sorted({named_places(mode.given) for mode in learned}, reverse=True))
         pattern = _pattern_of(frozenset(given), frames)
         recipe = f", as recipe {_RECIPES[pattern]} has it" if isinstance(pattern, str) else ""
         asked = pattern if isinstance(pattern, str) else list(pattern)
@@ -175,15 +177,25 @@ def not_trained(given: Collection[int], frames: int, stride_frames: int, trained
     return None
 
 
-def learned_modes(trained: Trained) -> list[tuple[frozenset[int], int]]:
-    """Return what a training gave: the places of given frames, with the source frames from one frame to the next."""
-    patterns = trained.clean_frames
-    modes = [(m.clean_frames, m.stride) for m in patterns] if is_mixture(patterns) else [(patterns, 1)]
+class Learned(NamedTuple):
+    """A way in which a training gave frames."""
+
+    given: frozenset[int]
+    """The places of the given frames."""
+    stride_frames: int
+    """Source frames from one frame to the next."""
+    frames: int
+    """Latent frames per sample."""
+
+
+def learned_modes(trained: Trained) -> list[Learned]:
+    """Return every way in which a training gave frames; with dropout of the image also that of giving none."""
     found = []
-    for pattern, stride in modes:
-        places = _places(pattern, trained.frames)
-        without = [frozenset[int]()] if places and trained.image_dropout else []
-        found += [(each, stride * trained.stride_frames) for each in (places, *without)]
+    for frames, modes in modes_by_length(trained.clean_frames, trained.frames).items():
+        for mode in modes:
+            places = _places(mode.clean_frames, frames)
+            without = [frozenset[int]()] if places and trained.image_dropout else []
+            found += [Learned(each, mode.stride * trained.stride_frames, frames) for each in (places, *without)]
     return found
 
 

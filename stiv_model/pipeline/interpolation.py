@@ -97,7 +97,7 @@ def strides_of(
 def learned_strides(trained: Trained | None, frames: int) -> list[int]:
     """Return the source frames from one frame to the next at which every second one was given, the most first."""
     modes = learned_modes(trained) if trained else []
-    return sorted({stride for places, stride in modes if places == frozenset(range(0, frames, 2))}, reverse=True)
+    return sorted({mode.stride_frames for mode in modes if mode.given == frozenset(range(0, frames, 2))}, reverse=True)
 
 
 def _widest(learned: Sequence[int], passes: int) -> int | None:

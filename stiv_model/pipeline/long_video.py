@@ -13,6 +13,7 @@ import numpy as np
 
 from stiv_model.latents.order import draw_seed
 from stiv_model.pipeline import inputs
+from stiv_model.pipeline.components import PipelineDefaults
 from stiv_model.pipeline.one_video import VideoModel, make_video
 from stiv_model.weights.metadata import Trained
 
@@ -92,17 +93,33 @@ def check(video: LongVideo) -> None:
         )
 
 
-def learned_stride(trained: Trained | None, window: int) -> int | None:
-    """Return the source frames from one frame to the next between key frames, as the training had them.
+def learned_windows(trained: Trained | None) -> list[tuple[int, int]]:
+    """Return frames of a window, and source frames from one of them to the next, as the training had them.
 
-    That is the widest stride at which first and last frame were given and whose key frames were made too; where there
-    is none of those, the widest at which first and last frame were given; None where those never were.
+    Those are the modes at which first and last frame were given, first those whose key frames were made too, of these
+    the longest first, and of as long ones the widest apart.
     """
     modes = inputs.learned_modes(trained) if trained else []
-    ends = frozenset((0, window - 1))
-    between = sorted({stride for places, stride in modes if places == ends}, reverse=True)
-    keys = {stride for places, stride in modes if places <= {0}}
-    return next(iter([*(each for each in between if each * (window - 1) in keys), *between]), None)
+    keys = {(mode.frames, mode.stride_frames) for mode in modes if mode.given <= {0}}
+    between = {(mode.frames, mode.stride_frames) for mode in modes if mode.given == {0, mode.frames - 1}}
+
+    def has_key_frames(window: tuple[int, int]) -> bool:
+        frames, stride_frames = window
+        return (frames, stride_frames * (frames - 1)) in keys
+
+    return sorted(between, key=lambda window: (has_key_frames(window), window), reverse=True)
+
+
+def window_of(trained: Trained | None, num_frames: int | None, default: PipelineDefaults) -> tuple[int, int]:
+    """Return frames of a window, and source frames from one of them to the next: as in the training, if it is known.
+
+    Args:
+        num_frames: of a window, where they are asked for.
+        default: of a call, for what no training says.
+    """
+    learned = [one for one in learned_windows(trained) if num_frames in (None, one[0])]
+    frames = num_frames or (trained.frames if trained else default.frames)
+    return learned[0] if learned else (frames, default.stride_frames)
 
 
 def not_trained(video: LongVideo, has_image: bool, trained: Trained | None) -> str | None:
@@ -117,11 +134,6 @@ def not_trained(video: LongVideo, has_image: bool, trained: Trained | None) -> s
     return None
 
 
-def window_of(trained: Trained | None, default: int) -> int:
-    """Return how many frames a call makes: as many as in the training, or where that is unknown the default."""
-    return trained.frames if trained else default
-
-
 def long(
     model: VideoModel,
     prompt: str | Sequence[str],
@@ -134,10 +146,9 @@ def long(
 ) -> Iterator[np.ndarray]:
     """Make a long video, uint8 RGB (T, H, W, 3) by windows; arguments as of `StivPipeline.long`."""
     trained = model.transformer.trained
-    window = num_frames or window_of(trained, model.defaults.frames)
-    stride = stride_frames or learned_stride(trained, window) or model.defaults.stride_frames
+    window, stride = window_of(trained, num_frames, model.defaults)
     prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-    video = LongVideo(frames, window, stride, prompts)
+    video = LongVideo(frames, window, stride_frames or stride, prompts)
     check(video)
     if not call.get("untrained") and (reason := not_trained(video, image is not None, trained)):
         raise ValueError(f"{reason}; untrained=True (--untrained) goes on all the same")

@@ -3,6 +3,8 @@
 Shapes: B batch, F latent frames, C channels, H, W latents, T temporal tokens, S spatial tokens, M micro-conditions.
 """
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,6 +21,8 @@ from stiv_model.network.masking import TokenMask, sample_kept
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.settings import Mode, RecipeSettings, TrainingSettings
 
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
 
 class Draws(NamedTuple):
     """The random numbers of some samples."""
@@ -28,7 +32,7 @@ class Draws(NamedTuple):
     drop_text_B: Tensor
     drop_image_B: Tensor
     mode_B: Tensor
-    """Which of the recipe's modes."""
+    """Which of the recipe's modes of this length."""
     start_B: Tensor
     """The latent frame of the clip with which the sample starts."""
     spatial_order_BS: Tensor
@@ -40,7 +44,6 @@ class Draws(NamedTuple):
 def draw(
     positions: list[int],
     shape: tuple[int, ...],
-    frames: int,
     num_spatial: int,
     recipe: RecipeSettings,
     training: TrainingSettings,
@@ -48,25 +51,26 @@ def draw(
     """Draw for the samples at these positions of the run (paper, sections 2.1 to 2.3 and appendix B).
 
     Args:
-        positions: of the samples; each decides all of its draws, with `training.seed`.
-        shape: of one sample, (F, C, H, W).
-        frames: latent frames of a clip, from which the sample's are taken.
+        positions: of the samples, all of one step; each decides all of its draws, with `training.seed`.
+        shape: of a clip, (F, C, H, W), from whose frames the sample's are taken.
         num_spatial: spatial tokens of the model.
         recipe: its frames, modes and dropout.
         training: its seed and density of timesteps.
     """
     columns = []
+    frames = draw_length(positions[0] // recipe.batch, recipe, training.seed)
     for position in positions:
         generator = torch.Generator().manual_seed(draw_seed(training.seed, "sample", position))
-        noise = torch.randn(shape, generator=generator)
+        noise = torch.randn((frames, *shape[1:]), generator=generator)
         uniform = torch.rand(4, generator=generator).clamp(1e-6, 1 - 1e-6)
-        orders = [torch.randperm(size, generator=generator) for size in (num_spatial, recipe.frames)]
+        orders = [torch.randperm(size, generator=generator) for size in (num_spatial, frames)]
         columns.append((noise, uniform, *orders, torch.rand((), generator=generator)))
     stacked = (torch.stack(column) for column in zip(*columns, strict=True))
     noise, uniform, spatial_order_BS, temporal_order_BF, choice_B = stacked
-    mode_B = choose_modes(recipe.modes, choice_B)
-    strides = torch.tensor([mode.stride for mode in recipe.modes])
-    starts_B = frames - (recipe.frames - 1) * strides[mode_B]  # as many as leave room for the sample's last frame
+    modes = recipe.lengths[frames]
+    mode_B = choose_modes(modes, choice_B)
+    strides = torch.tensor([mode.stride for mode in modes])
+    starts_B = shape[0] - (frames - 1) * strides[mode_B]  # as many as leave room for the sample's last frame
     return Draws(
         noise,
         rectified_flow.sample_timesteps(uniform[:, 0], training.timestep_density, training.timestep_shift),
@@ -79,10 +83,27 @@ def draw(
     )
 
 
+def draw_length(step: int, recipe: RecipeSettings, seed: int) -> int:
+    """Return the latent frames of all samples of a step, counted from 0: each length as often as its modes weigh.
+
+    Multiples of the golden ratio, from a random one on, are spread so evenly that any stretch of steps has the shares.
+    """
+    lengths = recipe.lengths
+    if len(lengths) == 1:
+        return recipe.frames
+    weights = [sum(mode.weight for mode in modes) for modes in lengths.values()]
+    first = torch.rand(1, generator=torch.Generator().manual_seed(draw_seed(seed, "length", 0)), dtype=torch.float64)
+    return list(lengths)[int(_chosen(weights, (first + step * _GOLDEN) % 1))]
+
+
 def choose_modes(modes: tuple[Mode, ...], uniform_B: Tensor) -> Tensor:
     """Return for draws in [0, 1) the indices of the modes (B), each in proportion to its weight."""
-    ends = torch.tensor([mode.weight for mode in modes], dtype=torch.float64).cumsum(0)
-    return torch.searchsorted(ends, uniform_B.double() * ends[-1], right=True).clamp(max=len(modes) - 1)
+    return _chosen([mode.weight for mode in modes], uniform_B)
+
+
+def _chosen(weights: Sequence[float], uniform_B: Tensor) -> Tensor:
+    ends = torch.tensor(weights, dtype=torch.float64).cumsum(0)
+    return torch.searchsorted(ends, uniform_B.double() * ends[-1], right=True).clamp(max=len(weights) - 1)
 
 
 def losses(
@@ -103,12 +124,14 @@ def losses(
         recipe: its frames, modes and mask.
         training: its ablations.
     """
-    strides = torch.tensor([mode.stride for mode in recipe.modes], device=batch.latents_BFCHW.device)
-    data = take_frames(batch.latents_BFCHW, draws.start_B, strides[draws.mode_B], recipe.frames)
-    micro = micro_conditions(batch.micro_BM, strides[draws.mode_B], recipe.frames)
+    frames = draws.noise_BFCHW.shape[1]
+    modes = recipe.lengths[frames]
+    strides = torch.tensor([mode.stride for mode in modes], device=batch.latents_BFCHW.device)
+    data = take_frames(batch.latents_BFCHW, draws.start_B, strides[draws.mode_B], frames)
+    micro = micro_conditions(batch.micro_BM, strides[draws.mode_B], frames)
     text = drop_captions(batch.text, null_text, draws.drop_text_B)
 
-    patterns = torch.stack([clean_frame_mask(mode.clean_frames, recipe.frames) for mode in recipe.modes])
+    patterns = torch.stack([clean_frame_mask(mode.clean_frames, frames) for mode in modes])
     pattern_BF = patterns.to(data.device)[draws.mode_B]
     is_clean_BF = pattern_BF & ~draws.drop_image_B[:, None]
     x = rectified_flow.interpolate(data, draws.noise_BFCHW, draws.timestep_B)

@@ -113,10 +113,9 @@ class Steps:
 
     def _read(self, positions: range) -> tuple[Batch, Draws]:
         batch = self.data.batch([self.order[position] for position in positions], pin=self.device.type == "cuda")
-        frames, channels, height, width = batch.latents_BFCHW.shape[1:]
-        num_spatial = height * width // self.run.model.spatial_patch**2
-        shape = (self.run.recipe.frames, channels, height, width)
-        return batch, draw(list(positions), shape, frames, num_spatial, self.run.recipe, self.run.training)
+        shape = tuple(batch.latents_BFCHW.shape[1:])
+        num_spatial = shape[-2] * shape[-1] // self.run.model.spatial_patch**2
+        return batch, draw(list(positions), shape, num_spatial, self.run.recipe, self.run.training)
 
 
 def _of_all_ranks(names: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ from stiv_model.latents.dataset import LatentData
 from stiv_model.latents.order import draw_seed
 from stiv_model.network.conditions import MICRO_CONDITIONS
 from stiv_model.process_exit import die_with_parent, noting_failure
-from stiv_model.settings import RUN_FILE, Encoders, Pattern, Run, is_mixture
+from stiv_model.settings import RUN_FILE, Encoders, Pattern, Run, is_mixture, modes_by_length
 from stiv_model.weights import (
     certificate,
     durable,
@@ -244,7 +244,12 @@ def _purpose(of: CheckpointMetadata) -> str:
         return "T2I"
     if not is_mixture(clean):
         return _pattern(clean)
-    return "mixture of " + " and ".join(f"{_pattern(mode.clean_frames)} at stride {mode.stride}" for mode in clean)
+    frames = of.trained.frames
+    return "mixture of " + " and ".join(
+        f"{_pattern(mode.clean_frames)} at stride {mode.stride}" + (f" in {length} frames" if length < frames else "")
+        for length, modes in modes_by_length(clean, frames).items()
+        for mode in modes
+    )
 
 
 def _pattern(clean: Pattern) -> str:

@@ -13,8 +13,9 @@ from stiv_model.latents.order import draw_seed
 from stiv_model.pipeline.components import NAMES
 from stiv_model.pipeline.folders import find, hashes
 from stiv_model.pipeline.pipeline import StivPipeline
-from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings, is_mixture
+from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings, is_mixture, modes_by_length
 from stiv_model.weights import files, metadata
+from stiv_model.weights.metadata import Trained
 from tasks.demo.settings import CorpusSettings
 from tasks.evaluation import machine, rows
 from tasks.evaluation.card import Machine, Model, Suite
@@ -111,7 +112,7 @@ def make_shapes(maker: Maker, out: Path) -> None:
     """
     pipeline, model = maker.open()
     trained = pipeline.transformer.trained
-    modes = _modes(None if trained is None else trained.clean_frames)
+    modes = _modes(trained)
     settings, corpus = maker.sections.samples, maker.sections.corpus
     requests = [one for one in sample_requests(settings, corpus) if one.mode in modes]
     made = model.model_dump(mode="json")
@@ -127,13 +128,15 @@ def make_shapes(maker: Maker, out: Path) -> None:
     generate_requests(models, requests, out, run, listed, settings, corpus, maker.sections.devices.sampling, MANIFEST)
 
 
-def _modes(clean_frames: Any) -> tuple[str, ...]:
+def _modes(trained: Trained | None) -> tuple[str, ...]:
     """Return what a model makes of the suite: every mode whose given frames it was trained with.
 
-    Not mode cascade, for which there is no other model's video to be given.
+    Not mode cascade, for which there is no other model's video to be given, nor long videos, which are of no card.
     """
-    if is_mixture(clean_frames):
-        of = [mode.clean_frames for mode in clean_frames if mode.stride == 1]
+    clean_frames = None if trained is None else trained.clean_frames
+    if trained is not None and is_mixture(trained.clean_frames):
+        modes = modes_by_length(trained.clean_frames, trained.frames).get(trained.frames, ())
+        of = [mode.clean_frames for mode in modes if mode.stride == 1]
         if several := tuple(mode for mode in ("predict", "between") if PATTERNS[mode] in of):
             return several
     if clean_frames == PATTERNS["tup"]:

@@ -28,6 +28,7 @@ from stiv_model.weights import metadata
 from tasks.demo import shapes
 from tasks.demo.settings import CorpusSettings
 from tasks.evaluation import machine
+from tasks.generation import there_and_back
 from tasks.generation.settings import SampleSettings
 from tasks.generation.videos import load, make_videos
 from tasks.latents.settings import LatentSettings
@@ -58,6 +59,7 @@ def sample_requests(settings: SampleSettings, corpus: CorpusSettings) -> list[Sa
         "ti2v": settings.image_prompts,
         "predict": settings.predicted,
         "between": settings.between,
+        "long": settings.long,
         "tup": settings.interpolated,
         "cascade": settings.cascaded,
     }
@@ -77,23 +79,27 @@ def _request(mode: str, held_out: bool, number: int, seed: int, corpus: CorpusSe
     return SampleRequest(f"{name}-{number:03d}", mode, held_out, scene, draw_seed(seed, name, number))
 
 
+LONG = "long"
+"""The mode of videos that are longer than those of the corpus, which are measured apart."""
 PATTERNS: dict[str, Pattern] = {
     "t2v": "none",
     "ti2v": "first",
     "predict": "first_four",
     "between": "first_and_last",
+    LONG: "first",
     "tup": "every_second",
     "cascade": "every_second",
 }
 """The frames that each mode is given: from text; from text and a first frame; what comes next (prediction); what lies
-between (interpolation); temporal upsampling of real frames, and of those that the model made as mode ti2v."""
-_BY_MODEL = {"model": ("t2v", "ti2v"), "tasks": ("predict", "between"), "tup": ("tup", "cascade")}
+between (interpolation); a long video from a first frame; temporal upsampling of real frames, and of those that the
+model made as mode ti2v."""
+_BY_MODEL = {"model": ("t2v", "ti2v"), "tasks": ("predict", "between", LONG), "tup": ("tup", "cascade")}
 """The modes that each model makes, in the order of `PATTERNS`."""
 
 
 def is_of_several(mode: str) -> bool:
     """Say whether a mode is given several frames, with what is made beside or between them."""
-    return mode not in _BY_MODEL["model"]
+    return mode not in (*_BY_MODEL["model"], LONG)
 
 
 def source_video(scene: shapes.Scene, size: PipelineDefaults, corpus: CorpusSettings) -> np.ndarray:
@@ -125,11 +131,23 @@ def generate_batch(
         given = [np.load(product / f"{_cascaded(request)}.npy") for request in batch] if mode == "cascade" else sources
         prompts = [shapes.caption(request.scene) for request in batch]
         seeds = [request.seed for request in batch]
-        several = {"guidance_scale": settings.given_guidance_scale, "num_inference_steps": settings.given_steps}
-        asked = several if is_of_several(mode) else {}
-        videos = make_videos(pipeline, prompts, seeds, PATTERNS[mode], given, asked)
+        asked = {"guidance_scale": settings.given_guidance_scale, "num_inference_steps": settings.given_steps}
+        more: list[dict[str, Any]] = [{} for _ in batch]
+        if mode == LONG:
+            assert sources is not None, "all modes but t2v have clean frames"
+            steps = {"num_inference_steps": settings.long_steps}
+            made = [
+                there_and_back.make(pipeline, request.scene, source, settings.long_windows, request.seed, asked | steps)
+                for request, source in zip(batch, sources, strict=True)
+            ]
+            videos = [one.video for one in made]
+            sources = [one.truth for one in made]
+            more = [{"prompts": one.prompts, "window": one.window} for one in made]
+        else:
+            videos = make_videos(pipeline, prompts, seeds, PATTERNS[mode], given, asked if is_of_several(mode) else {})
         rows = [
             _write(request, prompt, video, sources[place] if sources is not None else None, settings, product)
+            | more[place]
             for place, (request, prompt, video) in enumerate(zip(batch, prompts, videos, strict=True))
         ]
         with atomic.atomic_write(done) as tmp_path:
@@ -169,11 +187,11 @@ def _write(
     if source is not None:
         row["truth"] = f"{request.id}-truth.mp4"
         write_video(folder / row["truth"], source, settings.fps)
-    if request.mode == "ti2v":
+    if request.mode in ("ti2v", LONG):
         assert source is not None, "all modes but t2v have clean frames"
         row["image"] = f"{request.id}.png"
         cv2.imwrite(str(folder / row["image"]), source[0][..., ::-1])
-    if is_of_several(request.mode):
+    if request.mode not in _BY_MODEL["model"]:
         assert source is not None, "all modes but t2v have clean frames"
         # frames are measured against it: an mp4 blurs colours, which blended frames would gain by
         row["truth_array"] = f"{request.id}-truth.npy"
@@ -245,7 +263,12 @@ def generate_all(
         return load(folder, vae, text, latents, sampler, settings.precision, device)
 
     models = [(partial(opened, folder), _BY_MODEL[name]) for name, folder in folders.items()]
-    listed = {"checkpoint": str(checkpoint), "sampler": sampler.model_dump()}
+    listed: dict[str, Any] = {"checkpoint": str(checkpoint), "sampler": sampler.model_dump()}
+    listed["given"] = {
+        "guidance_scale": settings.given_guidance_scale,
+        "steps": settings.given_steps,
+        "long_steps": settings.long_steps,
+    }
     listed["made"] = made | facts_of(requests, settings, corpus, latents, device)
     generate_requests(models, requests, out, run, listed, settings, corpus, device)
 
@@ -298,7 +321,8 @@ def generate_requests(
     rows = []
     for opened, modes in models:
         pipeline = opened()
-        batches = [batch for mode in modes for batch in _batches(requests, mode, settings.batch)]
+        sizes = {mode: 1 if mode == LONG else settings.batch for mode in modes}
+        batches = [batch for mode in modes for batch in _batches(requests, mode, sizes[mode])]
         with batch_threads(device) as threads:
             parts: list[Future[list[dict[str, Any]]]] = []
             for batch in batches:
@@ -310,7 +334,10 @@ def generate_requests(
     assert [row["id"] for row in rows] == [request.id for request in requests], "a sample is missing"
     for note in product.glob("*.json"):
         note.unlink()
-    content = listed | {"samples": rows}
+    content = listed | {
+        "samples": [row for row in rows if row["mode"] != LONG],
+        LONG: [row for row in rows if row["mode"] == LONG],
+    }
     (product / tables.SAMPLE_LIST).write_text(json.dumps(content, indent=2) + "\n")
     if manifest is not None:
         (product / manifest).write_text(json.dumps(run))

@@ -20,6 +20,11 @@ class SampleSettings(Settings):
     """Videos made from the first four frames of a scene of a held-out combination, by recipe tasks."""
     between: NonNegativeInt
     """Videos made from the first and the last frame of such scenes, by recipe tasks."""
+    long: NonNegativeInt
+    """Videos longer than those of the corpus, of such scenes played forwards and backwards, made from a text for each
+    key frame and the first frame, by recipe tasks."""
+    long_windows: Annotated[int, Field(ge=2)]
+    """Windows of each of these, between neighbouring key frames."""
     cascaded: NonNegativeInt
     """Videos made by temporal upsampling (TUP) from every second frame of what the model itself made from text and a
     first frame: the first of those."""
@@ -34,6 +39,9 @@ class SampleSettings(Settings):
     given_steps: PositiveInt
     """Sampling steps of what is made from several given frames, instead of the sampler's: few come out nearer to the
     mean of what may lie between, many sharper."""
+    long_steps: PositiveInt
+    """Sampling steps of longer videos: few blur what is made beside the key frames that are given, which one sees where
+    two windows meet."""
     batch: PositiveInt
     """Videos made at the same time."""
     fps: PositiveInt

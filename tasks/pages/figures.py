@@ -7,7 +7,7 @@ colours: each variable has a stand-in that no figure shows, replaced in the fini
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -226,6 +226,25 @@ def learning_curve(
     axes.grid(axis="y")
     axes.set_xlabel("training steps, all recipes in a row; per cent right")
     return _svg(figure, f"learning-{name}")
+
+
+@styled
+def drift(shares: Mapping[str, Sequence[float]]) -> str:
+    """Draw shares over the windows of long videos, which are counted from 1.
+
+    Args:
+        shares: 0 to 1, one per window, by what is right; two at most.
+    """
+    figure, axes = _panel(5.2, 2.2)
+    for (name, values), style in zip(shares.items(), ({"color": ACCENT}, {"color": WARM}), strict=False):
+        windows = np.arange(1, len(values) + 1)
+        axes.plot(windows, 100 * np.asarray(values), "o-", linewidth=1.4, markersize=4, label=name, **style)
+    axes.set_ylim(-4, 104)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(axis="y")
+    axes.set_xlabel("window; per cent right")
+    axes.legend(frameon=False, fontsize=8.5, loc="lower left")
+    return _svg(figure, "drift")
 
 
 @styled

@@ -210,7 +210,11 @@ def _learned(trained: metadata.Trained | None) -> list[str]:
     """Return which given frames a training had, and how far apart its frames were."""
     if trained is None:
         return []
-    told = [f"{named_places(places)} given, frames {stride} apart" for places, stride in learned_modes(trained)]
+    told = [
+        f"{named_places(mode.given)} given, frames {mode.stride_frames} apart"
+        + (f", {mode.frames} frames" if mode.frames != trained.frames else "")
+        for mode in learned_modes(trained)
+    ]
     return list(dict.fromkeys(told))
 
 

@@ -249,9 +249,10 @@ def curves(losses: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
 
 
 def shown_samples(folder: Path, verdicts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the samples with their files as data URIs; beyond `MAX_VIDEO_BYTES` they are only named."""
+    """Return the samples, long ones last, with their files as data URIs; beyond `MAX_VIDEO_BYTES` only named."""
     rows, spent = [], 0
-    for sample in read_json(folder / tables.SAMPLE_LIST, "samples")["samples"]:
+    listed = read_json(folder / tables.SAMPLE_LIST, "samples")
+    for sample in [*listed["samples"], *listed.get("long", [])]:
         row = sample | {"verdict": verdicts.get(sample["id"], {}), "video_uri": None, "image_uri": None}
         row |= {"truth_uri": None, "is_seen": not sample["held_out"]}
         if sample["status"] == "ok":
@@ -303,6 +304,15 @@ def applications(judgement: dict[str, Any]) -> list[dict[str, Any]]:
         for mode, name in APPLICATIONS.items()
         if "made_psnr" in judgement["modes"].get(mode, {}).get("held_out", {})
     ]
+
+
+def long_videos(found: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the figures of the long videos, and how they drift; None where there are none."""
+    if not found["videos"]:
+        return None
+    by_window = [found["drift"][str(window)] for window in range(1, found["windows"] + 1)]
+    shares = {name: [one[name]["share"] for one in by_window] for name in ("colour", "shape")}
+    return found | {"figure": Markup(figures.drift(shares)), "first": by_window[0], "last": by_window[-1]}
 
 
 def judged_shares(judgement: dict[str, Any]) -> str:
@@ -361,6 +371,7 @@ def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
     # Everything is read before anything is drawn: a missing input must not cost the drawing.
     selection = read_json(inputs.reports / tables.report_name("clips"), "clips")
     judgement = judgements.read(require(inputs.reports / CARD_FILE, "evaluate"))
+    long = read_json(inputs.reports / "long.json", "evaluate")
     made = read_json(inputs.samples / tables.SAMPLE_LIST, "samples")
     samples = shown_samples(inputs.samples, {row["id"]: row for row in judgement["verdicts"]})
     balance, shown = accounts(inputs.reports, inputs.stages), examples(inputs)
@@ -397,11 +408,13 @@ def build(inputs: Inputs, times: Path, clips: ClipSettings) -> str:
         figure_names=FIGURES,
         judge_figure=Markup(judged_shares(judgement)),
         applications=applications(judgement),
+        long=long_videos(long),
         learning=learning(inputs.reports / "learning.tsv", losses),
         samples=samples,
         comparison=comparison,
         checkpoint=made["checkpoint"],
         sampler=made["sampler"],
+        given=made.get("given"),
         stages=stages,
         times_figure=Markup(figures.stage_times(stages)) if stages else None,
     )

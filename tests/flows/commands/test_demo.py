@@ -38,7 +38,7 @@ def test_what_the_judge_found_is_told_for_each_mode_and_kind_of_combination_and_
 
 def test_the_last_stages_make_the_one_page_and_the_one_file_of_figures_that_the_demo_tells_of():
     assert stage_names.outputs("report") == ("reports/report.html",)
-    assert stage_names.metrics("evaluate") == ("reports/card.json",)
+    assert stage_names.metrics("evaluate") == ("reports/card.json", "reports/long.json")
 
 
 def test_a_machine_with_too_few_cores_is_refused_before_anything_is_started(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from stiv_model.monitoring import costs
 from stiv_model.network.conditions import MICRO_CONDITIONS, Text
 from stiv_model.network.masking import TokenMask
 from stiv_model.network.transformer import StivTransformer
-from stiv_model.settings import LearnedSettings
+from stiv_model.settings import LearnedSettings, Mode
 
 SHAPE = costs.SampleShape(frames=4, rows=16, columns=16, text_tokens=7)
 LEARNED = LearnedSettings(kind="learned", rows=8, columns=8, num_temporal=2, std=0.5)
@@ -123,6 +123,21 @@ def test_masking_half_of_the_places_halves_the_main_blocks(deep, training):
         return second - first
 
     assert main_block(0.5) / main_block(0.0) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_sample_of_several_lengths_costs_their_mean_and_needs_room_for_the_longest(deep, training, recipe):
+    modes = (
+        Mode(clean_frames="first", stride=1, weight=1.0),
+        Mode(clean_frames="first", stride=1, weight=3.0, frames=2),
+    )
+    recipe = recipe.model_copy(update={"frames": 4, "clean_frames": modes})
+    long, short = (
+        costs.sample_cost(deep, training, True, SHAPE._replace(frames=frames), recipe.mask_ratio) for frames in (4, 2)
+    )
+    found = costs.recipe_cost(deep, training, recipe, SHAPE)
+    assert found.tokens == (long.tokens + 3 * short.tokens) / 4
+    assert found.training_flops == pytest.approx((long.training_flops + 3 * short.training_flops) / 4, abs=1)
+    assert found.activation_bytes == long.activation_bytes > short.activation_bytes
 
 
 def test_half_precision_halves_the_activations(deep, training):

@@ -157,6 +157,25 @@ def test_prompts_get_nothing_and_clips_the_frames_of_the_recipe(tmp_path, latent
     assert torch.equal(again.noise_VFCHW, of_prompts.noise_VFCHW)
 
 
+def test_videos_of_two_lengths_are_made_apart_and_shown_together(tmp_path, latents, recipe, validating, prepare):
+    modes = (
+        Mode(clean_frames="first", stride=1, weight=1.0),
+        Mode(clean_frames="first", stride=3, weight=1.0, frames=2),
+    )
+    run = prepare(tmp_path / "work", latents, recipe.model_copy(update={"clean_frames": modes}), validating)
+    write_prompts(tmp_path / "work")
+    data = LatentData(latents, run.recipe)
+    found = validation_videos(run, tmp_path / "work", data)
+    assert [(one.names, one.noise_VFCHW.shape[1]) for one in found] == [
+        (["prompt 0"], 4), (["clip 0"], 4), (["prompt 1"], 2), (["clip 1"], 2),
+    ]  # fmt: skip
+    assert torch.equal(found[-1].condition.latents_BFCHW, data.batch([5]).latents_BFCHW.float()[:, [0, 3]])
+    made = {one.names[0]: one.noise_VFCHW[0] for one in found}
+    VideoLog(latents, tmp_path / "shown", PROMPTS, (), 4, torch.device("cpu")).show(2, made)
+    strip = np.asarray(Image.open(tmp_path / "shown/step-00000002/strip.png"))
+    assert strip.shape[:2] == (4 * 16, 4 * 16) and not strip[2 * 16 :, 2 * 16 :].any() and strip[:, : 2 * 16].any()
+
+
 def test_validation_guides_only_by_what_the_recipe_drops(recipe, validating):
     for drops, guidance, scale in (((0.1, 0.1), "joint", 2.0), ((0.1, 0.0), "text", 2.0), ((0.0, 0.1), "joint", 1.0)):
         text, image = drops

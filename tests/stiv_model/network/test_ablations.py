@@ -100,9 +100,8 @@ def train(model: StivTransformer, batch: Batch, case: Case) -> list[float]:
     null_text = Text(*(part[:1] for part in batch.text))
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0)
     places, curve = (SIDE // model.settings.spatial_patch) ** 2, []
-    shape = (case.recipe.frames, *batch.latents_BFCHW.shape[2:])
     for _ in range(STEPS):
-        draws = draw(list(range(BATCH)), shape, FRAMES, places, case.recipe, case.training)
+        draws = draw(list(range(BATCH)), tuple(batch.latents_BFCHW.shape[1:]), places, case.recipe, case.training)
         value = losses(model, batch, draws, null_text, case.recipe, case.training).mean()
         optimizer.zero_grad()
         value.backward()

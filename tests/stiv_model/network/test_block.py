@@ -228,7 +228,7 @@ def train_on(inputs):
     def train_on(model, change=lambda draws: draws, **changes) -> tuple[torch.Tensor, torch.Tensor, Draws]:
         """Return the loss, its gradient with respect to the predicted velocity, and the draws."""
         recipe = RecipeSettings.model_validate(PARAMS.train["stiv"].model_dump() | changes)
-        draws = change(draw([0, 1, 2], data.shape[1:], data.shape[1], 16, recipe, PARAMS.training))
+        draws = change(draw([0, 1, 2], data.shape[1:], 16, recipe, PARAMS.training))
         model.register_forward_hook(lambda module, given, out: out.retain_grad())
         calls = watch(model)
         value = losses(model, batch, draws, null_text, recipe, PARAMS.training).mean()

@@ -32,15 +32,19 @@ def trained(clean_frames, **changes) -> Trained:
 
 def modes(keys: int, between: int) -> tuple[Mode, ...]:
     return (
-        Mode(clean_frames="first", stride=keys, weight=1.0),
-        Mode(clean_frames="first_and_last", stride=between, weight=1.0),
+        Mode(clean_frames="first", stride=keys, weight=1.0, frames=4),
+        Mode(clean_frames="first_and_last", stride=between, weight=1.0, frames=4),
     )
+
+
+FURTHER = tuple(Mode(clean_frames=given, stride=1, weight=1.0) for given in ("first_four", "first_and_last"))
+"""Modes of a recipe of longer samples."""
 
 
 class Counting:
     """A model that notes its calls, and makes frames of the number of the call."""
 
-    defaults = SimpleNamespace(frames=4)
+    defaults = SimpleNamespace(frames=4, stride_frames=2)
 
     def __init__(self) -> None:
         self.calls: list[dict] = []
@@ -152,26 +156,33 @@ def test_what_is_no_long_video_is_refused(video, said):
         next(long_video.windows(Counting(), video, 0, None, {}))
 
 
+def test_a_window_that_is_asked_for_is_as_far_apart_as_in_its_training():
+    said = trained((*modes(3, 1), *modes(6, 2)), frames=4)
+    assert long_video.window_of(said, 4, Counting.defaults) == (4, 4)
+    assert long_video.window_of(said, 6, Counting.defaults) == (6, 2)
+
+
 @pytest.mark.parametrize(
-    ("said", "stride", "refused"),
+    ("said", "window", "refused"),
     [
-        (None, None, None),
-        (trained(modes(3, 1)), 2, None),
-        (trained((*modes(3, 1), *modes(6, 2))), 4, None),
-        (trained((*modes(3, 1), Mode(clean_frames="first_and_last", stride=2, weight=1.0))), 2, None),
+        (None, (4, 2), None),
+        (trained(modes(3, 1)), (4, 2), None),
+        (trained((*modes(3, 1), *modes(6, 2))), (4, 4), None),
+        (trained((*modes(3, 1), Mode(clean_frames="first_and_last", stride=2, weight=1.0, frames=4))), (4, 2), None),
+        (trained((*modes(3, 1), *FURTHER), frames=10), (4, 2), None),
         (
             trained(modes(4, 1)),
-            2,
+            (4, 2),
             "key frames are 6 source frames apart: stride_frames is 6, but .* with 2 or 8 for no frame given",
         ),
-        (trained("first"), None, "key frames are 6 source frames apart: stride_frames is 6, but .* with 2"),
-        (trained("first", stride_frames=6), None, "between key frames are 2 source .* first_and_last.*long_video"),
-        (trained(modes(3, 1), frames=6), None, "num_frames is 4, but the model was trained"),
+        (trained("first"), (4, 2), "key frames are 6 source frames apart: stride_frames is 6, but .* with 2"),
+        (trained("first", stride_frames=6), (4, 2), "between key frames are 2 source .* first_and_last.*long_video"),
+        (trained(FURTHER, frames=10), (10, 2), "key frames are 18 source frames apart: .* with 2 for no frame given"),
     ],
 )
-def test_both_modes_must_have_been_learned_at_strides_that_fit(said, stride, refused):
-    assert long_video.learned_stride(said, 4) == stride
-    video = LongVideo(31, 4, stride or 2, ("a",))
+def test_both_modes_must_have_been_learned_at_strides_that_fit(said, window, refused):
+    assert long_video.window_of(said, None, Counting.defaults) == window
+    video = LongVideo(31, *window, ("a",))
     found = long_video.not_trained(video, False, said)
     if refused is None:
         assert found is None

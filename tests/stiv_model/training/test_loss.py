@@ -8,7 +8,7 @@ import yaml
 from stiv_model.latents.dataset import Batch
 from stiv_model.network.conditions import MICRO_CONDITIONS
 from stiv_model.settings import Encoders, Mode, RecipeSettings
-from stiv_model.training.loss import choose_modes, draw, losses, micro_conditions, take_frames
+from stiv_model.training.loss import choose_modes, draw, draw_length, losses, micro_conditions, take_frames
 from stiv_model.weights.metadata import Trained
 from tests.stiv_model.runs import random_text
 
@@ -29,7 +29,7 @@ def test_modes_are_drawn_in_proportion_to_their_weights():
 
 
 def test_every_start_from_which_the_frames_fit_is_drawn_and_no_other(long_video, training):
-    draws = draw(list(range(400)), (4, 1, 2, 2), 12, 1, long_video, training)
+    draws = draw(list(range(400)), (12, 1, 2, 2), 1, long_video, training)
     starts = {mode: set(draws.start_B[draws.mode_B == mode].tolist()) for mode in (0, 1)}
     assert starts == {0: set(range(12 - 9)), 1: set(range(12 - 3))}
 
@@ -50,7 +50,7 @@ def test_the_micro_conditions_say_how_far_apart_the_frames_are():
 def test_each_sample_of_a_mixture_sees_the_frames_of_its_own_mode(long_video, training, lively):
     """The loss depends on no other frame of the clip, and on no noise at the frames that the mode gives."""
     long_video = long_video.model_copy(update={"image_dropout": 0.0, "mask_ratio": 0.0})
-    draws = draw(list(range(12)), (4, 4, 8, 8), 10, 16, long_video, training)
+    draws = draw(list(range(12)), (10, 4, 8, 8), 16, long_video, training)
     assert set(draws.mode_B.tolist()) == {0, 1}
     draws.noise_BFCHW.requires_grad_()
     clips = torch.randn(12, 10, 4, 8, 8, requires_grad=True)
@@ -61,6 +61,66 @@ def test_each_sample_of_a_mixture_sees_the_frames_of_its_own_mode(long_video, tr
         start, stride = int(draws.start_B[number]), (3, 1)[mode]
         assert seen[number].nonzero().flatten().tolist() == [start + place * stride for place in range(4)]
         assert noised[number].nonzero().flatten().tolist() == ([1, 2, 3], [1, 2])[mode]
+
+
+@pytest.fixture
+def lengths(recipe):
+    """Samples of 4 frames or, three times as often, of 2."""
+    short = Mode(clean_frames="first", stride=5, weight=3.0, frames=2)
+    whole = Mode(clean_frames="first_and_last", stride=1, weight=1.0)
+    changes = {"clean_frames": (short, whole), "image_dropout": 0.0, "mask_ratio": 0.0, "batch": 6}
+    return RecipeSettings.model_validate(recipe.model_dump() | changes)
+
+
+def test_all_samples_of_a_step_have_one_length_and_each_is_as_often_as_it_weighs(lengths, training):
+    drawn = [draw_length(step, lengths, training.seed) for step in range(400)]
+    assert set(drawn) == {2, 4} and all(14 <= drawn[first : first + 20].count(2) <= 16 for first in range(380))
+    assert drawn != [draw_length(step, lengths, training.seed + 1) for step in range(400)]
+    for step, frames in enumerate(drawn[:6]):
+        whole = draw(list(range(6 * step, 6 * step + 6)), (10, 4, 8, 8), 16, lengths, training)
+        part = draw([6 * step + 4, 6 * step + 5], (10, 4, 8, 8), 16, lengths, training)
+        assert whole.noise_BFCHW.shape[1] == frames
+        for one, other in zip(whole, part, strict=True):
+            assert torch.equal(one[4:], other), "on whichever rank and in whichever micro-batch a sample is"
+
+
+def test_a_sample_of_fewer_frames_learns_from_those_alone(lengths, training, lively):
+    steps = {draw_length(step, lengths, training.seed): step for step in range(40)}
+    model = lively(is_video=True)
+    for frames, stride, given in ((2, 5, [1]), (4, 1, [1, 2])):
+        draws = draw(list(range(6 * steps[frames], 6 * steps[frames] + 6)), (10, 4, 8, 8), 16, lengths, training)
+        draws.noise_BFCHW.requires_grad_()
+        clips = torch.randn(6, 10, 4, 8, 8, requires_grad=True)
+        batch = Batch(["a"] * 6, clips, random_text(6), torch.ones(6, len(MICRO_CONDITIONS)))
+        losses(model, batch, draws, random_text(1), lengths, training).sum().backward()
+        seen, noised = (x.grad.abs().sum((2, 3, 4)) > 0 for x in (clips, draws.noise_BFCHW))
+        for number, start in enumerate(draws.start_B.tolist()):
+            assert seen[number].nonzero().flatten().tolist() == [start + place * stride for place in range(frames)]
+            assert noised[number].nonzero().flatten().tolist() == given
+
+
+def test_a_clip_must_be_as_long_as_the_longest_of_its_modes_spans(lengths):
+    assert lengths.span == 6 and [*lengths.lengths] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("modes", "said"),
+    [
+        ([{"clean_frames": "first", "stride": 1, "weight": 1, "frames": 6}], "a mode has frames 6, and the recipe 4: "),
+        ([{"clean_frames": "none", "stride": 1, "weight": 1, "frames": 1}], "a mode has frames 1, .*: use 2 to 4"),
+        ([{"clean_frames": "first_four", "stride": 1, "weight": 1}], "frames is 4, but .* needs at least 5"),
+    ],
+)
+def test_a_mode_of_a_length_that_it_cannot_have_is_refused(recipe, modes, said):
+    with pytest.raises(ValueError, match=said):
+        RecipeSettings.model_validate(recipe.model_dump() | {"clean_frames": modes})
+
+
+@pytest.mark.parametrize(("frames", "stride", "makes"), [(4, 3, True), (4, 2, False), (2, 3, False)])
+def test_key_frames_are_those_that_the_ends_of_a_window_are(recipe, frames, stride, makes):
+    keys = Mode(clean_frames="first", stride=stride, weight=1.0, frames=frames)
+    changed = recipe.model_dump() | {"frames": 4, "clean_frames": (keys, BETWEEN)}
+    assert RecipeSettings.model_validate(changed).makes_long_videos is makes
 
 
 def test_a_mixture_survives_the_card_of_a_checkpoint(long_video):

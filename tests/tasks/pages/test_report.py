@@ -50,6 +50,17 @@ DRIFT = {
 }
 
 
+_RIGHT = {"right": 3, "share": 0.75, "low": 0.3, "high": 0.95}
+LONG = {
+    "videos": 4, "windows": 2, "window_frames": 4, "direction": _RIGHT | {"of": 8, "chance": 0.25},
+    "seams": {"median": 1.125, "least": 0.9, "most": 1.5}, "true_seams": 1.0,
+    "made_psnr": 21.5, "repeated_psnr": 19.0, "given_psnr": 30.0, "flicker": 0.96,
+    "drift": {
+        "1": {"colour": _RIGHT | {"right": 4, "share": 1.0}, "shape": _RIGHT},
+        "2": {"colour": _RIGHT, "shape": _RIGHT | {"right": 2, "share": 0.5}},
+    },
+}  # fmt: skip
+LONG_VIDEOS = 1
 _LIMITED, _FREE = {"min": 1.0, "max": 9.5}, {"min": None, "max": None}
 _NAMES = [name for name, field in ClipSettings.model_fields.items() if field.annotation is NonNegativeRange]
 CLIPS = ClipSettings(
@@ -81,6 +92,7 @@ def make_inputs(root: Path) -> report.Inputs:
     write_comparison(made.compared)
     write_samples(made.samples)
     write_card(made.samples, made.reports)
+    (made.reports / "long.json").write_text(json.dumps(LONG))
     return made
 
 
@@ -200,6 +212,9 @@ def write_samples(folder: Path) -> None:
             cv2.imwrite(str(folder / row["image"]), video[0][..., ::-1])
         rows.append(row)
     content = {"checkpoint": "checkpoints/unmask_sft", "sampler": {"steps": 4}, "samples": rows}
+    named = {name: rows[0][name] for name in ("file", "video")} | {"image": None, "truth": None}
+    content["long"] = [rows[0] | named | {"id": "long-000", "mode": "long", "given_frames": [0], "window": 4}]
+    content["given"] = {"guidance_scale": 1.0, "steps": 3, "long_steps": 5}
     (folder / "samples.json").write_text(json.dumps(content))
 
 
@@ -297,7 +312,7 @@ def test_every_sample_is_shown_with_its_prompt(page):
     for number, mode in enumerate(MODES):
         caption = shapes.caption(shapes.scene(1, number, held_out=True))
         assert f"{mode}-{number:03}" in page.words and f"{caption} {number}" in page.words
-    assert page.tags.count("video") == len(MODES) + TRUTHS
+    assert page.tags.count("video") == len(MODES) + TRUTHS + LONG_VIDEOS
 
 
 def test_truth_and_given_frame_stand_beside_what_was_generated(page):
@@ -328,6 +343,22 @@ def test_categories_have_their_shares_and_the_drift_of_each_where_a_release_came
 
 def test_where_nobody_decides_there_is_no_section_of_categories():
     assert categories.panel({"captions": {"given": 3}}) is None
+
+
+def test_long_videos_have_a_row_of_their_own_and_their_drift(page):
+    assert "2 windows of 4 frames, from a first frame" in page.words
+    assert "At the first window 4 and 3 of 4, at the last 3 and 2" in page.words
+    assert (
+        "at guidance scale 1.0 in 5 steps. Latent frame 0 was given; then come key frames, 3 frames apart" in page.words
+    )
+    assert "1.12 times that inside windows" in page.words and "0.90 to 1.50" in page.words
+
+
+def test_without_long_videos_nothing_is_said_of_drift(inputs, tmp_path):
+    content = json.loads((inputs.samples / "samples.json").read_text())
+    (inputs.samples / "samples.json").write_text(json.dumps(content | {"long": []}))
+    (inputs.reports / "long.json").write_text(json.dumps({"videos": 0}))
+    assert "windows meet" not in report.build(inputs, tmp_path / "times.json", CLIPS)
 
 
 def test_no_validation_at_all_is_said(inputs, tmp_path):
@@ -362,6 +393,7 @@ def test_two_builds_are_equal(text, inputs, tmp_path):
         ("reports/losses/sft.tsv", "sft"),
         ("reports/card.json", "evaluate"),
         ("reports/learning.tsv", "evaluate"),
+        ("reports/long.json", "evaluate"),
         ("reports/latents.json", "latents"),
         ("reports/data_docs/index.html", "clips"),
         ("shots/stills/parts.json", "shots"),
@@ -397,13 +429,16 @@ def test_times_are_shown_when_recorded_and_else_said_not_to_be(page, troubled):
 
 
 def test_a_sample_that_was_not_made_is_said_so(troubled):
-    assert "not judged: not_generated" in troubled.words and troubled.tags.count("video") == len(MODES) - 1 + TRUTHS
+    assert (
+        "not judged: not_generated" in troubled.words
+        and troubled.tags.count("video") == len(MODES) - 1 + TRUTHS + LONG_VIDEOS
+    )
 
 
 def test_videos_beyond_the_size_of_the_page_are_not_embedded(inputs, monkeypatch):
     monkeypatch.setattr(report, "MAX_VIDEO_BYTES", (inputs.samples / "t2v-000.mp4").stat().st_size)
     shown = [row["video_uri"] is not None for row in report.shown_samples(inputs.samples, {})]
-    assert shown == [True, False, False, False]
+    assert shown == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5, "5.0 s"), (600, "10.0 min"), (36000, "10.0 h")])
