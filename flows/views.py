@@ -85,9 +85,8 @@ def views_table(
       stiv views-table --checkpoint checkpoints/views --objects data/views_raw --out reports/views
     """
     with Sandbox(sandbox) as opened:
-        size = (latents.height, latents.width)
-        held_out = evaluate.read(objects / HELD_OUT, opened, *size)
-        known = evaluate.read(objects / TRAINING, opened, *size)
+        held_out = evaluate.read(objects / HELD_OUT, opened, latents.height, latents.width)
+        nearest = evaluate.nearest(held_out.pictures[:, 0], objects / TRAINING, opened)
     model = load(checkpoint, vae, text, latents, sampler, samples.precision, devices.sampling)
-    row = table.measure(model, held_out, known, vae.batch_frames, samples.seed, out)
+    row = table.measure(model, held_out, nearest, vae.batch_frames, samples, out)
     print(table.told(row))

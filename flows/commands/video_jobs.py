@@ -270,24 +270,43 @@ def with_empty_prompt(options: VideoOptions) -> VideoOptions:
     return options.model_copy(update={"prompt": ""}) if is_silent else options
 
 
+def is_of_checkpoint(options: VideoOptions, trained: Path) -> bool:
+    """Whether a checkpoint makes the videos, rather than a pipeline folder.
+
+    Args:
+        trained: the checkpoint that is taken where it is here and no model is named.
+    """
+    return options.pipeline is None and (options.checkpoint is not None or trained.exists())
+
+
 def with_sampling_of_given(
     options: VideoOptions, machine: Machine, trained: Path, steps: int | None = None
 ) -> VideoOptions:
-    """Return options that ask for what stage samples takes where several frames are given, unless they say otherwise.
-
-    These are `samples.given_guidance_scale` and `samples.given_steps`, of a checkpoint: a pipeline folder has values of
-    its own. What --set says of the sampler stays.
+    """Return options that ask for what stage samples takes where several frames are given, as `with_sampling`.
 
     Args:
         trained: the checkpoint that is taken where it is here and no model is named.
         steps: in the place of `samples.given_steps`.
     """
-    if options.pipeline is not None or (options.checkpoint is None and not trained.exists()):
-        return options
     samples = machine.sections.samples
+    return with_sampling(options, machine, trained, samples.given_guidance_scale, steps or samples.given_steps)
+
+
+def with_sampling(options: VideoOptions, machine: Machine, trained: Path, scale: float, steps: int) -> VideoOptions:
+    """Return options that ask a checkpoint for this guidance scale and these steps, unless they say otherwise.
+
+    A pipeline folder has values of its own. What --set says of the sampler stays.
+
+    Args:
+        trained: the checkpoint that is taken where it is here and no model is named.
+        scale: of guidance.
+        steps: of sampling.
+    """
+    if not is_of_checkpoint(options, trained):
+        return options
     usual = {
-        "guidance_scale": ("sampler.guidance_scale", samples.given_guidance_scale),
-        "num_inference_steps": ("sampler.steps", steps or samples.given_steps),
+        "guidance_scale": ("sampler.guidance_scale", scale),
+        "num_inference_steps": ("sampler.steps", steps),
     }
     stated = {assignment.partition("=")[0] for assignment in machine.assignments or []}
     missing = {

@@ -41,10 +41,12 @@ def views(
 ) -> None:
     """Show an object from six more sides, from one picture of it (multi-view), from the cameras of the paper.
 
-    They are made by checkpoints/views where no model is named, without a text, at a guidance scale of 3.5. In the
-    folder --out lie the six views (view-1.png to view-6.png), all of them in one picture, the given one with a blue
-    frame (grid.png), the way around the object (orbit.mp4) and what made it, the cameras too (orbit.json). With
-    --num-videos each seed has a folder of its own in there. The picture shows one object before white, or transparent.
+    They are made by checkpoints/views where no model is named, without a text. A checkpoint is sampled with
+    samples.views_guidance_scale and samples.views_steps, a pipeline folder at the paper's guidance scale of 3.5, where
+    nothing else is said. In the folder --out lie the six views (view-1.png to view-6.png), all of them in one picture,
+    the given one with a blue frame (grid.png), the way around the object (orbit.mp4) and what made it, the cameras too
+    (orbit.json). With --num-videos each seed has a folder of its own in there. The picture shows one object before
+    plain grey or white; what is transparent shows white.
 
     Args:
         out: Folder for the pictures, the video and what made them.
@@ -55,9 +57,9 @@ def views(
         last_image: Not taken: one view is given.
         video: Not taken: one view is given.
         num_frames: Not taken: there are six views.
-        height: Of a view, pixels (default: those of the model, as width, steps and guidance are).
+        height: Of a view, pixels (default: those of the model, as width is).
         width: Of a view, pixels.
-        guidance_scale: How much the views follow the given one; 1 is no guidance (default: 3.5).
+        guidance_scale: How much the views follow the given one; 1 is no guidance.
         num_videos: Times that the object is shown, with this seed and the next ones.
         fps: Pictures per second of orbit.mp4 (default: 2).
         set: Use other values than those of params.yaml, such as sampler.steps=20; of a pipeline folder only devices,
@@ -74,10 +76,14 @@ def views(
     """
     if options.again is None:
         _check(options)
-        scale = GUIDANCE_SCALE if options.guidance_scale is None else options.guidance_scale
-        usual = {"prompt": "", "num_frames": FRAMES, "guidance": options.guidance or "joint", "guidance_scale": scale}
-        options = options.model_copy(update=usual)
     machine = Machine(sections, sandbox, set)
+    if options.again is None:
+        usual = {"prompt": "", "num_frames": FRAMES, "guidance": options.guidance or "joint"}
+        if options.guidance_scale is None and not video_jobs.is_of_checkpoint(options, _VIEWS):
+            usual["guidance_scale"] = GUIDANCE_SCALE
+        options = options.model_copy(update=usual)
+        samples = sections.samples
+        options = video_jobs.with_sampling(options, machine, _VIEWS, samples.views_guidance_scale, samples.views_steps)
     for one in _one_by_one(options):
         view_files.check_folder("--out", one.out)
         one = one.model_copy(update={"out": one.out / view_files.ORBIT})

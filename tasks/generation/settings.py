@@ -50,6 +50,11 @@ class SampleSettings(Settings):
     """Precision of the model's weights and activations while it makes videos, here and in `stiv sample`."""
     seed: int
     """Seed of the starting noise: the same seed makes the same videos."""
+    views_guidance_scale: Annotated[float, Field(ge=1)]
+    """Guidance scale of the views that a checkpoint makes of an object, in stage views_table and `stiv views`; 1 is
+    none. The paper's 3.5 makes the guesses of a small model louder."""
+    views_steps: PositiveInt
+    """Sampling steps of these, instead of the sampler's."""
 
     @model_validator(mode="after")
     def cascade_has_its_frames(self) -> Self:

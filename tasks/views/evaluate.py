@@ -3,23 +3,25 @@
 Shapes: N objects, V views, H height, W width.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from stiv_model.diffusion.cameras import FRAMES, GIVEN_FRAMES, GUIDANCE_SCALE
+from stiv_model.diffusion.cameras import FRAMES, GIVEN_FRAMES
 from stiv_model.encoders.pixels import to_pixels
 from stiv_model.encoders.vae import decode, encode
 from stiv_model.metrics import fidelity, lpips
 from stiv_model.pipeline.pipeline import StivPipeline
+from tasks.generation.settings import SampleSettings
 from tasks.generation.videos import make_videos
 from tasks.sandbox.pool import Sandbox
 from tasks.storage.tables import Account, reconcile
 from tasks.views import folders
 from tasks.views.encode import read_object
-from tasks.views.folders import Refused
+from tasks.views.folders import PICTURES, Refused
 
 METRICS = ("psnr", "ssim", "lpips")
 PAPER = {"psnr": 21.643, "ssim": 0.724, "lpips": 0.156}
@@ -71,26 +73,51 @@ def read(folder: Path, sandbox: Sandbox, height: int, width: int) -> Objects:
     return Objects(names, np.stack(pictures), account)
 
 
-def made_by(pipeline: StivPipeline, given: np.ndarray, seed: int) -> np.ndarray:
+def made_by(pipeline: StivPipeline, given: np.ndarray, settings: SampleSettings) -> np.ndarray:
     """Return the views that a model makes, uint8 RGB (N, V, H, W, 3), of given ones, uint8 RGB (N, H, W, 3)."""
+    asked = {
+        "num_frames": FRAMES,
+        "stride_frames": 1,
+        "guidance": "joint",
+        "guidance_scale": settings.views_guidance_scale,
+        "num_inference_steps": settings.views_steps,
+    }
     made: list[np.ndarray] = []
     for first in range(0, len(given), _AT_ONCE):
         sources = [np.repeat(view[None], FRAMES, 0) for view in given[first : first + _AT_ONCE]]
-        seeds = list(range(seed + first, seed + first + len(sources)))
-        asked = {"num_frames": FRAMES, "stride_frames": 1, "guidance": "joint", "guidance_scale": GUIDANCE_SCALE}
+        seeds = list(range(settings.seed + first, settings.seed + first + len(sources)))
         made += make_videos(pipeline, [""] * len(sources), seeds, "views", sources, asked)
     return np.stack(made)[:, GIVEN_FRAMES:]
 
 
-def nearest(given: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return the views of the known objects, uint8 (M, 1 + V, H, W, 3), whose given view is most like each given one.
+def nearest(given: np.ndarray, folder: Path, sandbox: Sandbox) -> np.ndarray:
+    """Return the views of the objects of a folder, uint8 RGB (N, V, H, W, 3), whose given view is most like each one.
+
+    Of an object its given view alone is opened, and the others where they are wanted; one that is not ok is passed
+    over.
 
     Args:
         given: uint8 RGB (N, H, W, 3).
+        folder: of objects.
+        sandbox: in which they are opened.
+
+    Raises:
+        FileNotFoundError, ValueError: there are none, or none is ok.
     """
-    mine, theirs = (one.reshape(len(one), -1).astype(np.float32) for one in (given, known[:, 0]))
-    distance = (theirs**2).sum(1) - 2 * mine @ theirs.T
-    return known[distance.argmin(1), 1:]
+    height, width = given.shape[1:3]
+    names = list(folders.objects(folder))
+    asked = [{"path": str(folder / name / PICTURES[0]), "height": height, "width": width} for name in names]
+    found = sandbox.map("picture_file", asked)
+    seen = {name: one["picture"] for name, one in zip(names, found, strict=True) if one["status"] == "ok"}
+    return np.stack([_views_of_nearest(view, seen, folder, sandbox) for view in given])
+
+
+def _views_of_nearest(given: np.ndarray, seen: Mapping[str, np.ndarray], folder: Path, sandbox: Sandbox) -> np.ndarray:
+    far = {name: np.square(given.astype(np.float32) - view).sum() for name, view in seen.items()}
+    for name in sorted(far, key=far.__getitem__):
+        with contextlib.suppress(Refused):
+            return read_object(folder / name, sandbox, *given.shape[:2])[0][1:]
+    raise ValueError(f"none of the objects in {folder} is usable")
 
 
 def coded(pipeline: StivPipeline, views: np.ndarray, batch: int) -> np.ndarray:

@@ -6,6 +6,7 @@ it and looks at it, upright; x goes to the right of a picture and y down.
 Shapes: N rays or points, P pixels of a side.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from tasks.views.settings import Solid, ViewSettings
 DISTANCE = 4.5
 FIELD_OF_VIEW = 30.0
 """Degrees, of height and width."""
-_AMBIENT = 0.5
+_AMBIENT = 0.7
 _LIGHT = np.array([0.62, -0.35, 0.70])
 """Whence the light comes, from the side of the given view; it stays with the object as the camera goes round."""
 _NEVER = np.inf
@@ -69,24 +70,50 @@ def rays(camera: Camera, pixels: int, samples: int) -> tuple[np.ndarray, np.ndar
     return frame.place, directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
+class _Near(NamedTuple):
+    """Of one ray for each pixel, those that can meet an object."""
+
+    pixels: np.ndarray
+    """(N,) in which they end, counted row by row."""
+    directions: np.ndarray
+    """float64 (N, 3)."""
+
+
+@lru_cache(maxsize=1 + len(CAMERAS))
+def _near(camera: Camera, pixels: int, samples: int, radius: float) -> tuple[np.ndarray, tuple[_Near, ...]]:
+    """Return where rays start, and those through the ball around the object, a part for each sample of a pixel.
+
+    They are the same for all objects; parts of this size stay in the processor's cache.
+    """
+    start, directions = rays(camera, pixels, samples)
+    is_near = start @ start - (directions @ start) ** 2 < radius**2
+    grid = np.arange(len(directions)).reshape(pixels, samples, pixels, samples)
+    parts = []
+    for row in range(samples):
+        for column in range(samples):
+            numbers = grid[:, row, :, column].ravel()
+            inside = np.flatnonzero(is_near[numbers])
+            parts.append(_Near(inside, directions[numbers[inside]]))
+    return start, tuple(parts)
+
+
 def render(scene: Scene, camera: Camera, settings: ViewSettings) -> np.ndarray:
-    """Return a picture of an object before white, uint8 RGB (P, P, 3)."""
-    side, samples = settings.pixels, settings.samples
-    start, directions = rays(camera, side, samples)
-    colours = np.ones((len(directions), 3))
-    # of all rays, only those through the ball around the object can meet it
-    beside = start @ start - (directions @ start) ** 2
-    near = np.flatnonzero(beside < scene.size**2)
+    """Return a picture of an object before plain grey, uint8 RGB (P, P, 3)."""
+    side, behind = settings.pixels, settings.background / 255
+    start, parts = _near(camera, side, settings.samples, max(1.0, scene.size))
     turned = _turn(-scene.yaw)
-    own_start, own_directions = turned @ start / scene.size, directions[near] @ turned.T
-    found = hits(scene.solid, own_start, own_directions)
-    is_met = np.isfinite(found.distance)
-    points = own_start + found.distance[is_met, None] * own_directions[is_met]
+    own_start = turned @ start / scene.size
     light = turned @ (_LIGHT / np.linalg.norm(_LIGHT))
-    brightness = _AMBIENT + (1 - _AMBIENT) * np.clip(found.normal[is_met] @ light, 0, None)
-    colours[near[is_met]] = painted(scene, points) * brightness[:, None]
-    mean = colours.reshape(side, samples, side, samples, 3).mean(axis=(1, 3))
-    return np.round(255 * mean).astype(np.uint8)
+    added = np.zeros((side**2, 3))  # to the background
+    for part in parts:
+        own_directions = part.directions @ turned.T
+        found = hits(scene.solid, own_start, own_directions)
+        met = np.flatnonzero(np.isfinite(found.distance))
+        points = own_start + found.distance[met, None] * own_directions[met]
+        brightness = _AMBIENT + (1 - _AMBIENT) * np.clip(found.normal[met] @ light, 0, None)
+        added[part.pixels[met]] += painted(scene, points) * brightness[:, None] - behind
+    mean = behind + added / len(parts)
+    return np.round(255 * mean).astype(np.uint8).reshape(side, side, 3)
 
 
 def all_views(scene: Scene, settings: ViewSettings) -> np.ndarray:

@@ -12,13 +12,13 @@ import numpy as np
 from tasks.views.settings import Colour, Solid, Texture, ViewSettings
 
 COLOURS: dict[Colour, tuple[int, int, int]] = {
-    "red": (214, 48, 49),
+    "red": (220, 18, 18),
     "orange": (240, 147, 43),
-    "yellow": (249, 212, 35),
-    "green": (39, 160, 84),
-    "cyan": (34, 184, 207),
-    "blue": (41, 88, 204),
-    "violet": (130, 67, 182),
+    "yellow": (220, 220, 18),
+    "green": (18, 220, 18),
+    "cyan": (18, 220, 220),
+    "blue": (18, 18, 220),
+    "magenta": (220, 18, 220),
     "black": (45, 45, 50),
 }
 """sRGB, by their names; white is the background."""

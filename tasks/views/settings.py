@@ -8,7 +8,7 @@ from stiv_model.settings import Fraction, Settings
 
 Solid = Literal["cube", "pyramid", "sphere", "cylinder", "cone"]
 Texture = Literal["sectors", "spiral", "checks", "faces"]
-Colour = Literal["red", "orange", "yellow", "green", "cyan", "blue", "violet", "black"]
+Colour = Literal["red", "orange", "yellow", "green", "cyan", "blue", "magenta", "black"]
 
 
 class ViewSettings(Settings):
@@ -26,6 +26,8 @@ class ViewSettings(Settings):
     textures: tuple[Texture, ...]
     colours: Annotated[tuple[Colour, ...], Field(min_length=3)]
     """Of which an object has three, of which its texture takes two or all."""
+    background: Annotated[int, Field(ge=0, le=255)]
+    """Grey level behind an object."""
     yaw: tuple[float, float]
     """Between which an object is turned about its vertical axis, degrees."""
     size: tuple[PositiveFloat, PositiveFloat]

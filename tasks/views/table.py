@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stiv_model.diffusion.cameras import CAMERAS, GUIDANCE_SCALE
+from stiv_model.diffusion.cameras import CAMERAS
 from stiv_model.pipeline.pipeline import StivPipeline
+from tasks.generation.settings import SampleSettings
 from tasks.storage import atomic
 from tasks.views import evaluate
 from tasks.views.evaluate import METRICS, PAPER, Objects, Row
@@ -29,28 +30,31 @@ _WAYS = {
 }
 
 
-def measure(pipeline: StivPipeline, held_out: Objects, known: Objects, batch: int, seed: int, out: Path) -> Row:
+def measure(
+    pipeline: StivPipeline, held_out: Objects, nearest: np.ndarray, batch: int, samples: SampleSettings, out: Path
+) -> Row:
     """Write the table of a model and its sheet; return the model's figures.
 
     Args:
         held_out: objects that the training never had.
-        known: those of the training.
+        nearest: of each the views of that object of the training whose given view is most like its own, uint8 RGB
+            (N, V, H, W, 3).
         batch: pictures that the VAE codes at once.
-        seed: of the starting noise of the first object; those after it have the next ones.
+        samples: how views are made; `seed` is that of the first object, those after it have the next ones.
         out: folder, which is whole or absent.
     """
     given, truth = held_out.pictures[:, 0], held_out.pictures[:, 1:]
     ways = {
-        _MADE: evaluate.made_by(pipeline, given, seed),
+        _MADE: evaluate.made_by(pipeline, given, samples),
         "repeated": np.repeat(given[:, None], len(CAMERAS), 1),
-        "nearest": evaluate.nearest(given, known.pictures),
+        "nearest": nearest,
         "coded": evaluate.coded(pipeline, truth, batch),
     }
     rows = evaluate.rows_of(truth, ways)
-    work = atomic.open_workdir(out, {"objects": held_out.names, "seed": seed})
+    work = atomic.open_workdir(out, {"objects": held_out.names, "samples": samples.model_dump(mode="json")})
     product = work / "product"
     product.mkdir(exist_ok=True)
-    (product / _FIGURES).write_text(json.dumps(_figures(rows, held_out), indent=1) + "\n")
+    (product / _FIGURES).write_text(json.dumps(_figures(rows, held_out, samples), indent=1) + "\n")
     (product / _TABLE).write_text(_table(rows, held_out))
     sheet = evaluate.sheet(given[:_SHOWN], [truth, ways[_MADE]])
     Image.fromarray(sheet).save(product / _SHEET)
@@ -66,10 +70,11 @@ def told(row: Row) -> str:
     return f"views of held-out objects: {found} (the paper, of other objects: {paper})"
 
 
-def _figures(rows: list[Row], objects: Objects) -> dict[str, Any]:
+def _figures(rows: list[Row], objects: Objects, samples: SampleSettings) -> dict[str, Any]:
     return {
         "objects": objects.account._asdict(),
-        "guidance_scale": GUIDANCE_SCALE,
+        "guidance_scale": samples.views_guidance_scale,
+        "steps": samples.views_steps,
         "cameras": [camera._asdict() for camera in CAMERAS],
         "ways": {row.name: {"mean": row.mean, "views": row.values} for row in rows},
         "paper": PAPER,

@@ -11,6 +11,7 @@ from PIL import Image
 
 from flows.__main__ import main
 from flows.command_line import describe, told
+from flows.params import load_params
 from stiv_model.diffusion.cameras import CAMERAS
 from stiv_model.encoders.video_file import read_video
 from tasks.applications import view_files
@@ -62,6 +63,18 @@ def test_six_views_lie_beside_their_grid_the_orbit_and_its_record(made):
     assert [(camera["elevation"], camera["azimuth"]) for camera in record["cameras"]] == list(map(tuple, CAMERAS))
     assert record["asked"]["sampler"]["guidance_scale"] == 3.5
     assert record["options"]["seed"] == 3
+
+
+def test_a_checkpoint_is_sampled_as_the_table_of_views_does_it(workspace, checkpoint, picture):
+    samples = load_params().samples
+    words = ["views", "--image", str(picture), "--checkpoint", str(checkpoint), "--untrained"]
+    for out, said, scale, steps in (
+        ("a", [], samples.views_guidance_scale, samples.views_steps),
+        ("b", ["--guidance-scale", "2", "--set", "sampler.steps=1"], 2.0, 1),
+    ):
+        main([*words, "--out", out, *said])
+        asked = json.loads((Path(out) / "orbit.json").read_text())["asked"]["sampler"]
+        assert (asked["guidance_scale"], asked["steps"]) == (scale, steps)
 
 
 def test_again_makes_the_same_bytes(made, tmp_path, monkeypatch):

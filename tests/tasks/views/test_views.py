@@ -1,6 +1,7 @@
 """The multi-view data: what is rendered is what the cameras see, and every folder is accounted for."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from flows.params import load_params
 from stiv_model.diffusion.cameras import CAMERAS, Camera
 from stiv_model.latents.folder import TABLE
 from stiv_model.latents.shard_files import Shard
+from tasks.sandbox.pool import Sandbox
 from tasks.storage import stage, tables
 from tasks.views import corpus, evaluate, folders, render
 from tasks.views.corpus import HELD_OUT, TRAINING, ViewsCorpus
@@ -55,7 +57,7 @@ def test_the_outline_of_a_cube_is_that_of_its_corners():
     settings = SETTINGS.model_copy(update={"pixels": 64, "samples": 1})
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / np.sqrt(3)
     for camera in CAMERAS:
-        is_object = (render.render(CUBE, camera, settings) != 255).any(axis=2)
+        is_object = (render.render(CUBE, camera, settings) != settings.background).any(axis=2)
         rows, columns = np.nonzero(is_object)
         low, high = render.project(corners, camera, 64).min(axis=0), render.project(corners, camera, 64).max(axis=0)
         # corners are seen to a pixel: at a corner's tip no pixel's middle may lie within
@@ -136,7 +138,7 @@ def test_every_folder_has_a_row_and_what_is_ok_is_the_given_view_twice_and_six_m
         corpus.write_object(scene, objects / name, SETTINGS)
     shown = Image.open(objects / "ok-1" / PICTURES[0]).convert("RGBA")
     clear = np.array(shown)
-    clear[(clear[..., :3] == 255).all(axis=2)] = 0  # the background is transparent, and so white
+    clear[(clear[..., :3] == SETTINGS.background).all(axis=2)] = 0  # the background is transparent, and so white
     Image.fromarray(clear).save(objects / "ok-1" / PICTURES[0])
 
     settings = SETTINGS.model_copy(update={"max_failed_fraction": 0.5})
@@ -156,8 +158,26 @@ def test_every_folder_has_a_row_and_what_is_ok_is_the_given_view_twice_and_six_m
     assert (latents[0] != latents[1]).any()
 
 
-def test_the_nearest_object_is_the_one_whose_given_view_is_alike():
-    random = np.random.default_rng(0)
-    known = random.integers(0, 256, (5, 7, 4, 4, 3), dtype=np.uint8)
-    found = evaluate.nearest(known[[3, 1], 0], known)
-    assert (found == known[[3, 1], 1:]).all()
+def test_the_nearest_object_is_the_usable_one_whose_given_view_is_alike(made, tmp_path):
+    training = tmp_path / "training"
+    shutil.copytree(made / TRAINING, training)
+    height, width = PARAMS.latents.height, PARAMS.latents.width
+    with Sandbox(PARAMS.sandbox) as sandbox:
+        all_of_them = evaluate.read(training, sandbox, height, width).pictures
+        given = all_of_them[[3, 1], 0]
+        assert (evaluate.nearest(given, training, sandbox) == all_of_them[[3, 1], 1:]).all()
+        (training / "00003" / PICTURES[5]).unlink()  # what is left of it is no object any more
+        others = evaluate.nearest(given, training, sandbox)
+        assert (others[1] == all_of_them[1, 1:]).all()
+        assert any((others[0] == all_of_them[number, 1:]).all() for number in (0, 1, 2, 4, 5))
+        for name in training.iterdir():
+            (name / PICTURES[5]).unlink(missing_ok=True)
+        with pytest.raises(ValueError, match="none of the objects"):
+            evaluate.nearest(given, training, sandbox)
+
+
+def test_what_lies_behind_an_object_is_as_grey_as_is_asked(made):
+    picture = np.asarray(Image.open(made / TRAINING / "00000" / PICTURES[0]))
+    assert (picture[0, 0] == SETTINGS.background).all()
+    darker = SETTINGS.model_copy(update={"background": 40})
+    assert (render.render(CUBE, CAMERAS[0], darker)[-1, -1] == 40).all()
