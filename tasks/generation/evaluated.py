@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stiv_model.diffusion.frame_conditioning import clean_frame_mask
 from stiv_model.encoders.text import check_lengths
 from stiv_model.latents.order import draw_seed
-from stiv_model.pipeline.components import NAMES
+from stiv_model.pipeline.components import NAMES, PipelineDefaults
 from stiv_model.pipeline.folders import find, hashes
+from stiv_model.pipeline.inputs import not_trained
 from stiv_model.pipeline.pipeline import StivPipeline
-from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings, is_mixture, modes_by_length
+from stiv_model.settings import DeviceSettings, SamplerSettings, TextSettings, VaeSettings
 from stiv_model.weights import files, metadata
 from stiv_model.weights.metadata import Trained
 from tasks.demo.settings import CorpusSettings
@@ -108,11 +110,11 @@ def make_shapes(maker: Maker, out: Path) -> None:
     """Make the samples of suite shapes in the modes that a model was trained for, unless they are there.
 
     Raises:
-        OSError, ValueError: as `Maker.open`.
+        OSError, ValueError: as `Maker.open`; or it was trained for none of them.
     """
     pipeline, model = maker.open()
     trained = pipeline.transformer.trained
-    modes = _modes(trained)
+    modes = _modes(trained, pipeline.defaults)
     settings, corpus = maker.sections.samples, maker.sections.corpus
     requests = [one for one in sample_requests(settings, corpus) if one.mode in modes]
     made = model.model_dump(mode="json")
@@ -128,20 +130,28 @@ def make_shapes(maker: Maker, out: Path) -> None:
     generate_requests(models, requests, out, run, listed, settings, corpus, maker.sections.devices.sampling, MANIFEST)
 
 
-def _modes(trained: Trained | None) -> tuple[str, ...]:
-    """Return what a model makes of the suite: every mode whose given frames it was trained with.
+def _modes(trained: Trained | None, size: PipelineDefaults) -> tuple[str, ...]:
+    """Return what a model makes of the suite: the modes that it was trained for; of several given frames, only these.
 
     Not mode cascade, for which there is no other model's video to be given, nor long videos, which are of no card.
+
+    Args:
+        size: frames and stride of its videos.
+
+    Raises:
+        ValueError: it was trained for none of them; with what it was trained for.
     """
-    clean_frames = None if trained is None else trained.clean_frames
-    if trained is not None and is_mixture(trained.clean_frames):
-        modes = modes_by_length(trained.clean_frames, trained.frames).get(trained.frames, ())
-        of = [mode.clean_frames for mode in modes if mode.stride == 1]
-        if several := tuple(mode for mode in ("predict", "between") if PATTERNS[mode] in of):
-            return several
-    if clean_frames == PATTERNS["tup"]:
-        return ("tup",)
-    return ("t2v",) if clean_frames in (None, "none") else ("t2v", "ti2v")
+    if trained is None:
+        return ("t2v",)
+
+    def reason(mode: str) -> str | None:
+        places = clean_frame_mask(PATTERNS[mode], size.frames).nonzero().flatten().tolist()
+        return not_trained(places, size.frames, size.stride_frames, trained)
+
+    for modes in (("predict", "between", "tup"), ("t2v", "ti2v")):
+        if known := tuple(mode for mode in modes if reason(mode) is None):
+            return known
+    raise ValueError(f"suite shapes has no mode that this model was trained for: {reason('ti2v')}")
 
 
 # --------------------------------------------------------------------------------------------------------- prompts

@@ -1,5 +1,6 @@
 """`stiv evaluate` with a model: what is missing is made, the same in shards and after a kill; refusals are one line."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from flows.__main__ import main
+from stiv_model.settings import Mode
 from tasks.evaluation import sealing, values
 from tasks.storage import tables
+from tests.stiv_model.weights.test_warm_start import TRAINED
 
 PROMPTS = ["a red circle moves left", "a blue square moves up", "a green cross moves down"]
 FEW = [
@@ -69,6 +72,55 @@ def test_samples_of_shapes_are_made_in_the_modes_that_a_model_was_trained_for(wo
     before = Path("out_videos", tables.SAMPLE_LIST).stat().st_mtime_ns
     evaluate(*words)
     assert Path("out_videos", tables.SAMPLE_LIST).stat().st_mtime_ns == before
+
+
+def trained_for(named: Path, clean_frames: object, **changes: object) -> Path:
+    """Return a copy of a pipeline folder that says of itself what it was trained for, with dropout of the image."""
+    folder = Path(shutil.copytree(named, "model"))
+    config = folder / "transformer/config.json"
+    trained = TRAINED.model_copy(update={"clean_frames": clean_frames, "image_dropout": 0.1} | changes)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"trained": trained.model_dump(mode="json")}))
+    return folder
+
+
+def mixture(*patterns: str, stride: int = 1) -> tuple[Mode, ...]:
+    return tuple(Mode(clean_frames=pattern, stride=stride, weight=1.0) for pattern in patterns)
+
+
+@pytest.mark.parametrize(
+    ("clean_frames", "modes"),
+    [
+        ("first", {"t2v", "ti2v"}),
+        ("every_second", {"tup"}),
+        (mixture("first", "first_and_last"), {"between"}),
+        (mixture("first", stride=3) + mixture("first_and_last"), {"between"}),
+    ],
+)
+def test_samples_of_shapes_are_made_in_the_modes_that_a_model_says_it_was_trained_for(
+    workspace, named, clean_frames, modes
+):
+    few = [*FEW, "samples.between=1", "samples.interpolated=1", "sampler.steps=1"]
+    evaluate("--pipeline", trained_for(named, clean_frames), "--out", "out", "--set", *few)
+    listed = json.loads(Path("out_videos", tables.SAMPLE_LIST).read_text())["samples"]
+    assert {row["mode"] for row in listed} == modes
+
+
+@pytest.mark.parametrize(
+    ("trained", "said"),
+    [
+        (
+            {"clean_frames": "first", "stride_frames": 6},
+            "stride_frames is 3, but the model was trained (recipe any) with 6",
+        ),
+        ({"clean_frames": mixture("first", "first_and_last", stride=3)}, "stride_frames is 3, but"),
+        ({"clean_frames": "views", "frames": 8}, "num_frames is 4, but the model was trained (recipe any) with 8"),
+    ],
+)
+def test_a_model_that_was_trained_for_no_mode_of_shapes_is_refused_with_what_it_was_trained_for(
+    workspace, named, trained, said
+):
+    refusal = refused("--pipeline", trained_for(named, **trained), "--out", "out")
+    assert f"suite shapes has no mode that this model was trained for: {said}" in refusal
 
 
 def test_videos_of_a_checkpoint_are_not_taken_for_those_of_other_encoders(prompts, checkpoint):
