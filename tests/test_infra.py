@@ -431,7 +431,8 @@ def test_slurm_job_that_fails_is_not_submitted_again(cluster):
 
 @pytest.mark.parametrize("machine", ({}, BUSY), ids=("idle", "busy"))
 def test_slurm_job_of_a_stage_that_is_asked_to_stop_saves_its_work_and_is_not_submitted_again(cluster, machine):
-    python = """echo once >>"$calls"; echo stepping
+    # calls is there with its content at once: the stage is asked to stop as soon as it is
+    python = """echo once >"$work/once"; mv "$work/once" "$calls"; echo stepping
     until [ -e "$work/term" ]; do /bin/sleep 0.05; done
     /bin/sleep 0.3; echo saved after step 7; touch "$work/stopped.json"; exit 1"""
     scancel = """echo scancel "$@" >>"$calls"; case $* in *--signal=TERM*) touch "$work/term";; esac"""
