@@ -31,7 +31,6 @@ _IN_TABLE = (
     "uri",
     "clip",
 )
-st.set_page_config(page_title="STIV clips", layout="wide")
 
 
 @st.cache_resource
@@ -121,9 +120,16 @@ def play(row: dict[str, Any]) -> None:
     st.video(film, loop=True, autoplay=True, muted=True)
 
 
-shown = gallery(max(path.stat().st_mtime_ns for path in Path("data").glob("*/*.parquet")))
-chosen, order, descending = filters(shown)
-count, hours, rows = shown.find(chosen, order, descending)
-st.markdown(f"**{count}** shots, {hours:.2f} hours" + (f"; the first {SHOWN} are shown" if count > SHOWN else ""))
-if row := table(rows):
-    details(shown, row)
+def page() -> None:
+    """Show the filters, the table, and what was chosen in it."""
+    shown = gallery(max(path.stat().st_mtime_ns for path in Path("data").glob("*/*.parquet")))
+    chosen, order, descending = filters(shown)
+    count, hours, rows = shown.find(chosen, order, descending)
+    st.markdown(f"**{count}** shots, {hours:.2f} hours" + (f"; the first {SHOWN} are shown" if count > SHOWN else ""))
+    if row := table(rows):
+        details(shown, row)
+
+
+if __name__ == "__main__":
+    st.set_page_config(page_title="STIV clips", layout="wide")
+    page()

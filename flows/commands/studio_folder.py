@@ -1,9 +1,9 @@
 """The folder of `stiv studio`, where its jobs, videos, given files and small pictures lie, and a job as it is run."""
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flows.commands import video_record
 from tasks.applications import view_files
 from tasks.applications.studio_jobs import Job, Jobs
 from tasks.pages.hidden_signs import visible
@@ -12,6 +12,7 @@ INSIDE = {"views": view_files.ORBIT}
 """By verb that makes a folder, the video in there."""
 FOLDER = "STIV_STUDIO_FOLDER"
 """Names the folder to the page, in the environment."""
+_MARKDOWN = re.compile(r"[!-/:-@\[-`{-~]")  # every sign that Markdown may read
 
 
 class Folder(NamedTuple):
@@ -53,11 +54,14 @@ def text_of(job: Job) -> str:
     return " / ".join(visible(line) for line in job.prompt.splitlines()) or "no text"
 
 
-def files_of(job: Job) -> list[Path]:
-    """Return what a job has made: the video and its record; of a verb that makes a folder all in there."""
-    if job.asked.verb in INSIDE:
-        return sorted(path for path in job.out.parent.iterdir() if path.is_file())
-    return [job.out, video_record.beside(job.out)]
+def facts_of(job: Job) -> str:
+    """Return by what a job is made, as Markdown that shows every sign as it is."""
+    return f"{job.asked.mode}, seed {job.seed}, {as_it_is(job.asked.model)}"
+
+
+def as_it_is(text: str) -> str:
+    """Return Markdown that shows a text as it is: a name of a folder may have any sign."""
+    return _MARKDOWN.sub(r"\\\g<0>", visible(text))
 
 
 def argv_of(verb: str, options: dict[str, Any], video: Path) -> list[str]:

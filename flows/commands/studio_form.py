@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import streamlit as st
 
-from flows.commands.studio_folder import Folder, argv_of
+from flows.commands.studio_folder import Folder, argv_of, as_it_is
 from flows.commands.studio_modes import Mode, Model, Option, check, modes, options_of, why_not
 from tasks.applications import studio_files
 from tasks.applications.studio_jobs import Asked, Job, Jobs
@@ -159,7 +159,7 @@ def _model(mode: Mode, models: list[Model], asked: dict[str, Any]) -> tuple[Mode
     usable = [model for model in models if model.trouble is None and (is_untrained or reasons[model.name] is None)]
     wanted = st.session_state.get("model")
     model = next((one for one in usable if one.name == wanted), None if wanted else next(iter(usable), None))
-    label = f"Model: {model.name}" if model else "Model: none is chosen that has learned this"
+    label = f"Model: {as_it_is(model.name)}" if model else "Model: none is chosen that has learned this"
     with st.popover(label, width="stretch", key="models"):
         for one in models:
             _model_button(one, model, reasons[one.name], is_usable=one in usable)
@@ -177,7 +177,7 @@ def _model(mode: Mode, models: list[Model], asked: dict[str, Any]) -> tuple[Mode
 def _model_button(one: Model, chosen: Model | None, reason: str | None, is_usable: bool) -> None:
     kind: Any = "primary" if one is chosen else "secondary"
     st.button(
-        one.name.replace("_", "\\_"),
+        as_it_is(one.name),
         key=f"model-{one.name}",
         type=kind,
         width="stretch",

@@ -4,11 +4,12 @@ import io
 import shlex
 import zipfile
 from functools import partial
+from pathlib import Path
 
 import streamlit as st
 
-from flows.commands import studio_form
-from flows.commands.studio_folder import Folder, argv_of, files_of, text_of
+from flows.commands import studio_form, video_record
+from flows.commands.studio_folder import INSIDE, Folder, argv_of, facts_of, text_of
 from tasks.applications import studio_files
 from tasks.applications.studio_jobs import PAGE, Job, Jobs, Videos
 from tasks.pages.hidden_signs import visible
@@ -67,7 +68,7 @@ def _find(jobs: Jobs, number: int | None) -> Job | None:
 
 def _told(job: Job) -> None:
     st.text(text_of(job))
-    st.caption(f"{job.asked.mode}, seed {job.seed}, {job.asked.model.replace('_', chr(92) + '_')}")
+    st.caption(facts_of(job))
 
 
 def _both(first: Job, second: Job) -> None:
@@ -99,12 +100,22 @@ def _actions(job: Job) -> None:
             key="download",
             on_click="ignore",
         )
-    with st.expander("Settings"):
+    shown = st.expander("Settings", key="settings", on_change="rerun")
+    if not shown.open:
+        return  # what shows code and JSON costs a browser half a second
+    with shown:
         words = ["stiv", job.asked.verb, *argv_of(job.asked.verb, job.asked.options, job.out)]
         st.code(shlex.join(words), language=None, wrap_lines=True)
         st.json(job.record or {}, expanded=1)
         if job.said:
             st.text(visible(job.said.strip()))
+
+
+def files_of(job: Job) -> list[Path]:
+    """Return what a job has made: the video and its record; of a verb that makes a folder all in there."""
+    if job.asked.verb in INSIDE:
+        return sorted(path for path in job.out.parent.iterdir() if path.is_file())
+    return [job.out, video_record.beside(job.out)]
 
 
 def zipped(job: Job) -> bytes:
@@ -130,7 +141,7 @@ def _compare(jobs: Jobs, job: Job) -> None:
         index=None,
         format_func=lambda number: visible(names[number]),
         key="other",
-        placeholder="a video of the same text and seed, or ⇄ below",
+        placeholder="a video of the same text and seed, or Compare below",
     )
 
 
@@ -169,12 +180,10 @@ def _small(folder: Folder, job: Job) -> None:
         if picture.is_file():
             st.image(str(picture), width="stretch")
         st.text(text_of(job))
-        st.caption(f"seed {job.seed}, {job.asked.model.replace('_', chr(92) + '_')}")
+        st.text(visible(f"seed {job.seed}, {job.asked.model}"))  # captions and hints here cost a browser 0.4 s
         with st.container(horizontal=True):
             st.button("Open", key=f"open-{job.id}", on_click=_open, args=(job.id, "opened"))
-            st.button(
-                "⇄", key=f"other-{job.id}", help="Compare with the open one", on_click=_open, args=(job.id, "other")
-            )
+            st.button("Compare", key=f"other-{job.id}", on_click=_open, args=(job.id, "other"))
 
 
 def _open(number: int, name: str) -> None:

@@ -116,7 +116,21 @@ def params() -> Params:
     Raises:
         FileNotFoundError, ValueError: as `load_params`.
     """
-    return load_params(PARAMS if PARAMS.exists() else ROOT / PARAMS)
+    return load_params(_params_file())
+
+
+def stamp() -> tuple[str, int, int]:
+    """Return what is another one as soon as other settings are taken.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    found = _params_file().stat()
+    return str(_params_file()), found.st_mtime_ns, found.st_size
+
+
+def _params_file() -> Path:
+    return PARAMS if PARAMS.exists() else ROOT / PARAMS
 
 
 def sections_of(settings: Params) -> Sections:

@@ -7,6 +7,7 @@ import streamlit as st
 
 from flows.commands import studio_form, studio_gallery, studio_modes, studio_queue
 from flows.commands.studio_folder import FOLDER, Folder
+from flows.params import Params
 from tasks.applications.studio_jobs import Jobs
 from tasks.pages.hidden_signs import visible
 from tasks.sandbox.pool import Sandbox
@@ -15,16 +16,27 @@ _STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding-top: 2.5rem }
 [data-testid="stText"] { white-space: pre-wrap; font-family: inherit }
 [class*="st-key-why-"] { opacity: .6; font-size: .85rem; margin-bottom: .5rem }
+[class*="st-key-small-"] { gap: .5rem }
 [class*="st-key-small-"] [data-testid="stText"] { height: 3em; overflow: hidden }
+[class*="st-key-small-"] .stElementContainer:has([data-testid="stText"]) + .stElementContainer [data-testid="stText"]
+  { height: 1.5em; font-size: .85rem; opacity: .7 }
 </style>"""
-
-st.set_page_config(page_title="STIV studio", layout="wide")
 
 
 @st.cache_resource
 def jobs_of(folder: Path) -> Jobs:
     """Open the jobs, once."""
     return Folder(folder).jobs()
+
+
+@st.cache_resource(max_entries=1)
+def settings(stamp: tuple[str, int, int]) -> Params:
+    """Read the settings; once per version of their file, which `stamp` tells.
+
+    Raises:
+        FileNotFoundError, ValueError: as `studio_modes.params`.
+    """
+    return studio_modes.params()
 
 
 @st.cache_resource
@@ -41,7 +53,7 @@ def page(folder: Folder) -> None:
     with left:
         st.subheader("STIV studio")
         try:
-            models = studio_modes.models(studio_modes.params())
+            models = studio_modes.models(settings(studio_modes.stamp()))
         except (OSError, ValueError) as error:
             st.error("The settings cannot be read.")
             st.text(visible(str(error)))
@@ -54,4 +66,6 @@ def page(folder: Folder) -> None:
     studio_gallery.gallery(folder, jobs)
 
 
-page(Folder(Path(os.environ[FOLDER])))
+if __name__ == "__main__":
+    st.set_page_config(page_title="STIV studio", layout="wide")
+    page(Folder(Path(os.environ[FOLDER])))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from flows.commands.studio_folder import text_of
+from flows.commands.studio_folder import facts_of, text_of
 from tasks.applications.studio_jobs import Job, Jobs, Progress
 from tasks.pages.hidden_signs import visible
 
@@ -107,4 +107,4 @@ def _prompt(job: Job) -> None:
     else:
         right = st.container()
     right.text(text_of(job))
-    right.caption(f"{job.asked.mode}, seed {job.seed}, {job.asked.model.replace('_', chr(92) + '_')}")
+    right.caption(facts_of(job))

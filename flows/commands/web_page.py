@@ -2,8 +2,11 @@
 
 import os
 import secrets
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +14,8 @@ from pathlib import Path
 
 from flows.running.services import TOKEN
 from stiv_model.process_exit import die_with_parent
+
+_LOOK_SECONDS = 0.1
 
 
 def check_port(port: int, example: int) -> None:
@@ -44,13 +49,24 @@ def child(module: str, *words: str, env: Mapping[str, str] | None = None) -> Ite
 
 @contextmanager
 def open_page(service: str, port: int, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """Serve a page, and say where it is: the address lets in whoever has it.
+    """Serve a page, and say where it is as soon as it can be opened: the address lets in whoever has it.
 
     Args:
         service: as `flows.running.services` names it.
         env: as of `child`.
     """
+    print("the page is being opened: its address comes as soon as it answers", file=sys.stderr)
     token = secrets.token_urlsafe(24)
-    print(f"http://127.0.0.1:{port}/?token={token}   (Ctrl-C ends it)", flush=True)
+    said = f"http://127.0.0.1:{port}/?token={token}   (Ctrl-C ends it)"
     with child("flows.running.services", service, str(port), env={**(env or {}), TOKEN: token}) as process:
+        threading.Thread(target=_say, args=(said, port, process), daemon=True).start()
         yield process
+
+
+def _say(said: str, port: int, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                print(said, flush=True)
+                return
+        time.sleep(_LOOK_SECONDS)

@@ -3,16 +3,15 @@
 They listen on the loopback interface. Secrets come in the environment, which other users of the machine cannot read.
 """
 
+import importlib
 import os
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from flows.running.web_guard import App, WebGuard
 
 TOKEN = "STIV_SERVICE_TOKEN"
-_PAGES = Path(__file__).parents[1] / "commands"
 _STREAMLIT = {
     "server.headless": True,
     "server.fileWatcherType": "none",
@@ -35,7 +34,7 @@ def page(script: str, port: int) -> App:
     """Return a page of Streamlit; who has the token may see it.
 
     Args:
-        script: its file, beside those of the commands.
+        script: its module, of the package `flows`, which is imported now: that takes seconds, and nobody waits yet.
     """
     from streamlit import config
     from streamlit.starlette import App as StreamlitApp
@@ -43,13 +42,14 @@ def page(script: str, port: int) -> App:
     for name, value in _STREAMLIT.items():
         config.set_option(name, value)
     config.set_option("server.port", port)
-    return WebGuard(StreamlitApp(_PAGES / script), port, os.environ[TOKEN])
+    module = importlib.import_module(f"flows.{script}")
+    return WebGuard(StreamlitApp(str(module.__file__)), port, os.environ[TOKEN])
 
 
 SERVICES: dict[str, Callable[[int], App]] = {
     "prefect": prefect_server,
-    "browse": partial(page, "browse_page.py"),
-    "studio": partial(page, "studio_page.py"),
+    "browse": partial(page, "commands.browse_page"),
+    "studio": partial(page, "commands.studio_page"),
 }
 
 

@@ -4,9 +4,8 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 import psutil
@@ -93,15 +92,7 @@ def test_the_page_is_served_to_this_machine_only_and_ends_with_its_command(works
     address = process.stdout.readline().split()[0]
     browser = build_opener(HTTPCookieProcessor())
     try:
-        limit = time.monotonic() + 60
-        while time.monotonic() < limit and process.poll() is None:
-            try:
-                assert b"Streamlit" in browser.open(address, timeout=5).read()
-                break
-            except (ConnectionError, URLError):
-                time.sleep(0.2)
-        else:
-            pytest.fail("nothing was served")
+        assert b"Streamlit" in browser.open(address, timeout=20).read(), "it answers once it is told"
         listening = {one.laddr.ip for one in psutil.net_connections() if one.laddr and one.laddr.port == port}
         assert listening == {"127.0.0.1"}
         assert answers(port) == {401}

@@ -3,7 +3,7 @@
 import os
 import re
 import signal
-import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -51,11 +51,6 @@ def test_the_second_studio_on_a_folder_is_refused_and_a_broken_one_is_left_alone
     assert (tmp_path / "jobs.sqlite").read_text().startswith("no database")
 
 
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 @contextmanager
 def served() -> Iterator[tuple[int, str, subprocess.Popen[str]]]:
     """Give port, address and process of a studio of the folder `studio` here."""
@@ -66,10 +61,6 @@ def served() -> Iterator[tuple[int, str, subprocess.Popen[str]]]:
     assert process.stdout
     try:
         address = process.stdout.readline().split()[0]
-        limit = time.monotonic() + 60
-        while not listens(port):
-            assert time.monotonic() < limit and process.poll() is None
-            time.sleep(0.2)
         assert answers(port) == {401}
         yield port, address, process
     finally:
@@ -163,10 +154,10 @@ def test_a_gallery_of_many_videos_opens_at_once(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     fill(Folder(Path("studio")))
     with browser(tmp_path / "chromium") as shown, served() as (_, address, _):
-        seconds = [opened(shown, address) for _ in range(6)]
+        first, *others = [opened(shown, address) for _ in range(6)]
     with capsys.disabled():
-        print(f"{MANY} videos opened in {', '.join(f'{each:.2f}' for each in seconds)} s", end=" ")
-    assert min(seconds) < 2, seconds
+        print(f"{MANY} videos opened in {first:.2f} s, then {', '.join(f'{each:.2f}' for each in others)} s", end=" ")
+    assert statistics.median(others) < 2 and first < 5, (first, others)
 
 
 def check_text_and_queue(person: Person, jobs: Jobs) -> None:
