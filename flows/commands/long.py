@@ -123,18 +123,24 @@ def _prepared(
     )
 
 
-def not_trained(facts: ModelFacts, num_frames: int | None, frames: int | None) -> str | None:
-    """Say why a model was not trained for a long video that begins with text; None where it was, or nobody knows.
+def not_trained(
+    facts: ModelFacts, num_frames: int | None, frames: int | None, num_prompts: int, has_image: bool
+) -> str | None:
+    """Say why a model was not trained for a long video; None where it was, or nobody knows.
 
     Args:
         num_frames: of a window; None takes those of the training.
-        frames: of the video; None takes as many as one call's key frames are for.
+        frames: of the video; None takes as many as there are prompts for, or of one prompt as one call's key frames
+            are for.
+        num_prompts: one, or one for each key frame.
+        has_image: whether it begins with a picture.
     """
     window, stride_frames = long_video.window_of(facts.trained, num_frames, facts.defaults)
     if window < 3:
         return None
-    video = LongVideo(frames or (window - 1) ** 2 + 1, window, stride_frames, ("",))
-    return long_video.not_trained(video, has_image=False, trained=facts.trained)
+    gaps = num_prompts - 1 if num_prompts > 1 else window - 1
+    video = LongVideo(frames or gaps * (window - 1) + 1, window, stride_frames, ("",))
+    return long_video.not_trained(video, has_image, facts.trained)
 
 
 def frames_of(seconds: float, fps: Fraction) -> int:

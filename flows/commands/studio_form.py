@@ -68,7 +68,8 @@ def form(folder: Folder, jobs: Jobs, models: list[Model], sandbox: Callable[[], 
     st.session_state.setdefault("mode", "Text")
     chosen = st.segmented_control("Mode", list(by_name), key="mode", required=True, label_visibility="collapsed")
     mode = by_name[chosen or "Text"]
-    files = {name: _file(name, folder) for name in mode.given}
+    files = {name: _file(name, folder, is_needed=name in mode.given) for name in (*mode.given, *mode.may)}
+    found = {name: str(file) for name, file in files.items() if file is not None}
     options = options_of(mode)
     values = {one.name: _widget(one) for one in options if one.name in mode.first}
     if mode.verb == "long":
@@ -85,14 +86,15 @@ def form(folder: Folder, jobs: Jobs, models: list[Model], sandbox: Callable[[], 
         for one in options:
             if one.name not in (*mode.first, "seed"):
                 values[one.name] = _widget(one)
-    given = {name: value for name, value in values.items() if value not in (None, "", False)}
     plain = {one.name: one.default for one in options}
-    asked = {name: value for name, value in given.items() if name == "prompt" or value != plain[name]}
+    said = {name: value for name, value in values.items() if value is not None and value != ""}
+    asked = {name: value for name, value in said.items() if name == "prompt" or value != plain[name]}
+    asked |= found
     model, is_untrained = _model(mode, models, asked)
-    missing = [_GIVEN_NAMES[name].lower() for name, file in files.items() if file is None]
+    missing = [_GIVEN_NAMES[name].lower() for name in mode.given if name not in found]
     if st.button("Make it", type="primary", width="stretch", disabled=bool(missing) or model is None, key="make"):
         assert model is not None, "or the button is off"
-        asked |= {name: str(file) for name, file in files.items()} | dict(model.options)
+        asked |= dict(model.options)
         asked |= {"untrained": True} if is_untrained else {}
         _queue(mode, asked, seed, count, model, folder, jobs, sandbox)
     if missing:
@@ -129,7 +131,7 @@ def _with_default(one: Option, how: dict[str, Any], name: str) -> dict[str, Any]
     return how if how["key"] in st.session_state else how | {name: one.default}
 
 
-def _file(name: str, folder: Folder) -> Path | None:
+def _file(name: str, folder: Folder, is_needed: bool) -> Path | None:
     """Show where a file is given, and return where it lies: what was uploaded, or what was chosen of the gallery."""
     chosen = st.session_state.get(f"given-{name}")
     if chosen is not None:
@@ -138,7 +140,7 @@ def _file(name: str, folder: Folder) -> Path | None:
         right.button("✕", key=f"clear-{name}", help="Take another one", on_click=_clear, args=(name,))
         return Path(chosen)
     loaded = st.file_uploader(
-        _GIVEN_NAMES[name],
+        _GIVEN_NAMES[name] if is_needed else f"{_GIVEN_NAMES[name]}, if it shall begin with one",
         type=_TYPES[name],
         key=f"upload-{name}",
         max_upload_size=studio_files.MOST_BYTES // 2**20,
@@ -201,7 +203,8 @@ def _queue(
 ) -> None:
     try:
         thumbnail = None
-        for name in mode.given[:1]:
+        given = [name for name in (*mode.given, *mode.may) if name in asked]
+        for name in given[:1]:
             option = f"--{name.replace('_', '-')}"
             thumbnail = str(studio_files.thumbnail(sandbox(), option, Path(asked[name]), folder.small))
         prompt = asked.get("prompt", "")

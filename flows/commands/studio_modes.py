@@ -33,6 +33,8 @@ class Mode(NamedTuple):
     verb: str
     given: tuple[str, ...] = ()
     """Options that name files, all of which it needs."""
+    may: tuple[str, ...] = ()
+    """Options that name files, which it takes and can do without."""
     first: tuple[str, ...] = ("prompt",)
     """Options that are shown at once; the rest is behind a click."""
     without: tuple[str, ...] = ()
@@ -43,10 +45,10 @@ _ALL = (
     Mode("Text", "sample"),
     Mode("Image", "sample", ("image",)),
     Mode("First and last", "sample", ("image", "last_image")),
-    Mode("Continue", "predict", ("video",), ("prompt", "given", "seconds")),
-    Mode("Smoother", "interpolate", ("video",), ("prompt", "factor")),
-    Mode("Views", "views", ("image",), (), ("prompt", "negative_prompt", "num_frames")),
-    Mode("Long", "long", (), ("prompt", "seconds")),
+    Mode("Continue", "predict", ("video",), first=("prompt", "given", "seconds")),
+    Mode("Smoother", "interpolate", ("video",), first=("prompt", "factor")),
+    Mode("Views", "views", ("image",), first=(), without=("prompt", "negative_prompt", "num_frames")),
+    Mode("Long", "long", may=("image",), first=("prompt", "seconds")),
 )
 
 
@@ -166,7 +168,7 @@ def why_not(mode: Mode, model: Model, asked: Mapping[str, Any]) -> str | None:
     """Say why a model was not trained for what a mode asks of it; None where it was, or nobody wrote it down.
 
     Args:
-        asked: options by name.
+        asked: options by name; the prompt with a line for each of several.
     """
     if model.facts is None or not model.facts.is_video or model.facts.trained is None:
         return None
@@ -176,7 +178,8 @@ def why_not(mode: Mode, model: Model, asked: Mapping[str, Any]) -> str | None:
     if mode.verb == "long":
         seconds = asked.get("seconds")
         frames = None if seconds is None else max(2, round(seconds * (asked.get("fps") or FPS)))
-        return long_not_trained(facts, asked.get("num_frames"), frames)
+        lines = len(asked.get("prompt", "").splitlines())
+        return long_not_trained(facts, asked.get("num_frames"), frames, lines, has_image="image" in asked)
     frames = asked.get("num_frames") or facts.defaults.frames
     places = _places(mode, facts, frames, asked)
     if places is None:

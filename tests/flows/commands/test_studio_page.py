@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,35 @@ def test_a_given_picture_lies_there_once_by_its_hash_and_has_a_small_one(page, j
     page.session_state["given-image"] = "params.yaml"
     page.button(key="make").click().run()
     assert "(not_a_picture)" in texts(page) and len(jobs.waiting()) == 1
+
+
+def test_a_long_video_begins_with_a_picture_where_one_is_given(page, jobs, workspace, monkeypatch):
+    page.segmented_control(key="mode").set_value("Long").run()
+    page.number_input(key="option-num_inference_steps").set_value(1)
+    page.number_input(key="option-seconds").set_value(0.5)
+    made(page, PROMPT)
+    picture = workspace / "first.png"
+    Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(picture)
+    page.session_state["given-image"] = str(studio_files.keep(Path("studio/given"), "a.png", picture.read_bytes()))
+    made(page, f"{PROMPT}\n{PROMPT}")
+    of_text, of_picture = jobs.waiting()
+    assert "image" not in of_text.asked.options and of_text.asked.thumbnail is None
+    assert Image.open(of_picture.asked.thumbnail).size == (96, 96)
+    work(jobs, monkeypatch)
+    done = jobs.find(of_picture.id)
+    assert done.record and [one["sha256"] for one in done.record["given"]] == [sha256(picture.read_bytes()).hexdigest()]
+    page.run().button(key=f"open-{of_picture.id}").click().run()
+    page.button(key="use").click().run()
+    page.button(key="make").click().run()
+    (again,) = jobs.waiting()
+    assert again.asked == of_picture.asked and not page.exception
+
+
+def test_a_value_of_none_at_all_is_one_that_was_said(page, jobs):
+    page.number_input(key="option-guidance_scale").set_value(0.0)
+    made(page, PROMPT)
+    (job,) = jobs.waiting()
+    assert job.asked.options["guidance_scale"] == 0
 
 
 def test_a_file_larger_than_is_taken_is_refused_with_both_numbers(monkeypatch, tmp_path):
