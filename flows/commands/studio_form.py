@@ -14,7 +14,7 @@ from tasks.pages.hidden_signs import visible
 from tasks.sandbox.pool import Sandbox
 
 _NAMES = {"num_frames": "Frames", "num_inference_steps": "Steps", "fps": "Frames per second", "given": "Frames given"}
-_GIVEN_NAMES = {"image": "First picture", "last_image": "Last picture", "video": "Video"}
+GIVEN_NAMES = {"image": "First picture", "last_image": "Last picture", "video": "Video"}
 _TYPES = {
     "image": ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"],
     "video": ["mp4", "mov", "mkv", "webm", "avi", "m4v", "mpg", "ts"],
@@ -41,7 +41,7 @@ def fill(job: Job) -> None:
     state["untrained"] = bool(options.get("untrained"))
     state[key("prompt")] = job.prompt
     for name, value in options.items():
-        if name in _GIVEN_NAMES:
+        if name in GIVEN_NAMES:
             state[f"given-{name}"] = value
         elif name == "prompts":
             continue  # the prompt is all of them
@@ -66,7 +66,7 @@ def form(folder: Folder, jobs: Jobs, models: list[Model], sandbox: Callable[[], 
     """Show the form, and queue what it says when asked to."""
     by_name = {mode.name: mode for mode in modes()}
     st.session_state.setdefault("mode", "Text")
-    chosen = st.segmented_control("Mode", list(by_name), key="mode", required=True, label_visibility="collapsed")
+    chosen = st.pills("Mode", list(by_name), key="mode", required=True, label_visibility="collapsed", wrap=True)
     mode = by_name[chosen or "Text"]
     files = {name: _file(name, folder, is_needed=name in mode.given) for name in (*mode.given, *mode.may)}
     found = {name: str(file) for name, file in files.items() if file is not None}
@@ -91,7 +91,7 @@ def form(folder: Folder, jobs: Jobs, models: list[Model], sandbox: Callable[[], 
     asked = {name: value for name, value in said.items() if name == "prompt" or value != plain[name]}
     asked |= found
     model, is_untrained = _model(mode, models, asked)
-    missing = [_GIVEN_NAMES[name].lower() for name in mode.given if name not in found]
+    missing = [GIVEN_NAMES[name].lower() for name in mode.given if name not in found]
     if st.button("Make it", type="primary", width="stretch", disabled=bool(missing) or model is None, key="make"):
         assert model is not None, "or the button is off"
         asked |= dict(model.options)
@@ -136,11 +136,11 @@ def _file(name: str, folder: Folder, is_needed: bool) -> Path | None:
     chosen = st.session_state.get(f"given-{name}")
     if chosen is not None:
         left, right = st.columns([5, 1], vertical_alignment="center")
-        left.text(f"{_GIVEN_NAMES[name]}: {visible(Path(chosen).name)}")
+        left.text(f"{GIVEN_NAMES[name]}: {visible(Path(chosen).name)}")
         right.button("✕", key=f"clear-{name}", help="Take another one", on_click=_clear, args=(name,))
         return Path(chosen)
     loaded = st.file_uploader(
-        _GIVEN_NAMES[name] if is_needed else f"{_GIVEN_NAMES[name]}, if it shall begin with one",
+        GIVEN_NAMES[name] if is_needed else f"{GIVEN_NAMES[name]}, if it shall begin with one",
         type=_TYPES[name],
         key=f"upload-{name}",
         max_upload_size=studio_files.MOST_BYTES // 2**20,
@@ -202,12 +202,14 @@ def _queue(
     sandbox: Callable[[], Sandbox],
 ) -> None:
     try:
+        prompt = asked.get("prompt", "")
+        if mode.needs_prompt and not prompt:
+            raise ValueError("no prompt is given: say what the video shall show")
         thumbnail = None
         given = [name for name in (*mode.given, *mode.may) if name in asked]
         for name in given[:1]:
             option = f"--{name.replace('_', '-')}"
             thumbnail = str(studio_files.thumbnail(sandbox(), option, Path(asked[name]), folder.small))
-        prompt = asked.get("prompt", "")
         if mode.verb == "long" and "\n" in prompt:
             asked = {name: value for name, value in asked.items() if name != "prompt"}
             asked["prompts"] = str(studio_files.keep(folder.given, "prompts.txt", f"{prompt}\n".encode()))

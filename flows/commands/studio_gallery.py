@@ -5,6 +5,7 @@ import shlex
 import zipfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -14,13 +15,13 @@ from tasks.applications import studio_files
 from tasks.applications.studio_jobs import PAGE, Job, Jobs, Videos
 from tasks.pages.hidden_signs import visible
 
-_COLUMNS = 4
-_SAME = ("prompt", "prompts", "seed", "pipeline")  # options that two videos differ in without it being told
-_LIKE = 50  # videos that one is compared with, at most
+_WIDTH = 290  # of what is shown of a video, pixels: four of them side by side where there is room
+_TOLD = ("prompt", "prompts", "seed", "pipeline", "checkpoint")  # options that are told of each video anyway
+_HASH = 8  # digits by which two given files are told apart
 _TOGETHER = """
 <button id="together">Play together</button>
-<style>#together { font: inherit; padding: .3rem .8rem; border: 1px solid #8888; border-radius: .5rem;
-background: transparent; color: inherit; cursor: pointer }</style>
+<style>#together { font: inherit; font-size: .875rem; padding: .3rem .8rem;
+border: 1px solid #8888; border-radius: .5rem; background: transparent; color: inherit; cursor: pointer }</style>
 <script>
 (() => {
   const both = () => [...document.querySelectorAll(".st-key-compared video")];
@@ -34,17 +35,17 @@ background: transparent; color: inherit; cursor: pointer }</style>
 """
 
 
-def current(folder: Folder, jobs: Jobs) -> None:
-    """Show the video that was opened, or the latest one, with what can be done with it."""
+def current(jobs: Jobs) -> Job | None:
+    """Show the video that was opened, or the latest one, with what can be done with it; return it."""
     job = _opened(jobs)
     if job is None:
         st.caption("The first video will be shown here.")
-        return
+        return None
     other = _find(jobs, st.session_state.get("other"))
     if not job.out.is_file():
         st.warning("The file of this video is gone.")
         st.text(visible(str(job.out)))
-        return
+        return job
     if other is not None and other.id != job.id and other.out.is_file():
         _both(job, other)
     else:
@@ -52,6 +53,7 @@ def current(folder: Folder, jobs: Jobs) -> None:
         _told(job)
     _actions(job)
     _compare(jobs, job)
+    return job
 
 
 def _opened(jobs: Jobs) -> Job | None:
@@ -84,8 +86,14 @@ def _both(first: Job, second: Job) -> None:
 def _differences(job: Job, other: Job) -> str:
     """Return the options of a job that are not those of another one."""
     ours, theirs = job.asked.options, other.asked.options
-    names = [name for name in ours if ours[name] != theirs.get(name) and name not in _SAME]
-    return ", ".join(f"{name.replace('_', ' ')} {ours[name]}" for name in names)
+    names = [name for name in ours if ours[name] != theirs.get(name) and name not in _TOLD]
+    return ", ".join(_option(name, ours[name]) for name in names)
+
+
+def _option(name: str, value: Any) -> str:
+    """Return an option in words; of a given file, which lies under its hash, the first digits."""
+    said = Path(value).name[:_HASH] if name in studio_form.GIVEN_NAMES else value
+    return name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {said}"
 
 
 def _actions(job: Job) -> None:
@@ -128,11 +136,11 @@ def zipped(job: Job) -> bytes:
 
 
 def _compare(jobs: Jobs, job: Job) -> None:
-    others = [one for one in jobs.videos(Videos(words=job.prompt, seed=job.seed))[1] if one.id != job.id][:_LIKE]
-    names = {one.id: f"{one.id}: {one.asked.model}, {_differences(one, job) or one.asked.mode}" for one in others}
+    names = {one.id: _named(one, job) for one in jobs.like(job)}
     if (chosen := st.session_state.get("other")) is not None and chosen not in names:
-        if found := _find(jobs, chosen):
-            names[chosen] = f"{chosen}: {found.prompt}"
+        found = _find(jobs, chosen)
+        if found and found.id != job.id:
+            names[chosen] = _named(found, job)
         else:
             del st.session_state["other"]
     st.selectbox(
@@ -145,8 +153,16 @@ def _compare(jobs: Jobs, job: Job) -> None:
     )
 
 
-def gallery(folder: Folder, jobs: Jobs) -> None:
-    """Show a page of all videos, by the words of their prompt, seed and model."""
+def _named(job: Job, other: Job) -> str:
+    return f"{job.id}: {job.asked.model}, {_differences(job, other) or job.asked.mode}"
+
+
+def gallery(folder: Folder, jobs: Jobs, shown: Job | None) -> None:
+    """Show a page of all videos, by the words of their prompt, seed and model.
+
+    Args:
+        shown: the video that is shown large.
+    """
     left, middle, right = st.columns([3, 1, 2])
     words = left.text_input("Words of the prompt", key="find-words").strip()
     seed = middle.number_input("Seed", value=None, step=1, key="find-seed", placeholder="any")
@@ -160,20 +176,19 @@ def gallery(folder: Folder, jobs: Jobs) -> None:
         count, found = jobs.videos(which, page)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button("◀", key="before", disabled=page == 0, on_click=_turn, args=(page - 1,))
-        st.text(f"{count} videos, page {page + 1} of {pages}")
+        st.text(f"{count} video{'s' * (count != 1)}, page {page + 1} of {pages}")
         st.button("▶", key="after", disabled=page == pages - 1, on_click=_turn, args=(page + 1,))
-    for start in range(0, len(found), _COLUMNS):
-        for column, job in zip(st.columns(_COLUMNS), found[start : start + _COLUMNS], strict=False):
-            with column:
-                _small(folder, job)
+    with st.container(horizontal=True):
+        for job in found:
+            _small(folder, job, is_shown=shown is not None and shown.id == job.id)
 
 
 def _turn(page: int) -> None:
     st.session_state["page"] = page
 
 
-def _small(folder: Folder, job: Job) -> None:
-    with st.container(border=True, key=f"small-{job.id}"):
+def _small(folder: Folder, job: Job, is_shown: bool) -> None:
+    with st.container(border=True, width=_WIDTH, key=f"small-{job.id}"):
         picture = folder.small / f"{job.name}.jpg"
         if not picture.is_file() and job.out.is_file():
             picture = studio_files.strip(job.out, picture)
@@ -183,7 +198,7 @@ def _small(folder: Folder, job: Job) -> None:
         st.text(visible(f"seed {job.seed}, {job.asked.model}"))  # captions and hints here cost a browser 0.4 s
         with st.container(horizontal=True):
             st.button("Open", key=f"open-{job.id}", on_click=_open, args=(job.id, "opened"))
-            st.button("Compare", key=f"other-{job.id}", on_click=_open, args=(job.id, "other"))
+            st.button("Compare", key=f"other-{job.id}", disabled=is_shown, on_click=_open, args=(job.id, "other"))
 
 
 def _open(number: int, name: str) -> None:

@@ -39,6 +39,7 @@ class Mode(NamedTuple):
     """Options that are shown at once; the rest is behind a click."""
     without: tuple[str, ...] = ()
     """Shared options that the command does not take in this mode."""
+    needs_prompt: bool = True
 
 
 _ALL = (
@@ -46,8 +47,10 @@ _ALL = (
     Mode("Image", "sample", ("image",)),
     Mode("First and last", "sample", ("image", "last_image")),
     Mode("Continue", "predict", ("video",), first=("prompt", "given", "seconds")),
-    Mode("Smoother", "interpolate", ("video",), first=("prompt", "factor")),
-    Mode("Views", "views", ("image",), first=(), without=("prompt", "negative_prompt", "num_frames")),
+    Mode("Smoother", "interpolate", ("video",), first=("prompt", "factor"), needs_prompt=False),
+    Mode(
+        "Views", "views", ("image",), first=(), without=("prompt", "negative_prompt", "num_frames"), needs_prompt=False
+    ),
     Mode("Long", "long", may=("image",), first=("prompt", "seconds")),
 )
 

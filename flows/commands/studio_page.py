@@ -17,7 +17,7 @@ _STYLE = """<style>
 [data-testid="stText"] { white-space: pre-wrap; font-family: inherit }
 [class*="st-key-why-"] { opacity: .6; font-size: .85rem; margin-bottom: .5rem }
 [class*="st-key-small-"] { gap: .5rem }
-[class*="st-key-small-"] [data-testid="stText"] { height: 3em; overflow: hidden }
+[class*="st-key-small-"] [data-testid="stText"] { display: block; height: 3em; overflow: hidden }
 [class*="st-key-small-"] .stElementContainer:has([data-testid="stText"]) + .stElementContainer [data-testid="stText"]
   { height: 1.5em; font-size: .85rem; opacity: .7 }
 </style>"""
@@ -61,9 +61,9 @@ def page(folder: Folder) -> None:
             studio_form.form(folder, jobs, models, sandbox)
     with right:
         studio_queue.queue(jobs)
-        studio_gallery.current(folder, jobs)
+        shown = studio_gallery.current(jobs)
     st.divider()
-    studio_gallery.gallery(folder, jobs)
+    studio_gallery.gallery(folder, jobs, shown)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 State = Literal["queued", "running", "done", "cancelled", "failed"]
 PAGE = 12
 """Videos of one page of the gallery."""
+_LIKE = 50
 _LAYOUT = 1  # of the table
 _WAIT_SECONDS = 30  # for another process that writes
 _TABLE = f"""
@@ -329,6 +330,11 @@ class Jobs:
         with self._open() as database:
             count = database.execute(f"SELECT count(*) FROM jobs {where}", values).fetchone()[0]
         return count, self._rows(f"{where} ORDER BY id DESC LIMIT ? OFFSET ?", *values, PAGE, PAGE * page)
+
+    def like(self, job: Job) -> list[Job]:
+        """Return the latest other videos of a job's text and seed."""
+        same = "WHERE state = 'done' AND prompt = ? AND seed = ? AND id != ? ORDER BY id DESC LIMIT ?"
+        return self._rows(same, job.prompt, job.seed, job.id, _LIKE)
 
     def models(self) -> list[str]:
         """Return the models that made the videos."""

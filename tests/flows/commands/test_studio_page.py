@@ -106,12 +106,12 @@ def test_what_a_model_has_not_learned_is_off_and_says_why_until_it_is_meant(page
     image = Path("checkpoints/t2i")
     settings = studio_modes.params().model
     files.save(image, StivTransformer(settings, is_video=False).state_dict().items(), settings, is_video=False)
-    page.segmented_control(key="mode").set_value("Text").run()
+    page.pills(key="mode").set_value("Text").run()
     assert not page.button(key="model-checkpoints/plain").disabled, "nobody wrote down what it learned"
     assert page.button(key="model-checkpoints/t2i").disabled
     assert "it holds an image model" in texts(page)
     for mode in studio_modes.modes():
-        page.segmented_control(key="mode").set_value(mode.name).run()
+        page.pills(key="mode").set_value(mode.name).run()
         assert page.button(key="make").disabled == bool(mode.given), "without what it is given"
         assert not page.exception
 
@@ -131,7 +131,7 @@ def test_a_given_picture_lies_there_once_by_its_hash_and_has_a_small_one(page, j
     kept = [studio_files.keep(Path("studio/given"), name, picture.read_bytes()) for name in ("a.PNG", "b/../c.png")]
     assert kept[0] == kept[1] and [path.name for path in Path("studio/given").iterdir()] == [kept[0].name]
     page.session_state["given-image"] = str(kept[0])
-    page.segmented_control(key="mode").set_value("Image").run()
+    page.pills(key="mode").set_value("Image").run()
     page.session_state["given-image"] = str(kept[0])
     made(page, PROMPT)
     (job,) = jobs.waiting()
@@ -143,7 +143,7 @@ def test_a_given_picture_lies_there_once_by_its_hash_and_has_a_small_one(page, j
 
 
 def test_a_long_video_begins_with_a_picture_where_one_is_given(page, jobs, workspace, monkeypatch):
-    page.segmented_control(key="mode").set_value("Long").run()
+    page.pills(key="mode").set_value("Long").run()
     page.number_input(key="option-num_inference_steps").set_value(1)
     page.number_input(key="option-seconds").set_value(0.5)
     made(page, PROMPT)
@@ -162,6 +162,11 @@ def test_a_long_video_begins_with_a_picture_where_one_is_given(page, jobs, works
     page.button(key="make").click().run()
     (again,) = jobs.waiting()
     assert again.asked == of_picture.asked and not page.exception
+
+
+def test_what_needs_a_prompt_is_not_queued_without_one(page, jobs):
+    page.button(key="make").click().run()
+    assert page.error and "no prompt is given" in texts(page) and not jobs.waiting()
 
 
 def test_a_value_of_none_at_all_is_one_that_was_said(page, jobs):

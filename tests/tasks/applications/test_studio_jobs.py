@@ -107,6 +107,16 @@ def test_a_video_is_found_by_words_seed_and_model_and_never_removed(jobs):
     assert jobs.models() == ["checkpoints/sft", "shapes"]
 
 
+def test_a_video_is_compared_with_those_of_its_text_and_seed(jobs):
+    for prompt, seed in (("red", 1), ("red", 1), ("a red one", 1), ("red", 2), ("", 1)):
+        jobs.add(asked(prompt, seed))
+        added = jobs.take()
+        jobs.end(added.id, "done")
+    jobs.add(asked("red", 1))  # which is no video yet
+    assert [job.id for job in jobs.like(jobs.find(1))] == [2]
+    assert jobs.like(jobs.find(5)) == [], "no text is not like any"
+
+
 def test_a_page_of_the_gallery_has_the_latest_videos_first(jobs):
     for _ in range(PAGE + 1):
         jobs.end(jobs.add(asked("a")), "done", record={"sha256": "0"})
