@@ -147,7 +147,12 @@ def _file(name: str, folder: Folder, is_needed: bool) -> Path | None:
     )
     if loaded is None:
         return None
-    return studio_files.keep(folder.given, loaded.name, loaded.getvalue())
+    try:
+        return studio_files.keep(folder.given, loaded.name, loaded.getvalue())
+    except OSError as error:
+        st.error("It cannot be kept.")
+        st.text(visible(str(error)))
+        return None
 
 
 def _clear(name: str) -> None:

@@ -1,5 +1,6 @@
 """The videos that `stiv studio` made: one large, two beside each other, and all of them in pages."""
 
+import contextlib
 import io
 import shlex
 import zipfile
@@ -58,7 +59,8 @@ def current(jobs: Jobs) -> Job | None:
 
 def _opened(jobs: Jobs) -> Job | None:
     chosen = _find(jobs, st.session_state.get("opened"))
-    return chosen or next(iter(jobs.videos(Videos())[1]), None)
+    latest = jobs.videos(Videos())[1]
+    return chosen or next((job for job in latest if job.out.is_file()), next(iter(latest), None))
 
 
 def _find(jobs: Jobs, number: int | None) -> Job | None:
@@ -175,9 +177,9 @@ def gallery(folder: Folder, jobs: Jobs, shown: Job | None) -> None:
         page = st.session_state["page"] = pages - 1
         count, found = jobs.videos(which, page)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.button("◀", key="before", disabled=page == 0, on_click=_turn, args=(page - 1,))
+        st.button("◀", key="before", help="Newer videos", disabled=page == 0, on_click=_turn, args=(page - 1,))
         st.text(f"{count} video{'s' * (count != 1)}, page {page + 1} of {pages}")
-        st.button("▶", key="after", disabled=page == pages - 1, on_click=_turn, args=(page + 1,))
+        st.button("▶", key="after", help="Older videos", disabled=page == pages - 1, on_click=_turn, args=(page + 1,))
     with st.container(horizontal=True):
         for job in found:
             _small(folder, job, is_shown=shown is not None and shown.id == job.id)
@@ -190,10 +192,13 @@ def _turn(page: int) -> None:
 def _small(folder: Folder, job: Job, is_shown: bool) -> None:
     with st.container(border=True, width=_WIDTH, key=f"small-{job.id}"):
         picture = folder.small / f"{job.name}.jpg"
-        if not picture.is_file() and job.out.is_file():
-            picture = studio_files.strip(job.out, picture)
+        if not job.out.is_file():
+            st.text("its file is gone")
+        elif not picture.is_file():
+            with contextlib.suppress(OSError, ValueError, IndexError):  # somebody put another file in its place
+                studio_files.strip(job.out, picture)
         if picture.is_file():
-            st.image(str(picture), width="stretch")
+            st.image(str(picture), width="stretch", alt=f"First, middle and last frame: {text_of(job)}")
         st.text(text_of(job))
         st.text(visible(f"seed {job.seed}, {job.asked.model}"))  # captions and hints here cost a browser 0.4 s
         with st.container(horizontal=True):

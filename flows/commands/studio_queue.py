@@ -1,11 +1,14 @@
 """What `stiv studio` makes now, what waits, and what came to nothing."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
 from flows.commands.studio_folder import facts_of, text_of
+from tasks.applications import parts
 from tasks.applications.studio_jobs import Job, Jobs, Progress
 from tasks.pages.hidden_signs import visible
 
@@ -73,10 +76,10 @@ def _waiting(jobs: Jobs, job: Job, is_first: bool, is_last: bool) -> None:
         columns = st.columns([6, 1, 1, 1], vertical_alignment="center")
         with columns[0]:
             _prompt(job)
-        buttons: list[tuple[str, str, bool, Callable[..., None], tuple[int, ...]]] = [
+        buttons: list[tuple[str, str, bool, Callable[..., None], tuple[Any, ...]]] = [
             ("↑", "Earlier", is_first, jobs.move, (job.id, -1)),
             ("↓", "Later", is_last, jobs.move, (job.id, 1)),
-            ("✕", "Take it out of the queue", False, jobs.remove, (job.id,)),
+            ("✕", "Take it out of the queue", False, forget, (jobs, job)),
         ]
         for column, (sign, told_as, is_off, action, args) in zip(columns[1:], buttons, strict=True):
             column.button(
@@ -96,14 +99,20 @@ def _lost(jobs: Jobs, job: Job) -> None:
         _prompt(job)
         st.text(visible(job.error or job.state))
     middle.button("Queue again", key=f"again-{job.id}", on_click=jobs.queue_again, args=(job.id,), width="stretch")
-    right.button("✕", key=f"forget-{job.id}", help="Forget it", on_click=jobs.remove, args=(job.id,), width="stretch")
+    right.button("✕", key=f"forget-{job.id}", help="Forget it", on_click=forget, args=(jobs, job), width="stretch")
+
+
+def forget(jobs: Jobs, job: Job) -> None:
+    """Forget a job that has no video, and delete the windows that were made of it."""
+    if jobs.remove(job.id):
+        shutil.rmtree(parts.folder_of(job.out), ignore_errors=True)
 
 
 def _prompt(job: Job) -> None:
     picture = job.asked.thumbnail
     if picture and Path(picture).is_file():
         left, right = st.columns([1, 6], vertical_alignment="center")
-        left.image(picture, width=48)
+        left.image(picture, width=48, alt="What is given")
     else:
         right = st.container()
     right.text(text_of(job))

@@ -218,16 +218,21 @@ class Jobs:
             )
             database.execute("UPDATE jobs SET is_stopping = 1 WHERE id = ? AND state = 'running'", (number,))
 
-    def remove(self, number: int) -> None:
-        """Forget a job that is queued, failed or cancelled; of one that made a video nothing is forgotten."""
+    def remove(self, number: int) -> bool:
+        """Forget a job that is queued, failed or cancelled, and say whether; one that has a video is not forgotten."""
+        ours = "DELETE FROM jobs WHERE id = ? AND state IN ('queued', 'failed', 'cancelled')"
         with self._change() as database:
-            database.execute("DELETE FROM jobs WHERE id = ? AND state IN ('queued', 'failed', 'cancelled')", (number,))
+            return database.execute(ours, (number,)).rowcount == 1
 
     def queue_again(self, number: int) -> None:
-        """Queue once more, behind all others, what a failed or cancelled job asked for, in the place of that job."""
-        job = self.find(number)
-        self.add(job.asked, job.prompt)
-        self.remove(number)
+        """Queue a failed or cancelled job once more, behind all others: a long video goes on at its next window."""
+        with self._change() as database:
+            database.execute(
+                "UPDATE jobs SET state = 'queued', place = (SELECT max(place) + 1 FROM jobs), is_stopping = 0, "
+                "progress = '{}', queued = ?, started = NULL, ended = NULL, said = '', error = NULL "
+                "WHERE id = ? AND state IN ('failed', 'cancelled')",
+                (time.time(), number),
+            )
 
     # ---- by whoever makes them
 

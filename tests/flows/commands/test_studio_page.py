@@ -11,12 +11,14 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from flows.__main__ import main
 from flows.commands import named_model, studio_modes, studio_worker
 from flows.commands.named_model import resolve
 from flows.commands.studio_folder import FOLDER, Folder
+from stiv_model.encoders.video_file import write_video
 from stiv_model.network.transformer import StivTransformer
 from stiv_model.weights import files
-from tasks.applications import studio_files
+from tasks.applications import parts, studio_files
 from tasks.applications.studio_jobs import Asked, Jobs
 from tests.stiv_model.pipeline.test_long_video import modes, trained
 
@@ -64,8 +66,6 @@ def texts(page: AppTest) -> str:
 
 
 def test_a_text_becomes_a_job_its_video_is_the_command_s_and_its_settings_fill_the_form(page, jobs, monkeypatch, named):
-    from flows.__main__ import main
-
     page.number_input(key="option-seed").set_value(5)
     page.number_input(key="option-num_inference_steps").set_value(1)
     made(page, PROMPT)
@@ -162,6 +162,54 @@ def test_a_long_video_begins_with_a_picture_where_one_is_given(page, jobs, works
     page.button(key="make").click().run()
     (again,) = jobs.waiting()
     assert again.asked == of_picture.asked and not page.exception
+
+
+def test_a_cancelled_long_video_goes_on_at_its_next_window_and_leaves_nothing_when_forgotten(page, jobs, monkeypatch):
+    page.pills(key="mode").set_value("Long").run()
+    page.number_input(key="option-num_inference_steps").set_value(1)
+    page.number_input(key="option-seconds").set_value(3.0)
+    made(made(page, PROMPT), PROMPT)
+    first, second = jobs.waiting()
+    calls = {first.id: 0, second.id: 0}
+    update = studio_worker.Follower.update
+
+    def counted(follower: studio_worker.Follower, steps: int = 1) -> None:
+        running = jobs.running()
+        assert running
+        calls[running.id] += 1
+        if calls[running.id] == 3:
+            jobs.stop(running.id)
+        update(follower, steps)
+
+    monkeypatch.setattr(studio_worker.Follower, "update", counted)
+    work(jobs, monkeypatch)
+    assert [jobs.find(job.id).state for job in (first, second)] == ["cancelled"] * 2 and set(calls.values()) == {3}
+    assert parts.folder_of(first.out).is_dir() and parts.folder_of(second.out).is_dir()
+    page.run().button(key=f"forget-{second.id}").click().run()
+    page.button(key=f"again-{first.id}").click().run()
+    assert not page.exception
+    work(jobs, monkeypatch)
+    assert jobs.find(first.id).state == "done"
+    assert sorted(first.out.parent.iterdir()) == [first.out.with_suffix(".json"), first.out]
+    main(["long", f"--prompt={PROMPT}", "--seconds=3", "--num-inference-steps=1", "--out=same.mp4"])
+    assert first.out.read_bytes() == Path("same.mp4").read_bytes()
+
+
+def test_a_video_whose_file_was_taken_away_or_is_none_stands_in_nobody_s_way(page, jobs):
+    for prompt in ("good", "no video", "gone"):
+        jobs.add(Asked("Text", "sample", {"prompt": prompt, "seed": 0}, "small", None))
+        added = jobs.take()
+        assert added
+        added.out.parent.mkdir(exist_ok=True)
+        write_video(added.out, np.zeros((9, 16, 16, 3), np.uint8), 8)
+        jobs.end(added.id, "done", record={})
+    jobs.find(2).out.write_bytes(b"no video")
+    jobs.find(3).out.unlink()
+    page.run()
+    assert not page.exception and "its file is gone" in texts(page)
+    assert page.button(key="other-2").disabled, "the latest that is there is shown"
+    page.button(key="open-3").click().run()
+    assert [one.value for one in page.warning] == ["The file of this video is gone."] and not page.exception
 
 
 def test_what_needs_a_prompt_is_not_queued_without_one(page, jobs):

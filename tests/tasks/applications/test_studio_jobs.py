@@ -69,7 +69,7 @@ def test_a_cancelled_job_is_never_made_and_a_running_one_is_told_to_stop(jobs):
     assert {job.id for job in jobs.without_video()} == {running, queued}
     jobs.queue_again(running)
     assert waiting(jobs) == ["a"] and {job.id for job in jobs.without_video()} == {queued}
-    assert (taken := jobs.take()) and taken.id > queued and not taken.is_stopping
+    assert (taken := jobs.take()) and taken.id == running and not taken.is_stopping
 
 
 def test_what_was_being_made_when_its_process_died_is_told_and_can_be_queued_again(jobs, tmp_path):
@@ -82,7 +82,10 @@ def test_what_was_being_made_when_its_process_died_is_told_and_can_be_queued_aga
     assert (found.state, found.error) == ("failed", "it ended")
     assert [job.id for job in here.waiting()] == [later], "what waited still waits"
     here.queue_again(number)
+    here.queue_again(number)  # another page did so too
     assert waiting(here) == ["b", "a"]
+    again = here.waiting()[1]
+    assert (again.id, again.out, again.error) == (number, found.out, None), "so that what was begun is gone on with"
 
 
 def test_a_prompt_for_each_key_frame_is_kept_when_a_job_is_queued_again(jobs):
