@@ -12,7 +12,7 @@ import torch
 from flows.commands.named_model import NamedModel
 from flows.commands.sections import Sections
 from stiv_model import settings_errors
-from stiv_model.encoders.video_file import CODEC, CRF, PRESET, THREADS, write_video
+from stiv_model.encoders.video_file import CODEC, CPU_INDEPENDENT, CRF, PRESET, THREADS, write_video
 from stiv_model.settings import Device, Precision, SamplerSettings, Settings, TextSettings, VaeSettings
 from tasks.applications.given import Given
 from tasks.applications.view_files import CameraRecord
@@ -153,7 +153,13 @@ def describe(
         untrained=untrained,
         fps=str(fps),
         stride_frames=stride_frames,
-        encoding={"codec": CODEC, "crf": CRF, "preset": PRESET, "threads": THREADS},
+        encoding={
+            "codec": CODEC,
+            "crf": CRF,
+            "preset": PRESET,
+            "threads": THREADS,
+            "cpu_independent": CPU_INDEPENDENT,
+        },
         threads=torch.get_num_threads(),
         versions={name: version(name) for name in _LIBRARIES},
         cameras=cameras,

@@ -7,12 +7,17 @@ from typing import Final
 
 import av
 import numpy as np
+from av.container import OutputContainer
+from av.video.stream import VideoStream
 
 CODEC: Final = "libx264"
 CRF = 12  # small pictures: nearly without loss
 PRESET: Final = "veryfast"
 THREADS = 1
 """Of the encoder: slices, and so bytes, depend on them, and by default they are those of the machine."""
+CPU_INDEPENDENT = 1
+"""libx264 computes the same on every CPU. Otherwise its code for AVX-512 reads memory that nobody wrote (macroblock
+tree), and the first video of a process has other bytes each time."""
 
 
 def write_video(path: Path, frames_THWC: np.ndarray, fps: int | Fraction, comment: str | None = None) -> None:
@@ -37,14 +42,26 @@ def write_windows(
     with av.open(str(path), "w", format="mp4") as container:
         if comment is not None:
             container.metadata["comment"] = comment
-        stream = container.add_stream(CODEC, rate=Fraction(fps), options={"crf": str(CRF), "preset": PRESET})
-        stream.codec_context.thread_count = THREADS
-        stream.height, stream.width = height, width
-        stream.pix_fmt = "yuv420p"
+        stream = add_stream(container, fps, height, width, CRF)
         for frames_THWC in windows:
             for frame in frames_THWC:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode())
+
+
+def add_stream(container: OutputContainer, fps: int | Fraction, height: int, width: int, crf: int) -> VideoStream:
+    """Return a new stream of a file for H.264 whose bytes depend on the pictures alone, not on the machine.
+
+    Args:
+        height: of a picture in pixels, even, as `width`.
+        crf: libx264's rate factor.
+    """
+    options = {"crf": str(crf), "preset": PRESET, "x264-params": f"cpu-independent={CPU_INDEPENDENT}"}
+    stream = container.add_stream(CODEC, rate=Fraction(fps), options=options)
+    stream.codec_context.thread_count = THREADS
+    stream.height, stream.width = height, width
+    stream.pix_fmt = "yuv420p"
+    return stream
 
 
 def read_video(path: Path) -> np.ndarray:

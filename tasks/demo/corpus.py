@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from stiv_model import package_files
+from stiv_model.encoders.video_file import add_stream
 from tasks.demo import shapes
 from tasks.demo.settings import CorpusSettings
 from tasks.storage import atomic, tables
@@ -43,12 +44,10 @@ def packaged_file(name: str) -> Path:
 
 
 def write_mp4(path: Path, frames_THWC: np.ndarray, fps: int) -> None:  # noqa: N803 (shape suffix)
-    """Write uint8 RGB frames as H.264, by one thread, without time stamps: equal frames, equal bytes."""
+    """Write uint8 RGB frames as H.264, without time stamps: equal frames, equal bytes."""
     height, width = frames_THWC.shape[1:3]
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "18"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.thread_count = 1
+        stream = add_stream(container, fps, height, width, crf=18)
         for picture in frames_THWC:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))

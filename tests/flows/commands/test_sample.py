@@ -231,7 +231,13 @@ def test_a_json_of_another_program_stays_and_a_video_of_ours_is_replaced(several
     main(["sample", *asked, "--guidance", "separate", "--image-guidance-scale", "2.5", "--out", "y.mp4"])
     record = json.loads(Path("y.json").read_text())
     assert record["options"]["prompt"] == "a" and record["asked"]["sampler"]["image_guidance_scale"] == 2.5
-    assert record["encoding"] == {"codec": "libx264", "crf": 12, "preset": "veryfast", "threads": 1}
+    assert record["encoding"] == {
+        "codec": "libx264",
+        "crf": 12,
+        "preset": "veryfast",
+        "threads": 1,
+        "cpu_independent": 1,
+    }
     with pytest.raises(SystemExit) as stop:
         main(["sample", *asked, "--guidance", "joint", "--image-guidance-scale", "2.5", "--out", "y.mp4"])
     assert "--image-guidance-scale is 2.5, but guidance is joint" in str(stop.value.code)
