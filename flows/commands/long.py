@@ -62,7 +62,7 @@ def long(
 
     examples:
       stiv long --prompt "a red circle moves left" --seconds 16 --checkpoint checkpoints/long_video --out long.mp4
-      stiv long --prompts way.txt --image first.png --checkpoint checkpoints/long_video --out way.mp4
+      stiv long --prompts way.txt --image first.png --out way.mp4
       stiv long --again long.json --out same.mp4
 
     Raises:

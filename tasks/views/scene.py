@@ -21,7 +21,7 @@ COLOURS: dict[Colour, tuple[int, int, int]] = {
     "magenta": (220, 18, 220),
     "black": (45, 45, 50),
 }
-"""sRGB, by their names; white is the background."""
+"""sRGB, by their names."""
 COLOURS_OF: dict[Texture, int] = {"sectors": 2, "spiral": 2, "checks": 2, "faces": 3}
 """That a texture takes."""
 
