@@ -37,6 +37,7 @@ def long(
     sections: Sections,
     sandbox: SandboxSettings,
     seconds: float | None = None,
+    between_prompt: str | None = None,
     restart: bool = False,
     set: list[str] | None = None,
 ) -> None:
@@ -47,7 +48,7 @@ def long(
     share one. --num-frames are those of a window. With --prompts each line is of one key frame: what the video shows on
     the way to it. Memory does not grow with the length: windows go into OUT.partial as they are made, and the same
     command after a kill goes on at the next one; the video is the same, byte for byte. A checkpoint is sampled with
-    samples.given_guidance_scale and samples.long_steps, where nothing else is said.
+    samples.given_guidance_scale, samples.given_steps and samples.long_between_prompt, where nothing else is said.
 
     Args:
         prompts: Text file with a prompt on each line, in place of --prompt: of one key frame after the other.
@@ -56,6 +57,7 @@ def long(
         num_frames: Frames of a window, its key frames among them (default: those that the model was trained for;
             height, width, steps and guidance are the model's too).
         seconds: Length of the video; --prompts FILE says it too, by its number of lines.
+        between_prompt: Text for the frames between key frames, "" for none (default: that of the key frame after them).
         restart: Delete what another request for the same --out has begun.
         set: Use other values than those of params.yaml, such as sampler.steps=20; of a pipeline folder only devices,
             samples and sandbox may be set.
@@ -69,15 +71,16 @@ def long(
         OSError: a file cannot be read or written, or the disk is too full.
         ValueError: a request that cannot be followed.
     """
-    own: dict[str, Any] = {"seconds": seconds, "key_prompts": None}
+    own: dict[str, Any] = {"seconds": seconds, "key_prompts": None, "between_prompt": between_prompt}
+    machine, trained, samples = Machine(sections, sandbox, set), for_tasks(), sections.samples
     if options.again is None:
         options, own["key_prompts"] = _checked(options, seconds)
-    elif seconds is not None:
-        raise ValueError(f"--again {options.again} says all of what to make: leave --seconds out")
-    machine = Machine(sections, sandbox, set)
-    trained = for_tasks()
-    if options.again is None:
-        options = video_jobs.with_sampling_of_given(options, machine, trained, sections.samples.long_steps)
+        if between_prompt is None and video_jobs.is_of_checkpoint(options, trained):
+            own["between_prompt"] = samples.long_between_prompt
+        options = video_jobs.with_sampling_of_given(options, machine, trained)
+    for name, value in (("seconds", seconds), ("between-prompt", between_prompt)) if options.again is not None else ():
+        if value is not None:
+            raise ValueError(f"--again {options.again} says all of what to make: leave --{name} out")
     video_jobs.run("long", options, own, machine, partial(_prepared, restart=restart), trained)
 
 
@@ -110,7 +113,7 @@ def _prepared(
     prompts = tuple(own["key_prompts"] or [options.prompt or ""])
     seconds = own["seconds"]
     frames = (len(prompts) - 1) * (window - 1) + 1 if seconds is None else frames_of(seconds, fps)
-    video = LongVideo(frames, window, stride_frames, prompts)
+    video = LongVideo(frames, window, stride_frames, prompts, own.get("between_prompt"))
     long_video.check(video)
     return Work(
         read.files,
@@ -176,7 +179,8 @@ class _Writing:
             OSError: the disk is too full.
             ValueError: the folder of parts is of another video, or a prompt is too long.
         """
-        check_lengths(model.tokenizer, list(self.video.prompts), model.defaults.text_tokens)
+        prompts = [*self.video.prompts, self.video.between_prompt or ""]
+        check_lengths(model.tokenizer, prompts, model.defaults.text_tokens)
         model.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]  # one bar, over all windows
         job.out.parent.mkdir(parents=True, exist_ok=True)
         before = None if self.restart else parts.begun(job.out)

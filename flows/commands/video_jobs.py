@@ -279,17 +279,14 @@ def is_of_checkpoint(options: VideoOptions, trained: Path) -> bool:
     return options.pipeline is None and (options.checkpoint is not None or trained.exists())
 
 
-def with_sampling_of_given(
-    options: VideoOptions, machine: Machine, trained: Path, steps: int | None = None
-) -> VideoOptions:
+def with_sampling_of_given(options: VideoOptions, machine: Machine, trained: Path) -> VideoOptions:
     """Return options that ask for what stage samples takes where several frames are given, as `with_sampling`.
 
     Args:
         trained: the checkpoint that is taken where it is here and no model is named.
-        steps: in the place of `samples.given_steps`.
     """
     samples = machine.sections.samples
-    return with_sampling(options, machine, trained, samples.given_guidance_scale, steps or samples.given_steps)
+    return with_sampling(options, machine, trained, samples.given_guidance_scale, samples.given_steps)
 
 
 def with_sampling(options: VideoOptions, machine: Machine, trained: Path, scale: float, steps: int) -> VideoOptions:

@@ -104,6 +104,7 @@ class Applications:
         seed: int = 0,
         num_frames: int | None = None,
         stride_frames: int | None = None,
+        between_prompt: str | None = None,
         **call: Any,
     ) -> Iterator[np.ndarray]:
         """Make a video longer than a call makes: key frames, and what lies between each two; one window at a time.
@@ -115,6 +116,7 @@ class Applications:
             seed: of the noise of the first call; those of the others are drawn from it.
             num_frames: that one call makes; None is as in the training.
             stride_frames: source frames from one frame to the next; None is as in the training.
+            between_prompt: of the frames between key frames, "" for no text; None is that of the key frame after them.
             call: more arguments of each call.
 
         Returns:
@@ -123,4 +125,4 @@ class Applications:
         Raises:
             ValueError: fewer than two frames, prompts for other key frames than there are, or as the call.
         """
-        return long_video.long(self, prompt, frames, image, seed, num_frames, stride_frames, **call)
+        return long_video.long(self, prompt, frames, image, seed, num_frames, stride_frames, between_prompt, **call)

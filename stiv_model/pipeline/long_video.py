@@ -43,6 +43,8 @@ class LongVideo:
     """Source frames from one frame of the video to the next."""
     prompts: tuple[str, ...]
     """One for all, or one for each key frame: what leads up to it."""
+    between_prompt: str | None = None
+    """Of the frames between key frames; None: that of the key frame that they lead up to."""
 
     @property
     def key_stride(self) -> int:
@@ -128,6 +130,11 @@ def not_trained(video: LongVideo, has_image: bool, trained: Trained | None) -> s
     keys = {(0,) if has_image else (), *((0,) for _ in calls[1:])}
     asked: list[tuple[str, tuple[int, ...], int]] = [("key frames", given, video.key_stride) for given in sorted(keys)]
     asked.append(("the frames between key frames", (0, video.window - 1), video.stride_frames))
+    if video.between_prompt == "" and trained is not None and trained.text_dropout == 0:
+        return (
+            f"between key frames there is to be no text, but the model was trained (recipe {trained.recipe_name}) with "
+            "text_dropout 0, and has never gone without"
+        )
     for what, given, stride in asked:
         if reason := inputs.not_trained(given, video.window, stride, trained):
             return f"{what} are {stride} source frames apart: {reason}; recipe long_video learns both modes"
@@ -142,13 +149,14 @@ def long(
     seed: int,
     num_frames: int | None,
     stride_frames: int | None,
+    between_prompt: str | None,
     **call: Any,
 ) -> Iterator[np.ndarray]:
     """Make a long video, uint8 RGB (T, H, W, 3) by windows; arguments as of `StivPipeline.long`."""
     trained = model.transformer.trained
     window, stride = window_of(trained, num_frames, model.defaults)
     prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-    video = LongVideo(frames, window, stride_frames or stride, prompts)
+    video = LongVideo(frames, window, stride_frames or stride, prompts, between_prompt)
     check(video)
     if not call.get("untrained") and (reason := not_trained(video, image is not None, trained)):
         raise ValueError(f"{reason}; untrained=True (--untrained) goes on all the same")
@@ -228,5 +236,6 @@ def _between(
     own = draw_seed(seed, "window", number - 1)
     given = {0: ends[0], video.window - 1: ends[1]}
     sizes = {"num_frames": video.window, "stride_frames": video.stride_frames}
-    made = make_video(model, video.prompt(number), own, given, **(asked | sizes))
+    prompt = video.prompt(number) if video.between_prompt is None else video.between_prompt
+    made = make_video(model, prompt, own, given, **(asked | sizes))
     return np.concatenate([ends[0][None], made[1:-1]])

@@ -135,9 +135,9 @@ def generate_batch(
         more: list[dict[str, Any]] = [{} for _ in batch]
         if mode == LONG:
             assert sources is not None, "all modes but t2v have clean frames"
-            steps = {"num_inference_steps": settings.long_steps}
+            own = {"between_prompt": settings.long_between_prompt}
             made = [
-                there_and_back.make(pipeline, request.scene, source, settings.long_windows, request.seed, asked | steps)
+                there_and_back.make(pipeline, request.scene, source, settings.long_windows, request.seed, asked | own)
                 for request, source in zip(batch, sources, strict=True)
             ]
             videos = [one.video for one in made]
@@ -267,7 +267,6 @@ def generate_all(
     listed["given"] = {
         "guidance_scale": settings.given_guidance_scale,
         "steps": settings.given_steps,
-        "long_steps": settings.long_steps,
     }
     listed["made"] = made | facts_of(requests, settings, corpus, latents, device)
     generate_requests(models, requests, out, run, listed, settings, corpus, device)

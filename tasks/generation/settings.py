@@ -25,6 +25,10 @@ class SampleSettings(Settings):
     key frame and the first frame, by recipe tasks."""
     long_windows: Annotated[int, Field(ge=2)]
     """Windows of each of these, between neighbouring key frames."""
+    long_between_prompt: str | None
+    """Text for the frames between key frames of longer videos, empty for none; null: that of the key frame after them.
+    Where a prompt asks for what the corpus has not, such as to turn back, it pulls at these frames, and the video jumps
+    beside a key frame."""
     cascaded: NonNegativeInt
     """Videos made by temporal upsampling (TUP) from every second frame of what the model itself made from text and a
     first frame: the first of those."""
@@ -39,9 +43,6 @@ class SampleSettings(Settings):
     given_steps: PositiveInt
     """Sampling steps of what is made from several given frames, instead of the sampler's: few come out nearer to the
     mean of what may lie between, many sharper."""
-    long_steps: PositiveInt
-    """Sampling steps of longer videos: few blur what is made beside the key frames that are given, which one sees where
-    two windows meet."""
     batch: PositiveInt
     """Videos made at the same time."""
     fps: PositiveInt

@@ -12,8 +12,8 @@ from stiv_model.pipeline.pipeline import StivPipeline
 from tasks.demo import shapes
 
 _TURN = 2
-"""Windows from one turn of the object to the next. On a longer way it would come to places from where no object of the
-corpus goes back, and what a model makes there of its prompt looks like a jump."""
+"""Windows from one turn of the object to the next. The further it has come, the less any clip of the corpus goes back
+from there, as a model is asked to."""
 _BACK: dict[shapes.Direction, shapes.Direction] = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
 

@@ -52,6 +52,14 @@ def test_all_frames_are_there_and_nothing_is_left_beside_the_video(here, named, 
     assert Path("same.mp4").read_bytes() == Path("whole.mp4").read_bytes()
 
 
+def test_the_frames_between_key_frames_have_a_text_of_their_own_which_the_record_says(here, named, monkeypatch):
+    monkeypatch.chdir(here)
+    main(["long", *ASKED, "--between-prompt", "", "--pipeline", str(named), "--out", "silent.mp4"])
+    assert json.loads(Path("silent.json").read_text())["options"]["between_prompt"] == ""
+    silent, whole = (read_video(Path(name)) for name in ("silent.mp4", "whole.mp4"))
+    assert not np.array_equal(silent, whole)
+
+
 def _killed_after(windows: int, words: list[str], part: Path) -> None:
     """Make a video in a process of its own, and kill it by SIGKILL once it has kept so many windows."""
     fork = multiprocessing.get_context("fork").Process(target=_make, args=(words,))
@@ -157,6 +165,7 @@ def test_seconds_that_are_no_whole_frames_are_refused_with_the_two_nearest(secon
         (("--prompt", "a", "--seconds", "2", "--num-frames", "2"), "a window of 2 frames has none between"),
         (("--prompt", "a", "--seconds", "2", "--num-frames", "5"), "the temporal patch is 2: use 4 or 6"),
         (("--again", "whole.json", "--seconds", "2"), "leave --seconds out"),
+        (("--again", "whole.json", "--between-prompt", ""), "leave --between-prompt out"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_in_one_line(here, named, monkeypatch, words, said):

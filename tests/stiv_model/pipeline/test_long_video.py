@@ -156,6 +156,20 @@ def test_what_is_no_long_video_is_refused(video, said):
         next(long_video.windows(Counting(), video, 0, None, {}))
 
 
+@pytest.mark.parametrize(("between", "said"), [(None, ["b", "c", "d"]), ("", ["", "", ""]), ("on", ["on", "on", "on"])])
+def test_frames_between_key_frames_have_the_prompt_of_the_one_after_them_or_their_own(between, said):
+    model = Counting()
+    list(long_video.windows(model, LongVideo(10, 4, 2, tuple("abcd"), between), 0, None, {}))
+    assert [call["prompt"] for call in model.calls if set(call["frames"]) == {0, 3}] == said
+    assert [call["prompt"] for call in model.calls if set(call["frames"]) != {0, 3}] == ["a", "b", "c", "d"]
+
+
+def test_no_text_is_refused_of_a_model_that_never_went_without():
+    never = trained(modes(3, 1), text_dropout=0.0)
+    assert long_video.not_trained(LongVideo(10, 4, 2, ("a",)), False, never) is None
+    assert "text_dropout 0" in long_video.not_trained(LongVideo(10, 4, 2, ("a",), ""), False, never)
+
+
 def test_a_window_that_is_asked_for_is_as_far_apart_as_in_its_training():
     said = trained((*modes(3, 1), *modes(6, 2)), frames=4)
     assert long_video.window_of(said, 4, Counting.defaults) == (4, 4)

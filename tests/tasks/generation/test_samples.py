@@ -31,7 +31,7 @@ def test_a_long_video_goes_there_and_back_beside_where_it_should_and_is_listed_a
     torch.manual_seed(0)
     files.save(tmp_path, StivTransformer(PARAMS.model, is_video=True).state_dict().items(), PARAMS.model, is_video=True)
     pipeline = load(tmp_path, PARAMS.vae, PARAMS.text, PARAMS.latents, PARAMS.sampler, "float32", "cpu")
-    settings = PARAMS.samples.model_copy(update={"long": 2, "long_windows": 3, "long_steps": 2})
+    settings = PARAMS.samples.model_copy(update={"long": 2, "long_windows": 3, "given_steps": 2})
     requests = [one for one in sample_requests(settings, PARAMS.corpus) if one.mode in ("t2v", LONG)][-3:]
     models = [(lambda: pipeline, ("t2v", LONG))]
     generate_requests(models, requests, tmp_path / "out", {}, {}, settings, PARAMS.corpus, "cpu")

@@ -214,7 +214,7 @@ def write_samples(folder: Path) -> None:
     content = {"checkpoint": "checkpoints/unmask_sft", "sampler": {"steps": 4}, "samples": rows}
     named = {name: rows[0][name] for name in ("file", "video")} | {"image": None, "truth": None}
     content["long"] = [rows[0] | named | {"id": "long-000", "mode": "long", "given_frames": [0], "window": 4}]
-    content["given"] = {"guidance_scale": 1.0, "steps": 3, "long_steps": 5}
+    content["given"] = {"guidance_scale": 1.0, "steps": 3}
     (folder / "samples.json").write_text(json.dumps(content))
 
 
@@ -349,7 +349,7 @@ def test_long_videos_have_a_row_of_their_own_and_their_drift(page):
     assert "2 windows of 4 frames, from a first frame" in page.words
     assert "At the first window 4 and 3 of 4, at the last 3 and 2" in page.words
     assert (
-        "at guidance scale 1.0 in 5 steps. Latent frame 0 was given; then come key frames, 3 frames apart" in page.words
+        "at guidance scale 1.0 in 3 steps. Latent frame 0 was given; then come key frames, 3 frames apart" in page.words
     )
     assert "1.12 times that inside windows" in page.words and "0.90 to 1.50" in page.words
 
