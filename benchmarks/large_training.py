@@ -76,7 +76,7 @@ def stepper(params: Params) -> Callable[[int], None]:
     places = (SIDE // params.model.spatial_patch) ** 2
 
     def step(number: int) -> None:
-        draws = draw([number], batch.latents_BFCHW.shape[1:], FRAMES, places, recipe, training)
+        draws = draw([number], batch.latents_BFCHW.shape[1:], places, recipe, training)
         engine.backward(losses(engine, batch, draws, batch.text, recipe, training).mean())
         engine.step()
         ema.update(number)

@@ -81,7 +81,7 @@ def run(params: Params, options: argparse.Namespace) -> dict[str, Any]:
         if options.device == "cuda":
             torch.cuda.synchronize()
         started = time.perf_counter()
-        drawn = draw(list(range(options.micro_batch)), sizes, recipe.frames, places, recipe, training)
+        drawn = draw(list(range(options.micro_batch)), sizes, places, recipe, training)
         loss = losses(shared, batch, Draws(*(part.to(device) for part in drawn)), null_text, recipe, training).mean()
         shared.backward(loss)
         shared.step()

@@ -220,7 +220,7 @@ def _gflop(model: ModelSettings, recipe: RecipeSettings, side: int) -> float:
     tokens, pooled = torch.zeros(1, TEXT.tokens, model.text_width), torch.zeros(1, model.text_width)
     text = Text(tokens, torch.ones(1, TEXT.tokens).bool(), pooled)
     batch = Batch([0], latents, text, torch.ones(1, len(MICRO_CONDITIONS)))
-    draws = draw([0], latents.shape[1:], recipe.frames, side**2 // model.spatial_patch**2, recipe, TRAINING)
+    draws = draw([0], latents.shape[1:], side**2 // model.spatial_patch**2, recipe, TRAINING)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         losses(network, batch, draws, text, recipe, TRAINING).mean().backward()
     return counter.get_total_flops() / 1e9

@@ -118,7 +118,7 @@ def by_plain_loop(name: str, steps: int) -> float:
     latents = clips["latents"][:, : settings.frames].float()
     batch = Batch(list(range(settings.batch)), latents, _text(clips), torch.ones(settings.batch, len(MICRO_CONDITIONS)))
     places = latents.shape[3] * latents.shape[4] // PARAMS.model.spatial_patch**2
-    draws = draw(batch.samples, latents.shape[1:], settings.frames, places, settings, training)
+    draws = draw(batch.samples, latents.shape[1:], places, settings, training)
     began = 0.0
     for step in range(steps):
         if step == _PLAIN[0]:

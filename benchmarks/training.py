@@ -84,7 +84,7 @@ class Contender:
         height, width = data.latents_BFCHW.shape[3:]
         places = height * width // PARAMS.model.spatial_patch**2
         positions = list(range(len(data.samples)))
-        draws = draw(positions, data.latents_BFCHW.shape[1:], RECIPE.frames, places, RECIPE, TRAINING)
+        draws = draw(positions, data.latents_BFCHW.shape[1:], places, RECIPE, TRAINING)
         loss = losses(self.model, data, draws, null_text, RECIPE, TRAINING).mean()
         self.update(loss)
         return loss.item()
